@@ -1,1 +1,46 @@
+//! What device and fleet server say to each other, and the arithmetic both must agree on.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`ids`] | names, digests and counters that cannot be confused with each other |
+//! | [`topic`] | the MQTT topic grammar, both directions, with a size cap per topic |
+//! | [`envelope`] | version byte, purpose, Ed25519 signature |
+//! | [`assignment`] | what one device is told to run |
+//! | [`release`] | what an owner signs about a bundle |
+//! | [`message`] | hello, events, reports, acknowledgements |
+//! | [`chunk`] | how an object is cut into retained messages, and which are here |
+//! | [`sketch`] | mergeable summaries of fixed size |
+//! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
+//!
+//! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
+//! Every parser of outside bytes has a size cap, refuses trailing bytes and answers any input with a
+//! value or an error.
 #![no_std]
+#![deny(clippy::indexing_slicing)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod assignment;
+pub mod chunk;
+pub mod envelope;
+pub mod ids;
+pub mod message;
+pub mod release;
+pub mod sketch;
+pub mod topic;
+
+#[cfg(feature = "alloc")]
+pub mod bundle;
+#[cfg(feature = "alloc")]
+pub mod frame;
+#[cfg(feature = "alloc")]
+pub mod golden;
+#[cfg(feature = "alloc")]
+pub mod manifest;
+#[cfg(feature = "alloc")]
+pub mod pipeline;
+#[cfg(feature = "alloc")]
+pub mod tensor;

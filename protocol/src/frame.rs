@@ -1,0 +1,231 @@
+//! Frames between supervisor and worker over a socket pair: two little-endian lengths, a postcard
+//! header, then raw tensor bytes, so that large tensors are never re-encoded.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::FieldName;
+use crate::tensor::TensorHeader;
+
+/// Bytes before the header: its length and the body's, as little-endian `u32`.
+pub const PREFIX_BYTES: usize = 8;
+/// Largest header in bytes: 64 tensors of 100 bytes and an error text.
+pub const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Largest body in bytes. A worker is untrusted: its supervisor never reserves more than this for it.
+pub const MAX_BODY_BYTES: u32 = 64 * 1024 * 1024;
+
+/// To the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WorkerRequest {
+    /// Run the pipeline and the model once over the tensors of the body.
+    Infer {
+        /// Repeated in the answer.
+        request: u64,
+        /// What the body holds.
+        inputs: Vec<TensorHeader>,
+    },
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WorkerResponse {
+    /// Said once, when the model is loaded and the sandbox closed.
+    Ready(Ready),
+    /// Said once instead of `Ready`; the worker then exits.
+    LoadFailed(LoadFault),
+    /// The answer to [`WorkerRequest::Infer`]; the body holds the outputs.
+    Inferred {
+        /// Which request.
+        request: u64,
+        /// Time in pipeline and model, in microseconds.
+        micros: u64,
+        /// What the body holds.
+        outputs: Vec<TensorHeader>,
+        /// Class and confidence per row, where the manifest declares a prediction.
+        predictions: Vec<Prediction>,
+    },
+    /// The request failed; the worker goes on.
+    InferFailed {
+        /// Which request.
+        request: u64,
+        /// Why.
+        fault: InferFault,
+    },
+}
+
+/// A loaded worker's facts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Time to load, in microseconds.
+    pub load_micros: u64,
+    /// Which protections hold, for the doctor.
+    pub sandbox: Sandbox,
+}
+
+/// Which protections a worker could put around itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// No new privileges can be gained.
+    pub no_new_privileges: bool,
+    /// Files are out of reach (Landlock).
+    pub files_closed: bool,
+    /// The data segment is limited.
+    pub memory_limited: bool,
+}
+
+/// Why a model does not load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum LoadFault {
+    /// The engine lacks an operator.
+    #[error("the ONNX operator {operator} (node {node:?}) is not supported by the runtime")]
+    UnsupportedOperator {
+        /// ONNX operator name.
+        operator: String,
+        /// Node name.
+        node: String,
+    },
+    /// The model is broken or uses a known operator in an unknown way.
+    #[error("the model is invalid: {0}")]
+    Invalid(String),
+    /// Memory ran out while loading.
+    #[error("memory limit reached while loading")]
+    MemoryLimit,
+    /// A file of the release cannot be read.
+    #[error("{0}")]
+    File(String),
+}
+
+/// Why one inference failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum InferFault {
+    /// An input is missing, unknown, of the wrong type or shape: the caller's mistake.
+    #[error("{0}")]
+    Input(String),
+    /// The model failed.
+    #[error("inference failed: {0}")]
+    Model(String),
+    /// Memory ran out; the worker is to be replaced.
+    #[error("memory limit reached")]
+    MemoryLimit,
+}
+
+/// What was predicted for one row.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Class number.
+    pub class: i64,
+    /// Confidence, NaN where none is declared.
+    pub confidence: f32,
+}
+
+/// What is read first of every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Bytes of the header.
+    pub header: u32,
+    /// Bytes of the body.
+    pub body: u32,
+}
+
+/// A frame was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Header or body is larger than allowed.
+    #[error("a frame of {header} + {body} bytes is too large")]
+    TooLarge {
+        /// Bytes of the header.
+        header: u64,
+        /// Bytes of the body.
+        body: u64,
+    },
+    /// The header is malformed.
+    #[error("malformed frame header: {0}")]
+    Malformed(postcard::Error),
+}
+
+impl Prefix {
+    /// Reads a prefix and checks its bounds.
+    pub fn decode(bytes: [u8; PREFIX_BYTES]) -> Result<Self, FrameError> {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let prefix = Self {
+            header: u32::from_le_bytes([a, b, c, d]),
+            body: u32::from_le_bytes([e, f, g, h]),
+        };
+        if prefix.header > MAX_HEADER_BYTES || prefix.body > MAX_BODY_BYTES {
+            return Err(FrameError::TooLarge {
+                header: prefix.header.into(),
+                body: prefix.body.into(),
+            });
+        }
+        Ok(prefix)
+    }
+}
+
+/// Prefix and header of a frame whose body has `body` bytes; the body follows unchanged.
+pub fn encode_head<T: Serialize>(header: &T, body: usize) -> Result<Vec<u8>, FrameError> {
+    let coded = postcard::to_allocvec(header).map_err(FrameError::Malformed)?;
+    let too_large = FrameError::TooLarge {
+        header: coded.len() as u64,
+        body: body as u64,
+    };
+    let lengths = (u32::try_from(coded.len()), u32::try_from(body));
+    let (Ok(header_bytes), Ok(body_bytes)) = lengths else {
+        return Err(too_large);
+    };
+    if header_bytes > MAX_HEADER_BYTES || body_bytes > MAX_BODY_BYTES {
+        return Err(too_large);
+    }
+    let mut head = Vec::with_capacity(PREFIX_BYTES + coded.len());
+    head.extend(header_bytes.to_le_bytes());
+    head.extend(body_bytes.to_le_bytes());
+    head.extend(coded);
+    Ok(head)
+}
+
+/// Decodes a frame header; nothing may follow it.
+pub fn decode_header<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(FrameError::Malformed)?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(FrameError::Malformed(postcard::Error::DeserializeBadEncoding))
+    }
+}
+
+/// Names the tensor an error is about.
+pub fn about(name: &FieldName, what: &str) -> InferFault {
+    InferFault::Input(alloc::format!("input {name}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(prefix: [u8; 8], header: Vec<u8>) {
+            if let Ok(prefix) = Prefix::decode(prefix) {
+                prop_assert!(prefix.header <= MAX_HEADER_BYTES && prefix.body <= MAX_BODY_BYTES);
+            }
+            let _ = decode_header::<WorkerResponse>(&header);
+            let _ = decode_header::<WorkerRequest>(&header);
+        }
+
+        #[test]
+        fn frames_survive(request: u64, text in ".{0,60}") {
+            let response = WorkerResponse::InferFailed { request, fault: InferFault::Model(text) };
+            let head = encode_head(&response, 17).expect("small");
+            let prefix = Prefix::decode(head[..8].try_into().expect("eight")).expect("in bounds");
+            prop_assert_eq!(prefix.body, 17);
+            prop_assert_eq!(decode_header::<WorkerResponse>(&head[8..]), Ok(response));
+        }
+    }
+
+    #[test]
+    fn oversized_frames_are_refused_on_both_sides() {
+        assert!(encode_head(&0_u8, MAX_BODY_BYTES as usize + 1).is_err());
+        assert!(Prefix::decode([0xFF; 8]).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Golden vectors: raw inputs with the outputs that the training side's own runtime computed, so that
+//! a device can prove that it computes the same.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::FieldName;
+
+/// Largest `golden.bin` in bytes; a worker reads it whole.
+pub const MAX_GOLDEN_BYTES: usize = 16 * 1024 * 1024;
+/// Most cases; more prove nothing new and cost time at every update.
+pub const MAX_CASES: usize = 4096;
+
+/// The golden vectors of one release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// Allowed difference relative to the expected value.
+    pub relative: f32,
+    /// Allowed difference whatever the expected value.
+    pub absolute: f32,
+    /// The cases, at least one.
+    pub cases: Vec<GoldenCase>,
+}
+
+/// One row in, its outputs out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenCase {
+    /// Raw values per input, before any preprocessing; NaN for a missing one.
+    pub inputs: Vec<GoldenTensor>,
+    /// Expected values per output, after postprocessing.
+    pub outputs: Vec<GoldenTensor>,
+}
+
+/// The values of one row of one input or output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenTensor {
+    /// Name of the input or output.
+    pub name: FieldName,
+    /// Its values.
+    pub values: Vec<f32>,
+}
+
+/// `golden.bin` was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GoldenError {
+    /// Larger than allowed.
+    #[error("golden vectors of {0} bytes, at most {MAX_GOLDEN_BYTES} are allowed")]
+    TooLarge(usize),
+    /// Not what it should be.
+    #[error("malformed golden vectors: {0}")]
+    Malformed(postcard::Error),
+    /// No case, too many, or a tolerance that tolerates nothing or everything.
+    #[error("golden vectors need 1 to {MAX_CASES} cases and finite tolerances of at least 0")]
+    Useless,
+}
+
+/// An output differs from the golden one.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("case {case}, output {output}[{element}]: expected {expected}, got {actual}")]
+pub struct Mismatch {
+    /// Number of the case, from 0.
+    pub case: usize,
+    /// Name of the output.
+    pub output: String,
+    /// Element within the row.
+    pub element: usize,
+    /// What the training side computed.
+    pub expected: f32,
+    /// What was computed here; NaN when there is no such element.
+    pub actual: f32,
+}
+
+impl Golden {
+    /// Decodes and checks `golden.bin`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, GoldenError> {
+        if bytes.len() > MAX_GOLDEN_BYTES {
+            return Err(GoldenError::TooLarge(bytes.len()));
+        }
+        let (golden, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(GoldenError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(GoldenError::Malformed(postcard::Error::DeserializeBadEncoding));
+        }
+        golden.checked()
+    }
+
+    /// Encodes `golden.bin`.
+    pub fn encode(&self) -> Result<Vec<u8>, GoldenError> {
+        let bytes = postcard::to_allocvec(self).map_err(GoldenError::Malformed)?;
+        if bytes.len() > MAX_GOLDEN_BYTES {
+            Err(GoldenError::TooLarge(bytes.len()))
+        } else {
+            Ok(bytes)
+        }
+    }
+
+    fn checked(self) -> Result<Self, GoldenError> {
+        let tolerable = |tolerance: f32| tolerance.is_finite() && tolerance >= 0.0;
+        let useful = (1..=MAX_CASES).contains(&self.cases.len())
+            && self.cases.iter().all(|case| !case.outputs.is_empty())
+            && tolerable(self.relative)
+            && tolerable(self.absolute);
+        if useful {
+            Ok(self)
+        } else {
+            Err(GoldenError::Useless)
+        }
+    }
+
+    /// Compares `actual`, what was computed for `output` of case `case`, element by element. NaN equals
+    /// only NaN.
+    pub fn compare(&self, case: usize, output: &GoldenTensor, actual: &[f32]) -> Result<(), Mismatch> {
+        let mismatch = |element, expected, actual| Mismatch {
+            case,
+            output: output.name.as_str().into(),
+            element,
+            expected,
+            actual,
+        };
+        if actual.len() != output.values.len() {
+            let element = actual.len().min(output.values.len());
+            let expected = output.values.get(element).copied().unwrap_or(f32::NAN);
+            return Err(mismatch(
+                element,
+                expected,
+                actual.get(element).copied().unwrap_or(f32::NAN),
+            ));
+        }
+        for (element, (expected, actual)) in output.values.iter().zip(actual).enumerate() {
+            let allowed = self.absolute + self.relative * expected.abs();
+            let close = (expected - actual).abs() <= allowed
+                || (expected.is_nan() && actual.is_nan())
+                // Equal infinities have no difference.
+                || expected.to_bits() == actual.to_bits();
+            if !close {
+                return Err(mismatch(element, *expected, *actual));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn golden(values: Vec<f32>) -> Golden {
+        let outputs = vec![GoldenTensor {
+            name: "y".parse().expect("name"),
+            values,
+        }];
+        Golden {
+            relative: 1e-4,
+            absolute: 1e-5,
+            cases: vec![GoldenCase {
+                inputs: vec![],
+                outputs,
+            }],
+        }
+    }
+
+    #[test]
+    fn small_differences_pass_and_large_ones_are_located() {
+        let golden = golden(vec![1.0, 0.0, f32::NAN]);
+        let output = &golden.cases[0].outputs[0];
+        assert_eq!(golden.compare(0, output, &[1.000_05, 5e-6, f32::NAN]), Ok(()));
+        let mismatch = golden
+            .compare(0, output, &[1.0, 0.1, f32::NAN])
+            .expect_err("differs");
+        assert_eq!(
+            (mismatch.element, mismatch.expected, mismatch.actual),
+            (1, 0.0, 0.1)
+        );
+        assert_eq!(golden.compare(0, output, &[1.0]).expect_err("short").element, 1);
+        assert!(golden.compare(0, output, &[f32::NAN, 0.0, f32::NAN]).is_err());
+    }
+
+    #[test]
+    fn golden_vectors_that_prove_nothing_are_refused() {
+        let mut empty = golden(vec![1.0]);
+        empty.cases.clear();
+        assert_eq!(
+            Golden::parse(&empty.encode().expect("small")),
+            Err(GoldenError::Useless)
+        );
+        let mut lax = golden(vec![1.0]);
+        lax.relative = f32::INFINITY;
+        assert_eq!(
+            Golden::parse(&lax.encode().expect("small")),
+            Err(GoldenError::Useless)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn golden_vectors_survive(values in prop::collection::vec(-1e3_f32..1e3, 0..50)) {
+            let golden = golden(values);
+            prop_assert_eq!(Golden::parse(&golden.encode().expect("small")), Ok(golden));
+        }
+
+        #[test]
+        fn any_bytes_are_golden_vectors_or_an_error(bytes: Vec<u8>) {
+            let _ = Golden::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! `manifest.json`: what a bundle holds, where it comes from, what it needs. The first file of every
+//! bundle; the digests of all others are in it.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::BundleFile;
+use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
+use crate::release::MAX_TARGETS;
+use crate::sketch::MAX_BINS;
+use crate::tensor::{DataType, MAX_DIMENSIONS};
+
+/// Largest `manifest.json` in bytes: a few thousand feature names.
+pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
+/// Most inputs, and most outputs.
+pub const MAX_TENSORS: usize = 32;
+/// Most features over all inputs that are summarised for drift.
+pub const MAX_FEATURES: usize = 1024;
+/// The format written and read.
+pub const FORMAT: u32 = 1;
+
+/// Contents, origin and needs of a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`FORMAT`].
+    pub format: u32,
+    /// The model.
+    pub model: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// The team that answers for the model.
+    pub owner: String,
+    /// One line for people.
+    pub description: String,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// Inference engine and its series, such as `tract-0.23`.
+    pub runtime: heapless::String<32>,
+    /// Device classes it was built for; empty means any.
+    pub targets: Vec<TargetClass>,
+    /// Raw inputs, before any preprocessing.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs after postprocessing.
+    pub outputs: Vec<TensorSpec>,
+    /// Which outputs are watched as the prediction.
+    pub prediction: Option<PredictionSpec>,
+    /// Measured in the real worker when it was packed.
+    pub measured: Measured,
+    /// All other files, sorted by name.
+    pub files: Vec<FileEntry>,
+}
+
+/// Code, weights and data that a model was made of. All three are required.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lineage {
+    /// Commit of the training code: 40 or 64 hexadecimal digits.
+    pub git_commit: String,
+    /// Digest of `model.onnx`.
+    pub weights: Digest,
+    /// Digest of the data the reference profile was made of.
+    pub data: Digest,
+    /// Version of that data's schema.
+    pub schema_version: String,
+}
+
+/// Name, type and shape of an input or output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: FieldName,
+    /// Element type.
+    pub datatype: DataType,
+    /// Lengths; the first is −1, the number of rows, all others are positive.
+    pub shape: Vec<i64>,
+    /// Names of the values of one row, in order, where they are features to watch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<FieldName>,
+}
+
+/// The outputs that tell what was predicted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictionSpec {
+    /// Output with the class number, `INT64` `[-1]`.
+    pub class: FieldName,
+    /// Output with its confidence in 0..=1, `FP32` `[-1]`.
+    pub confidence: Option<FieldName>,
+    /// Number of classes, 1 to 32.
+    pub classes: usize,
+}
+
+/// What the packer measured in a real worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Smallest data limit under which 20 rounds of the golden vectors pass.
+    pub minimum_memory: ByteCount,
+    /// The limit a device gives the worker: the minimum with a margin.
+    pub memory_limit: ByteCount,
+    /// Largest resident memory of the worker.
+    pub peak_resident: ByteCount,
+    /// Median time of one inference of one row, in microseconds.
+    pub latency_p50_micros: u64,
+    /// 99th percentile of the same.
+    pub latency_p99_micros: u64,
+    /// Time to load the model, in microseconds.
+    pub load_micros: u64,
+}
+
+/// One file of the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Which file.
+    pub name: BundleFile,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: ByteCount,
+}
+
+/// `manifest.json` was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Larger than allowed.
+    #[error("manifest.json has {0} bytes, at most {MAX_MANIFEST_BYTES} are allowed")]
+    TooLarge(usize),
+    /// Not JSON of this form.
+    #[error("manifest.json: {0}")]
+    Malformed(String),
+    /// Well-formed, but contradicts itself or a bound.
+    #[error("manifest.json: {0}")]
+    Invalid(String),
+}
+
+impl TensorSpec {
+    /// Values in one row; `None` when a length is not positive or the product is absurd.
+    pub fn row_elements(&self) -> Option<usize> {
+        self.shape.iter().skip(1).try_fold(1_usize, |product, length| {
+            let length = usize::try_from(*length).ok().filter(|length| *length > 0)?;
+            product.checked_mul(length).filter(|product| *product <= 1 << 26)
+        })
+    }
+}
+
+impl Manifest {
+    /// Parses and checks `manifest.json`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        let manifest: Self =
+            serde_json::from_slice(bytes).map_err(|error| ManifestError::Malformed(format!("{error}")))?;
+        manifest.check().map_err(ManifestError::Invalid)?;
+        Ok(manifest)
+    }
+
+    /// Checks everything that can be checked without the other files.
+    pub fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format {} is not supported, only {FORMAT}", self.format));
+        }
+        if self.targets.len() > MAX_TARGETS {
+            return Err(format!("more than {MAX_TARGETS} target classes"));
+        }
+        self.lineage.check()?;
+        self.check_files()?;
+        for (kind, specs) in [("input", &self.inputs), ("output", &self.outputs)] {
+            if specs.is_empty() || specs.len() > MAX_TENSORS {
+                return Err(format!(
+                    "1 to {MAX_TENSORS} {kind}s are needed, {} are declared",
+                    specs.len()
+                ));
+            }
+            for (at, spec) in specs.iter().enumerate() {
+                spec.check()
+                    .map_err(|error| format!("{kind} {}: {error}", spec.name))?;
+                if specs.iter().take(at).any(|other| other.name == spec.name) {
+                    return Err(format!("{kind} {} is declared twice", spec.name));
+                }
+            }
+        }
+        if let Some(input) = self.inputs.iter().find(|input| input.datatype != DataType::Fp32) {
+            return Err(format!("input {}: only FP32 inputs are supported", input.name));
+        }
+        if self.features().count() > MAX_FEATURES {
+            return Err(format!("more than {MAX_FEATURES} features"));
+        }
+        self.check_prediction()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let expected = BundleFile::ALL
+            .iter()
+            .filter(|file| **file != BundleFile::Manifest);
+        if !self.files.iter().map(|entry| &entry.name).eq(expected) {
+            return Err("files must list every file of a bundle once, sorted by name".into());
+        }
+        if let Some(entry) = self
+            .files
+            .iter()
+            .find(|entry| entry.size.0 > entry.name.max_bytes())
+        {
+            return Err(format!(
+                "{} has {} bytes, too many",
+                entry.name.name(),
+                entry.size
+            ));
+        }
+        let model = self.files.iter().find(|entry| entry.name == BundleFile::Model);
+        if model.is_none_or(|entry| entry.digest != self.lineage.weights) {
+            return Err("lineage.weights is not the digest of model.onnx".into());
+        }
+        Ok(())
+    }
+
+    fn check_prediction(&self) -> Result<(), String> {
+        let Some(prediction) = &self.prediction else {
+            return Ok(());
+        };
+        if !(1..=MAX_BINS).contains(&prediction.classes) {
+            return Err(format!("prediction.classes must be 1 to {MAX_BINS}"));
+        }
+        let is = |name: &FieldName, datatype: DataType| {
+            let matches =
+                |spec: &TensorSpec| spec.name == *name && spec.datatype == datatype && spec.shape == [-1];
+            self.outputs.iter().any(matches)
+        };
+        if !is(&prediction.class, DataType::Int64) {
+            return Err(format!(
+                "prediction.class {} must be an INT64 output of shape [-1]",
+                prediction.class
+            ));
+        }
+        match &prediction.confidence {
+            Some(name) if !is(name, DataType::Fp32) => Err(format!(
+                "prediction.confidence {name} must be an FP32 output of shape [-1]"
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Model and version.
+    pub fn id(&self) -> ReleaseId {
+        ReleaseId {
+            model: self.model.clone(),
+            version: self.version.clone(),
+        }
+    }
+
+    /// The entry of `file`; `None` only for the manifest itself.
+    pub fn entry(&self, file: BundleFile) -> Option<&FileEntry> {
+        self.files.iter().find(|entry| entry.name == file)
+    }
+
+    /// All watched features, in the order of inputs and of values within them.
+    pub fn features(&self) -> impl Iterator<Item = &FieldName> {
+        self.inputs.iter().flat_map(|input| &input.features)
+    }
+
+    /// Bytes of all files once unpacked, with the manifest's own `manifest_bytes`.
+    pub fn unpacked(&self, manifest_bytes: u64) -> ByteCount {
+        let sum = self
+            .files
+            .iter()
+            .fold(manifest_bytes, |sum, entry| sum.saturating_add(entry.size.0));
+        ByteCount(sum)
+    }
+}
+
+impl Lineage {
+    fn check(&self) -> Result<(), String> {
+        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !matches!(self.git_commit.len(), 40 | 64) || !hex(&self.git_commit) {
+            return Err("lineage.git_commit must be a full commit id of 40 or 64 hexadecimal digits".into());
+        }
+        if self.schema_version.is_empty() {
+            return Err("lineage.schema_version is empty".into());
+        }
+        Ok(())
+    }
+}
+
+impl TensorSpec {
+    fn check(&self) -> Result<(), String> {
+        if self.shape.first() != Some(&-1) || self.shape.len() > MAX_DIMENSIONS {
+            return Err(format!(
+                "the shape must start with -1 (rows) and have at most {MAX_DIMENSIONS} lengths"
+            ));
+        }
+        let Some(row) = self.row_elements() else {
+            return Err("all lengths after the first must be positive and fixed".into());
+        };
+        if !self.features.is_empty() && self.features.len() != row {
+            return Err(format!(
+                "{} features are named for {row} values",
+                self.features.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+//! A manifest that contradicts itself, and a pipeline that contradicts its manifest, are refused with
+//! the place named.
+
+use super::*;
+use crate::pipeline::Pipeline;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn manifest_json() -> Value {
+    let weights = Digest([1; 32]);
+    let files: Vec<Value> = BundleFile::ALL
+        .iter()
+        .skip(1)
+        .map(|file| json!({"name": file.name(), "digest": weights, "size": 10}))
+        .collect();
+    json!({
+        "format": 1, "model": "digits", "version": "1.0.0", "owner": "vision", "description": "",
+        "lineage": {"git_commit": "0".repeat(40), "weights": weights, "data": weights, "schema_version": "1"},
+        "runtime": "tract-0.23", "targets": ["linux-x86_64"],
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2], "features": ["a", "b"]}],
+        "outputs": [{"name": "class", "datatype": "INT64", "shape": [-1]}],
+        "prediction": {"class": "class", "confidence": null, "classes": 3},
+        "measured": {"minimum_memory": 1, "memory_limit": 2, "peak_resident": 3,
+            "latency_p50_micros": 4, "latency_p99_micros": 5, "load_micros": 6},
+        "files": files
+    })
+}
+
+fn parse(json: &Value) -> Result<Manifest, ManifestError> {
+    Manifest::parse(&serde_json::to_vec(json).expect("json"))
+}
+
+fn refused(pointer: &str, value: Value) -> alloc::string::String {
+    let mut json = manifest_json();
+    *json.pointer_mut(pointer).expect("exists") = value;
+    format!("{}", parse(&json).expect_err(pointer))
+}
+
+#[test]
+fn a_sound_manifest_is_read() {
+    let manifest = parse(&manifest_json()).expect("sound");
+    assert_eq!(format!("{}", manifest.id()), "digits@1.0.0");
+    assert_eq!(manifest.features().count(), 2);
+    assert_eq!(manifest.unpacked(40), ByteCount(100));
+}
+
+#[test]
+fn contradictions_are_named() {
+    assert!(refused("/lineage/weights", json!(Digest([2; 32]))).contains("weights"));
+    assert!(refused("/lineage/git_commit", json!("main")).contains("git_commit"));
+    assert!(refused("/lineage/schema_version", json!("")).contains("schema_version"));
+    assert!(refused("/format", json!(2)).contains("format 2"));
+    assert!(refused("/files", json!([])).contains("files"));
+    assert!(refused("/inputs/0/shape", json!([2, 2])).contains("-1"));
+    assert!(refused("/inputs/0/features", json!(["a"])).contains("1 features"));
+    assert!(refused("/inputs/0/datatype", json!("INT64")).contains("FP32"));
+    assert!(refused("/prediction/class", json!("nope")).contains("prediction.class"));
+    assert!(refused("/prediction/classes", json!(33)).contains("classes"));
+    assert!(refused("/files/0/name", json!("../evil")).contains("evil"));
+    let mut json = manifest_json();
+    json.as_object_mut()
+        .expect("object")
+        .insert("surprise".into(), json!(1));
+    assert!(format!("{}", parse(&json).expect_err("unknown key")).contains("surprise"));
+}
+
+fn pipeline(json: &Value) -> Result<Pipeline, alloc::string::String> {
+    let manifest = parse(&manifest_json()).expect("sound");
+    Pipeline::parse(&serde_json::to_vec(json).expect("json"), &manifest).map_err(|error| format!("{error}"))
+}
+
+#[test]
+fn a_pipeline_is_checked_against_its_manifest() {
+    let feed = json!({"op": "feed", "input": "x", "model_input": "X"});
+    let take = json!({"op": "take", "model_output": "Y", "output": "y"});
+    let argmax = json!({"op": "argmax", "from": "y", "output": "class"});
+    assert!(pipeline(&json!({"pre": [feed], "post": [take, argmax]})).is_ok());
+    for (json, complaint) in [
+        (json!({"pre": [], "post": [take, argmax]}), "fed"),
+        (
+            json!({"pre": [feed, feed], "post": [take, argmax]}),
+            "exactly once",
+        ),
+        (json!({"pre": [feed], "post": [argmax]}), "no earlier step"),
+        (json!({"pre": [feed], "post": [take]}), "declared output class"),
+        (json!({"pre": [feed], "post": [take, take, argmax]}), "twice"),
+        (
+            json!({"pre": [feed, {"op": "clip", "input": "x", "min": 2.0, "max": 1.0}], "post": [take, argmax]}),
+            "min",
+        ),
+        (
+            json!({"pre": [feed, {"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}], "post": []}),
+            "scale",
+        ),
+        (
+            json!({"pre": [feed, {"op": "missing", "input": "z", "replace": 0}], "post": []}),
+            "no input z",
+        ),
+        (json!({"pre": [{"op": "explode"}], "post": []}), "explode"),
+    ] {
+        let error = pipeline(&json).expect_err(complaint);
+        assert!(error.contains(complaint), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_a_manifest_or_an_error(bytes: Vec<u8>) {
+        let _ = Manifest::parse(&bytes);
+    }
+}

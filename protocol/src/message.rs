@@ -1,0 +1,461 @@
+//! What devices report and what the server acknowledges. Enums are append only: postcard numbers
+//! their variants, and a device in the field may be years older than its server.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{PublicKey, Signed};
+use crate::ids::{
+    BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber,
+    TargetClass, UnixMillis,
+};
+use crate::sketch::{Histogram, LatencyHistogram};
+
+/// Largest hello: names of three slots and a key stay under 1 KiB.
+pub const MAX_HELLO_BYTES: usize = 2048;
+/// Largest event: one transition with two names and a detail text.
+pub const MAX_EVENT_BYTES: usize = 1024;
+/// Largest report: [`MAX_REPORT_FEATURES`] histograms of at most 35 counters.
+pub const MAX_REPORT_BYTES: usize = crate::envelope::MAX_MESSAGE_BYTES;
+/// Largest acknowledgement.
+pub const MAX_ACK_BYTES: usize = 512;
+/// Features in one report; wider models send several reports per window.
+pub const MAX_REPORT_FEATURES: usize = 64;
+
+/// A short explanation for people, cut at [`DETAIL_BYTES`].
+#[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Detail(heapless::String<DETAIL_BYTES>);
+
+/// Longest detail text in bytes; with two release names an event stays under its cap.
+pub const DETAIL_BYTES: usize = 240;
+
+impl Detail {
+    /// `text`, cut at a character boundary if it is too long.
+    pub fn new(text: &str) -> Self {
+        let mut detail = heapless::String::new();
+        for character in text.chars() {
+            if detail.push(character).is_err() {
+                break;
+            }
+        }
+        Self(detail)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Whether a device is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Said on every connection.
+    Online,
+    /// Left behind as last will, or said on an orderly stop.
+    Offline,
+}
+
+/// Who a device is and what it holds; retained, and in its offline form the last will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The device.
+    pub device: DeviceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// The key that signs everything it says.
+    pub key: PublicKey,
+    /// Since when it has been running, as a random number.
+    pub boot: BootId,
+    /// Whether it is there.
+    pub presence: Presence,
+    /// The agent's own version.
+    pub agent: heapless::String<32>,
+    /// What kind of device it is.
+    pub target: TargetClass,
+    /// Memory all its models may use together.
+    pub memory_budget: ByteCount,
+    /// Bytes free where releases are stored.
+    pub free_space: ByteCount,
+    /// The highest assignment accepted.
+    pub sequence: SequenceNumber,
+    /// The release that answers.
+    pub active: Option<ReleaseId>,
+    /// The release it can return to at once.
+    pub previous: Option<ReleaseId>,
+    /// The release being installed.
+    pub candidate: Option<ReleaseId>,
+    /// A field engineer decides what runs here until it is unpinned.
+    pub pinned: bool,
+}
+
+impl Signed for Hello {
+    const PURPOSE: u8 = 3;
+    const MAX_BYTES: usize = MAX_HELLO_BYTES;
+}
+
+/// Something that happened on a device. Kept there until the server acknowledges its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The device.
+    pub device: DeviceId,
+    /// Its number, without gaps.
+    pub number: EventNumber,
+    /// Device time.
+    pub at: UnixMillis,
+    /// The assignment in force.
+    pub sequence: SequenceNumber,
+    /// The rollout of that assignment.
+    pub rollout: Option<RolloutId>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl Signed for Event {
+    const PURPOSE: u8 = 4;
+    const MAX_BYTES: usize = MAX_EVENT_BYTES;
+}
+
+/// A phase of the update machine, as reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing to do.
+    Idle,
+    /// An assignment was accepted; its release statement is being fetched.
+    Assigned,
+    /// Target class, runtime, memory and space suffice.
+    Admitted,
+    /// Chunks are being fetched.
+    Fetching,
+    /// The whole bundle has the signed digest.
+    Verified,
+    /// Unpacked, every file checked.
+    Staged,
+    /// A worker runs the golden vectors.
+    Warming,
+    /// A worker sees live inputs without answering.
+    Shadowing,
+    /// Answering, watched.
+    Probation,
+    /// Kept.
+    Committed,
+    /// Given up before it ever answered.
+    Rejected,
+    /// Taken back after it had answered.
+    RolledBack,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Assigned => "assigned",
+            Self::Admitted => "admitted",
+            Self::Fetching => "fetching",
+            Self::Verified => "verified",
+            Self::Staged => "staged",
+            Self::Warming => "warming",
+            Self::Shadowing => "shadowing",
+            Self::Probation => "probation",
+            Self::Committed => "committed",
+            Self::Rejected => "rejected",
+            Self::RolledBack => "rolled back",
+        })
+    }
+}
+
+/// How a worker ended that should not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerDeath {
+    /// It ran into its memory limit.
+    MemoryLimit,
+    /// It did not answer in time and was killed.
+    Hung,
+    /// It was ended by this signal.
+    Signal(i32),
+    /// It exited with this code.
+    Exit(i32),
+}
+
+impl fmt::Display for WorkerDeath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MemoryLimit => f.write_str("memory limit reached"),
+            Self::Hung => f.write_str("no answer before the deadline"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Exit(code) => write!(f, "exited with code {code}"),
+        }
+    }
+}
+
+/// Why a release was rejected or rolled back, with the numbers that decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A newer assignment took its place.
+    Superseded,
+    /// The server told the device to stay with what it has.
+    Cancelled,
+    /// The assignment's time ran out.
+    Expired,
+    /// Built for other devices.
+    WrongTarget {
+        /// This device's class.
+        device: TargetClass,
+    },
+    /// Needs another inference engine.
+    WrongRuntime {
+        /// What it needs.
+        needed: heapless::String<32>,
+    },
+    /// Needs more memory than models may use here.
+    OverMemoryBudget {
+        /// Bytes needed.
+        needed: ByteCount,
+        /// Bytes allowed.
+        budget: ByteCount,
+    },
+    /// Does not fit on the disk.
+    NoSpace {
+        /// Bytes needed.
+        needed: ByteCount,
+        /// Bytes free above the reserve.
+        free: ByteCount,
+    },
+    /// The signed release statement is missing, forged or contradicts the assignment.
+    BadStatement(Detail),
+    /// The bundle does not have the signed digest, or its contents break the rules.
+    BadBundle(Detail),
+    /// The model does not load.
+    LoadFailed(Detail),
+    /// The model does not compute what its owner signed.
+    GoldenMismatch(Detail),
+    /// A worker died.
+    WorkerDied(WorkerDeath),
+    /// Too many inferences failed.
+    ErrorRate {
+        /// Failed inferences in the probation.
+        errors: u32,
+        /// All inferences in the probation.
+        requests: u32,
+    },
+    /// A field engineer took it back.
+    FieldRollback,
+    /// The server took it back.
+    FleetRollback,
+    /// The disk failed.
+    Storage(Detail),
+    /// A field engineer has pinned another release here.
+    Pinned,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Superseded => f.write_str("superseded by a newer assignment"),
+            Self::Cancelled => f.write_str("cancelled by the server"),
+            Self::Expired => f.write_str("the assignment expired"),
+            Self::WrongTarget { device } => write!(f, "not built for {device}"),
+            Self::WrongRuntime { needed } => write!(f, "needs the runtime {needed}"),
+            Self::OverMemoryBudget { needed, budget } => {
+                write!(f, "needs {needed} bytes of memory, the budget is {budget}")
+            }
+            Self::NoSpace { needed, free } => write!(f, "needs {needed} bytes of disk, {free} are free"),
+            Self::BadStatement(detail) => write!(f, "release statement refused: {detail}"),
+            Self::BadBundle(detail) => write!(f, "bundle refused: {detail}"),
+            Self::LoadFailed(detail) => write!(f, "the model does not load: {detail}"),
+            Self::GoldenMismatch(detail) => write!(f, "golden vectors differ: {detail}"),
+            Self::WorkerDied(death) => write!(f, "the worker died: {death}"),
+            Self::ErrorRate { errors, requests } => write!(f, "{errors} of {requests} inferences failed"),
+            Self::FieldRollback => f.write_str("rolled back by a field engineer"),
+            Self::FleetRollback => f.write_str("rolled back by the server"),
+            Self::Storage(detail) => write!(f, "storage failed: {detail}"),
+            Self::Pinned => f.write_str("a field engineer has pinned another release"),
+        }
+    }
+}
+
+/// What kind of message a device refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusedKind {
+    /// An assignment.
+    Assignment,
+    /// A release statement or other metadata file.
+    Metadata,
+    /// A chunk.
+    Chunk,
+    /// An acknowledgement.
+    Ack,
+    /// Something on a topic it does not know.
+    Unknown,
+}
+
+/// What happened on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The update machine moved.
+    Transition {
+        /// The release in question.
+        release: ReleaseId,
+        /// Phase left.
+        from: Phase,
+        /// Phase entered.
+        to: Phase,
+        /// Why, where it is not the plain course.
+        reason: Option<Reason>,
+    },
+    /// What will be fetched, said before the first byte.
+    Plan {
+        /// The release.
+        release: ReleaseId,
+        /// Bytes to fetch.
+        fetch: ByteCount,
+        /// Bytes already here from an earlier attempt.
+        here: ByteCount,
+    },
+    /// The broker does not have these chunks; the server should publish them again.
+    ChunksMissing {
+        /// The object.
+        object: Digest,
+        /// First missing chunk.
+        first: u32,
+        /// How many from there are wanted.
+        count: u32,
+    },
+    /// A field engineer went back to another release.
+    FieldRollback {
+        /// Who, as a local user id.
+        uid: u32,
+        /// Release left.
+        from: ReleaseId,
+        /// Release returned to.
+        to: ReleaseId,
+    },
+    /// A field engineer pinned what runs.
+    Pinned {
+        /// Who, as a local user id.
+        uid: u32,
+        /// The pinned release.
+        release: ReleaseId,
+    },
+    /// A field engineer gave the device back to the fleet.
+    Unpinned {
+        /// Who, as a local user id.
+        uid: u32,
+    },
+    /// A worker died.
+    WorkerDied {
+        /// The release it ran.
+        release: ReleaseId,
+        /// How.
+        death: WorkerDeath,
+    },
+    /// A message was refused; the device goes on as before.
+    Refused {
+        /// Which kind.
+        kind: RefusedKind,
+        /// Why.
+        detail: Detail,
+    },
+    /// The journal was unreadable, set aside and begun anew; numbers may have been lost.
+    JournalLost {
+        /// What was found.
+        detail: Detail,
+    },
+}
+
+/// How much of its window a report covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// The agent watched from start to end.
+    Complete,
+    /// The agent or the release came or went within the window.
+    Partial,
+}
+
+/// What one release did on one device within one window of time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The device.
+    pub device: DeviceId,
+    /// Together with `sequence` makes a report unique, so that a repeated delivery changes nothing.
+    pub boot: BootId,
+    /// Counts reports within one boot.
+    pub sequence: u64,
+    /// Start of the window, a multiple of its length.
+    pub start: UnixMillis,
+    /// End of the window.
+    pub end: UnixMillis,
+    /// How much of it was watched.
+    pub coverage: Coverage,
+    /// The release that answered.
+    pub release: ReleaseId,
+    /// Digest of the reference profile whose bins are used.
+    pub profile: Digest,
+    /// Inferences answered or failed.
+    pub requests: u64,
+    /// Inferences that failed in the worker.
+    pub errors: u64,
+    /// Requests refused before the worker: malformed, or too many at once.
+    pub refused: u64,
+    /// Time in the worker per inference.
+    pub latency: LatencyHistogram,
+    /// Number of the first feature in `features`; above 0 in the second and later reports of a wide
+    /// model's window, whose other counts are then zero.
+    pub first_feature: u16,
+    /// One sketch per feature, in profile order.
+    pub features: heapless::Vec<Histogram, MAX_REPORT_FEATURES>,
+    /// Predicted classes, one bin each.
+    pub predictions: Histogram,
+    /// Confidence of the prediction.
+    pub confidence: Histogram,
+    /// Largest resident memory of the worker so far.
+    pub worker_peak: ByteCount,
+    /// Worker deaths in the window.
+    pub worker_deaths: u32,
+    /// Reports dropped on the device, oldest first, because its disk budget was used up.
+    pub dropped_reports: u32,
+}
+
+impl Signed for Report {
+    const PURPOSE: u8 = 5;
+    const MAX_BYTES: usize = MAX_REPORT_BYTES;
+}
+
+/// The server's word that it has stored events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The device.
+    pub device: DeviceId,
+    /// Every event up to this number is stored durably.
+    pub stored: EventNumber,
+}
+
+impl Signed for Ack {
+    const PURPOSE: u8 = 6;
+    const MAX_BYTES: usize = MAX_ACK_BYTES;
+}
+
+#[cfg(all(test, feature = "alloc"))]
+#[path = "message_tests.rs"]
+mod tests;

@@ -1,0 +1,222 @@
+//! Every message survives the wire, the largest ones fit their caps, and any bytes get an answer.
+
+use super::*;
+use crate::assignment::{Assignment, Order, Probation, ReleaseRef};
+use crate::chunk::ObjectRef;
+use crate::envelope::{KeyRing, open, seal_to_vec};
+use crate::ids::{BasisPoints, Millis};
+use crate::release::Release;
+use crate::sketch::{Bins, MAX_BINS};
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+use std::vec::Vec;
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+fn ring() -> KeyRing<1> {
+    KeyRing::new([PublicKey::of(&key())]).expect("fits")
+}
+
+fn survives<T: Signed + PartialEq + core::fmt::Debug>(message: &T) {
+    let sealed = seal_to_vec(message, &key()).expect("fits its cap");
+    assert_eq!(open::<T, 1>(&sealed, &ring()).as_ref(), Ok(message));
+}
+
+fn longest_release_id() -> ReleaseId {
+    ReleaseId {
+        model: "m".repeat(48).parse().expect("name"),
+        version: "v".repeat(48).parse().expect("name"),
+    }
+}
+
+fn longest_device() -> DeviceId {
+    "d".repeat(64).parse().expect("name")
+}
+
+fn event(kind: EventKind) -> Event {
+    Event {
+        device: longest_device(),
+        number: EventNumber(u64::MAX),
+        at: UnixMillis(u64::MAX),
+        sequence: SequenceNumber(u64::MAX),
+        rollout: Some(RolloutId(u64::MAX)),
+        kind,
+    }
+}
+
+#[test]
+fn the_largest_of_every_kind_fits_its_cap() {
+    let id = longest_release_id();
+    let detail = Detail::new(&"é".repeat(DETAIL_BYTES));
+    assert_eq!(detail.as_str().len(), DETAIL_BYTES);
+    survives(&event(EventKind::Transition {
+        release: id.clone(),
+        from: Phase::Warming,
+        to: Phase::Rejected,
+        reason: Some(Reason::BadBundle(detail.clone())),
+    }));
+    survives(&event(EventKind::FieldRollback {
+        uid: u32::MAX,
+        from: id.clone(),
+        to: id.clone(),
+    }));
+    survives(&event(EventKind::Refused {
+        kind: RefusedKind::Chunk,
+        detail,
+    }));
+    survives(&Hello {
+        device: longest_device(),
+        fleet: "f".repeat(32).parse().expect("name"),
+        key: PublicKey::of(&key()),
+        boot: BootId(u64::MAX),
+        presence: Presence::Offline,
+        agent: "9".repeat(32).parse().expect("fits"),
+        target: "t".repeat(32).parse().expect("name"),
+        memory_budget: ByteCount(u64::MAX),
+        free_space: ByteCount(u64::MAX),
+        sequence: SequenceNumber(u64::MAX),
+        active: Some(id.clone()),
+        previous: Some(id.clone()),
+        candidate: Some(id.clone()),
+        pinned: true,
+    });
+    survives(&Ack {
+        device: longest_device(),
+        stored: EventNumber(u64::MAX),
+    });
+    let release = ReleaseRef {
+        id: id.clone(),
+        statement: Digest([9; 32]),
+    };
+    for order in [
+        Order::Run {
+            release: release.clone(),
+            probation: Probation::default(),
+        },
+        Order::RollBack {
+            from: id.clone(),
+            to: release,
+        },
+        Order::Stay,
+    ] {
+        survives(&Assignment {
+            device: longest_device(),
+            fleet: "f".repeat(32).parse().expect("name"),
+            sequence: SequenceNumber(u64::MAX),
+            rollout: Some(RolloutId(u64::MAX)),
+            issued: UnixMillis(u64::MAX),
+            expires: UnixMillis(u64::MAX),
+            order,
+        });
+    }
+    let object = ObjectRef {
+        digest: Digest([1; 32]),
+        size: ByteCount(u64::MAX),
+    };
+    survives(&Release {
+        id,
+        bundle: object,
+        chunk_list: object,
+        unpacked: ByteCount(u64::MAX),
+        memory: ByteCount(u64::MAX),
+        runtime: "r".repeat(32).parse().expect("fits"),
+        targets: core::iter::repeat_n("t".repeat(32).parse().expect("name"), 8).collect(),
+        profile: Digest([2; 32]),
+    });
+}
+
+#[test]
+fn a_report_of_64_full_histograms_fits_its_cap() {
+    let bins = Bins::classes(MAX_BINS);
+    let mut histogram = Histogram::over_bins(&bins);
+    // A week of 30 inferences a second in every bin.
+    histogram.counts.iter_mut().for_each(|count| *count = 18_000_000);
+    (histogram.under, histogram.over, histogram.missing) = (18_000_000, 18_000_000, 18_000_000);
+    let mut latency = LatencyHistogram::default();
+    latency.record_micros(77);
+    survives(&Report {
+        device: longest_device(),
+        boot: BootId(u64::MAX),
+        sequence: u64::MAX,
+        start: UnixMillis(u64::MAX),
+        end: UnixMillis(u64::MAX),
+        coverage: Coverage::Partial,
+        release: longest_release_id(),
+        profile: Digest([1; 32]),
+        requests: u64::MAX,
+        errors: u64::MAX,
+        refused: u64::MAX,
+        latency,
+        first_feature: u16::MAX,
+        features: core::iter::repeat_n(histogram.clone(), MAX_REPORT_FEATURES).collect(),
+        predictions: histogram.clone(),
+        confidence: histogram,
+        worker_peak: ByteCount(u64::MAX),
+        worker_deaths: u32::MAX,
+        dropped_reports: u32::MAX,
+    });
+}
+
+#[test]
+fn purposes_are_unique() {
+    let purposes = [
+        Assignment::PURPOSE,
+        Release::PURPOSE,
+        Hello::PURPOSE,
+        Event::PURPOSE,
+        Report::PURPOSE,
+        Ack::PURPOSE,
+    ];
+    let distinct: std::collections::BTreeSet<u8> = purposes.into_iter().collect();
+    assert_eq!(distinct.len(), purposes.len());
+}
+
+#[test]
+fn the_wire_form_of_version_1_does_not_change() {
+    let assignment = Assignment {
+        device: "d1".parse().expect("name"),
+        fleet: "f".parse().expect("name"),
+        sequence: SequenceNumber(5),
+        rollout: Some(RolloutId(2)),
+        issued: UnixMillis(1000),
+        expires: UnixMillis(2000),
+        order: Order::Run {
+            release: ReleaseRef {
+                id: "m@1".parse().expect("id"),
+                statement: Digest([0xAB; 32]),
+            },
+            probation: Probation {
+                duration: Millis(3000),
+                max_error_rate: BasisPoints(500),
+                min_requests: 20,
+                max_worker_deaths: 1,
+            },
+        },
+    };
+    let mut buffer = [0; 256];
+    let coded = postcard::to_slice(&assignment, &mut buffer).expect("fits");
+    let mut expected = Vec::from(*b"\x02d1\x01f\x05\x01\x02\xe8\x07\xd0\x0f\x00\x01m\x011");
+    expected.extend([0xAB; 32]);
+    expected.extend(*b"\xb8\x17\xf4\x03\x14\x01");
+    assert_eq!(coded, expected);
+}
+
+proptest! {
+    #[test]
+    fn any_text_becomes_a_detail(text: std::string::String) {
+        let detail = Detail::new(&text);
+        prop_assert!(detail.as_str().len() <= DETAIL_BYTES);
+        prop_assert!(text.starts_with(detail.as_str()));
+    }
+
+    #[test]
+    fn any_bytes_decode_or_err(bytes: Vec<u8>) {
+        let _ = postcard::from_bytes::<Event>(&bytes);
+        let _ = postcard::from_bytes::<Report>(&bytes);
+        let _ = postcard::from_bytes::<Hello>(&bytes);
+        let _ = postcard::from_bytes::<Assignment>(&bytes);
+        let _ = postcard::from_bytes::<Release>(&bytes);
+    }
+}

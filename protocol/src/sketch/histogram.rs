@@ -1,0 +1,177 @@
+//! Counts per bin with everything that falls outside, and the moments of what falls anywhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::bins::{Bins, MAX_BINS, Place};
+
+/// What was seen of one feature. Counts saturate instead of wrapping.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Count per bin, in order.
+    pub counts: heapless::Vec<u64, MAX_BINS>,
+    /// Values below the first edge.
+    pub under: u64,
+    /// Values at or above the last edge.
+    pub over: u64,
+    /// Values absent or not a number.
+    pub missing: u64,
+    /// Mean of the finite values.
+    pub mean: f64,
+    /// Sum of squared distances from the mean (Welford).
+    pub m2: f64,
+}
+
+/// Two histograms have different bins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("histograms of {left} and {right} bins cannot be merged")]
+pub struct MergeError {
+    /// Bins of one.
+    pub left: usize,
+    /// Bins of the other.
+    pub right: usize,
+}
+
+impl Histogram {
+    /// An empty histogram over `bins`.
+    pub fn over_bins(bins: &Bins) -> Self {
+        let mut counts = heapless::Vec::new();
+        // `Bins` holds at most MAX_BINS bins.
+        let _ = counts.resize(bins.len(), 0);
+        Self {
+            counts,
+            ..Self::default()
+        }
+    }
+
+    /// Counts `value`; NaN counts as missing. Allocates nothing.
+    pub fn record(&mut self, bins: &Bins, value: f32) {
+        let counter = match bins.locate(value) {
+            Place::Missing => &mut self.missing,
+            Place::Under => &mut self.under,
+            Place::Over => &mut self.over,
+            Place::Bin(bin) => match self.counts.get_mut(bin) {
+                Some(counter) => counter,
+                // Only when recorded with bins it was not made for; never lose the count.
+                None => &mut self.over,
+            },
+        };
+        *counter = counter.saturating_add(1);
+        if value.is_finite() {
+            let n = self.present() as f64;
+            let value = f64::from(value);
+            let delta = value - self.mean;
+            self.mean += delta / n;
+            self.m2 += delta * (value - self.mean);
+        }
+    }
+
+    /// Adds what `other` saw over the same bins.
+    pub fn merge(&mut self, other: &Self) -> Result<(), MergeError> {
+        if self.counts.len() != other.counts.len() {
+            return Err(MergeError {
+                left: self.counts.len(),
+                right: other.counts.len(),
+            });
+        }
+        let (n, m) = (self.present() as f64, other.present() as f64);
+        if m > 0.0 {
+            // Chan, Golub and LeVeque (1979), pairwise update.
+            let delta = other.mean - self.mean;
+            self.mean += delta * m / (n + m);
+            self.m2 += other.m2 + delta * delta * n * m / (n + m);
+        }
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine = mine.saturating_add(*theirs);
+        }
+        self.under = self.under.saturating_add(other.under);
+        self.over = self.over.saturating_add(other.over);
+        self.missing = self.missing.saturating_add(other.missing);
+        Ok(())
+    }
+
+    /// Values that were there, in range or not.
+    pub fn present(&self) -> u64 {
+        let inside = self
+            .counts
+            .iter()
+            .fold(0_u64, |sum, count| sum.saturating_add(*count));
+        inside.saturating_add(self.under).saturating_add(self.over)
+    }
+
+    /// Everything recorded, the missing too.
+    pub fn total(&self) -> u64 {
+        self.present().saturating_add(self.missing)
+    }
+
+    /// All categories in a fixed order: under, bins, over, missing.
+    pub fn categories(&self) -> impl Iterator<Item = u64> + '_ {
+        core::iter::once(self.under)
+            .chain(self.counts.iter().copied())
+            .chain([self.over, self.missing])
+    }
+
+    /// Whether the parts can have come from recording: finite moments and no negative spread.
+    pub fn is_sane(&self) -> bool {
+        self.mean.is_finite() && self.m2.is_finite() && self.m2 >= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn bins() -> Bins {
+        Bins::new(&[-1.0, 0.0, 0.5, 2.0]).expect("valid")
+    }
+
+    fn seen(values: &[f32]) -> Histogram {
+        let mut histogram = Histogram::over_bins(&bins());
+        values.iter().for_each(|value| histogram.record(&bins(), *value));
+        histogram
+    }
+
+    fn counts(histogram: &Histogram) -> Vec<u64> {
+        histogram.categories().collect()
+    }
+
+    #[test]
+    fn everything_recorded_is_counted_somewhere() {
+        let histogram = seen(&[f32::NAN, -2.0, -1.0, 0.25, 2.0, f32::INFINITY]);
+        assert_eq!(counts(&histogram), [1, 1, 1, 0, 2, 1]);
+        assert_eq!(histogram.total(), 6);
+        assert!(histogram.is_sane());
+    }
+
+    #[test]
+    fn other_bins_are_refused() {
+        let mut histogram = seen(&[]);
+        let other = Histogram::over_bins(&Bins::unit(7));
+        assert_eq!(histogram.merge(&other), Err(MergeError { left: 3, right: 7 }));
+    }
+
+    proptest! {
+        #[test]
+        fn merging_equals_recording_together_in_any_grouping(
+            a in prop::collection::vec(-3.0_f32..3.0, 0..40),
+            b in prop::collection::vec(-3.0_f32..3.0, 0..40),
+            c in prop::collection::vec(-3.0_f32..3.0, 0..40),
+        ) {
+            let together = seen(&[a.clone(), b.clone(), c.clone()].concat());
+            let (a, b, c) = (seen(&a), seen(&b), seen(&c));
+            let mut left = a.clone();
+            left.merge(&b).expect("same bins");
+            left.merge(&c).expect("same bins");
+            let mut right = c;
+            right.merge(&b).expect("same bins");
+            right.merge(&a).expect("same bins");
+            prop_assert_eq!(counts(&left), counts(&together));
+            prop_assert_eq!(counts(&right), counts(&together));
+            for merged in [&left, &right] {
+                prop_assert!((merged.mean - together.mean).abs() < 1e-9);
+                prop_assert!((merged.m2 - together.m2).abs() < 1e-6);
+            }
+        }
+    }
+}
