@@ -1,1 +1,1 @@
-
+//! Serin's fleet server.

@@ -1,1 +1,1 @@
-
+//! Starts real servers, brokers and devices for whole-system scenarios.
