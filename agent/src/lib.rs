@@ -9,4 +9,5 @@
 pub mod config;
 pub mod identity;
 pub mod link;
+pub mod telemetry;
 pub mod update;
