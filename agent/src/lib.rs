@@ -8,6 +8,8 @@
 //! | [`config`], [`identity`] | what is known before anything runs | |
 
 pub mod config;
+pub mod field;
+pub mod gateway;
 pub mod identity;
 pub mod link;
 pub mod telemetry;

@@ -19,4 +19,9 @@ impl Recording {
         // Counters stay meaningful whatever happened to another holder.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether `other` shares the same recorder.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }

@@ -185,7 +185,8 @@ mod tests {
         relu.domain = "com.acme".into();
         relu.name = "act".into();
         let fault = unsupported_operator(&model(vec![relu], &["y"]), &framework);
-        let foreign = LoadFault::UnsupportedOperator { operator: "com.acme::Relu".into(), node: "act".into() };
+        let foreign =
+            LoadFault::UnsupportedOperator { operator: "com.acme::Relu".into(), node: "act".into() };
         assert_eq!(fault, Some(foreign));
     }
 

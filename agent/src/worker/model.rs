@@ -47,9 +47,8 @@ impl Model {
         let parsed = parse(&framework, &proto)?;
         drop(proto);
         let order = input_order(&parsed, feeds)?;
-        let build = |parsed: InferenceModel, rows_open: bool| {
-            Self::build(parsed, feeds, &order, outputs, rows_open)
-        };
+        let build =
+            |parsed: InferenceModel, rows_open: bool| Self::build(parsed, feeds, &order, outputs, rows_open);
         if open && let Ok(model) = build(parsed.clone(), true) {
             return Ok(model);
         }
@@ -90,7 +89,11 @@ impl Model {
         let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; rows * feed.row_elements]).collect();
         let columns = self.evaluate(feeds, &zeros, rows)?;
         for (name, column) in columns {
-            ensure!(column.shape.first() == Some(&rows), "output {name} of {rows} rows is {:?}", column.shape);
+            ensure!(
+                column.shape.first() == Some(&rows),
+                "output {name} of {rows} rows is {:?}",
+                column.shape
+            );
         }
         Ok(())
     }
@@ -187,13 +190,16 @@ fn input_order(parsed: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, Lo
     let place = |outlet: &OutletId| {
         let name = &parsed.node(outlet.node).name;
         let place = feeds.iter().position(|feed| feed.model_input == *name);
-        place.ok_or_else(|| LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it")))
+        place.ok_or_else(|| {
+            LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it"))
+        })
     };
     let order: Vec<usize> = outlets.iter().map(place).collect::<Result<_, _>>()?;
     match feeds.iter().enumerate().find(|(place, _)| !order.contains(place)) {
-        Some((_, feed)) => {
-            Err(LoadFault::Invalid(format!("input {} is fed to {:?}, which the model does not have", feed.name, feed.model_input)))
-        }
+        Some((_, feed)) => Err(LoadFault::Invalid(format!(
+            "input {} is fed to {:?}, which the model does not have",
+            feed.name, feed.model_input
+        ))),
         None => Ok(order),
     }
 }

@@ -81,7 +81,8 @@ fn a_class_without_a_label_is_an_error_that_names_it() {
 fn scores_without_an_axis_to_compare_are_an_error() {
     let flat = vec![("logits".to_owned(), Column { shape: vec![3], data: Data::Floats(vec![0.0; 3]) })];
     assert!(finish(&[take(), argmax_step()], &flat, &[]).is_err());
-    let integers = vec![("logits".to_owned(), Column { shape: vec![1, 3], data: Data::Integers(vec![0; 3]) })];
+    let integers =
+        vec![("logits".to_owned(), Column { shape: vec![1, 3], data: Data::Integers(vec![0; 3]) })];
     assert!(finish(&[take(), softmax_step()], &integers, &[]).is_err());
 }
 
