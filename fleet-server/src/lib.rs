@@ -1,1 +1,3 @@
 //! Serin's fleet server.
+
+pub mod rollout;
