@@ -1,1 +1,4 @@
+//! Serin's fleet server.
 
+pub mod broker;
+pub mod registry;
