@@ -71,9 +71,8 @@ pub fn publish(role: &Role, fleet: &FleetId, message: Message<'_>) -> Result<Top
         Topic::Hello(of) | Topic::Event(of) | Topic::Report(of) | Topic::Sample(of) if of != device => {
             Err(Denied::OtherDevice)
         }
-        Topic::Hello(_) => Ok(topic),
         Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) if message.retained => Err(Denied::NotRetained),
-        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) => Ok(topic),
+        Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) => Ok(topic),
         Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => {
             Err(Denied::ServerWrites)
         }

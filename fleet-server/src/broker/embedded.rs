@@ -1,8 +1,10 @@
 //! A broker inside the server process: a single binary is a whole fleet server.
 
 use std::error::Error;
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -61,6 +63,17 @@ pub enum BrokerError {
         /// What went wrong.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Another broker uses the folder for what is retained.
+    #[error("{} is in use by another broker", .0.display())]
+    InUse(PathBuf),
+    /// The folder for what is retained could not be locked.
+    #[error("locking {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The retained messages could not be read or written.
     #[error("the retained messages")]
     Retained(#[from] RetainedError),
@@ -73,6 +86,8 @@ pub struct EmbeddedBroker {
     gate: Arc<Gate>,
     accepting: JoinHandle<()>,
     syncing: JoinHandle<()>,
+    /// Held as long as the broker runs.
+    _folder: File,
 }
 
 impl EmbeddedBroker {
@@ -86,10 +101,11 @@ impl EmbeddedBroker {
             retained_dir,
             max_sessions,
         } = config;
+        let folder = lock(&retained_dir)?;
         let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
         let (listener, local_addr) = bind(listen, max_sessions)?;
         let engine = ServerContext::new()
-            .mqtt_max_sessions(max_sessions as isize)
+            .mqtt_max_sessions(isize::try_from(max_sessions).unwrap_or(isize::MAX))
             // It would refuse connections whenever the machine is busy with something else.
             .busy_check_enable(false)
             .build()
@@ -119,6 +135,7 @@ impl EmbeddedBroker {
             gate,
             accepting,
             syncing: tokio::spawn(sync_regularly(retained)),
+            _folder: folder,
         })
     }
 
@@ -156,6 +173,23 @@ impl Drop for EmbeddedBroker {
         self.gate.stopping.store(true, Ordering::Release);
         self.accepting.abort();
         self.syncing.abort();
+    }
+}
+
+/// Two brokers appending to one log would destroy it.
+fn lock(folder: &Path) -> Result<File, BrokerError> {
+    let path = folder.join("lock");
+    let failed = |source| BrokerError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let file = fs::create_dir_all(folder)
+        .and_then(|()| File::create(&path))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(BrokerError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

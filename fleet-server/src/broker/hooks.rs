@@ -147,8 +147,8 @@ impl Gate {
 
     /// A message at the door, before [`may_publish`](Self::may_publish): wills and ordinary messages.
     async fn enter(&self, session: &Session, origin: &Origin, publish: &Publish) -> Option<Publish> {
-        if matches!(origin.typ(), FromType::LastWill) && !is_current(session).await {
-            debug!(client = %session.id.client_id, "the will of a session that was taken over is not published");
+        if matches!(origin.typ(), FromType::LastWill) && was_ended_here(session).await {
+            debug!(client = %session.id.client_id, "the will of a session that was ended here is not published");
             return Some(discarded(publish));
         }
         let Some(Role::Device(_)) = role(session) else {
@@ -203,13 +203,12 @@ impl Gate {
                 filled.payload = payload;
                 Some(filled)
             }
-            // It goes out empty, which no chunk is; the device will ask again.
-            Ok(Ok(None)) => None,
+            // Without it the message goes out empty, which no chunk is; the device will ask again.
+            Ok(Ok(None)) | Err(_) => None,
             Ok(Err(error)) => {
                 error!(%object, index, error = &error as &dyn std::error::Error, "a chunk cannot be read");
                 None
             }
-            Err(_) => None,
         }
     }
 
@@ -230,11 +229,19 @@ fn role(session: &Session) -> Option<Role> {
     Role::of_session(&session.id.client_id, session.id.username.as_deref())
 }
 
-/// Whether `session` is its client's latest. The will of an earlier one would say that the client is gone
-/// while it is there.
-async fn is_current(session: &Session) -> bool {
+/// Whether another session of the client took over, or the broker is stopping. A will would then say that
+/// the client is gone while it is there, or because the broker was.
+async fn was_ended_here(session: &Session) -> bool {
+    let reasons = session.disconnected_reasons().await.unwrap_or_default();
+    if reasons
+        .iter()
+        .any(|reason| matches!(reason, Reason::ConnectKicked(_)))
+    {
+        return true;
+    }
+    // The connection broke, but before that was noticed the client was back.
     let entry = session.scx.extends.shared().await.entry(session.id.clone());
-    entry.id_same() == Some(true)
+    entry.id_same() != Some(true)
 }
 
 /// The engine cannot be told to drop a message at this point, but to deliver it to one client only; no

@@ -12,7 +12,7 @@ use rmqtt::types::{ConnectInfo, Disconnect, FitterType, Id, ListenerConfig};
 use super::identity::SERVER_USER;
 use super::{retained, uplink};
 
-/// Largest packet in bytes: two chunks. AWS IoT has the same limit.
+/// Largest packet in bytes: two chunks; large MQTT services have the same limit.
 pub(super) const MAX_PACKET_BYTES: u32 = 128 * 1024;
 
 /// Subscriptions of one session: a window of 16 chunks, two control topics, metadata, and twice as much
@@ -35,7 +35,7 @@ const SERVER_IN_FLIGHT: NonZeroU16 = NonZeroU16::new(1024).unwrap();
 const SERVER_QUEUE: usize = retained::MAX_MESSAGES + uplink::MAX_MESSAGES;
 
 /// Longest a packet may take to leave: a full one at 1 KiB/s, which is less than any link in use.
-pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Longest a client may take from its first byte to a complete `CONNECT`.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
