@@ -1,3 +1,5 @@
 //! Serin's fleet server.
 
+pub mod broker;
+pub mod registry;
 pub mod rollout;
