@@ -3,3 +3,4 @@
 pub mod broker;
 pub mod registry;
 pub mod rollout;
+pub mod store;

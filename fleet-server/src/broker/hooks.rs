@@ -63,13 +63,12 @@ impl Handler for Hooks {
         let gate = &self.0;
         let answer = match parameter {
             Parameter::ClientAuthenticate(client) => Some(HookResult::AuthResult(gate.authenticate(client))),
-            Parameter::ClientSubscribeCheckAcl(session, subscribe) => Some(HookResult::SubscribeAclResult(
-                gate.may_subscribe(session, subscribe),
-            )),
-            Parameter::MessagePublish(Some(session), origin, publish) => gate
-                .enter(session, origin, publish)
-                .await
-                .map(HookResult::Publish),
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
+                Some(HookResult::SubscribeAclResult(gate.may_subscribe(session, subscribe)))
+            }
+            Parameter::MessagePublish(Some(session), origin, publish) => {
+                gate.enter(session, origin, publish).await.map(HookResult::Publish)
+            }
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 Some(HookResult::PublishAclResult(gate.may_publish(session, publish)))
             }
@@ -112,11 +111,7 @@ impl Gate {
         };
         // The engine publishes a will without asking whether it may be published, so it is asked here.
         if let Some(LastWill::V3(will)) = client.last_will() {
-            let message = Message {
-                topic: &will.topic,
-                length: will.message.len(),
-                retained: will.retain,
-            };
+            let message = Message { topic: &will.topic, length: will.message.len(), retained: will.retain };
             if let Err(denied) = access::last_will(&role, &self.fleet, message) {
                 warn!(%role, topic = %Shown(&will.topic), reason = %denied, "connection refused for its last will");
                 return AuthResult::NotAuthorized;
@@ -173,11 +168,8 @@ impl Gate {
         let Some(role) = role(session) else {
             return PublishAclResult::rejected(true, None);
         };
-        let message = Message {
-            topic: &publish.topic,
-            length: publish.payload.len(),
-            retained: publish.retain,
-        };
+        let message =
+            Message { topic: &publish.topic, length: publish.payload.len(), retained: publish.retain };
         match access::publish(&role, &self.fleet, message) {
             Ok(_) => PublishAclResult::allow(),
             Err(denied) => {
@@ -189,8 +181,7 @@ impl Gate {
 
     /// Whether `publish` stands for a chunk that was withdrawn while it waited.
     fn is_withdrawn(&self, publish: &Publish) -> bool {
-        self.chunk_behind(publish)
-            .is_some_and(|(object, index)| !self.retained.offers(&object, index))
+        self.chunk_behind(publish).is_some_and(|(object, index)| !self.retained.offers(&object, index))
     }
 
     /// Reads the chunk that `publish` stands for, now that it is its turn.
@@ -233,10 +224,7 @@ fn role(session: &Session) -> Option<Role> {
 /// the client is gone while it is there, or because the broker was.
 async fn was_ended_here(session: &Session) -> bool {
     let reasons = session.disconnected_reasons().await.unwrap_or_default();
-    if reasons
-        .iter()
-        .any(|reason| matches!(reason, Reason::ConnectKicked(_)))
-    {
+    if reasons.iter().any(|reason| matches!(reason, Reason::ConnectKicked(_))) {
         return true;
     }
     // The connection broke, but before that was noticed the client was back.
@@ -260,11 +248,7 @@ impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         /// Characters shown: any topic of ours, whole.
         const MAX_CHARACTERS: usize = 200;
-        self.0
-            .chars()
-            .take(MAX_CHARACTERS)
-            .flat_map(char::escape_debug)
-            .try_for_each(|c| write!(f, "{c}"))
+        self.0.chars().take(MAX_CHARACTERS).flat_map(char::escape_debug).try_for_each(|c| write!(f, "{c}"))
     }
 }
 
@@ -330,12 +314,5 @@ fn for_engine(retained: Retained) -> (TopicName, Retain) {
         properties: None,
     };
     let origin = Origin::from_system(Id::from(0, ClientId::from_static("")));
-    (
-        topic,
-        Retain {
-            msg_id: None,
-            from: origin,
-            publish: Publish::from(packet),
-        },
-    )
+    (topic, Retain { msg_id: None, from: origin, publish: Publish::from(packet) })
 }

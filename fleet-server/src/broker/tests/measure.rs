@@ -16,12 +16,7 @@ async fn measure_one_client_downloading_24_mib() {
     let publishing = Instant::now();
     let object = rig.publish_object(&mut server, &bytes).await;
     println!("published: {:.0} MiB/s", rate(BYTES, publishing));
-    for (window, label) in [
-        (1, "window 1"),
-        (8, "window 8"),
-        (8, "window 8 again"),
-        (16, "window 16"),
-    ] {
+    for (window, label) in [(1, "window 1"), (8, "window 8"), (8, "window 8 again"), (16, "window 16")] {
         let mut device = rig.device("press-7").await;
         let before = resident_kib();
         let started = Instant::now();
@@ -40,13 +35,6 @@ fn rate(bytes: usize, since: Instant) -> f64 {
 
 fn resident_kib() -> i64 {
     let status = fs::read_to_string("/proc/self/status").expect("readable");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("there");
-    line.split_whitespace()
-        .nth(1)
-        .expect("a number")
-        .parse()
-        .expect("a number")
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("there");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
