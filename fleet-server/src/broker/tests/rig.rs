@@ -220,6 +220,14 @@ impl Client {
             .expect("queued");
     }
 
+    /// Queues one subscription to many filters without awaiting anything.
+    pub(super) fn ask(&self, filters: impl IntoIterator<Item = String>) {
+        let filters = filters
+            .into_iter()
+            .map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        self.requests.try_subscribe_many(filters).expect("queued");
+    }
+
     /// Queues an unsubscription and a subscription without awaiting either.
     pub(super) fn slide(&self, from: Option<&str>, to: Option<&str>) {
         if let Some(topic) = from {
@@ -283,6 +291,11 @@ impl Client {
         tokio::time::timeout(PATIENCE, ended)
             .await
             .expect("the connection ends in time");
+    }
+
+    /// Polls until a queued request has been written to the connection.
+    pub(super) async fn sent(&mut self) {
+        while !matches!(self.events.poll().await, Ok(Event::Outgoing(_)) | Err(_)) {}
     }
 
     /// Says goodbye, so that no will is published.
