@@ -73,8 +73,7 @@ impl ChunkMap {
 
     /// Bytes in chunk `index`; zero beyond the end.
     pub fn len(self, index: u32) -> usize {
-        self.range(index)
-            .map_or(0, |range| (range.end - range.start) as usize)
+        self.range(index).map_or(0, |range| (range.end - range.start) as usize)
     }
 
     /// Never: an empty object has no map.
@@ -108,18 +107,11 @@ impl TryFrom<RawChunkSet> for ChunkSet {
     type Error = ChunkSetError;
 
     fn try_from(raw: RawChunkSet) -> Result<Self, ChunkSetError> {
-        let set = Self {
-            count: raw.count,
-            words: raw.words,
-        };
+        let set = Self { count: raw.count, words: raw.words };
         let length_fits = raw.count <= MAX_CHUNKS && set.words.len() == raw.count.div_ceil(64) as usize;
         let tail = raw.count % 64;
         let tail_clear = tail == 0 || set.words.last().is_none_or(|word| word >> tail == 0);
-        if length_fits && tail_clear {
-            Ok(set)
-        } else {
-            Err(ChunkSetError)
-        }
+        if length_fits && tail_clear { Ok(set) } else { Err(ChunkSetError) }
     }
 }
 
@@ -129,10 +121,7 @@ impl ChunkSet {
         let mut words = heapless::Vec::new();
         // `count` is at most MAX_CHUNKS, so the capacity suffices.
         let _ = words.resize(map.count().div_ceil(64) as usize, 0);
-        Self {
-            count: map.count(),
-            words,
-        }
+        Self { count: map.count(), words }
     }
 
     /// Marks `index` as present; false when it was already, or lies beyond the object.
@@ -246,9 +235,6 @@ mod tests {
     fn objects_beyond_the_bitmap_are_refused() {
         assert_eq!(ChunkMap::new(ByteCount(0)), Err(ChunkMapError::Empty));
         let actual = MAX_OBJECT_BYTES + 1;
-        assert_eq!(
-            ChunkMap::new(ByteCount(actual)),
-            Err(ChunkMapError::TooLarge { actual })
-        );
+        assert_eq!(ChunkMap::new(ByteCount(actual)), Err(ChunkMapError::TooLarge { actual }));
     }
 }

@@ -1,0 +1,3 @@
+//! The link to the broker.
+
+pub mod mqtt;
