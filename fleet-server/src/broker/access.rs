@@ -59,10 +59,7 @@ pub fn publish(role: &Role, fleet: &FleetId, message: Message<'_>) -> Result<Top
     let topic = Topic::parse(fleet, message.topic)?;
     let limit = topic.max_payload();
     if message.length > limit {
-        return Err(Denied::TooLarge {
-            limit,
-            actual: message.length,
-        });
+        return Err(Denied::TooLarge { limit, actual: message.length });
     }
     let Role::Device(device) = role else {
         return Ok(topic);
@@ -140,15 +137,7 @@ mod tests {
 
     fn says(topic: &Topic, retained: bool) -> Result<Topic, Denied> {
         let name = topic.name(&fleet());
-        publish(
-            &Role::Device(device("a")),
-            &fleet(),
-            Message {
-                topic: &name,
-                length: 10,
-                retained,
-            },
-        )
+        publish(&Role::Device(device("a")), &fleet(), Message { topic: &name, length: 10, retained })
     }
 
     fn hears(filter: &str) -> Result<Listening, Denied> {
@@ -159,10 +148,7 @@ mod tests {
         let of = || device(name);
         [
             Topic::Metadata(FileName::new("root.json").expect("valid")),
-            Topic::Chunk {
-                object: Digest([7; 32]),
-                index: 3,
-            },
+            Topic::Chunk { object: Digest([7; 32]), index: 3 },
             Topic::Assign(of()),
             Topic::Ack(of()),
             Topic::Event(of()),
@@ -215,19 +201,9 @@ mod tests {
     fn a_payload_is_bounded_by_its_topic() {
         let name = Topic::Hello(device("a")).name(&fleet());
         let length = Topic::Hello(device("a")).max_payload() + 1;
-        let message = Message {
-            topic: &name,
-            length,
-            retained: true,
-        };
+        let message = Message { topic: &name, length, retained: true };
         let denied = publish(&Role::Device(device("a")), &fleet(), message);
-        assert_eq!(
-            denied,
-            Err(Denied::TooLarge {
-                limit: length - 1,
-                actual: length
-            })
-        );
+        assert_eq!(denied, Err(Denied::TooLarge { limit: length - 1, actual: length }));
     }
 
     #[test]
@@ -237,11 +213,7 @@ mod tests {
             last_will(
                 &Role::Device(device("a")),
                 &fleet(),
-                Message {
-                    topic: &name,
-                    length: 1,
-                    retained: false,
-                },
+                Message { topic: &name, length: 1, retained: false },
             )
         };
         assert_eq!(will(Topic::Hello(device("a"))), Ok(()));
@@ -253,11 +225,7 @@ mod tests {
     fn the_server_stays_within_its_fleet() {
         for topic in every_topic("a") {
             let name = topic.name(&fleet());
-            let message = Message {
-                topic: &name,
-                length: 1,
-                retained: true,
-            };
+            let message = Message { topic: &name, length: 1, retained: true };
             assert!(publish(&Role::Server, &fleet(), message).is_ok(), "{name}");
         }
         let hears = |filter| subscribe(&Role::Server, &fleet(), filter);

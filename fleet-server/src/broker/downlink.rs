@@ -20,17 +20,13 @@ impl Asked {
     /// Takes note of another; false when there are too many.
     pub(super) fn add(&self) -> bool {
         let add = |asked| (asked < MAX_ASKED).then_some(asked + 1);
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add)
-            .is_ok()
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
     }
 
     /// One has been sent, or will not be.
     pub(super) fn done(&self) {
         // What came to be retained between the question and the answer was never counted.
-        let _ = self
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |asked| asked.checked_sub(1));
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |asked| asked.checked_sub(1));
     }
 }
 

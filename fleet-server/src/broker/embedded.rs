@@ -93,14 +93,8 @@ pub struct EmbeddedBroker {
 impl EmbeddedBroker {
     /// Starts listening. When it returns, clients can connect.
     pub async fn start(config: EmbeddedBrokerConfig) -> Result<Self, BrokerError> {
-        let EmbeddedBrokerConfig {
-            listen,
-            fleet,
-            objects,
-            server_password,
-            retained_dir,
-            max_sessions,
-        } = config;
+        let EmbeddedBrokerConfig { listen, fleet, objects, server_password, retained_dir, max_sessions } =
+            config;
         let folder = lock(&retained_dir)?;
         let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
         let (listener, local_addr) = bind(listen, max_sessions)?;
@@ -120,9 +114,7 @@ impl EmbeddedBroker {
         *engine.extends.retain_mut().await = Box::new(RetainedTopics(Arc::clone(&retained)));
         *engine.extends.fitter_mgr_mut().await = Box::new(Limits);
         hooks::install(&gate, engine.extends.hook_mgr()).await;
-        let server = MqttServer::new(engine.clone())
-            .listener_by_id(listener, LISTENER)
-            .build();
+        let server = MqttServer::new(engine.clone()).listener_by_id(listener, LISTENER).build();
         let accepting = tokio::spawn(async move {
             if let Err(error) = server.run().await {
                 error!(%error, "the broker no longer accepts connections");
@@ -153,9 +145,7 @@ impl EmbeddedBroker {
         let _ = (&mut self.accepting).await;
         let sessions: Vec<_> = self.engine.extends.shared().await.iter().collect();
         let ended = join_all(
-            sessions
-                .into_iter()
-                .map(|mut session| async move { session.kick(true, true, true).await }),
+            sessions.into_iter().map(|mut session| async move { session.kick(true, true, true).await }),
         );
         let failed = ended.await.into_iter().filter(Result::is_err).count();
         if failed > 0 {
@@ -179,13 +169,8 @@ impl Drop for EmbeddedBroker {
 /// Two brokers appending to one log would destroy it.
 fn lock(folder: &Path) -> Result<File, BrokerError> {
     let path = folder.join("lock");
-    let failed = |source| BrokerError::Lock {
-        path: path.clone(),
-        source,
-    };
-    let file = fs::create_dir_all(folder)
-        .and_then(|()| File::create(&path))
-        .map_err(failed)?;
+    let failed = |source| BrokerError::Lock { path: path.clone(), source };
+    let file = fs::create_dir_all(folder).and_then(|()| File::create(&path)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(BrokerError::InUse(folder.to_owned())),
@@ -222,10 +207,7 @@ fn bind(listen: SocketAddr, max_sessions: u32) -> Result<(Listener, SocketAddr),
         let address = listener.local_addr()?;
         Ok((listener, address))
     });
-    bound.map_err(|source| BrokerError::Listen {
-        address: listen,
-        source: source.into(),
-    })
+    bound.map_err(|source| BrokerError::Listen { address: listen, source: source.into() })
 }
 
 async fn sync_regularly(retained: Arc<RetainedStore>) {
@@ -233,10 +215,7 @@ async fn sync_regularly(retained: Arc<RetainedStore>) {
     loop {
         ticks.tick().await;
         if let Err(error) = sync(&retained).await {
-            error!(
-                error = &error as &dyn Error,
-                "what is retained cannot be written down"
-            );
+            error!(error = &error as &dyn Error, "what is retained cannot be written down");
         }
     }
 }
@@ -244,8 +223,6 @@ async fn sync_regularly(retained: Arc<RetainedStore>) {
 async fn sync(retained: &Arc<RetainedStore>) -> Result<(), BrokerError> {
     let retained = Arc::clone(retained);
     // The task neither panics nor is aborted, so there is always an answer.
-    tokio::task::spawn_blocking(move || retained.sync())
-        .await
-        .unwrap_or(Ok(()))?;
+    tokio::task::spawn_blocking(move || retained.sync()).await.unwrap_or(Ok(()))?;
     Ok(())
 }

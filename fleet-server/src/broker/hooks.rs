@@ -72,13 +72,12 @@ impl Handler for Hooks {
         let gate = &self.0;
         let answer = match parameter {
             Parameter::ClientAuthenticate(client) => Some(HookResult::AuthResult(gate.authenticate(client))),
-            Parameter::ClientSubscribeCheckAcl(session, subscribe) => Some(HookResult::SubscribeAclResult(
-                gate.may_subscribe(session, subscribe).await,
-            )),
-            Parameter::MessagePublish(Some(session), origin, publish) => gate
-                .enter(session, origin, publish)
-                .await
-                .map(HookResult::Publish),
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
+                Some(HookResult::SubscribeAclResult(gate.may_subscribe(session, subscribe).await))
+            }
+            Parameter::MessagePublish(Some(session), origin, publish) => {
+                gate.enter(session, origin, publish).await.map(HookResult::Publish)
+            }
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 Some(HookResult::PublishAclResult(gate.may_publish(session, publish)))
             }
@@ -131,11 +130,7 @@ impl Gate {
         };
         // The engine publishes a will without asking whether it may be published, so it is asked here.
         if let Some(LastWill::V3(will)) = client.last_will() {
-            let message = Message {
-                topic: &will.topic,
-                length: will.message.len(),
-                retained: will.retain,
-            };
+            let message = Message { topic: &will.topic, length: will.message.len(), retained: will.retain };
             if let Err(denied) = access::last_will(&role, &self.fleet, message) {
                 warn!(%role, topic = %Shown(&will.topic), reason = %denied, "connection refused for its last will");
                 return AuthResult::NotAuthorized;
@@ -195,11 +190,8 @@ impl Gate {
         let Some(role) = role(session) else {
             return PublishAclResult::rejected(true, None);
         };
-        let message = Message {
-            topic: &publish.topic,
-            length: publish.payload.len(),
-            retained: publish.retain,
-        };
+        let message =
+            Message { topic: &publish.topic, length: publish.payload.len(), retained: publish.retain };
         match access::publish(&role, &self.fleet, message) {
             Ok(_) => PublishAclResult::allow(),
             Err(denied) => {
@@ -211,8 +203,7 @@ impl Gate {
 
     /// Whether `publish` stands for a chunk that was withdrawn while it waited.
     fn is_withdrawn(&self, publish: &Publish) -> bool {
-        self.chunk_behind(publish)
-            .is_some_and(|(object, index)| !self.retained.offers(&object, index))
+        self.chunk_behind(publish).is_some_and(|(object, index)| !self.retained.offers(&object, index))
     }
 
     /// Reads the chunk that `publish` stands for, now that it is its turn.
@@ -252,14 +243,9 @@ fn role(session: &Session) -> Option<Role> {
 }
 
 async fn account(session: &Session) -> Account {
-    let open = || Account {
-        share: Share::new(),
-        asked: Asked::default(),
-    };
+    let open = || Account { share: Share::new(), asked: Asked::default() };
     let mut attributes = session.extra_attrs.write().await;
-    attributes
-        .get_default_mut(ACCOUNT.into(), open)
-        .map_or_else(open, |account| account.clone())
+    attributes.get_default_mut(ACCOUNT.into(), open).map_or_else(open, |account| account.clone())
 }
 
 /// Ends a session. The device comes back with a clean slate, which a refusal would not give it.
@@ -275,10 +261,7 @@ async fn hang_up(session: &Session, reason: &'static str) {
 /// the client is gone while it is there, or because the broker was.
 async fn was_ended_here(session: &Session) -> bool {
     let reasons = session.disconnected_reasons().await.unwrap_or_default();
-    if reasons
-        .iter()
-        .any(|reason| matches!(reason, Reason::ConnectKicked(_)))
-    {
+    if reasons.iter().any(|reason| matches!(reason, Reason::ConnectKicked(_))) {
         return true;
     }
     // The connection broke, but before that was noticed the client was back.
@@ -302,11 +285,7 @@ impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         /// Characters shown: any topic of ours, whole.
         const MAX_CHARACTERS: usize = 200;
-        self.0
-            .chars()
-            .take(MAX_CHARACTERS)
-            .flat_map(char::escape_debug)
-            .try_for_each(|c| write!(f, "{c}"))
+        self.0.chars().take(MAX_CHARACTERS).flat_map(char::escape_debug).try_for_each(|c| write!(f, "{c}"))
     }
 }
 
@@ -372,12 +351,5 @@ fn for_engine(retained: Retained) -> (TopicName, Retain) {
         properties: None,
     };
     let origin = Origin::from_system(Id::from(0, ClientId::from_static("")));
-    (
-        topic,
-        Retain {
-            msg_id: None,
-            from: origin,
-            publish: Publish::from(packet),
-        },
-    )
+    (topic, Retain { msg_id: None, from: origin, publish: Publish::from(packet) })
 }

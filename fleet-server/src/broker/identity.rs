@@ -27,11 +27,7 @@ impl ServerPassword {
     /// Takes any bytes but none.
     pub fn new(password: impl Into<Vec<u8>>) -> Result<Self, EmptyPassword> {
         let password = Zeroizing::new(password.into());
-        if password.is_empty() {
-            Err(EmptyPassword)
-        } else {
-            Ok(Self(password))
-        }
+        if password.is_empty() { Err(EmptyPassword) } else { Ok(Self(password)) }
     }
 
     /// Compares digests, so that neither content nor length can be learnt from the time it takes.
@@ -149,47 +145,25 @@ mod tests {
         user_name: Option<&str>,
         password: Option<&str>,
     ) -> Result<Role, Refusal> {
-        let claim = Claim {
-            client_id,
-            user_name,
-            password: password.map(str::as_bytes),
-        };
+        let claim = Claim { client_id, user_name, password: password.map(str::as_bytes) };
         Authenticator::new(ServerPassword::new("sesame").expect("not empty")).authenticate(&claim)
     }
 
     #[test]
     fn the_server_needs_its_password_and_its_client_id() {
         let server = Some(SERVER_USER);
-        assert_eq!(
-            authenticate("serin-server", server, Some("sesame")),
-            Ok(Role::Server)
-        );
-        assert_eq!(
-            authenticate("serin-server-2", server, Some("sesame")),
-            Ok(Role::Server)
-        );
+        assert_eq!(authenticate("serin-server", server, Some("sesame")), Ok(Role::Server));
+        assert_eq!(authenticate("serin-server-2", server, Some("sesame")), Ok(Role::Server));
         for wrong in [None, Some(""), Some("sesam"), Some("sesame ")] {
-            assert_eq!(
-                authenticate("serin-server", server, wrong),
-                Err(Refusal::Password)
-            );
+            assert_eq!(authenticate("serin-server", server, wrong), Err(Refusal::Password));
         }
-        assert_eq!(
-            authenticate("press-7", server, Some("sesame")),
-            Err(Refusal::ServerClientId)
-        );
+        assert_eq!(authenticate("press-7", server, Some("sesame")), Err(Refusal::ServerClientId));
     }
 
     #[test]
     fn a_device_cannot_take_the_servers_session_over() {
-        assert_eq!(
-            authenticate("serin-server", None, None),
-            Err(Refusal::ReservedClientId)
-        );
-        assert_eq!(
-            authenticate("serin-server", Some("serin-server"), None),
-            Err(Refusal::Password)
-        );
+        assert_eq!(authenticate("serin-server", None, None), Err(Refusal::ReservedClientId));
+        assert_eq!(authenticate("serin-server", Some("serin-server"), None), Err(Refusal::Password));
     }
 
     #[test]
@@ -197,14 +171,8 @@ mod tests {
         let device = Role::Device(DeviceId::new("press-7").expect("valid"));
         assert_eq!(authenticate("press-7", None, None), Ok(device.clone()));
         assert_eq!(authenticate("press-7", Some("press-7"), Some("x")), Ok(device));
-        assert_eq!(
-            authenticate("press-7", Some("press-8"), None),
-            Err(Refusal::UserName)
-        );
-        assert!(matches!(
-            authenticate("press/7", None, None),
-            Err(Refusal::DeviceId(_))
-        ));
+        assert_eq!(authenticate("press-7", Some("press-8"), None), Err(Refusal::UserName));
+        assert!(matches!(authenticate("press/7", None, None), Err(Refusal::DeviceId(_))));
     }
 
     #[test]

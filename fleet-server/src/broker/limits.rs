@@ -55,10 +55,7 @@ pub(super) struct Limits;
 impl FitterManager for Limits {
     fn create(&self, client: Arc<ConnectInfo>, id: Id, listener: ListenerConfig) -> FitterType {
         let server = client.username().is_some_and(|name| name == SERVER_USER);
-        Arc::new(SessionLimits {
-            common: DefaultFitter::new(client, id, listener),
-            server,
-        })
+        Arc::new(SessionLimits { common: DefaultFitter::new(client, id, listener), server })
     }
 }
 
@@ -81,11 +78,7 @@ impl Fitter for SessionLimits {
     }
 
     fn max_inflight(&self) -> NonZeroU16 {
-        if self.server {
-            SERVER_IN_FLIGHT
-        } else {
-            DEVICE_IN_FLIGHT
-        }
+        if self.server { SERVER_IN_FLIGHT } else { DEVICE_IN_FLIGHT }
     }
 
     /// A session ends with its connection: what must outlive it is retained, or kept by its sender until

@@ -133,13 +133,7 @@ impl RetainedStore {
             );
         }
         let log = Log::rewrite(&path, state.records())?;
-        Ok(Self {
-            fleet,
-            objects,
-            path,
-            log: Mutex::new(log),
-            state: RwLock::new(state),
-        })
+        Ok(Self { fleet, objects, path, log: Mutex::new(log), state: RwLock::new(state) })
     }
 
     /// Retains `payload` on `topic`, or nothing any more when it is empty. It survives the process when
@@ -164,13 +158,7 @@ impl RetainedStore {
                 content: Content::Chunk { object, index },
             }],
             Ok(Topic::Chunk { .. }) => Vec::new(),
-            Ok(_) => self
-                .state()
-                .small
-                .get_key_value(filter)
-                .map(retained)
-                .into_iter()
-                .collect(),
+            Ok(_) => self.state().small.get_key_value(filter).map(retained).into_iter().collect(),
             Err(_) => self.matching(filter),
         }
     }
@@ -185,30 +173,18 @@ impl RetainedStore {
 
     /// Whether chunk `index` of `object` is on offer.
     pub fn offers(&self, object: &Digest, index: u32) -> bool {
-        self.state()
-            .offers
-            .get(object)
-            .is_some_and(|chunks| chunks.contains(index))
+        self.state().offers.get(object).is_some_and(|chunks| chunks.contains(index))
     }
 
     /// The bytes of a chunk, read from the object store; `None` when it is not on offer or not there.
     pub fn chunk(&self, object: &Digest, index: u32) -> Result<Option<Bytes>, ObjectError> {
-        if self.offers(object, index) {
-            self.objects.chunk(object, index)
-        } else {
-            Ok(None)
-        }
+        if self.offers(object, index) { self.objects.chunk(object, index) } else { Ok(None) }
     }
 
     /// Number of retained messages, chunks included.
     pub fn count(&self) -> usize {
         let state = self.state();
-        state.small.len()
-            + state
-                .offers
-                .values()
-                .map(|chunks| chunks.len() as usize)
-                .sum::<usize>()
+        state.small.len() + state.offers.values().map(|chunks| chunks.len() as usize).sum::<usize>()
     }
 
     /// Brings everything retained so far to the disk.
@@ -223,14 +199,9 @@ impl RetainedStore {
         // Topics are sorted, so those that begin like the filter up to its first wildcard lie together.
         let fixed = filter.split(['+', '#']).next().unwrap_or_default();
         let state = self.state();
-        let candidates = state
-            .small
-            .range(fixed.to_owned()..)
-            .take_while(|(topic, _)| topic.starts_with(fixed));
-        candidates
-            .filter(|(topic, _)| pattern.matches_str(topic.as_str()))
-            .map(retained)
-            .collect()
+        let candidates =
+            state.small.range(fixed.to_owned()..).take_while(|(topic, _)| topic.starts_with(fixed));
+        candidates.filter(|(topic, _)| pattern.matches_str(topic.as_str())).map(retained).collect()
     }
 
     fn keep_small(&self, topic: &str, parsed: &Topic, qos: u8, payload: &[u8]) -> Result<(), RetainedError> {
@@ -320,17 +291,9 @@ impl RetainedStore {
 }
 
 fn retained((topic, small): (&String, &Small)) -> Retained {
-    Retained {
-        topic: topic.clone(),
-        qos: small.qos,
-        content: Content::Payload(small.payload.clone()),
-    }
+    Retained { topic: topic.clone(), qos: small.qos, content: Content::Payload(small.payload.clone()) }
 }
 
 fn disk(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> RetainedError {
-    move |source| RetainedError::Disk {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| RetainedError::Disk { action, path: path.to_owned(), source }
 }

@@ -29,11 +29,7 @@ const CHECK_BYTES: usize = 8;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Record<'a> {
     /// A message is retained in place of any earlier one.
-    Keep {
-        topic: &'a str,
-        qos: u8,
-        payload: &'a [u8],
-    },
+    Keep { topic: &'a str, qos: u8, payload: &'a [u8] },
     /// Nothing is retained on the topic any more.
     Forget { topic: &'a str },
     /// One chunk may be had.
@@ -92,10 +88,7 @@ pub(super) fn replay(path: &Path, mut each: impl FnMut(Record<'_>)) -> Result<Re
         each(record);
         bytes += (HEAD_BYTES + body.len()) as u64;
     }
-    Ok(Replayed {
-        bytes,
-        damaged: size.saturating_sub(bytes),
-    })
+    Ok(Replayed { bytes, damaged: size.saturating_sub(bytes) })
 }
 
 /// Reads the next body; false at the end or at the first thing that is no record.
@@ -147,26 +140,13 @@ impl Log {
             writer.write_all(&bytes).map_err(disk("writing", &fresh))?;
             length += bytes.len() as u64;
         }
-        let file = writer
-            .into_inner()
-            .map_err(|error| disk("writing", &fresh)(error.into_error()))?;
+        let file = writer.into_inner().map_err(|error| disk("writing", &fresh)(error.into_error()))?;
         file.sync_all().map_err(disk("writing", &fresh))?;
         fs::rename(&fresh, path).map_err(disk("renaming to", path))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        File::open(folder)
-            .and_then(|handle| handle.sync_all())
-            .map_err(disk("writing", folder))?;
-        let file = OpenOptions::new()
-            .append(true)
-            .open(path)
-            .map_err(disk("opening", path))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-            length,
-            unsynced: false,
-            broken: false,
-        })
+        File::open(folder).and_then(|handle| handle.sync_all()).map_err(disk("writing", folder))?;
+        let file = OpenOptions::new().append(true).open(path).map_err(disk("opening", path))?;
+        Ok(Self { file, path: path.to_owned(), length, unsynced: false, broken: false })
     }
 
     /// Appends `record`. A failed write leaves no trace.
@@ -221,11 +201,7 @@ fn check_of(body: &[u8]) -> [u8; CHECK_BYTES] {
 }
 
 fn disk(action: &'static str, path: &Path) -> impl Fn(io::Error) -> LogError {
-    move |source| LogError::Disk {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| LogError::Disk { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -233,11 +209,7 @@ mod tests {
     use super::*;
 
     fn keep(topic: &'static str) -> Record<'static> {
-        Record::Keep {
-            topic,
-            qos: 1,
-            payload: b"payload",
-        }
+        Record::Keep { topic, qos: 1, payload: b"payload" }
     }
 
     fn topics(path: &Path) -> (Vec<String>, Replayed) {
@@ -261,13 +233,7 @@ mod tests {
         log.sync().expect("synced");
         let (read, replayed) = topics(&path);
         assert_eq!(read, ["a", "b"]);
-        assert_eq!(
-            replayed,
-            Replayed {
-                bytes: log.length(),
-                damaged: 0
-            }
-        );
+        assert_eq!(replayed, Replayed { bytes: log.length(), damaged: 0 });
     }
 
     #[test]

@@ -62,14 +62,9 @@ impl State {
 
     pub(super) fn keep(&mut self, topic: &str, parsed: &Topic, qos: u8, payload: &[u8]) {
         // Copied, because `payload` is a slice of a read buffer that may be a hundred times larger.
-        let small = Small {
-            qos,
-            payload: Bytes::copy_from_slice(payload),
-        };
+        let small = Small { qos, payload: Bytes::copy_from_slice(payload) };
         let old = self.small.insert(topic.to_owned(), small);
-        let usage = self
-            .usage(parsed)
-            .replace(topic, old.as_ref(), Some(payload.len()));
+        let usage = self.usage(parsed).replace(topic, old.as_ref(), Some(payload.len()));
         *self.usage_mut(parsed) = usage;
     }
 
@@ -83,10 +78,7 @@ impl State {
     }
 
     pub(super) fn offer(&mut self, object: Digest, map: ChunkMap, index: u32) {
-        self.offers
-            .entry(object)
-            .or_insert_with(|| Box::new(ChunkSet::empty(map)))
-            .insert(index);
+        self.offers.entry(object).or_insert_with(|| Box::new(ChunkSet::empty(map))).insert(index);
     }
 
     pub(super) fn withdraw(&mut self, object: Digest, index: u32) {
@@ -100,19 +92,11 @@ impl State {
     }
 
     pub(super) fn usage(&self, topic: &Topic) -> Usage {
-        if written_by_device(topic) {
-            self.devices
-        } else {
-            self.server
-        }
+        if written_by_device(topic) { self.devices } else { self.server }
     }
 
     fn usage_mut(&mut self, topic: &Topic) -> &mut Usage {
-        if written_by_device(topic) {
-            &mut self.devices
-        } else {
-            &mut self.server
-        }
+        if written_by_device(topic) { &mut self.devices } else { &mut self.server }
     }
 
     /// What a log needs at least, estimated: records are little more than what they carry.
@@ -127,10 +111,10 @@ impl State {
             qos: small.qos,
             payload: &small.payload,
         });
-        let offers = self.offers.iter().map(|(object, chunks)| Record::Offers {
-            object: *object,
-            chunks: chunks.clone(),
-        });
+        let offers = self
+            .offers
+            .iter()
+            .map(|(object, chunks)| Record::Offers { object: *object, chunks: chunks.clone() });
         small.chain(offers)
     }
 }

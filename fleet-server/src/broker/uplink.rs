@@ -42,10 +42,7 @@ impl Uplink {
         let share = Arc::clone(&share.0).acquire_many_owned(weight).await;
         let whole = Arc::clone(&self.0).acquire_many_owned(weight).await;
         // Neither semaphore is ever closed; were one, the message would pass without a permit.
-        Bytes::from_owner(Admitted {
-            payload: payload.into(),
-            _permits: [share.ok(), whole.ok()],
-        })
+        Bytes::from_owner(Admitted { payload: payload.into(), _permits: [share.ok(), whole.ok()] })
     }
 
     /// Bytes that may still enter.
@@ -82,29 +79,19 @@ mod tests {
         let uplink = Uplink::new();
         let (loud, quiet) = (Share::new(), Share::new());
         let sample = vec![7; 100 * 1024];
-        let held: Vec<_> = (0..2)
-            .filter_map(|_| uplink.admit(&loud, &sample).now_or_never())
-            .collect();
+        let held: Vec<_> = (0..2).filter_map(|_| uplink.admit(&loud, &sample).now_or_never()).collect();
         assert_eq!(held.len(), 2);
         assert!(uplink.admit(&loud, &sample).now_or_never().is_none());
         assert!(uplink.admit(&quiet, &sample).now_or_never().is_some());
         drop(held);
-        assert!(
-            uplink
-                .admit(&loud, &sample)
-                .now_or_never()
-                .is_some_and(|bytes| bytes == sample)
-        );
+        assert!(uplink.admit(&loud, &sample).now_or_never().is_some_and(|bytes| bytes == sample));
         assert_eq!(uplink.free(), MAX_BYTES);
     }
 
     #[test]
     fn a_copy_that_is_still_queued_holds_its_place() {
         let uplink = Uplink::new();
-        let bytes = uplink
-            .admit(&Share::new(), b"event")
-            .now_or_never()
-            .expect("there is room");
+        let bytes = uplink.admit(&Share::new(), b"event").now_or_never().expect("there is room");
         let queued = bytes.slice(..);
         drop(bytes);
         assert!(uplink.free() < MAX_BYTES);

@@ -59,10 +59,7 @@ impl ObjectStore {
     /// Opens the store in `root`, creating it when missing, and removes what an interrupted
     /// [`put`](Self::put) left behind.
     pub fn open(root: &Path) -> Result<Self, ObjectError> {
-        let store = Self {
-            objects: root.join("objects"),
-            incoming: root.join("incoming"),
-        };
+        let store = Self { objects: root.join("objects"), incoming: root.join("incoming") };
         for folder in [&store.objects, &store.incoming] {
             fs::create_dir_all(folder).map_err(disk("creating", folder))?;
         }
@@ -89,8 +86,7 @@ impl ObjectStore {
             sync_folder(&self.objects)?;
         }
         // Two puts of the same bytes may race; either file is right.
-        file.persist(&path)
-            .map_err(|error| disk("renaming to", &path)(error.error))?;
+        file.persist(&path).map_err(|error| disk("renaming to", &path)(error.error))?;
         sync_folder(&folder)?;
         Ok(digest)
     }
@@ -118,10 +114,7 @@ impl ObjectStore {
         };
         match ChunkMap::new(size) {
             Ok(map) => Ok(Some(map)),
-            Err(_) => Err(ObjectError::Damaged {
-                path: self.path(digest),
-                size: size.0,
-            }),
+            Err(_) => Err(ObjectError::Damaged { path: self.path(digest), size: size.0 }),
         }
     }
 
@@ -141,8 +134,7 @@ impl ObjectStore {
             return Ok(None);
         };
         let mut bytes = vec![0; map.len(index)];
-        file.read_exact_at(&mut bytes, range.start)
-            .map_err(disk("reading", &path))?;
+        file.read_exact_at(&mut bytes, range.start).map_err(disk("reading", &path))?;
         Ok(Some(bytes.into()))
     }
 
@@ -184,29 +176,18 @@ fn copy(source: &mut impl Read, file: &mut NamedTempFile, limit: u64) -> Result<
         }
         let piece = buffer.get(..read).unwrap_or_default();
         hasher.update(piece);
-        file.write_all(piece)
-            .map_err(|error| disk("writing", file.path())(error))?;
+        file.write_all(piece).map_err(|error| disk("writing", file.path())(error))?;
     }
-    if size == 0 {
-        Err(ObjectError::Empty)
-    } else {
-        Ok(hasher.finish())
-    }
+    if size == 0 { Err(ObjectError::Empty) } else { Ok(hasher.finish()) }
 }
 
 /// A new name is durable only when its folder is.
 fn sync_folder(folder: &Path) -> Result<(), ObjectError> {
-    File::open(folder)
-        .and_then(|handle| handle.sync_all())
-        .map_err(disk("writing", folder))
+    File::open(folder).and_then(|handle| handle.sync_all()).map_err(disk("writing", folder))
 }
 
 fn disk(action: &'static str, path: &Path) -> impl Fn(io::Error) -> ObjectError {
-    move |source| ObjectError::Disk {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| ObjectError::Disk { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -245,10 +226,7 @@ mod tests {
         let digest = store.put(bytes.as_slice()).expect("stored");
         assert_eq!(digest, Digest::of(&bytes));
         assert!(store.contains(&digest).expect("readable"));
-        assert_eq!(
-            store.size(&digest).expect("readable"),
-            Some(ByteCount(bytes.len() as u64))
-        );
+        assert_eq!(store.size(&digest).expect("readable"), Some(ByteCount(bytes.len() as u64)));
         let mut back = Vec::new();
         for index in 0..3 {
             back.extend_from_slice(&store.chunk(&digest, index).expect("readable").expect("present"));
@@ -264,10 +242,7 @@ mod tests {
         assert_eq!(store.put(&b"twice"[..]).expect("stored"), digest);
         drop(store);
         let store = ObjectStore::open(folder.path()).expect("opens");
-        assert_eq!(
-            store.chunk(&digest, 0).expect("readable").as_deref(),
-            Some(&b"twice"[..])
-        );
+        assert_eq!(store.chunk(&digest, 0).expect("readable").as_deref(), Some(&b"twice"[..]));
     }
 
     #[test]
@@ -293,10 +268,7 @@ mod tests {
 
         let [first, ..] = digest.0;
         fs::write(folder.path().join(format!("objects/{first:02x}/{digest}")), b"").expect("written");
-        assert!(matches!(
-            store.chunk(&digest, 0),
-            Err(ObjectError::Damaged { size: 0, .. })
-        ));
+        assert!(matches!(store.chunk(&digest, 0), Err(ObjectError::Damaged { size: 0, .. })));
     }
 
     #[test]

@@ -27,13 +27,7 @@ pub(super) async fn download(
         if !missing.remove(&message.topic) {
             continue;
         }
-        let index: usize = message
-            .topic
-            .rsplit('/')
-            .next()
-            .expect("a number")
-            .parse()
-            .expect("a number");
+        let index: usize = message.topic.rsplit('/').next().expect("a number").parse().expect("a number");
         each(index * CHUNK_BYTES, &message.payload);
         let following = (next < count).then(|| chunk(object, next));
         next += 1;
@@ -103,9 +97,7 @@ async fn only_the_stored_bytes_become_a_chunk() {
     let mut wrong = bytes[..CHUNK_BYTES].to_vec();
     wrong[17] ^= 1;
     server.publish(&chunk(object, 0), true, wrong).await;
-    server
-        .publish(&chunk(object, 1), true, bytes[CHUNK_BYTES..][..100].to_vec())
-        .await;
+    server.publish(&chunk(object, 1), true, bytes[CHUNK_BYTES..][..100].to_vec()).await;
     server.publish(&chunk(object, 2), true, "beyond the end").await;
     server.publish(&chunk(unknown, 0), true, "anything").await;
     let root = name(&Topic::Metadata(FileName::new("root.json").expect("valid")));
@@ -114,9 +106,7 @@ async fn only_the_stored_bytes_become_a_chunk() {
     let mut device = rig.device("press-7").await;
     let mut topics: Vec<_> = (0..3).map(|index| chunk(object, index)).collect();
     topics.extend([chunk(unknown, 0), root.clone()]);
-    device
-        .subscribe_all(&topics.iter().map(String::as_str).collect::<Vec<_>>())
-        .await;
+    device.subscribe_all(&topics.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(device.text().await, (root, "root".to_owned()));
 }
 
@@ -154,17 +144,12 @@ async fn chunks_and_small_messages_survive_a_restart() {
 
     let rig = rig.restart().await;
     let mut device = rig.device("press-7").await;
-    device
-        .subscribe_all(&[&assign, &chunk(object, 1), &chunk(object, 2)])
-        .await;
+    device.subscribe_all(&[&assign, &chunk(object, 1), &chunk(object, 2)]).await;
     let mut got = [device.message().await, device.message().await];
     got.sort_by_key(|message| message.topic.clone());
     assert_eq!(got[0].topic, chunk(object, 2));
     assert_eq!(got[0].payload, bytes[2 * CHUNK_BYTES..]);
-    assert_eq!(
-        (got[1].topic.as_str(), &got[1].payload[..]),
-        (assign.as_str(), &b"new"[..])
-    );
+    assert_eq!((got[1].topic.as_str(), &got[1].payload[..]), (assign.as_str(), &b"new"[..]));
 
     let mut other = rig.device("press-8").await;
     other.subscribe_all(&[&gone, &chunk(object, 0)]).await;
@@ -178,9 +163,7 @@ async fn the_server_fetches_every_hello_at_once() {
     let mut server = rig.server().await;
     for number in 0..DEVICES {
         let id = device(&format!("press-{number}"));
-        server
-            .publish(&name(&Topic::Hello(id)), true, format!("hello {number}"))
-            .await;
+        server.publish(&name(&Topic::Hello(id)), true, format!("hello {number}")).await;
     }
     let rig = rig.restart().await;
     let mut server = rig.server().await;
@@ -198,9 +181,8 @@ async fn five_hundred_devices_at_once_get_their_assignments() {
     const DEVICES: usize = 500;
     let rig = Rig::start().await;
     let mut server = rig.server().await;
-    let topics: Vec<_> = (0..DEVICES)
-        .map(|number| name(&Topic::Assign(device(&format!("press-{number}")))))
-        .collect();
+    let topics: Vec<_> =
+        (0..DEVICES).map(|number| name(&Topic::Assign(device(&format!("press-{number}"))))).collect();
     // Half of the assignments are waiting when the devices come, half come while the devices wait.
     for (number, topic) in topics.iter().enumerate().take(DEVICES / 2) {
         server.publish(topic, true, format!("assignment {number}")).await;

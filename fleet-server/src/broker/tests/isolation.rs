@@ -33,10 +33,7 @@ async fn a_device_subscribes_to_nothing_but_its_own_exact_topics() {
 async fn a_device_does_not_hear_what_is_meant_for_another() {
     let rig = Rig::start().await;
     let mut server = rig.server().await;
-    let (for_a, for_b) = (
-        name(&Topic::Assign(device("a"))),
-        name(&Topic::Assign(device("b"))),
-    );
+    let (for_a, for_b) = (name(&Topic::Assign(device("a"))), name(&Topic::Assign(device("b"))));
     server.publish(&for_b, true, "secret").await;
     let mut device_a = rig.device("a").await;
     assert_eq!(device_a.subscribe_all(&[&for_b, &for_a]).await, [false, true]);
@@ -65,14 +62,10 @@ async fn a_device_speaks_only_for_itself() {
         device_a.publish(&name(&refused), false, "forged").await;
         device_a.publish(&name(&refused), true, "forged").await;
     }
-    device_a
-        .publish("serin/1/f/d/a/up/unheard-of", false, "from the future")
-        .await;
+    device_a.publish("serin/1/f/d/a/up/unheard-of", false, "from the future").await;
     device_a.publish("elsewhere", true, "x").await;
     let event = name(&Topic::Event(device("a")));
-    device_a
-        .publish(&event, true, "retained where nothing is retained")
-        .await;
+    device_a.publish(&event, true, "retained where nothing is retained").await;
     device_a.publish(&event, false, "true").await;
     assert_eq!(server.text().await, (event, "true".to_owned()));
 }
@@ -88,14 +81,9 @@ async fn a_device_cannot_publish_or_withdraw_chunks() {
     let mut device_a = rig.device("a").await;
     device_a.publish(&chunk(offered, 0), true, "").await;
     device_a.publish(&chunk(not_offered, 0), true, other).await;
-    device_a
-        .subscribe_all(&[&chunk(not_offered, 0), &chunk(offered, 0)])
-        .await;
+    device_a.subscribe_all(&[&chunk(not_offered, 0), &chunk(offered, 0)]).await;
     let message = device_a.message().await;
-    assert_eq!(
-        (message.topic, message.payload),
-        (chunk(offered, 0), bytes.into())
-    );
+    assert_eq!((message.topic, message.payload), (chunk(offered, 0), bytes.into()));
 }
 
 #[tokio::test]
@@ -106,12 +94,8 @@ async fn an_oversize_payload_is_dropped_and_an_oversize_packet_ends_the_connecti
     let topic = Topic::Event(device("a"));
     let event = name(&topic);
     let mut device_a = rig.device("a").await;
-    device_a
-        .publish(&event, false, vec![7; topic.max_payload() + 1])
-        .await;
-    device_a
-        .publish(&event, false, vec![7; topic.max_payload()])
-        .await;
+    device_a.publish(&event, false, vec![7; topic.max_payload() + 1]).await;
+    device_a.publish(&event, false, vec![7; topic.max_payload()]).await;
     assert_eq!(server.message().await.payload.len(), topic.max_payload());
 
     let mut options = rig.options("b");
@@ -132,10 +116,7 @@ async fn only_the_server_is_the_server() {
         Client::connect(options).await.err()
     };
     let refused = Some(ConnectReturnCode::BadUserNamePassword);
-    assert_eq!(
-        attempt("serin-server", Some(("serin-server", "guess"))).await,
-        refused
-    );
+    assert_eq!(attempt("serin-server", Some(("serin-server", "guess"))).await, refused);
     assert_eq!(attempt("serin-server", None).await, refused);
     assert_eq!(attempt("serin-server", Some(("press-7", ""))).await, refused);
     assert_eq!(attempt("press/7", None).await, refused);

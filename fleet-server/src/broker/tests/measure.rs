@@ -27,10 +27,7 @@ async fn measure_one_client_downloading_24_mib() {
         let check = |at: usize, chunk: &[u8]| assert!(chunk == &bytes[at..at + chunk.len()]);
         download(&mut device, (object, BUNDLE_BYTES), window, check).await;
         let throughput = rate(BUNDLE_BYTES, started);
-        println!(
-            "window {window}: {throughput:.0} MiB/s, {:+} KiB resident",
-            resident_kib() - before
-        );
+        println!("window {window}: {throughput:.0} MiB/s, {:+} KiB resident", resident_kib() - before);
     }
 }
 
@@ -59,10 +56,7 @@ async fn measure_devices_that_ask_and_do_not_read() {
     let mut other = rig.device("other").await;
     download(&mut other, (object, BUNDLE_BYTES), 8, |_, _| ()).await;
     let asked = DEVICES * CHUNKS_EACH as usize * CHUNK_BYTES / (1 << 20);
-    println!(
-        "{DEVICES} stalled devices, {asked} MiB asked for: {:+} KiB resident",
-        resident_kib() - before
-    );
+    println!("{DEVICES} stalled devices, {asked} MiB asked for: {:+} KiB resident", resident_kib() - before);
 }
 
 fn rate(bytes: usize, since: Instant) -> f64 {
@@ -71,13 +65,6 @@ fn rate(bytes: usize, since: Instant) -> f64 {
 
 fn resident_kib() -> i64 {
     let status = fs::read_to_string("/proc/self/status").expect("readable");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("there");
-    line.split_whitespace()
-        .nth(1)
-        .expect("a number")
-        .parse()
-        .expect("a number")
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("there");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

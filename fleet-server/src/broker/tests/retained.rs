@@ -23,12 +23,8 @@ impl Shelf {
     }
 
     fn open(&self) -> RetainedStore {
-        RetainedStore::open(
-            &self.folder.path().join("retained"),
-            fleet(),
-            self.objects.clone(),
-        )
-        .expect("opens")
+        RetainedStore::open(&self.folder.path().join("retained"), fleet(), self.objects.clone())
+            .expect("opens")
     }
 
     fn log(&self) -> std::path::PathBuf {
@@ -45,11 +41,7 @@ fn texts(store: &RetainedStore, filter: &str) -> Vec<String> {
         Content::Payload(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Content::Chunk { index, .. } => format!("chunk {index}"),
     };
-    store
-        .get(filter)
-        .into_iter()
-        .map(|retained| text(retained.content))
-        .collect()
+    store.get(filter).into_iter().map(|retained| text(retained.content)).collect()
 }
 
 #[test]
@@ -103,25 +95,14 @@ fn offers_follow_the_object_store() {
     assert!(matches!(refused, Err(RetainedError::OtherBytes { .. })));
     let refused = store.keep(&chunk(Digest::of(b"unknown"), 0), 1, b"x");
     assert!(matches!(refused, Err(RetainedError::NoSuchChunk { .. })));
-    assert_eq!(
-        store.chunk(&object, 0).expect("readable"),
-        None,
-        "not on offer yet"
-    );
+    assert_eq!(store.chunk(&object, 0).expect("readable"), None, "not on offer yet");
 
-    store
-        .keep(&chunk(object, 0), 1, &bytes[..CHUNK_BYTES])
-        .expect("kept");
-    store
-        .keep(&chunk(object, 1), 1, &bytes[CHUNK_BYTES..])
-        .expect("kept");
+    store.keep(&chunk(object, 0), 1, &bytes[..CHUNK_BYTES]).expect("kept");
+    store.keep(&chunk(object, 1), 1, &bytes[CHUNK_BYTES..]).expect("kept");
     store.keep(&chunk(object, 0), 1, b"").expect("withdrawn");
     let reopened = shelf.open();
     assert!(!reopened.offers(&object, 0) && reopened.offers(&object, 1));
-    assert_eq!(
-        reopened.chunk(&object, 1).expect("readable").as_deref(),
-        Some(&bytes[CHUNK_BYTES..])
-    );
+    assert_eq!(reopened.chunk(&object, 1).expect("readable").as_deref(), Some(&bytes[CHUNK_BYTES..]));
 
     shelf.objects.remove(&object).expect("removed");
     assert_eq!(store.chunk(&object, 1).expect("readable"), None);
@@ -140,10 +121,7 @@ fn a_damaged_log_is_set_aside_and_what_was_readable_stays() {
 
     let store = shelf.open();
     assert_eq!(texts(&store, "serin/1/f/#"), ["one"]);
-    assert_eq!(
-        fs::read(shelf.log().with_extension("damaged")).expect("set aside"),
-        bytes
-    );
+    assert_eq!(fs::read(shelf.log().with_extension("damaged")).expect("set aside"), bytes);
     store.keep(&assign("b"), 1, b"two again").expect("kept");
     assert_eq!(texts(&shelf.open(), "serin/1/f/#"), ["one", "two again"]);
 }
@@ -154,9 +132,7 @@ fn the_log_does_not_grow_with_history() {
     let store = shelf.open();
     let payload = |number: u32| [vec![7; 100 * 1024], number.to_le_bytes().to_vec()].concat();
     for number in 0..200 {
-        store
-            .keep("serin/1/f/t/timestamp.json", 1, &payload(number))
-            .expect("kept");
+        store.keep("serin/1/f/t/timestamp.json", 1, &payload(number)).expect("kept");
     }
     let length = fs::metadata(shelf.log()).expect("there").len();
     assert!(length < 6 * 1024 * 1024, "{length}");
@@ -173,18 +149,9 @@ fn a_flood_of_hellos_leaves_room_for_assignments() {
     for number in 0..MAX_MESSAGES {
         store.keep(&hello(number), 1, b"h").expect("kept");
     }
-    assert!(matches!(
-        store.keep(&hello(MAX_MESSAGES), 1, b"h"),
-        Err(RetainedError::Full)
-    ));
-    store
-        .keep(&hello(0), 1, b"changed")
-        .expect("a known device may change its hello");
-    store
-        .keep(&assign("a"), 1, b"run this")
-        .expect("the server has its own room");
+    assert!(matches!(store.keep(&hello(MAX_MESSAGES), 1, b"h"), Err(RetainedError::Full)));
+    store.keep(&hello(0), 1, b"changed").expect("a known device may change its hello");
+    store.keep(&assign("a"), 1, b"run this").expect("the server has its own room");
     store.keep(&hello(1), 1, b"").expect("removed");
-    store
-        .keep(&hello(MAX_MESSAGES), 1, b"h")
-        .expect("there is room again");
+    store.keep(&hello(MAX_MESSAGES), 1, b"h").expect("there is room again");
 }

@@ -67,26 +67,14 @@ impl Rig {
         let folder = tempfile::tempdir().expect("a folder");
         let objects = Arc::new(ObjectStore::open(folder.path()).expect("opens"));
         let broker = start_broker(&folder, &objects, max_sessions).await;
-        Self {
-            folder,
-            objects,
-            broker,
-        }
+        Self { folder, objects, broker }
     }
 
     pub(super) async fn restart(self) -> Self {
-        let Self {
-            folder,
-            objects,
-            broker,
-        } = self;
+        let Self { folder, objects, broker } = self;
         broker.stop().await.expect("stopped");
         let broker = start_broker(&folder, &objects, DEFAULT_MAX_SESSIONS).await;
-        Self {
-            folder,
-            objects,
-            broker,
-        }
+        Self { folder, objects, broker }
     }
 
     pub(super) async fn server(&self) -> Client {
@@ -100,9 +88,7 @@ impl Rig {
     }
 
     pub(super) async fn device(&self, client_id: &str) -> Client {
-        Client::connect(self.options(client_id))
-            .await
-            .expect("a device may connect")
+        Client::connect(self.options(client_id)).await.expect("a device may connect")
     }
 
     /// A device whose will is a retained hello of `payload`.
@@ -125,11 +111,7 @@ impl Rig {
         let object = self.objects.put(bytes).expect("stored");
         let map = ChunkMap::new(ByteCount(bytes.len() as u64)).expect("not empty");
         for index in 0..map.count() {
-            let payload = self
-                .objects
-                .chunk(&object, index)
-                .expect("readable")
-                .expect("present");
+            let payload = self.objects.chunk(&object, index).expect("readable").expect("present");
             server.publish(&chunk(object, index), true, payload).await;
         }
         object
@@ -161,16 +143,9 @@ impl Client {
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         events.set_network_options(network);
-        let mut client = Self {
-            requests,
-            events,
-            arrived: VecDeque::new(),
-        };
+        let mut client = Self { requests, events, arrived: VecDeque::new() };
         match client.poll().await {
-            Ok(Packet::ConnAck(ConnAck {
-                code: ConnectReturnCode::Success,
-                ..
-            })) => Ok(client),
+            Ok(Packet::ConnAck(ConnAck { code: ConnectReturnCode::Success, .. })) => Ok(client),
             Err(ConnectionError::ConnectionRefused(code)) => Err(code),
             other => panic!("neither accepted nor refused: {other:?}"),
         }
@@ -197,34 +172,24 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, found)
-            .await
-            .expect("what is awaited comes in time")
+        tokio::time::timeout(PATIENCE, found).await.expect("what is awaited comes in time")
     }
 
     /// Publishes and awaits the acknowledgement.
     pub(super) async fn publish(&mut self, topic: &str, retain: bool, payload: impl Into<Bytes>) {
         let payload = payload.into();
-        self.requests
-            .publish_bytes(topic, QoS::AtLeastOnce, retain, payload)
-            .await
-            .expect("queued");
-        self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(()))
-            .await;
+        self.requests.publish_bytes(topic, QoS::AtLeastOnce, retain, payload).await.expect("queued");
+        self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).await;
     }
 
     /// Queues a message without awaiting anything.
     pub(super) fn send_unacknowledged(&self, topic: &str, payload: Vec<u8>) {
-        self.requests
-            .try_publish(topic, QoS::AtLeastOnce, false, payload)
-            .expect("queued");
+        self.requests.try_publish(topic, QoS::AtLeastOnce, false, payload).expect("queued");
     }
 
     /// Queues one subscription to many filters without awaiting anything.
     pub(super) fn ask(&self, filters: impl IntoIterator<Item = String>) {
-        let filters = filters
-            .into_iter()
-            .map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        let filters = filters.into_iter().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
         self.requests.try_subscribe_many(filters).expect("queued");
     }
 
@@ -234,9 +199,7 @@ impl Client {
             self.requests.try_unsubscribe(topic).expect("queued");
         }
         if let Some(topic) = to {
-            self.requests
-                .try_subscribe(topic, QoS::AtLeastOnce)
-                .expect("queued");
+            self.requests.try_subscribe(topic, QoS::AtLeastOnce).expect("queued");
         }
     }
 
@@ -246,9 +209,8 @@ impl Client {
     }
 
     pub(super) async fn subscribe_all(&mut self, filters: &[&str]) -> Vec<bool> {
-        let filters = filters
-            .iter()
-            .map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtLeastOnce));
+        let filters =
+            filters.iter().map(|filter| SubscribeFilter::new((*filter).to_owned(), QoS::AtLeastOnce));
         self.requests.subscribe_many(filters).await.expect("queued");
         let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
         self.until(|packet| match packet {
@@ -260,8 +222,7 @@ impl Client {
 
     pub(super) async fn unsubscribe(&mut self, filter: &str) {
         self.requests.unsubscribe(filter).await.expect("queued");
-        self.until(|packet| matches!(packet, Packet::UnsubAck(_)).then_some(()))
-            .await;
+        self.until(|packet| matches!(packet, Packet::UnsubAck(_)).then_some(())).await;
     }
 
     /// The next message.
@@ -279,18 +240,13 @@ impl Client {
     /// The next message as topic and text.
     pub(super) async fn text(&mut self) -> (String, String) {
         let publish = self.message().await;
-        (
-            publish.topic,
-            String::from_utf8_lossy(&publish.payload).into_owned(),
-        )
+        (publish.topic, String::from_utf8_lossy(&publish.payload).into_owned())
     }
 
     /// Polls until the broker ends the connection.
     pub(super) async fn ended(&mut self) {
         let ended = async { while self.poll().await.is_ok() {} };
-        tokio::time::timeout(PATIENCE, ended)
-            .await
-            .expect("the connection ends in time");
+        tokio::time::timeout(PATIENCE, ended).await.expect("the connection ends in time");
     }
 
     /// Polls until a queued request has been written to the connection.
@@ -301,9 +257,6 @@ impl Client {
     /// Says goodbye, so that no will is published.
     pub(super) async fn leave(mut self) {
         self.requests.try_disconnect().expect("queued");
-        while !matches!(
-            self.events.poll().await,
-            Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_)
-        ) {}
+        while !matches!(self.events.poll().await, Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_)) {}
     }
 }

@@ -26,10 +26,7 @@ async fn a_device_that_says_goodbye_leaves_no_will() {
     assert!(server.subscribe(&uplink_filter(&fleet())).await);
     let hello = name(&Topic::Hello(device("a")));
     rig.device_with_will("a", "gone").await.leave().await;
-    rig.device("b")
-        .await
-        .publish(&name(&Topic::Event(device("b"))), false, "later")
-        .await;
+    rig.device("b").await.publish(&name(&Topic::Event(device("b"))), false, "later").await;
     assert_ne!(server.text().await.0, hello);
 }
 
@@ -38,10 +35,7 @@ async fn a_new_session_takes_over_and_the_old_ones_will_is_not_published() {
     let rig = Rig::start().await;
     let mut server = rig.server().await;
     assert!(server.subscribe(&uplink_filter(&fleet())).await);
-    let (hello, assign) = (
-        name(&Topic::Hello(device("a"))),
-        name(&Topic::Assign(device("a"))),
-    );
+    let (hello, assign) = (name(&Topic::Hello(device("a"))), name(&Topic::Assign(device("a"))));
     let mut old = rig.device_with_will("a", "gone").await;
     assert!(old.subscribe(&assign).await);
 
