@@ -134,7 +134,9 @@ fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
 /// A socket that ends tells of the process; anything else that is wrong, of what it says.
 fn broken(error: io::Error) -> End {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => End::Gone,
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            End::Gone
+        }
         _ => End::Nonsense(error),
     }
 }
@@ -181,7 +183,8 @@ impl Driver {
             };
             let elapsed = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             // Its own clock cannot have seen more time pass than ours.
-            let outcome = outcome.map(|inferred| Inferred { micros: inferred.micros.min(elapsed), ..inferred });
+            let outcome =
+                outcome.map(|inferred| Inferred { micros: inferred.micros.min(elapsed), ..inferred });
             // Whoever asked may have gone away meanwhile.
             let _ = job.reply.send(outcome);
         }
@@ -203,7 +206,9 @@ async fn exchange(socket: &mut UnixStream, job: &Job) -> Result<Result<Inferred,
         WorkerResponse::Inferred { .. }
         | WorkerResponse::InferFailed { .. }
         | WorkerResponse::Ready(_)
-        | WorkerResponse::LoadFailed(_) => Err(End::Nonsense(io::Error::other("an answer to another question"))),
+        | WorkerResponse::LoadFailed(_) => {
+            Err(End::Nonsense(io::Error::other("an answer to another question")))
+        }
     }
 }
 

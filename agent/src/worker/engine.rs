@@ -100,7 +100,9 @@ impl Engine {
         let Some(parts) = split_body(inputs, body) else {
             return Err(InferFault::Input("the inputs do not use up the body exactly".into()));
         };
-        if let Some(unknown) = inputs.iter().find(|input| self.feeds.iter().all(|feed| feed.name != input.name)) {
+        if let Some(unknown) =
+            inputs.iter().find(|input| self.feeds.iter().all(|feed| feed.name != input.name))
+        {
             return Err(about(&unknown.name, "the model has no such input"));
         }
         let mut rows = None;
@@ -139,7 +141,9 @@ impl Engine {
             let start = body.len();
             write_values(&column.data, &mut body);
             if body.len() > MAX_BODY_BYTES as usize {
-                return Err(InferFault::Input(format!("the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes")));
+                return Err(InferFault::Input(format!(
+                    "the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes"
+                )));
             }
             headers.push(TensorHeader {
                 name: spec.name.clone(),
@@ -179,7 +183,8 @@ fn rows_of(feed: &Feed, input: &TensorHeader) -> Result<usize, InferFault> {
         return Err(about(&feed.name, &format!("it must be FP32, not {}", input.datatype.name())));
     }
     let lengths = || input.shape.iter().map(|length| *length as usize);
-    let fits = input.shape.len() == feed.row_shape.len() + 1 && lengths().skip(1).eq(feed.row_shape.iter().copied());
+    let fits =
+        input.shape.len() == feed.row_shape.len() + 1 && lengths().skip(1).eq(feed.row_shape.iter().copied());
     if !fits {
         let declared: Vec<String> = feed.row_shape.iter().map(ToString::to_string).collect();
         let given: Vec<String> = lengths().map(|length| length.to_string()).collect();
@@ -215,7 +220,10 @@ fn append(
 ) -> Result<(), InferFault> {
     for (name, column) in &part {
         if column.shape.first() != Some(&count) {
-            return Err(InferFault::Model(format!("output {name:?} of {count} rows has shape {:?}", column.shape)));
+            return Err(InferFault::Model(format!(
+                "output {name:?} of {count} rows has shape {:?}",
+                column.shape
+            )));
         }
     }
     if all.is_empty() {

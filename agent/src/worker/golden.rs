@@ -108,8 +108,9 @@ async fn run(
     let mut worst = 0.0_f32;
     for (row, (case, expected)) in rows.iter().enumerate() {
         for output in &expected.outputs {
-            let actual = values(&inferred, &output.name, row, rows.len())
-                .ok_or_else(|| GoldenFault::Case { case: *case, what: format!("{} is no number output", output.name) })?;
+            let actual = values(&inferred, &output.name, row, rows.len()).ok_or_else(|| {
+                GoldenFault::Case { case: *case, what: format!("{} is no number output", output.name) }
+            })?;
             golden.compare(*case, output, &actual)?;
             worst = worst.max(share(golden, output, &actual));
         }
@@ -127,14 +128,20 @@ pub(super) fn request(
     for spec in &manifest.inputs {
         let start = body.len();
         for (number, row) in rows.iter().enumerate() {
-            if let Some(unknown) = row.iter().find(|value| manifest.inputs.iter().all(|spec| spec.name != value.name)) {
+            if let Some(unknown) =
+                row.iter().find(|value| manifest.inputs.iter().all(|spec| spec.name != value.name))
+            {
                 return Err((number, format!("there is no input {}", unknown.name)));
             }
-            let values = row.iter().find(|value| value.name == spec.name).map(|value| value.values.as_slice());
+            let values =
+                row.iter().find(|value| value.name == spec.name).map(|value| value.values.as_slice());
             let values = values.ok_or_else(|| (number, format!("input {} is missing", spec.name)))?;
             if Some(values.len()) != spec.row_elements() {
                 let needed = spec.row_elements().unwrap_or(0);
-                return Err((number, format!("input {} has {} values, not {needed}", spec.name, values.len())));
+                return Err((
+                    number,
+                    format!("input {} has {} values, not {needed}", spec.name, values.len()),
+                ));
             }
             values.iter().for_each(|value| body.extend(value.to_le_bytes()));
         }
@@ -161,9 +168,13 @@ fn values(inferred: &Inferred, name: &FieldName, row: usize, rows: usize) -> Opt
     let width = part.len() / rows.max(1);
     let part = part.get(row * width..(row + 1) * width)?;
     match header.datatype {
-        DataType::Fp32 => Some(part.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()),
+        DataType::Fp32 => {
+            Some(part.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        }
         // Class numbers are small.
-        DataType::Int64 => Some(part.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect()),
+        DataType::Int64 => {
+            Some(part.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect())
+        }
         DataType::Bytes => None,
     }
 }

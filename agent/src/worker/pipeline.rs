@@ -42,7 +42,9 @@ fn feed(input: &TensorSpec, pipeline: &Pipeline) -> Result<Feed, String> {
                     steps,
                 });
             }
-            PreStep::Missing { .. } | PreStep::Clip { .. } | PreStep::Affine { .. } => steps.push(step.clone()),
+            PreStep::Missing { .. } | PreStep::Clip { .. } | PreStep::Affine { .. } => {
+                steps.push(step.clone());
+            }
         }
     }
     Err(format!("input {} is never fed to the model", input.name))
@@ -65,7 +67,8 @@ impl Feed {
                 PreStep::Affine { scale, offset, .. } => {
                     for row in values.chunks_mut(self.row_elements) {
                         // A single number stands for all values of the row.
-                        for ((value, scale), offset) in row.iter_mut().zip(scale.iter().cycle()).zip(offset.iter().cycle())
+                        for ((value, scale), offset) in
+                            row.iter_mut().zip(scale.iter().cycle()).zip(offset.iter().cycle())
                         {
                             *value = *value * scale + offset;
                         }
@@ -165,7 +168,10 @@ pub(super) fn finish<'a>(
             PostStep::Labels { from, output } => {
                 let column = find(&made, from)?;
                 let Data::Integers(classes) = &column.data else {
-                    return Err(format!("{from} is {}, labels need class numbers", column.data.datatype().name()));
+                    return Err(format!(
+                        "{from} is {}, labels need class numbers",
+                        column.data.datatype().name()
+                    ));
                 };
                 let texts = classes.iter().map(|class| label(*class, labels)).collect::<Result<_, _>>()?;
                 let shape = column.shape.clone();
@@ -193,8 +199,12 @@ fn scores<'m>(column: &'m mut Column<'_>, name: &FieldName) -> Result<(&'m mut [
     let datatype = column.data.datatype();
     match (&mut column.data, column.shape.as_slice()) {
         (Data::Floats(values), [_, .., width]) if *width > 0 => Ok((values, *width)),
-        (Data::Floats(_), shape) => Err(format!("{name} has shape {shape:?}, there is nothing to compare in a row")),
-        (Data::Integers(_) | Data::Texts(_), _) => Err(format!("{name} is {}, scores must be FP32", datatype.name())),
+        (Data::Floats(_), shape) => {
+            Err(format!("{name} has shape {shape:?}, there is nothing to compare in a row"))
+        }
+        (Data::Integers(_) | Data::Texts(_), _) => {
+            Err(format!("{name} is {}, scores must be FP32", datatype.name()))
+        }
     }
 }
 

@@ -28,6 +28,9 @@ const MIN_LATENCIES: usize = 200;
 const CEILING: u64 = 2 << 30;
 /// The search ends when the smallest limit is known this exactly.
 const RESOLUTION: u64 = 256 << 10;
+/// Least margin above the smallest limit. The allocator grows in steps of 128 KiB to 1 MiB, so that less
+/// than a step is no margin at all.
+const MIN_MARGIN: u64 = 1 << 20;
 /// Limits are multiples of the largest page size in use.
 const GRANULE: u64 = 64 << 10;
 /// Reference rows accepted; 16 features of that many fit easily into memory.
@@ -164,7 +167,8 @@ impl Bench {
     fn new(args: &QualifyArgs, program: PathBuf) -> Result<Self, Fault> {
         let read = |file: BundleFile| {
             let path = args.dir.join(file.name());
-            std::fs::read(&path).map_err(|error| Fault::new(FaultKind::Load, format!("{}: {error}", path.display())))
+            std::fs::read(&path)
+                .map_err(|error| Fault::new(FaultKind::Load, format!("{}: {error}", path.display())))
         };
         let manifest = Manifest::parse(&read(BundleFile::Manifest)?)
             .map_err(|error| Fault::new(FaultKind::Load, error.to_string()))?;
@@ -202,7 +206,10 @@ impl Bench {
             // Peaks while loading lie at two to three times what stays.
             enough = round_up(enough + enough / 2).min(CEILING);
             if too_small >= CEILING {
-                return Err(Fault::new(FaultKind::MemoryLimit, format!("{CEILING} bytes of memory do not suffice")));
+                return Err(Fault::new(
+                    FaultKind::MemoryLimit,
+                    format!("{CEILING} bytes of memory do not suffice"),
+                ));
             }
         }
         while enough - too_small > RESOLUTION {
@@ -213,7 +220,7 @@ impl Bench {
                 too_small = middle;
             }
         }
-        Ok((ByteCount(enough), ByteCount(round_up(enough + enough * 3 / 10))))
+        Ok((ByteCount(enough), ByteCount(round_up(enough + (enough * 3 / 10).max(MIN_MARGIN)))))
     }
 
     /// Whether loading and all rounds pass under `limit`. A worker short of memory fails in many ways,
@@ -232,7 +239,12 @@ impl Bench {
     }
 
     /// The final run, under the limit that will be signed.
-    async fn measure(&self, minimum: ByteCount, limit: ByteCount, rows: Option<&Path>) -> Result<Qualified, Fault> {
+    async fn measure(
+        &self,
+        minimum: ByteCount,
+        limit: ByteCount,
+        rows: Option<&Path>,
+    ) -> Result<Qualified, Fault> {
         let worker = self.start(limit).await?;
         let mut micros = Vec::new();
         let mut worst = 0.0_f32;
@@ -338,7 +350,9 @@ impl Fault {
                 hint: Some(hint(operator)),
             },
             StartFault::Load(LoadFault::MemoryLimit) => Self::new(FaultKind::MemoryLimit, message),
-            StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_)) => Self::new(FaultKind::Load, message),
+            StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_)) => {
+                Self::new(FaultKind::Load, message)
+            }
             StartFault::Died(death) => Self::new(kind_of(death), message),
             StartFault::Spawn(_) => Self::new(FaultKind::Died, message),
         }
@@ -378,7 +392,8 @@ const fn kind_of(death: &WorkerDeath) -> FaultKind {
 
 /// What to do about an operator that the runtime lacks.
 fn hint(operator: &str) -> String {
-    let quantised = operator.starts_with("QLinear") || operator.contains("Quantize") || operator.ends_with("Integer");
+    let quantised =
+        operator.starts_with("QLinear") || operator.contains("Quantize") || operator.ends_with("Integer");
     let advice = if operator.contains("::") {
         "operators of other sets than ONNX's own cannot run on a device; re-export with standard operators only"
     } else if quantised {
@@ -415,7 +430,8 @@ mod tests {
     fn rows_are_named_by_their_line_when_they_are_broken() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("rows.ndjson");
-        std::fs::write(&path, "{\"inputs\":{\"x\":[1,null]}}\n\n{\"inputs\":{\"x\":[2.5,3]}}\n").expect("written");
+        std::fs::write(&path, "{\"inputs\":{\"x\":[1,null]}}\n\n{\"inputs\":{\"x\":[2.5,3]}}\n")
+            .expect("written");
         let rows = read_rows(&path).expect("two rows");
         assert_eq!((rows.len(), rows[1][0].values.clone()), (2, vec![2.5, 3.0]));
         assert!(rows[0][0].values[1].is_nan());

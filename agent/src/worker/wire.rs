@@ -60,7 +60,11 @@ fn check(response: &WorkerResponse, body: &[u8]) -> Result<(), String> {
             }
         }
         WorkerResponse::Ready(_) | WorkerResponse::LoadFailed(_) | WorkerResponse::InferFailed { .. } => {
-            if body.is_empty() { Ok(()) } else { Err("a body where none belongs".into()) }
+            if body.is_empty() {
+                Ok(())
+            } else {
+                Err("a body where none belongs".into())
+            }
         }
     }
 }
