@@ -1,4 +1,5 @@
-//! The line to the fleet: which chunks to ask for and which events to send, as pure functions.
+//! The line to the fleet: which chunks to ask for and which messages to send, as pure functions.
 
+pub mod backoff;
 pub mod outbox;
 pub mod transfer;
