@@ -45,6 +45,9 @@ pub enum Input {
     Disconnected,
     /// This event was stored; it follows all before it.
     EventStored(EventNumber),
+    /// This event was to be published but there is none of this number: a number was skipped when the
+    /// journal was older than the boot record.
+    EventGone(EventNumber),
     /// The server has stored every event up to this number durably.
     Acknowledged(EventNumber),
     /// This report was stored, and every one below `oldest` was dropped to make room.
@@ -143,6 +146,7 @@ impl Outbox {
             }
             Input::Disconnected => self.restart(),
             Input::EventStored(number) => self.last = self.last.max(number.0),
+            Input::EventGone(number) => self.skip(number),
             Input::Acknowledged(number) => self.acknowledged(number, &mut effects),
             Input::ReportStored { key, oldest } => self.report_stored(key, oldest),
             Input::ReportTaken(key) => {
@@ -197,6 +201,17 @@ impl Outbox {
         self.sent = self.sent.max(number.0);
         self.silences = 0;
         self.event_deadline = None;
+    }
+
+    /// A number without an event needs no acknowledgement; one behind others waits for theirs.
+    fn skip(&mut self, number: EventNumber) {
+        if number.0 == self.acknowledged + 1 && number.0 <= self.last {
+            self.acknowledged = number.0;
+            self.sent = self.sent.max(number.0);
+        }
+        if self.sent == self.acknowledged {
+            self.event_deadline = None;
+        }
     }
 
     fn report_stored(&mut self, key: ReportKey, oldest: ReportKey) {

@@ -90,6 +90,38 @@ fn a_server_that_knows_more_than_the_device_moves_the_numbering() {
 }
 
 #[test]
+fn numbers_without_an_event_are_skipped_once_those_before_are_acknowledged() {
+    let mut outbox = outbox(100, 0);
+    let exists = |number: u64| number <= 2 || number == 100;
+    let mut now = NOW;
+    let mut effects = outbox.handle(now, Input::Connected);
+    let mut sent = Vec::new();
+    for _ in 0..300 {
+        let Some(effect) = effects.first().copied() else {
+            if outbox.pending() == 0 {
+                break;
+            }
+            if let Some(last) = sent.last().copied() {
+                effects = outbox.handle(now, Input::Acknowledged(EventNumber(last)));
+            }
+            if effects.is_empty() {
+                now = outbox.next_deadline().expect("something is pending");
+                effects = outbox.handle(now, Input::Tick);
+            }
+            continue;
+        };
+        effects.remove(0);
+        match effect {
+            Effect::PublishEvent(number) if exists(number.0) => sent.push(number.0),
+            Effect::PublishEvent(number) => effects.extend(outbox.handle(now, Input::EventGone(number))),
+            _ => {}
+        }
+    }
+    sent.dedup();
+    assert_eq!((sent, outbox.pending()), (vec![1, 2, 100], 0));
+}
+
+#[test]
 fn a_report_goes_once_per_session_until_the_broker_has_it() {
     let mut outbox = outbox(0, 6);
     assert_eq!(outbox.handle(NOW, Input::Connected), reports(0..4));
