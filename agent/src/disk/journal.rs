@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ByteCount, EventNumber, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, MAX_EVENT_BYTES, MAX_REPORT_BYTES};
 
-use super::seam::{Entry, FileError, Files, if_there};
+pub use super::journal_guard::Loss;
+use super::journal_guard::{JOURNAL, Numbers, mark, set_aside, unfinished_openings, unmark};
+use super::seam::{FileError, Files};
 use crate::link::outbox::{ReportKey, Stored};
 
 /// Memory for sled's page cache; the journal is written and read in order, so more would hold nothing
@@ -44,9 +46,6 @@ const MAX_OPENINGS: u32 = 3;
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-const DIR: &str = "journal";
-const SET_ASIDE: &str = "journal.corrupt-";
-const MARKER: &str = "journal.opening";
 const NEXT_EVENT: &[u8] = b"mnext_event";
 const NEXT_REPORT: &[u8] = b"mnext_report";
 const DROPPED_REPORTS: &[u8] = b"mdropped_reports";
@@ -102,15 +101,6 @@ pub enum HistoryItem {
     Note(Detail),
 }
 
-/// A journal that could not be used any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Where it is now, for a support engineer. Only the last one is kept.
-    pub set_aside: PathBuf,
-    /// What was wrong with it.
-    pub detail: Detail,
-}
-
 /// A report that was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredReport {
@@ -126,6 +116,7 @@ pub struct Journal {
     files: Files,
     dir: PathBuf,
     db: sled::Db,
+    numbers: Numbers,
     budget: ByteCount,
     next_event: u64,
     events: usize,
@@ -140,8 +131,9 @@ impl Journal {
     /// Opens the journal in the state directory `dir`, which exists; reports may take up `budget` bytes.
     /// The next event is numbered `floor` or above, whatever the journal says.
     ///
-    /// A corrupt journal is set aside, begun anew and returned as a [`Loss`]. An error means that the
-    /// disk cannot be used, or that another process has the journal open; nothing was lost then.
+    /// A corrupt journal is set aside, begun anew and returned as a [`Loss`]; so is, without being set
+    /// aside, one whose end is gone. An error means that the disk cannot be used, or that another
+    /// process has the journal open; nothing was lost then.
     pub fn open(
         files: Files,
         dir: &Path,
@@ -157,16 +149,29 @@ impl Journal {
         // Written before sled looks at anything: on a disk that takes no writes the agent stops here,
         // with an error rather than a panic.
         mark(&files, dir, if loss.is_some() { 1 } else { openings + 1 })?;
-        let journal = match Self::try_open(&files, dir, floor, budget) {
+        let journal = match Self::try_open(&files, dir, budget) {
             Err(JournalError::Corrupt(detail)) if loss.is_none() => {
                 loss = Some(set_aside(&files, dir, &detail)?);
-                Self::try_open(&files, dir, floor, budget)
+                Self::try_open(&files, dir, budget)
             }
             other => other,
         };
         // An error that is no panic did not end the process.
         unmark(&files, dir)?;
-        Ok((journal?, loss))
+        let (mut journal, used) = journal?;
+        if loss.is_none() && journal.next_event < used.0 {
+            let detail = format!(
+                "events from {} up to {used} were used and are gone",
+                journal.next_event
+            );
+            tracing::error!(detail, "the journal has lost its end");
+            loss = Some(Loss {
+                set_aside: None,
+                detail: Detail::new(&detail),
+            });
+        }
+        journal.next_event = journal.next_event.max(used.0).max(floor.0);
+        Ok((journal, loss))
     }
 
     /// What the outbox starts from.
@@ -203,7 +208,9 @@ impl Journal {
         self.done(self.db.apply_batch(batch))?;
         self.next_event = next;
         self.events += 1;
-        self.flush()
+        self.flush()?;
+        self.note_number();
+        Ok(())
     }
 
     /// The sealed event `number`; none when it was dropped, or never was.
@@ -230,7 +237,9 @@ impl Journal {
         let next = self.next_event.max(number.0.saturating_add(1));
         self.done(self.db.insert(NEXT_EVENT, &next.to_be_bytes()))?;
         self.next_event = next;
-        self.flush()
+        self.flush()?;
+        self.note_number();
+        Ok(())
     }
 
     /// Stores a sealed report durably, dropping the oldest ones if the budget is used up.
@@ -319,21 +328,19 @@ impl Journal {
         self.done(self.db.flush()).map(|_| ())
     }
 
-    fn try_open(
-        files: &Files,
-        dir: &Path,
-        floor: EventNumber,
-        budget: ByteCount,
-    ) -> Result<Self, JournalError> {
+    /// The journal as it is, and the next event number as it is known beside it.
+    fn try_open(files: &Files, dir: &Path, budget: ByteCount) -> Result<(Self, EventNumber), JournalError> {
+        let (numbers, used) = Numbers::open(files, dir)?;
         // Sled panics on some damage. Where a panic ends the process the marker counts it instead.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let db = open_sled(&dir.join(DIR)).map_err(classify)?;
+            let db = open_sled(&dir.join(JOURNAL)).map_err(classify)?;
             let mut journal = Self {
                 files: files.clone(),
                 dir: dir.to_owned(),
                 db,
+                numbers,
                 budget,
-                next_event: floor.0.max(1),
+                next_event: 1,
                 events: 0,
                 next_report: 0,
                 report_bytes: 0,
@@ -342,7 +349,7 @@ impl Journal {
                 history: 0,
             };
             journal.read_all()?;
-            Ok(journal)
+            Ok((journal, used.unwrap_or_default()))
         }));
         opened.unwrap_or_else(|_| Err(JournalError::Corrupt("sled panicked while reading it".into())))
     }
@@ -373,6 +380,14 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the next number beside the journal too. The journal has it already, so that a failure here only
+    /// weakens what a later loss of the journal would be measured by.
+    fn note_number(&self) {
+        if let Err(error) = self.numbers.write(self.next_event()) {
+            tracing::warn!(%error, "the number of the next event is in the journal only");
+        }
     }
 
     fn first(&self, kind: u8) -> Result<Option<u64>, JournalError> {
@@ -474,46 +489,6 @@ fn classify(error: sled::Error) -> JournalError {
         }
         damage => JournalError::Corrupt(damage.to_string()),
     }
-}
-
-/// How many openings were begun since one was finished.
-fn unfinished_openings(files: &Files, dir: &Path) -> Result<u32, FileError> {
-    let marker = if_there(files.read_at_most(&dir.join(MARKER), 16))?;
-    let count = marker.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok());
-    // A torn marker says nothing about the journal.
-    Ok(count.unwrap_or(0))
-}
-
-fn mark(files: &Files, dir: &Path, openings: u32) -> Result<(), FileError> {
-    let mut marker = files.create(&dir.join(MARKER))?;
-    marker.append(openings.to_string().as_bytes())?;
-    marker.sync()?;
-    files.sync_dir(dir)
-}
-
-fn unmark(files: &Files, dir: &Path) -> Result<(), FileError> {
-    if_there(files.remove(&dir.join(MARKER)))?;
-    files.sync_dir(dir)
-}
-
-/// Gives the journal another name and removes those that had such a name before.
-fn set_aside(files: &Files, dir: &Path, detail: &str) -> Result<Loss, FileError> {
-    let number = |entry: &Entry| entry.name.to_str()?.strip_prefix(SET_ASIDE)?.parse::<u32>().ok();
-    let older: Vec<u32> = files.list(dir)?.iter().filter_map(number).collect();
-    let next = older.iter().max().map_or(1, |last| last.saturating_add(1));
-    let path = |number: u32| dir.join(format!("{SET_ASIDE}{number}"));
-    if_there(files.rename(&dir.join(DIR), &path(next)))?;
-    files.sync_dir(dir)?;
-    for number in older {
-        if let Err(error) = files.remove_tree(&path(number)) {
-            tracing::warn!(%error, "an older corrupt journal stays");
-        }
-    }
-    tracing::error!(detail, "the journal was set aside and is begun anew");
-    Ok(Loss {
-        set_aside: path(next),
-        detail: Detail::new(detail),
-    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 //! staging/                           releases being built or removed
 //! partial/<sha256>                   objects being downloaded      partial
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
-//! journal.opening                    how often opening it failed
+//! journal.opening                    how often opening it failed  journal_guard
+//! journal.next_event                 its highest number, beside it
 //! ```
 //!
 //! Everything but the inside of `journal/` goes through [`seam::Files`]. Nothing here decides anything:
@@ -15,6 +16,7 @@
 
 pub mod boot_record;
 pub mod journal;
+mod journal_guard;
 pub mod partial;
 pub mod releases;
 pub mod seam;
