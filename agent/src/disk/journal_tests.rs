@@ -241,13 +241,13 @@ fn whatever_is_damaged_the_loss_is_reported_and_no_number_is_used_twice() {
     let names = ["journal/conf", "journal/db", "journal.next_event"];
     let whole = names.map(|name| (name, read(name)));
     for (damaged, bytes) in &whole {
-        for (part, damage) in (0..16).flat_map(|part| [(part, Some(0)), (part, Some(0xff)), (part, None)]) {
+        for (part, damage) in (0..8).flat_map(|part| [(part, Some(0)), (part, Some(0xff)), (part, None)]) {
             let dir = tempfile::tempdir().expect("tempdir");
             fs::create_dir_all(dir.path().join("journal/blobs")).expect("created");
             for (name, bytes) in &whole {
                 fs::write(dir.path().join(name), bytes).expect("written");
             }
-            let (from, to) = (bytes.len() * part / 16, bytes.len() * (part + 1) / 16);
+            let (from, to) = (bytes.len() * part / 8, bytes.len() * (part + 1) / 8);
             let mut bytes = bytes.clone();
             match damage {
                 Some(byte) => bytes[from..to].fill(byte),
