@@ -1,4 +1,14 @@
-//! Serin on the device: updates, runs and watches models, and can always go back.
+//! Serin on a device: pulls signed releases, proves them, runs them, and can always go back.
+//!
+//! | room | what lives there | never there |
+//! |---|---|---|
+//! | [`update`] | what to do next with releases, pure | tokio, files, clocks, randomness |
+//! | [`disk`] | what must survive a power cut, behind one seam to the files | decisions |
+//! | [`link`] | the MQTT session; transfer and outbox, pure | files |
+//! | [`config`], [`identity`] | what is known before anything runs | |
 
+pub mod config;
 pub mod disk;
+pub mod identity;
 pub mod link;
+pub mod update;

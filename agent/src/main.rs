@@ -1,1 +1,2 @@
+//! `serin-agent`.
 fn main() {}

@@ -183,10 +183,7 @@ pub struct BundleReader {
 
 impl Default for BundleReader {
     fn default() -> Self {
-        Self {
-            place: Place::Header(0),
-            block: heapless::Vec::new(),
-        }
+        Self { place: Place::Header(0), block: heapless::Vec::new() }
     }
 }
 
@@ -208,19 +205,11 @@ impl BundleReader {
                         }
                         let size = parse_header(&self.block, *file)?;
                         self.block.clear();
-                        self.place = Place::Contents {
-                            number,
-                            size,
-                            left: size,
-                        };
+                        self.place = Place::Contents { number, size, left: size };
                         return Ok(Some(Piece::Start(*file, size)));
                     }
                 },
-                Place::Contents {
-                    number,
-                    size,
-                    left: 0,
-                } => {
+                Place::Contents { number, size, left: 0 } => {
                     self.place = Place::Padding(number, padding(size));
                     let file = BundleFile::ALL.get(number).ok_or(BundleError::Trailing)?;
                     return Ok(Some(Piece::End(*file)));
@@ -230,11 +219,7 @@ impl BundleReader {
                     if data.is_empty() {
                         return Ok(None);
                     }
-                    self.place = Place::Contents {
-                        number,
-                        size,
-                        left: left - data.len() as u64,
-                    };
+                    self.place = Place::Contents { number, size, left: left - data.len() as u64 };
                     return Ok(Some(Piece::Data(data)));
                 }
                 Place::Padding(number, left) => {
@@ -256,11 +241,7 @@ impl BundleReader {
                         return Err(BundleError::Padding("the last file"));
                     }
                     self.place = Place::Trailer(left - zeros.len());
-                    return if input.is_empty() {
-                        Ok(None)
-                    } else {
-                        Err(BundleError::Trailing)
-                    };
+                    return if input.is_empty() { Ok(None) } else { Err(BundleError::Trailing) };
                 }
             }
         }
@@ -286,13 +267,7 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
 fn parse_header(block: &[u8], file: BundleFile) -> Result<u64, BundleError> {
     let name = block.iter().take(100).take_while(|byte| **byte != 0);
     if !name.clone().copied().eq(file.name().bytes()) {
-        let printable = name.map(|byte| {
-            if byte.is_ascii_graphic() {
-                char::from(*byte)
-            } else {
-                '?'
-            }
-        });
+        let printable = name.map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' });
         // 100 ASCII characters fit into 104 bytes.
         return Err(BundleError::UnexpectedEntry(printable.collect()));
     }
@@ -305,11 +280,7 @@ fn parse_header(block: &[u8], file: BundleFile) -> Result<u64, BundleError> {
         return Err(BundleError::Header(file.name()));
     }
     if size > file.max_bytes() {
-        return Err(BundleError::TooLarge {
-            name: file.name(),
-            size,
-            limit: file.max_bytes(),
-        });
+        return Err(BundleError::TooLarge { name: file.name(), size, limit: file.max_bytes() });
     }
     Ok(size)
 }

@@ -34,9 +34,7 @@ fn unpacked(bundle: &[u8], step: usize) -> Result<Vec<Vec<u8>>, BundleError> {
 }
 
 fn seven() -> Vec<Vec<u8>> {
-    (0..7_u8)
-        .map(|file| vec![file; usize::from(file) * 300])
-        .collect()
+    (0..7_u8).map(|file| vec![file; usize::from(file) * 300]).collect()
 }
 
 fn with_first_header(change: impl Fn(&mut [u8])) -> String {
@@ -70,11 +68,7 @@ proptest! {
 fn other_tools_can_read_it() {
     let folder = std::env::temp_dir().join(format!("serin-tar-{}", std::process::id()));
     std::fs::write(&folder, packed(&seven())).expect("writable");
-    let listing = std::process::Command::new("tar")
-        .arg("tvf")
-        .arg(&folder)
-        .output()
-        .expect("tar runs");
+    let listing = std::process::Command::new("tar").arg("tvf").arg(&folder).output().expect("tar runs");
     std::fs::remove_file(&folder).expect("there");
     let listing = String::from_utf8(listing.stdout).expect("text");
     assert_eq!(listing.lines().count(), 7, "{listing}");
@@ -102,14 +96,5 @@ fn a_file_larger_than_its_kind_is_refused_before_its_contents() {
     let mut reader = BundleReader::default();
     let block = header(BundleFile::Manifest, 300 * 1024);
     let refused = reader.next(&mut block.as_slice());
-    assert!(
-        matches!(
-            refused,
-            Err(BundleError::TooLarge {
-                name: "manifest.json",
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(BundleError::TooLarge { name: "manifest.json", .. })), "{refused:?}");
 }

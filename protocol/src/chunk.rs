@@ -73,8 +73,7 @@ impl ChunkMap {
 
     /// Bytes in chunk `index`; zero beyond the end.
     pub fn len(self, index: u32) -> usize {
-        self.range(index)
-            .map_or(0, |range| (range.end - range.start) as usize)
+        self.range(index).map_or(0, |range| (range.end - range.start) as usize)
     }
 
     /// Never: an empty object has no map.
@@ -108,18 +107,11 @@ impl TryFrom<RawChunkSet> for ChunkSet {
     type Error = ChunkSetError;
 
     fn try_from(raw: RawChunkSet) -> Result<Self, ChunkSetError> {
-        let set = Self {
-            count: raw.count,
-            words: raw.words,
-        };
+        let set = Self { count: raw.count, words: raw.words };
         let length_fits = raw.count <= MAX_CHUNKS && set.words.len() == raw.count.div_ceil(64) as usize;
         let tail = raw.count % 64;
         let tail_clear = tail == 0 || set.words.last().is_none_or(|word| word >> tail == 0);
-        if length_fits && tail_clear {
-            Ok(set)
-        } else {
-            Err(ChunkSetError)
-        }
+        if length_fits && tail_clear { Ok(set) } else { Err(ChunkSetError) }
     }
 }
 
@@ -129,10 +121,7 @@ impl ChunkSet {
         let mut words = heapless::Vec::new();
         // `count` is at most MAX_CHUNKS, so the capacity suffices.
         let _ = words.resize(map.count().div_ceil(64) as usize, 0);
-        Self {
-            count: map.count(),
-            words,
-        }
+        Self { count: map.count(), words }
     }
 
     /// Marks `index` as present; false when it was already, or lies beyond the object.
@@ -147,6 +136,18 @@ impl ChunkSet {
         let fresh = *word & bit == 0;
         *word |= bit;
         fresh
+    }
+
+    /// Marks `index` as absent; false when it was already, or lies beyond the object.
+    pub fn remove(&mut self, index: u32) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        let Some(word) = self.words.get_mut((index / 64) as usize) else {
+            return false;
+        };
+        *word &= !(1_u64 << (index % 64));
+        true
     }
 
     /// Whether chunk `index` is present.
@@ -215,7 +216,11 @@ mod tests {
             prop_assert_eq!(set.missing().count() + model.len(), map.count() as usize);
             let mut bytes = [0; 4096];
             let coded = postcard::to_slice(&set, &mut bytes).expect("fits");
-            prop_assert_eq!(postcard::from_bytes::<ChunkSet>(coded), Ok(set));
+            prop_assert_eq!(postcard::from_bytes::<ChunkSet>(coded), Ok(set.clone()));
+            for index in model {
+                prop_assert!(set.remove(index) && !set.contains(index) && !set.remove(index));
+            }
+            prop_assert!(set.is_empty());
         }
 
         #[test]
@@ -230,9 +235,6 @@ mod tests {
     fn objects_beyond_the_bitmap_are_refused() {
         assert_eq!(ChunkMap::new(ByteCount(0)), Err(ChunkMapError::Empty));
         let actual = MAX_OBJECT_BYTES + 1;
-        assert_eq!(
-            ChunkMap::new(ByteCount(actual)),
-            Err(ChunkMapError::TooLarge { actual })
-        );
+        assert_eq!(ChunkMap::new(ByteCount(actual)), Err(ChunkMapError::TooLarge { actual }));
     }
 }

@@ -185,15 +185,10 @@ impl<'de> Deserialize<'de> for Signature {
                 f.write_str("64 bytes")
             }
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Signature, E> {
-                bytes
-                    .try_into()
-                    .map(Signature)
-                    .map_err(|_| E::invalid_length(bytes.len(), &self))
+                bytes.try_into().map(Signature).map_err(|_| E::invalid_length(bytes.len(), &self))
             }
         }
-        deserializer
-            .deserialize_bytes(BytesVisitor)
-            .map_err(D::Error::custom)
+        deserializer.deserialize_bytes(BytesVisitor).map_err(D::Error::custom)
     }
 }
 
@@ -216,9 +211,7 @@ pub fn seal<'a, T: Signed>(
     let too_large = SealError::TooLarge { limit: T::MAX_BYTES };
     let (purpose, body) = scratch.split_first_mut().ok_or_else(|| too_large.clone())?;
     *purpose = T::PURPOSE;
-    let length = 1 + postcard::to_slice(message, body)
-        .map_err(|_| too_large.clone())?
-        .len();
+    let length = 1 + postcard::to_slice(message, body).map_err(|_| too_large.clone())?.len();
     let payload = scratch.get(..length).ok_or_else(|| too_large.clone())?;
     let envelope = Envelope {
         payload,
@@ -227,9 +220,7 @@ pub fn seal<'a, T: Signed>(
     };
     let (version, body) = out.split_first_mut().ok_or_else(|| too_large.clone())?;
     *version = WIRE_VERSION;
-    let length = 1 + postcard::to_slice(&envelope, body)
-        .map_err(|_| too_large.clone())?
-        .len();
+    let length = 1 + postcard::to_slice(&envelope, body).map_err(|_| too_large.clone())?.len();
     if length > T::MAX_BYTES {
         return Err(too_large);
     }
@@ -251,9 +242,7 @@ pub fn seal_to_vec<T: Signed>(message: &T, key: &SigningKey) -> Result<alloc::ve
 /// is looked at before its signature holds.
 pub fn open<T: Signed, const N: usize>(bytes: &[u8], keys: &KeyRing<N>) -> Result<T, OpenError> {
     let envelope = parse_envelope::<T>(bytes)?;
-    let key = *keys
-        .find(&envelope.key)
-        .ok_or(OpenError::UnknownKey(envelope.key))?;
+    let key = *keys.find(&envelope.key).ok_or(OpenError::UnknownKey(envelope.key))?;
     verified(&envelope, &key)
 }
 
@@ -274,10 +263,7 @@ pub fn open_self_signed<T: Signed>(
 
 fn parse_envelope<T: Signed>(bytes: &[u8]) -> Result<Envelope<'_>, OpenError> {
     if bytes.len() > T::MAX_BYTES {
-        return Err(OpenError::TooLarge {
-            limit: T::MAX_BYTES,
-            actual: bytes.len(),
-        });
+        return Err(OpenError::TooLarge { limit: T::MAX_BYTES, actual: bytes.len() });
     }
     let (version, body) = bytes.split_first().ok_or(OpenError::Empty)?;
     if *version != WIRE_VERSION {
@@ -290,33 +276,25 @@ fn verified<T: Signed>(envelope: &Envelope<'_>, key: &PublicKey) -> Result<T, Op
     let wrong = OpenError::Signature(envelope.key);
     let verifier = VerifyingKey::from_bytes(&key.0.0).map_err(|_| wrong.clone())?;
     let signature = ed25519_dalek::Signature::from_bytes(&envelope.signature.0);
-    verifier
-        .verify_strict(envelope.payload, &signature)
-        .map_err(|_| wrong)?;
+    verifier.verify_strict(envelope.payload, &signature).map_err(|_| wrong)?;
     decode_payload(envelope.payload)
 }
 
 fn decode_payload<T: Signed>(payload: &[u8]) -> Result<T, OpenError> {
     let (purpose, body) = payload.split_first().ok_or(OpenError::Empty)?;
     if *purpose != T::PURPOSE {
-        return Err(OpenError::Purpose {
-            expected: T::PURPOSE,
-            found: *purpose,
-        });
+        return Err(OpenError::Purpose { expected: T::PURPOSE, found: *purpose });
     }
     decode_all(body)
 }
 
 fn decode_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OpenError> {
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(OpenError::Malformed)?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(OpenError::Trailing(rest.len()))
-    }
+    if rest.is_empty() { Ok(value) } else { Err(OpenError::Trailing(rest.len())) }
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
+#[cfg(feature = "alloc")]
 mod tests {
     use super::*;
     use crate::message::Ack;
@@ -342,23 +320,14 @@ mod tests {
     fn a_sealed_message_opens_with_its_key_only() {
         let sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
         assert_eq!(open::<Other, 2>(&sealed, &ring(1)), Ok(Other(7)));
-        assert!(matches!(
-            open::<Other, 2>(&sealed, &ring(2)),
-            Err(OpenError::UnknownKey(_))
-        ));
+        assert!(matches!(open::<Other, 2>(&sealed, &ring(2)), Err(OpenError::UnknownKey(_))));
     }
 
     #[test]
     fn a_signature_for_one_purpose_is_refused_for_another() {
         let sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
         let refused = open::<Ack, 2>(&sealed, &ring(1));
-        assert_eq!(
-            refused,
-            Err(OpenError::Purpose {
-                expected: Ack::PURPOSE,
-                found: 250
-            })
-        );
+        assert_eq!(refused, Err(OpenError::Purpose { expected: Ack::PURPOSE, found: 250 }));
     }
 
     #[test]
@@ -366,13 +335,7 @@ mod tests {
         assert_eq!(open::<Other, 2>(&[], &ring(1)), Err(OpenError::Empty));
         assert_eq!(open::<Other, 2>(&[9, 0], &ring(1)), Err(OpenError::Version(9)));
         let refused = open::<Other, 2>(&[1; 257], &ring(1));
-        assert_eq!(
-            refused,
-            Err(OpenError::TooLarge {
-                limit: 256,
-                actual: 257
-            })
-        );
+        assert_eq!(refused, Err(OpenError::TooLarge { limit: 256, actual: 257 }));
         let mut sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
         sealed.push(0);
         assert_eq!(open::<Other, 2>(&sealed, &ring(1)), Err(OpenError::Trailing(1)));

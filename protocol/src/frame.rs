@@ -147,16 +147,10 @@ pub enum FrameError {
 impl Prefix {
     /// Reads a prefix and checks its bounds.
     pub fn decode(bytes: [u8; PREFIX_BYTES]) -> Result<Self, FrameError> {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        let prefix = Self {
-            header: u32::from_le_bytes([a, b, c, d]),
-            body: u32::from_le_bytes([e, f, g, h]),
-        };
+        let both = u64::from_le_bytes(bytes);
+        let prefix = Self { header: both as u32, body: (both >> 32) as u32 };
         if prefix.header > MAX_HEADER_BYTES || prefix.body > MAX_BODY_BYTES {
-            return Err(FrameError::TooLarge {
-                header: prefix.header.into(),
-                body: prefix.body.into(),
-            });
+            return Err(FrameError::TooLarge { header: prefix.header.into(), body: prefix.body.into() });
         }
         Ok(prefix)
     }
@@ -165,10 +159,7 @@ impl Prefix {
 /// Prefix and header of a frame whose body has `body` bytes; the body follows unchanged.
 pub fn encode_head<T: Serialize>(header: &T, body: usize) -> Result<Vec<u8>, FrameError> {
     let coded = postcard::to_allocvec(header).map_err(FrameError::Malformed)?;
-    let too_large = FrameError::TooLarge {
-        header: coded.len() as u64,
-        body: body as u64,
-    };
+    let too_large = FrameError::TooLarge { header: coded.len() as u64, body: body as u64 };
     let lengths = (u32::try_from(coded.len()), u32::try_from(body));
     let (Ok(header_bytes), Ok(body_bytes)) = lengths else {
         return Err(too_large);

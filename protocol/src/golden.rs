@@ -87,11 +87,7 @@ impl Golden {
     /// Encodes `golden.bin`.
     pub fn encode(&self) -> Result<Vec<u8>, GoldenError> {
         let bytes = postcard::to_allocvec(self).map_err(GoldenError::Malformed)?;
-        if bytes.len() > MAX_GOLDEN_BYTES {
-            Err(GoldenError::TooLarge(bytes.len()))
-        } else {
-            Ok(bytes)
-        }
+        if bytes.len() > MAX_GOLDEN_BYTES { Err(GoldenError::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 
     fn checked(self) -> Result<Self, GoldenError> {
@@ -100,11 +96,7 @@ impl Golden {
             && self.cases.iter().all(|case| !case.outputs.is_empty())
             && tolerable(self.relative)
             && tolerable(self.absolute);
-        if useful {
-            Ok(self)
-        } else {
-            Err(GoldenError::Useless)
-        }
+        if useful { Ok(self) } else { Err(GoldenError::Useless) }
     }
 
     /// Compares `actual`, what was computed for `output` of case `case`, element by element. NaN equals
@@ -120,11 +112,7 @@ impl Golden {
         if actual.len() != output.values.len() {
             let element = actual.len().min(output.values.len());
             let expected = output.values.get(element).copied().unwrap_or(f32::NAN);
-            return Err(mismatch(
-                element,
-                expected,
-                actual.get(element).copied().unwrap_or(f32::NAN),
-            ));
+            return Err(mismatch(element, expected, actual.get(element).copied().unwrap_or(f32::NAN)));
         }
         for (element, (expected, actual)) in output.values.iter().zip(actual).enumerate() {
             let allowed = self.absolute + self.relative * expected.abs();
@@ -147,18 +135,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn golden(values: Vec<f32>) -> Golden {
-        let outputs = vec![GoldenTensor {
-            name: "y".parse().expect("name"),
-            values,
-        }];
-        Golden {
-            relative: 1e-4,
-            absolute: 1e-5,
-            cases: vec![GoldenCase {
-                inputs: vec![],
-                outputs,
-            }],
-        }
+        let outputs = vec![GoldenTensor { name: "y".parse().expect("name"), values }];
+        Golden { relative: 1e-4, absolute: 1e-5, cases: vec![GoldenCase { inputs: vec![], outputs }] }
     }
 
     #[test]
@@ -166,13 +144,8 @@ mod tests {
         let golden = golden(vec![1.0, 0.0, f32::NAN]);
         let output = &golden.cases[0].outputs[0];
         assert_eq!(golden.compare(0, output, &[1.000_05, 5e-6, f32::NAN]), Ok(()));
-        let mismatch = golden
-            .compare(0, output, &[1.0, 0.1, f32::NAN])
-            .expect_err("differs");
-        assert_eq!(
-            (mismatch.element, mismatch.expected, mismatch.actual),
-            (1, 0.0, 0.1)
-        );
+        let mismatch = golden.compare(0, output, &[1.0, 0.1, f32::NAN]).expect_err("differs");
+        assert_eq!((mismatch.element, mismatch.expected, mismatch.actual), (1, 0.0, 0.1));
         assert_eq!(golden.compare(0, output, &[1.0]).expect_err("short").element, 1);
         assert!(golden.compare(0, output, &[f32::NAN, 0.0, f32::NAN]).is_err());
     }
@@ -181,16 +154,10 @@ mod tests {
     fn golden_vectors_that_prove_nothing_are_refused() {
         let mut empty = golden(vec![1.0]);
         empty.cases.clear();
-        assert_eq!(
-            Golden::parse(&empty.encode().expect("small")),
-            Err(GoldenError::Useless)
-        );
+        assert_eq!(Golden::parse(&empty.encode().expect("small")), Err(GoldenError::Useless));
         let mut lax = golden(vec![1.0]);
         lax.relative = f32::INFINITY;
-        assert_eq!(
-            Golden::parse(&lax.encode().expect("small")),
-            Err(GoldenError::Useless)
-        );
+        assert_eq!(Golden::parse(&lax.encode().expect("small")), Err(GoldenError::Useless));
     }
 
     proptest! {

@@ -40,10 +40,7 @@ const fn check_name(text: &str, limit: usize) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if bytes.len() > limit {
-        return Err(NameError::TooLong {
-            limit,
-            actual: bytes.len(),
-        });
+        return Err(NameError::TooLong { limit, actual: bytes.len() });
     }
     let mut rest = bytes;
     let mut at = 0;
@@ -227,6 +224,12 @@ impl Millis {
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
+
+    /// This span plus `other`, saturating.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
 }
 
 impl ByteCount {
@@ -309,9 +312,7 @@ impl FromStr for Digest {
         }
         let mut bytes = [0_u8; 32];
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = pair
-                .iter()
-                .try_fold(0_u8, |value, digit| Ok(value << 4 | hex_value(*digit)?))?;
+            *byte = pair.iter().try_fold(0_u8, |value, digit| Ok(value << 4 | hex_value(*digit)?))?;
         }
         Ok(Self(bytes))
     }
@@ -350,9 +351,7 @@ impl<'de> Deserialize<'de> for Digest {
             }
             deserializer.deserialize_str(HexVisitor)
         } else {
-            <[u8; 32]>::deserialize(deserializer)
-                .map(Self)
-                .map_err(D::Error::custom)
+            <[u8; 32]>::deserialize(deserializer).map(Self).map_err(D::Error::custom)
         }
     }
 }
@@ -394,10 +393,7 @@ impl FromStr for ReleaseId {
 
     fn from_str(text: &str) -> Result<Self, ReleaseIdError> {
         let (model, version) = text.split_once('@').ok_or(ReleaseIdError::NoSeparator)?;
-        Ok(Self {
-            model: ModelName::new(model)?,
-            version: Version::new(version)?,
-        })
+        Ok(Self { model: ModelName::new(model)?, version: Version::new(version)? })
     }
 }
 
@@ -413,13 +409,7 @@ mod tests {
             assert!(DeviceId::new(bad).is_err(), "{bad:?}");
         }
         let long = "a".repeat(65);
-        assert_eq!(
-            DeviceId::new(&long),
-            Err(NameError::TooLong {
-                limit: 64,
-                actual: 65
-            })
-        );
+        assert_eq!(DeviceId::new(&long), Err(NameError::TooLong { limit: 64, actual: 65 }));
     }
 
     #[test]

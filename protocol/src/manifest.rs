@@ -172,14 +172,10 @@ impl Manifest {
         self.check_files()?;
         for (kind, specs) in [("input", &self.inputs), ("output", &self.outputs)] {
             if specs.is_empty() || specs.len() > MAX_TENSORS {
-                return Err(format!(
-                    "1 to {MAX_TENSORS} {kind}s are needed, {} are declared",
-                    specs.len()
-                ));
+                return Err(format!("1 to {MAX_TENSORS} {kind}s are needed, {} are declared", specs.len()));
             }
             for (at, spec) in specs.iter().enumerate() {
-                spec.check()
-                    .map_err(|error| format!("{kind} {}: {error}", spec.name))?;
+                spec.check().map_err(|error| format!("{kind} {}: {error}", spec.name))?;
                 if specs.iter().take(at).any(|other| other.name == spec.name) {
                     return Err(format!("{kind} {} is declared twice", spec.name));
                 }
@@ -195,22 +191,12 @@ impl Manifest {
     }
 
     fn check_files(&self) -> Result<(), String> {
-        let expected = BundleFile::ALL
-            .iter()
-            .filter(|file| **file != BundleFile::Manifest);
+        let expected = BundleFile::ALL.iter().filter(|file| **file != BundleFile::Manifest);
         if !self.files.iter().map(|entry| &entry.name).eq(expected) {
             return Err("files must list every file of a bundle once, sorted by name".into());
         }
-        if let Some(entry) = self
-            .files
-            .iter()
-            .find(|entry| entry.size.0 > entry.name.max_bytes())
-        {
-            return Err(format!(
-                "{} has {} bytes, too many",
-                entry.name.name(),
-                entry.size
-            ));
+        if let Some(entry) = self.files.iter().find(|entry| entry.size.0 > entry.name.max_bytes()) {
+            return Err(format!("{} has {} bytes, too many", entry.name.name(), entry.size));
         }
         let model = self.files.iter().find(|entry| entry.name == BundleFile::Model);
         if model.is_none_or(|entry| entry.digest != self.lineage.weights) {
@@ -238,19 +224,16 @@ impl Manifest {
             ));
         }
         match &prediction.confidence {
-            Some(name) if !is(name, DataType::Fp32) => Err(format!(
-                "prediction.confidence {name} must be an FP32 output of shape [-1]"
-            )),
+            Some(name) if !is(name, DataType::Fp32) => {
+                Err(format!("prediction.confidence {name} must be an FP32 output of shape [-1]"))
+            }
             Some(_) | None => Ok(()),
         }
     }
 
     /// Model and version.
     pub fn id(&self) -> ReleaseId {
-        ReleaseId {
-            model: self.model.clone(),
-            version: self.version.clone(),
-        }
+        ReleaseId { model: self.model.clone(), version: self.version.clone() }
     }
 
     /// The entry of `file`; `None` only for the manifest itself.
@@ -265,10 +248,7 @@ impl Manifest {
 
     /// Bytes of all files once unpacked, with the manifest's own `manifest_bytes`.
     pub fn unpacked(&self, manifest_bytes: u64) -> ByteCount {
-        let sum = self
-            .files
-            .iter()
-            .fold(manifest_bytes, |sum, entry| sum.saturating_add(entry.size.0));
+        let sum = self.files.iter().fold(manifest_bytes, |sum, entry| sum.saturating_add(entry.size.0));
         ByteCount(sum)
     }
 }
@@ -297,10 +277,7 @@ impl TensorSpec {
             return Err("all lengths after the first must be positive and fixed".into());
         };
         if !self.features.is_empty() && self.features.len() != row {
-            return Err(format!(
-                "{} features are named for {row} values",
-                self.features.len()
-            ));
+            return Err(format!("{} features are named for {row} values", self.features.len()));
         }
         Ok(())
     }

@@ -58,9 +58,7 @@ fn contradictions_are_named() {
     assert!(refused("/prediction/classes", json!(33)).contains("classes"));
     assert!(refused("/files/0/name", json!("../evil")).contains("evil"));
     let mut json = manifest_json();
-    json.as_object_mut()
-        .expect("object")
-        .insert("surprise".into(), json!(1));
+    json.as_object_mut().expect("object").insert("surprise".into(), json!(1));
     assert!(format!("{}", parse(&json).expect_err("unknown key")).contains("surprise"));
 }
 
@@ -77,10 +75,7 @@ fn a_pipeline_is_checked_against_its_manifest() {
     assert!(pipeline(&json!({"pre": [feed], "post": [take, argmax]})).is_ok());
     for (json, complaint) in [
         (json!({"pre": [], "post": [take, argmax]}), "fed"),
-        (
-            json!({"pre": [feed, feed], "post": [take, argmax]}),
-            "exactly once",
-        ),
+        (json!({"pre": [feed, feed], "post": [take, argmax]}), "exactly once"),
         (json!({"pre": [feed], "post": [argmax]}), "no earlier step"),
         (json!({"pre": [feed], "post": [take]}), "declared output class"),
         (json!({"pre": [feed], "post": [take, take, argmax]}), "twice"),
@@ -92,10 +87,7 @@ fn a_pipeline_is_checked_against_its_manifest() {
             json!({"pre": [feed, {"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}], "post": []}),
             "scale",
         ),
-        (
-            json!({"pre": [feed, {"op": "missing", "input": "z", "replace": 0}], "post": []}),
-            "no input z",
-        ),
+        (json!({"pre": [feed, {"op": "missing", "input": "z", "replace": 0}], "post": []}), "no input z"),
         (json!({"pre": [{"op": "explode"}], "post": []}), "explode"),
     ] {
         let error = pipeline(&json).expect_err(complaint);

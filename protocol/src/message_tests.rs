@@ -25,10 +25,7 @@ fn survives<T: Signed + PartialEq + core::fmt::Debug>(message: &T) {
 }
 
 fn longest_release_id() -> ReleaseId {
-    ReleaseId {
-        model: "m".repeat(48).parse().expect("name"),
-        version: "v".repeat(48).parse().expect("name"),
-    }
+    ReleaseId { model: "m".repeat(48).parse().expect("name"), version: "v".repeat(48).parse().expect("name") }
 }
 
 fn longest_device() -> DeviceId {
@@ -57,15 +54,8 @@ fn the_largest_of_every_kind_fits_its_cap() {
         to: Phase::Rejected,
         reason: Some(Reason::BadBundle(detail.clone())),
     }));
-    survives(&event(EventKind::FieldRollback {
-        uid: u32::MAX,
-        from: id.clone(),
-        to: id.clone(),
-    }));
-    survives(&event(EventKind::Refused {
-        kind: RefusedKind::Chunk,
-        detail,
-    }));
+    survives(&event(EventKind::FieldRollback { uid: u32::MAX, from: id.clone(), to: id.clone() }));
+    survives(&event(EventKind::Refused { kind: RefusedKind::Chunk, detail }));
     survives(&Hello {
         device: longest_device(),
         fleet: "f".repeat(32).parse().expect("name"),
@@ -82,23 +72,11 @@ fn the_largest_of_every_kind_fits_its_cap() {
         candidate: Some(id.clone()),
         pinned: true,
     });
-    survives(&Ack {
-        device: longest_device(),
-        stored: EventNumber(u64::MAX),
-    });
-    let release = ReleaseRef {
-        id: id.clone(),
-        statement: Digest([9; 32]),
-    };
+    survives(&Ack { device: longest_device(), stored: EventNumber(u64::MAX) });
+    let release = ReleaseRef { id: id.clone(), statement: Digest([9; 32]) };
     for order in [
-        Order::Run {
-            release: release.clone(),
-            probation: Probation::default(),
-        },
-        Order::RollBack {
-            from: id.clone(),
-            to: release,
-        },
+        Order::Run { release: release.clone(), probation: Probation::default() },
+        Order::RollBack { from: id.clone(), to: release },
         Order::Stay,
     ] {
         survives(&Assignment {
@@ -111,10 +89,7 @@ fn the_largest_of_every_kind_fits_its_cap() {
             order,
         });
     }
-    let object = ObjectRef {
-        digest: Digest([1; 32]),
-        size: ByteCount(u64::MAX),
-    };
+    let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(u64::MAX) };
     survives(&Release {
         id,
         bundle: object,
@@ -183,10 +158,7 @@ fn the_wire_form_of_version_1_does_not_change() {
         issued: UnixMillis(1000),
         expires: UnixMillis(2000),
         order: Order::Run {
-            release: ReleaseRef {
-                id: "m@1".parse().expect("id"),
-                statement: Digest([0xAB; 32]),
-            },
+            release: ReleaseRef { id: "m@1".parse().expect("id"), statement: Digest([0xAB; 32]) },
             probation: Probation {
                 duration: Millis(3000),
                 max_error_rate: BasisPoints(500),

@@ -135,29 +135,20 @@ impl Pipeline {
             return Err(format!("more than {MAX_STEPS} steps"));
         }
         for (number, step) in self.pre.iter().enumerate() {
-            step.check(manifest)
-                .map_err(|error| format!("pre step {number}: {error}"))?;
+            step.check(manifest).map_err(|error| format!("pre step {number}: {error}"))?;
         }
         for input in &manifest.inputs {
             let fed =
                 |step: &PreStep| matches!(step, PreStep::Feed { input: name, .. } if *name == input.name);
             if self.pre.iter().filter(|step| fed(step)).count() != 1 {
-                return Err(format!(
-                    "input {} must be fed to the model exactly once",
-                    input.name
-                ));
+                return Err(format!("input {} must be fed to the model exactly once", input.name));
             }
         }
         let mut made = BTreeSet::new();
         for (number, step) in self.post.iter().enumerate() {
-            step.check(&mut made)
-                .map_err(|error| format!("post step {number}: {error}"))?;
+            step.check(&mut made).map_err(|error| format!("post step {number}: {error}"))?;
         }
-        match manifest
-            .outputs
-            .iter()
-            .find(|output| !made.contains(&output.name))
-        {
+        match manifest.outputs.iter().find(|output| !made.contains(&output.name)) {
             Some(output) => Err(format!("no step makes the declared output {}", output.name)),
             None => Ok(()),
         }
@@ -182,7 +173,9 @@ impl PreStep {
         };
         match self {
             Self::Missing { replace, .. } if !replace.is_finite() => Err("replace is not finite".into()),
-            Self::Clip { min, max, .. } if !(min <= max) => Err("min is not below max".into()),
+            Self::Clip { min, max, .. } if min.partial_cmp(max).is_none_or(core::cmp::Ordering::is_gt) => {
+                Err("min is not below max".into())
+            }
             Self::Affine { scale, offset, .. } => {
                 let row = input.row_elements();
                 let fits = |numbers: &[f32]| numbers.len() == 1 || Some(numbers.len()) == row;
@@ -192,9 +185,7 @@ impl PreStep {
                 if fits(scale) && fits(offset) {
                     Ok(())
                 } else {
-                    Err(format!(
-                        "scale and offset need one number, or one for each of the {row:?} values"
-                    ))
+                    Err(format!("scale and offset need one number, or one for each of the {row:?} values"))
                 }
             }
             Self::Missing { .. } | Self::Clip { .. } | Self::Feed { .. } => Ok(()),
@@ -223,9 +214,5 @@ impl PostStep {
 }
 
 fn declare(output: &FieldName, made: &mut BTreeSet<FieldName>) -> Result<(), String> {
-    if made.insert(output.clone()) {
-        Ok(())
-    } else {
-        Err(format!("output {output} is made twice"))
-    }
+    if made.insert(output.clone()) { Ok(()) } else { Err(format!("output {output} is made twice")) }
 }

@@ -59,9 +59,7 @@ pub struct TensorHeader {
 impl TensorHeader {
     /// Number of elements; `None` when the product overflows.
     pub fn elements(&self) -> Option<u64> {
-        self.shape
-            .iter()
-            .try_fold(1_u64, |product, length| product.checked_mul(u64::from(*length)))
+        self.shape.iter().try_fold(1_u64, |product, length| product.checked_mul(u64::from(*length)))
     }
 
     /// Whether `bytes` is what type and shape require; always for texts.

@@ -20,16 +20,11 @@ impl FileName {
     /// Parses `text`: 1 to 128 characters `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
     pub fn new(text: &str) -> Result<Self, TopicError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        let starts_well = text
-            .bytes()
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !starts_well || !text.bytes().all(plain) {
             return Err(TopicError::FileName);
         }
-        heapless::String::try_from(text)
-            .map(Self)
-            .map_err(|_| TopicError::FileName)
+        heapless::String::try_from(text).map(Self).map_err(|_| TopicError::FileName)
     }
 
     /// The file in which the release with this digest is published.
@@ -118,13 +113,7 @@ impl Topic {
             .and_then(|rest| rest.strip_prefix('/'))
             .ok_or(TopicError::Foreign)?;
         let mut levels = rest.split('/');
-        let path = (
-            levels.next(),
-            levels.next(),
-            levels.next(),
-            levels.next(),
-            levels.next(),
-        );
+        let path = (levels.next(), levels.next(), levels.next(), levels.next(), levels.next());
         match path {
             (Some("t"), Some(file), None, None, None) => FileName::new(file).map(Self::Metadata),
             (Some("b"), Some(object), Some(index), None, None) => parse_chunk(object, index),
@@ -210,10 +199,7 @@ mod tests {
         (device, any::<[u8; 32]>(), 0..MAX_CHUNKS, 0..8_u8).prop_map(|(device, digest, index, kind)| {
             match kind {
                 0 => Topic::Metadata(FileName::of_release(&Digest(digest))),
-                1 => Topic::Chunk {
-                    object: Digest(digest),
-                    index,
-                },
+                1 => Topic::Chunk { object: Digest(digest), index },
                 2 => Topic::Assign(device),
                 3 => Topic::Event(device),
                 4 => Topic::Report(device),
@@ -245,10 +231,7 @@ mod tests {
         let fleet = FleetId::new(&"f".repeat(FleetId::MAX_BYTES)).expect("valid");
         let device = DeviceId::new(&"d".repeat(DeviceId::MAX_BYTES)).expect("valid");
         let file = FileName::new(&"t".repeat(128)).expect("valid");
-        let chunk = Topic::Chunk {
-            object: Digest([7; 32]),
-            index: MAX_CHUNKS - 1,
-        };
+        let chunk = Topic::Chunk { object: Digest([7; 32]), index: MAX_CHUNKS - 1 };
         for topic in [Topic::Metadata(file), chunk, Topic::Report(device)] {
             let name = topic.name(&fleet);
             assert_eq!(Topic::parse(&fleet, &name), Ok(topic), "{name}");

@@ -1,5 +1,7 @@
-//! The line to the fleet: which chunks to ask for and which messages to send, as pure functions.
+//! The link to the broker: the session, and as pure functions which chunks to ask for, which messages to
+//! send and how long to wait between tries.
 
 pub mod backoff;
+pub mod mqtt;
 pub mod outbox;
 pub mod transfer;

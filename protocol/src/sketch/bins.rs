@@ -58,10 +58,7 @@ impl Bins {
         if edges.len() < 2 {
             return Err(BinsError::Count(edges.len()));
         }
-        let rising = edges
-            .iter()
-            .zip(edges.iter().skip(1))
-            .all(|(low, high)| low < high);
+        let rising = edges.iter().zip(edges.iter().skip(1)).all(|(low, high)| low < high);
         if !rising || !edges.iter().all(|edge| edge.is_finite()) {
             return Err(BinsError::Order);
         }

@@ -37,10 +37,7 @@ impl Histogram {
         let mut counts = heapless::Vec::new();
         // `Bins` holds at most MAX_BINS bins.
         let _ = counts.resize(bins.len(), 0);
-        Self {
-            counts,
-            ..Self::default()
-        }
+        Self { counts, ..Self::default() }
     }
 
     /// Counts `value`; NaN counts as missing. Allocates nothing.
@@ -68,10 +65,7 @@ impl Histogram {
     /// Adds what `other` saw over the same bins.
     pub fn merge(&mut self, other: &Self) -> Result<(), MergeError> {
         if self.counts.len() != other.counts.len() {
-            return Err(MergeError {
-                left: self.counts.len(),
-                right: other.counts.len(),
-            });
+            return Err(MergeError { left: self.counts.len(), right: other.counts.len() });
         }
         let (n, m) = (self.present() as f64, other.present() as f64);
         if m > 0.0 {
@@ -91,10 +85,7 @@ impl Histogram {
 
     /// Values that were there, in range or not.
     pub fn present(&self) -> u64 {
-        let inside = self
-            .counts
-            .iter()
-            .fold(0_u64, |sum, count| sum.saturating_add(*count));
+        let inside = self.counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
         inside.saturating_add(self.under).saturating_add(self.over)
     }
 
@@ -105,9 +96,7 @@ impl Histogram {
 
     /// All categories in a fixed order: under, bins, over, missing.
     pub fn categories(&self) -> impl Iterator<Item = u64> + '_ {
-        core::iter::once(self.under)
-            .chain(self.counts.iter().copied())
-            .chain([self.over, self.missing])
+        core::iter::once(self.under).chain(self.counts.iter().copied()).chain([self.over, self.missing])
     }
 
     /// Whether the parts can have come from recording: finite moments and no negative spread.

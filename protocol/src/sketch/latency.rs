@@ -42,9 +42,7 @@ impl LatencyHistogram {
 
     /// Durations recorded.
     pub fn total(&self) -> u64 {
-        self.counts
-            .iter()
-            .fold(0, |sum, count| sum.saturating_add(*count))
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Count per bin.
@@ -75,13 +73,8 @@ impl LatencyHistogram {
 
     /// Durations in bins that lie wholly at or above `micros`.
     pub fn count_from(&self, micros: u64) -> u64 {
-        let first = UPPER_EDGES
-            .partition_point(|edge| *edge < micros)
-            .saturating_add(1);
-        self.counts
-            .iter()
-            .skip(first)
-            .fold(0, |sum, count| sum.saturating_add(*count))
+        let first = UPPER_EDGES.partition_point(|edge| *edge < micros).saturating_add(1);
+        self.counts.iter().skip(first).fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
@@ -99,9 +92,7 @@ mod tests {
     #[test]
     fn counting_from_an_edge_leaves_out_what_lies_below_it() {
         let mut histogram = LatencyHistogram::default();
-        [5, 10, 639, 640, 5_000, 20_000_000]
-            .iter()
-            .for_each(|micros| histogram.record_micros(*micros));
+        [5, 10, 639, 640, 5_000, 20_000_000].iter().for_each(|micros| histogram.record_micros(*micros));
         assert_eq!(histogram.count_from(640), 3);
         assert_eq!(histogram.count_from(10), 5);
     }

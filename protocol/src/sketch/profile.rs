@@ -66,7 +66,9 @@ impl SketchProfile {
     /// Counts `values` in `bins`.
     pub fn of(bins: Bins, values: &[f32]) -> Self {
         let mut reference = Histogram::over_bins(&bins);
-        values.iter().for_each(|value| reference.record(&bins, *value));
+        for value in values {
+            reference.record(&bins, *value);
+        }
         Self { bins, reference }
     }
 
@@ -79,10 +81,7 @@ impl FeatureProfile {
     /// Chooses bins for a numeric feature so that each holds about the same share of `values`; a value
     /// heavier than a bin's share gets a bin of its own.
     pub fn of(name: FieldName, values: &[f32]) -> Self {
-        Self {
-            name,
-            sketch: SketchProfile::of(quantile_bins(values, FEATURE_BINS), values),
-        }
+        Self { name, sketch: SketchProfile::of(quantile_bins(values, FEATURE_BINS), values) }
     }
 }
 
@@ -99,7 +98,7 @@ fn quantile_bins(values: &[f32], count: usize) -> Bins {
     // Walk over runs of equal values; close a bin when it has its share, and before a heavy run.
     let share = sorted.len().div_ceil(count.clamp(1, MAX_BINS));
     let mut held = 0_usize;
-    for run in sorted.chunk_by(|a, b| a == b) {
+    for run in sorted.chunk_by(|a, b| a.total_cmp(b).is_eq()) {
         let Some(value) = run.first().copied() else {
             continue;
         };
@@ -134,21 +133,13 @@ impl Profile {
         let sketches = profile.features.iter().map(|feature| &feature.sketch);
         let mut sketches = sketches.chain(&profile.predictions).chain(&profile.confidence);
         let consistent = profile.features.len() <= MAX_FEATURES && sketches.all(SketchProfile::is_consistent);
-        if consistent && rest.is_empty() {
-            Ok(profile)
-        } else {
-            Err(ProfileError::Inconsistent)
-        }
+        if consistent && rest.is_empty() { Ok(profile) } else { Err(ProfileError::Inconsistent) }
     }
 
     /// Encodes `reference.bin`.
     pub fn encode(&self) -> Result<Vec<u8>, ProfileError> {
         let bytes = postcard::to_allocvec(self).map_err(ProfileError::Malformed)?;
-        if bytes.len() > MAX_PROFILE_BYTES {
-            Err(ProfileError::TooLarge(bytes.len()))
-        } else {
-            Ok(bytes)
-        }
+        if bytes.len() > MAX_PROFILE_BYTES { Err(ProfileError::TooLarge(bytes.len())) } else { Ok(bytes) }
     }
 }
 
@@ -183,10 +174,7 @@ mod tests {
     #[test]
     fn no_data_still_has_bins() {
         let sketch = profile_of(&[f32::NAN, f32::INFINITY]).sketch;
-        assert_eq!(
-            (sketch.bins.len(), sketch.reference.missing, sketch.reference.over),
-            (1, 1, 1)
-        );
+        assert_eq!((sketch.bins.len(), sketch.reference.missing, sketch.reference.over), (1, 1, 1));
     }
 
     proptest! {

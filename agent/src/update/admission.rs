@@ -1,0 +1,99 @@
+//! Whether a release may and can run here, decided from its signed statement alone, before a byte of
+//! the bundle is fetched.
+
+use serin_protocol::ids::{ByteCount, TargetClass};
+use serin_protocol::message::Reason;
+use serin_protocol::release::Release;
+
+/// The inference engine series this agent runs.
+pub const RUNTIME: &str = "tract-0.23";
+
+/// What the device has to offer at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Means {
+    /// Its class.
+    pub target: TargetClass,
+    /// Memory that all workers may use together.
+    pub memory_budget: ByteCount,
+    /// Memory limit of the worker that answers now and must go on while the new one is proved.
+    pub memory_active: ByteCount,
+    /// Disk space above the reserve.
+    pub free_space: ByteCount,
+}
+
+/// Refuses a release that cannot run here, with the numbers.
+pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
+    if release.runtime.as_str() != RUNTIME {
+        return Err(Reason::WrongRuntime { needed: release.runtime.clone() });
+    }
+    if !release.targets.is_empty() && !release.targets.contains(&means.target) {
+        return Err(Reason::WrongTarget { device: means.target.clone() });
+    }
+    let needed = ByteCount(release.memory.0.saturating_add(means.memory_active.0));
+    if needed > means.memory_budget {
+        return Err(Reason::OverMemoryBudget { needed, budget: means.memory_budget });
+    }
+    // The bundle and the unpacked files exist side by side while staging.
+    let needed = ByteCount(release.bundle.size.0.saturating_add(release.unpacked.0));
+    if needed > means.free_space {
+        return Err(Reason::NoSpace { needed, free: means.free_space });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serin_protocol::chunk::ObjectRef;
+    use serin_protocol::ids::Digest;
+
+    fn release() -> Release {
+        let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(1000) };
+        Release {
+            id: "m@1".parse().expect("id"),
+            bundle: object,
+            chunk_list: object,
+            unpacked: ByteCount(3000),
+            memory: ByteCount::from_mib(10),
+            runtime: RUNTIME.parse().expect("fits"),
+            targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
+            profile: Digest([2; 32]),
+        }
+    }
+
+    fn means() -> Means {
+        Means {
+            target: "linux-x86_64".parse().expect("name"),
+            memory_budget: ByteCount::from_mib(24),
+            memory_active: ByteCount::from_mib(14),
+            free_space: ByteCount(4000),
+        }
+    }
+
+    #[test]
+    fn what_just_fits_is_admitted() {
+        assert_eq!(admit(&release(), &means()), Ok(()));
+        let mut anywhere = release();
+        anywhere.targets.clear();
+        assert_eq!(admit(&anywhere, &means()), Ok(()));
+    }
+
+    #[test]
+    fn each_refusal_brings_its_numbers() {
+        let mut other = release();
+        other.runtime = "tract-9.9".parse().expect("fits");
+        assert!(matches!(admit(&other, &means()), Err(Reason::WrongRuntime { .. })));
+
+        let elsewhere = Means { target: "linux-armv7".parse().expect("name"), ..means() };
+        assert!(matches!(admit(&release(), &elsewhere), Err(Reason::WrongTarget { .. })));
+
+        let small = Means { memory_budget: ByteCount::from_mib(23), ..means() };
+        let refused =
+            Reason::OverMemoryBudget { needed: ByteCount::from_mib(24), budget: ByteCount::from_mib(23) };
+        assert_eq!(admit(&release(), &small), Err(refused));
+
+        let full = Means { free_space: ByteCount(3999), ..means() };
+        let refused = Reason::NoSpace { needed: ByteCount(4000), free: ByteCount(3999) };
+        assert_eq!(admit(&release(), &full), Err(refused));
+    }
+}

@@ -1,0 +1,162 @@
+//! What goes into the update machine and what comes out of it.
+
+use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::ids::{Digest, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis, Version};
+use serin_protocol::message::{EventKind, Reason, WorkerDeath};
+use serin_protocol::release::Release;
+
+use super::admission::Means;
+use super::record::{Record, Slot};
+
+/// Both clocks at one moment: the wall clock judges expiry, the monotonic one runs timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, never below the highest signed time seen.
+    pub wall: UnixMillis,
+    /// Since the agent started.
+    pub elapsed: Millis,
+}
+
+/// Something the machine must know.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The agent has started.
+    Boot,
+    /// An assignment whose signature holds.
+    Assigned(Assignment),
+    /// The wanted release statement was fetched and its signature and digest hold, or not.
+    Statement {
+        /// Which statement.
+        statement: Digest,
+        /// What it says, with what the device can offer.
+        outcome: Result<(Box<Release>, Means), Reason>,
+    },
+    /// The first chunk of the bundle is being asked for: the plan has been reported.
+    FetchStarted(Digest),
+    /// The whole bundle is here with the signed digest, or will not come.
+    Fetched(Digest, Result<(), Reason>),
+    /// The bundle is unpacked and every file checked, or not.
+    Staged(Digest, Result<(), Reason>),
+    /// A worker is ready to answer, golden vectors passed where asked, or not.
+    Warmed(Digest, Result<(), Reason>),
+    /// A worker that was ready died.
+    WorkerDied(Digest, WorkerDeath),
+    /// What the active release has done since it was switched to.
+    Health {
+        /// Inferences.
+        requests: u32,
+        /// Those that failed.
+        errors: u32,
+    },
+    /// A field engineer's order.
+    Field(u32, FieldOrder),
+    /// Writing the boot record failed; nothing after it in that batch was done.
+    PersistFailed(Reason),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a field engineer can order. The user id travels beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldOrder {
+    /// Go back to the previous release (or check that it is this version) and pin it.
+    Rollback {
+        /// The version expected there.
+        to: Option<Version>,
+    },
+    /// Keep what runs, whatever the fleet says.
+    Pin,
+    /// Follow the fleet again.
+    Unpin,
+}
+
+/// Why a field engineer's order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldRefusal {
+    /// Nothing runs.
+    #[error("no release is active")]
+    NothingActive,
+    /// There is nothing to go back to.
+    #[error("there is no previous release on this device")]
+    NoPrevious,
+    /// Another version is there.
+    #[error("version {wanted} is not on this device; the previous release is {previous}")]
+    NotHere {
+        /// Asked for.
+        wanted: Version,
+        /// There instead.
+        previous: ReleaseId,
+    },
+    /// It is already so.
+    #[error("{0}")]
+    Already(&'static str),
+    /// The boot record could not be written; nothing changed.
+    #[error("the boot record could not be written: {0}")]
+    Storage(Reason),
+}
+
+/// What became of a field engineer's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldOutcome {
+    /// Switched, or switching as soon as the worker is up.
+    RolledBack {
+        /// Release left.
+        from: ReleaseId,
+        /// Release returned to.
+        to: ReleaseId,
+        /// Whether it already answers.
+        warm: bool,
+    },
+    /// Pinned.
+    Pinned(ReleaseId),
+    /// Unpinned.
+    Unpinned,
+}
+
+/// What the shell is to do, in order. It stops at the first that fails.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write the boot record durably. On failure feed [`Event::PersistFailed`] and drop the rest.
+    Persist(Box<Record>),
+    /// Subscribe to the release statement; answer with [`Event::Statement`].
+    FetchStatement(ReleaseRef),
+    /// Fetch the bundle; answer with [`Event::FetchStarted`] and [`Event::Fetched`].
+    Fetch(Digest, Box<Release>),
+    /// Unpack and check; answer with [`Event::Staged`].
+    Stage(Digest, Box<Release>),
+    /// Start a worker; answer with [`Event::Warmed`].
+    Warm {
+        /// The release.
+        slot: Slot,
+        /// Run the golden vectors before it counts as ready.
+        golden: bool,
+    },
+    /// Let this release answer from the next request on; its worker is ready.
+    Flip(Slot),
+    /// No release answers any more.
+    Unserve,
+    /// Stop its worker.
+    Stop(Digest),
+    /// Stop fetching this release; the partial download stays for a next attempt.
+    CancelFetch(Digest),
+    /// Forget every release on disk but these.
+    Collect(Vec<Digest>),
+    /// Tell the fleet.
+    Report {
+        /// Assignment in force.
+        sequence: SequenceNumber,
+        /// Its rollout.
+        rollout: Option<RolloutId>,
+        /// What happened.
+        kind: EventKind,
+    },
+    /// Say hello anew: slots or pin have changed.
+    Announce,
+    /// Ask the broker for the retained assignment again.
+    AskAssignment,
+    /// Answer the field engineer whose order is being handled.
+    Reply(Result<FieldOutcome, FieldRefusal>),
+}
+
+/// Effects in order.
+pub type Effects = Vec<Effect>;

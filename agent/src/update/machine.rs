@@ -1,0 +1,395 @@
+//! The update machine: `Idle → Assigned → Admitted → Fetching → Verified → Staged → Warming → Probation →
+//! Committed`, leaving to `Rejected` or `RolledBack` from any of them.
+//!
+//! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
+//! stops at the first that fails. Every change of what runs is persisted before it is visible.
+//! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway.
+
+mod attempt;
+mod serving;
+
+use std::collections::BTreeMap;
+
+use serin_protocol::assignment::{Assignment, Order};
+use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
+use serin_protocol::release::Release;
+
+use super::effect::{Effect, Effects, Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
+use super::record::{Attempt, Progress, Record, Slot, Standing};
+
+/// After a failed write of the boot record, or an update that met one, try again after this.
+const STORAGE_RETRY: Millis = Millis::from_secs(10);
+
+/// What never changes while the agent runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This device.
+    pub device: DeviceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// Memory that all workers may use together.
+    pub memory_budget: ByteCount,
+}
+
+/// The update machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    identity: Identity,
+    state: State,
+    // What `state` was before the last event: what is on disk if persisting it failed.
+    before: State,
+    // A worker found dead by the last event: true whether or not it could be persisted.
+    died: Option<Digest>,
+    // After a failed write: when to go on as after a restart.
+    resume_at: Option<Millis>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    record: Record,
+    work: Work,
+    gateway: Pointer,
+    workers: BTreeMap<Digest, Worker>,
+    /// Deaths of the active release's worker since `deaths_since`.
+    deaths: u8,
+    deaths_since: Millis,
+    /// The last assignment refused because of a pin: reported once, not at every reconnection.
+    refused_by_pin: Option<SequenceNumber>,
+}
+
+/// Where the attempt in the record stands. Without an attempt it is `None`.
+#[derive(Clone, Debug, PartialEq)]
+enum Work {
+    None,
+    AwaitingStatement,
+    Fetching { release: Box<Release>, started: bool },
+    Staging { release: Box<Release> },
+    Warming { slot: Slot },
+    Probation { until: Millis, deaths: u8 },
+}
+
+/// Where the gateway sends requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pointer {
+    Nowhere,
+    To(Digest),
+    /// To a worker that has died since: requests wait there for a moment, for another to be pointed to.
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    /// It did not come up this many times before.
+    Starting {
+        failures: u8,
+    },
+    Ready,
+    /// It did not come up; the next try is due then.
+    Failed {
+        failures: u8,
+        retry_at: Millis,
+    },
+}
+
+impl Machine {
+    /// The machine of a device whose boot record says `record`.
+    pub fn new(identity: Identity, record: Record) -> Self {
+        let state = State {
+            record,
+            work: Work::None,
+            gateway: Pointer::Nowhere,
+            workers: BTreeMap::new(),
+            deaths: 0,
+            deaths_since: Millis(0),
+            refused_by_pin: None,
+        };
+        Self { identity, before: state.clone(), state, died: None, resume_at: None }
+    }
+
+    /// Takes one event and returns what is to be done, in order.
+    #[must_use]
+    pub fn handle(&mut self, now: Now, event: Event) -> Effects {
+        let mut effects = Effects::new();
+        if let Event::PersistFailed(reason) = event {
+            self.undo(now);
+            effects.push(Effect::Reply(Err(FieldRefusal::Storage(reason))));
+            return effects;
+        }
+        self.before = self.state.clone();
+        self.died = match &event {
+            Event::WorkerDied(statement, _) => Some(*statement),
+            _ => None,
+        };
+        self.step(now, event, &mut effects);
+        self.keep_serving(now, &mut effects);
+        effects
+    }
+
+    /// The record as last handed out for persisting.
+    pub const fn record(&self) -> &Record {
+        &self.state.record
+    }
+
+    /// The phase of the unfinished update, or idle.
+    pub const fn phase(&self) -> Phase {
+        match &self.state.work {
+            Work::None => Phase::Idle,
+            Work::AwaitingStatement => Phase::Assigned,
+            Work::Fetching { started: false, .. } => Phase::Admitted,
+            Work::Fetching { started: true, .. } => Phase::Fetching,
+            Work::Staging { .. } => Phase::Verified,
+            Work::Warming { .. } => Phase::Warming,
+            Work::Probation { .. } => Phase::Probation,
+        }
+    }
+
+    /// The release being installed and not yet answering.
+    pub fn candidate(&self) -> Option<&ReleaseId> {
+        let attempt = self.state.record.attempt.as_ref()?;
+        (attempt.progress != Progress::Probation).then_some(&attempt.target.id)
+    }
+
+    /// The release that answers.
+    pub const fn serving(&self) -> Option<Digest> {
+        match self.state.gateway {
+            Pointer::To(statement) => Some(statement),
+            Pointer::Nowhere | Pointer::Dead => None,
+        }
+    }
+
+    /// When [`Event::Tick`] is due next, on the monotonic clock.
+    pub fn next_deadline(&self, now: Now) -> Option<Millis> {
+        let probation = match &self.state.work {
+            Work::Probation { until, .. } => Some(*until),
+            Work::None
+            | Work::AwaitingStatement
+            | Work::Fetching { .. }
+            | Work::Staging { .. }
+            | Work::Warming { .. } => None,
+        };
+        let expiry =
+            self.state.record.attempt.as_ref().filter(|attempt| attempt.progress != Progress::Probation);
+        let expiry = expiry.map(|attempt| now.elapsed.plus(attempt.expires.since(now.wall)));
+        let retries = self.state.workers.values().filter_map(|worker| match worker {
+            Worker::Failed { retry_at, .. } => Some(*retry_at),
+            Worker::Starting { .. } | Worker::Ready => None,
+        });
+        retries.chain(probation).chain(expiry).chain(self.resume_at).min()
+    }
+
+    /// Goes back to what is on disk. What had been asked of the shell may be lost, so that the update is
+    /// taken up later as after a restart.
+    fn undo(&mut self, now: Now) {
+        self.state = self.before.clone();
+        if let Some(statement) = self.died.take() {
+            self.forget_worker(statement);
+        }
+        self.resume_at = Some(now.elapsed.plus(STORAGE_RETRY));
+    }
+
+    fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        match event {
+            Event::Boot => self.resume(now, effects),
+            Event::Assigned(assignment) => self.assigned(now, &assignment, effects),
+            Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
+            Event::FetchStarted(statement) => self.fetch_started(statement, effects),
+            Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
+            Event::Staged(statement, outcome) => self.staged(statement, outcome, effects),
+            Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
+            Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
+            Event::Health { requests, errors } => self.health(requests, errors, effects),
+            Event::Field(uid, order) => self.field(uid, order, effects),
+            Event::Tick => self.tick(now, effects),
+            // Answered before the step.
+            Event::PersistFailed(_) => {}
+        }
+    }
+
+    /// Takes up an unfinished update where the record left it.
+    fn resume(&mut self, now: Now, effects: &mut Effects) {
+        let Some(attempt) = &self.state.record.attempt else {
+            return;
+        };
+        match attempt.progress {
+            Progress::Assigned | Progress::Staged => {
+                self.state.work = Work::AwaitingStatement;
+                effects.push(Effect::FetchStatement(attempt.target.clone()));
+            }
+            Progress::Probation => {
+                let until = now.elapsed.plus(attempt.probation.duration);
+                self.state.work = Work::Probation { until, deaths: 0 };
+            }
+        }
+    }
+
+    fn assigned(&mut self, now: Now, assignment: &Assignment, effects: &mut Effects) {
+        if let Err(refusal) = self.check_assignment(assignment) {
+            if let Some(detail) = refusal {
+                self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
+            }
+            return;
+        }
+        if self.state.record.pinned_by.is_some() {
+            self.refuse_by_pin(assignment, effects);
+            return;
+        }
+        self.state.record.accepted = assignment.sequence;
+        self.state.record.rollout = assignment.rollout;
+        self.state.record.clock_floor = self.state.record.clock_floor.max(assignment.issued);
+        match &assignment.order {
+            Order::Stay => self.stay(effects),
+            Order::Run { release, probation } => {
+                let attempt = Attempt {
+                    sequence: assignment.sequence,
+                    rollout: assignment.rollout,
+                    target: release.clone(),
+                    probation: *probation,
+                    expires: assignment.expires,
+                    progress: Progress::Assigned,
+                };
+                self.run(now, attempt, effects);
+            }
+            Order::RollBack { from, to } => {
+                let attempt = Attempt {
+                    sequence: assignment.sequence,
+                    rollout: assignment.rollout,
+                    target: to.clone(),
+                    probation: serin_protocol::assignment::Probation::default(),
+                    expires: assignment.expires,
+                    progress: Progress::Assigned,
+                };
+                self.fleet_rollback(now, from, attempt, effects);
+            }
+        }
+    }
+
+    /// `Err(None)` for the ordinary redelivery of what was already accepted, `Err(Some(why))` for what
+    /// must be reported.
+    fn check_assignment(&self, assignment: &Assignment) -> Result<(), Option<Detail>> {
+        let refuse = |why: &str| Err(Some(Detail::new(why)));
+        if assignment.device != self.identity.device {
+            return refuse("the assignment is for another device");
+        }
+        if assignment.fleet != self.identity.fleet {
+            return refuse("the assignment is for another fleet");
+        }
+        let accepted = self.state.record.accepted;
+        if assignment.sequence == accepted {
+            return Err(None);
+        }
+        if assignment.sequence < accepted {
+            let sequence = assignment.sequence;
+            return refuse(&format!("the assignment is a replay: number {sequence}, already at {accepted}"));
+        }
+        Ok(())
+    }
+
+    fn refuse_by_pin(&mut self, assignment: &Assignment, effects: &mut Effects) {
+        if self.state.refused_by_pin == Some(assignment.sequence) {
+            return;
+        }
+        self.state.refused_by_pin = Some(assignment.sequence);
+        let release = match &assignment.order {
+            Order::Run { release, .. } => release.id.clone(),
+            Order::RollBack { from, .. } => from.clone(),
+            Order::Stay => return,
+        };
+        let reason = Some(Reason::Pinned);
+        let kind = EventKind::Transition { release, from: Phase::Idle, to: Phase::Rejected, reason };
+        effects.push(Effect::Report { sequence: assignment.sequence, rollout: assignment.rollout, kind });
+    }
+
+    fn field(&mut self, uid: u32, order: FieldOrder, effects: &mut Effects) {
+        let reply = match order {
+            FieldOrder::Rollback { to } => self.field_rollback(uid, to, effects),
+            FieldOrder::Pin => self.pin(uid, effects),
+            FieldOrder::Unpin => self.unpin(uid, effects),
+        };
+        effects.push(Effect::Reply(reply));
+    }
+
+    fn pin(&mut self, uid: u32, effects: &mut Effects) -> Result<FieldOutcome, FieldRefusal> {
+        let active = self.state.record.active.as_ref().ok_or(FieldRefusal::NothingActive)?;
+        if self.state.record.pinned_by.is_some() {
+            return Err(FieldRefusal::Already("this device is already pinned"));
+        }
+        let release = active.release.clone();
+        self.state.record.pinned_by = Some(uid);
+        self.persist(effects);
+        self.report(EventKind::Pinned { uid, release: release.clone() }, effects);
+        effects.push(Effect::Announce);
+        Ok(FieldOutcome::Pinned(release))
+    }
+
+    fn unpin(&mut self, uid: u32, effects: &mut Effects) -> Result<FieldOutcome, FieldRefusal> {
+        if self.state.record.pinned_by.take().is_none() {
+            return Err(FieldRefusal::Already("this device is not pinned"));
+        }
+        self.state.refused_by_pin = None;
+        self.persist(effects);
+        self.report(EventKind::Unpinned { uid }, effects);
+        effects.push(Effect::Announce);
+        effects.push(Effect::AskAssignment);
+        Ok(FieldOutcome::Unpinned)
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Effects) {
+        if self.resume_at.is_some_and(|at| at <= now.elapsed) {
+            self.resume_at = None;
+            self.state.workers.retain(|_, worker| !matches!(worker, Worker::Starting { .. }));
+            self.resume(now, effects);
+            effects.push(Effect::AskAssignment);
+        }
+        let expired =
+            |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
+        if self.state.record.attempt.as_ref().is_some_and(expired) {
+            self.abandon(Reason::Expired, effects);
+        }
+        if let Work::Probation { until, .. } = &self.state.work
+            && *until <= now.elapsed
+            && self.active_is_serving()
+        {
+            self.commit(effects);
+        }
+    }
+
+    fn commit(&mut self, effects: &mut Effects) {
+        let Some(active) = &mut self.state.record.active else {
+            return;
+        };
+        active.standing = Standing::Proven;
+        let release = active.release.clone();
+        self.state.record.attempt = None;
+        self.state.work = Work::None;
+        self.state.deaths = 0;
+        self.persist(effects);
+        self.report_move(release, Phase::Probation, Phase::Committed, None, effects);
+        effects.push(Effect::Announce);
+        effects.push(Effect::Collect(self.state.record.named()));
+    }
+
+    fn persist(&self, effects: &mut Effects) {
+        effects.push(Effect::Persist(Box::new(self.state.record.clone())));
+    }
+
+    fn report(&self, kind: EventKind, effects: &mut Effects) {
+        let Record { accepted, rollout, .. } = &self.state.record;
+        effects.push(Effect::Report { sequence: *accepted, rollout: *rollout, kind });
+    }
+
+    fn report_move(
+        &self,
+        release: ReleaseId,
+        from: Phase,
+        to: Phase,
+        reason: Option<Reason>,
+        effects: &mut Effects,
+    ) {
+        self.report(EventKind::Transition { release, from, to, reason }, effects);
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

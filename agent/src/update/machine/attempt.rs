@@ -1,0 +1,348 @@
+//! An update on its way: from an accepted order to probation, or to its end.
+
+use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, WorkerDeath};
+use serin_protocol::release::Release;
+
+use super::{Machine, Work, Worker};
+use crate::update::admission::{Means, admit};
+use crate::update::effect::{Effect, Effects, FieldOutcome, FieldRefusal, Now};
+use crate::update::record::{Attempt, Progress, Slot, Standing};
+
+/// Deaths of a committed release's worker within [`DEATH_WINDOW`] that send it back to the previous
+/// release: one may be a stray signal, three are a pattern.
+const MAX_DEATHS: u8 = 3;
+/// See [`MAX_DEATHS`].
+const DEATH_WINDOW: Millis = Millis::from_secs(600);
+
+impl Machine {
+    /// Order `Run`.
+    pub(super) fn run(&mut self, now: Now, attempt: Attempt, effects: &mut Effects) {
+        let wanted = attempt.target.statement;
+        if self.state.record.active.as_ref().is_some_and(|active| active.statement == wanted) {
+            self.already_active(attempt.target.id, effects);
+            return;
+        }
+        let in_probation = matches!(self.state.work, Work::Probation { .. });
+        let previous = self.state.record.previous.as_ref();
+        if in_probation && previous.is_some_and(|previous| previous.statement == wanted) {
+            self.take_back(Reason::Superseded, effects);
+            return;
+        }
+        let ended = self.give_up(Reason::Superseded);
+        if attempt.expires <= now.wall {
+            self.persist(effects);
+            effects.extend(ended);
+            let reason = Some(Reason::Expired);
+            self.report_move(attempt.target.id, Phase::Idle, Phase::Rejected, reason, effects);
+            return;
+        }
+        let target = attempt.target.clone();
+        self.state.record.attempt = Some(attempt);
+        self.state.work = Work::AwaitingStatement;
+        self.persist(effects);
+        effects.extend(ended);
+        self.report_move(target.id.clone(), Phase::Idle, Phase::Assigned, None, effects);
+        effects.push(Effect::Announce);
+        effects.push(Effect::FetchStatement(target));
+    }
+
+    fn already_active(&mut self, release: ReleaseId, effects: &mut Effects) {
+        let proven = self.state.record.active.as_ref().is_some_and(|slot| slot.standing == Standing::Proven);
+        let in_probation = matches!(self.state.work, Work::Probation { .. });
+        let ended = if in_probation { Effects::new() } else { self.give_up(Reason::Superseded) };
+        self.persist(effects);
+        effects.extend(ended);
+        if proven {
+            self.report_move(release, Phase::Idle, Phase::Committed, None, effects);
+        }
+    }
+
+    /// Order `RollBack`.
+    pub(super) fn fleet_rollback(
+        &mut self,
+        now: Now,
+        from: &ReleaseId,
+        attempt: Attempt,
+        effects: &mut Effects,
+    ) {
+        let installing = self.candidate() == Some(from);
+        let active = self.state.record.active.as_ref().is_some_and(|slot| slot.release == *from);
+        let wanted = attempt.target.statement;
+        let previous = self.state.record.previous.as_mut().filter(|slot| slot.statement == wanted);
+        if installing {
+            self.abandon(Reason::FleetRollback, effects);
+        } else if let (true, Some(previous)) = (active, previous) {
+            // The explicit order that even a condemned release needs.
+            previous.standing = Standing::Proven;
+            self.take_back(Reason::FleetRollback, effects);
+        } else if active {
+            self.run(now, attempt, effects);
+        } else {
+            self.persist(effects);
+            effects.push(Effect::Announce);
+        }
+    }
+
+    /// Order `Stay`.
+    pub(super) fn stay(&mut self, effects: &mut Effects) {
+        if matches!(self.state.work, Work::Probation { .. }) || self.state.record.attempt.is_none() {
+            self.persist(effects);
+        } else {
+            self.abandon(Reason::Cancelled, effects);
+        }
+    }
+
+    pub(super) fn statement(
+        &mut self,
+        statement: Digest,
+        outcome: Result<(Box<Release>, Means), Reason>,
+        effects: &mut Effects,
+    ) {
+        let Some(target) = self.target(statement, matches!(self.state.work, Work::AwaitingStatement)) else {
+            return;
+        };
+        let admitted = outcome.and_then(|(release, means)| {
+            if release.id != target {
+                let detail = Detail::new(&format!("it is about {}, not {target}", release.id));
+                return Err(Reason::BadStatement(detail));
+            }
+            admit(&release, &means)?;
+            Ok(release)
+        });
+        match admitted {
+            Ok(release) => {
+                self.state.work = Work::Fetching { release: release.clone(), started: false };
+                self.report_move(target, Phase::Assigned, Phase::Admitted, None, effects);
+                effects.push(Effect::Fetch(statement, release));
+            }
+            Err(reason) => self.abandon(reason, effects),
+        }
+    }
+
+    pub(super) fn fetch_started(&mut self, statement: Digest, effects: &mut Effects) {
+        let Some(target) = self.target(statement, true) else {
+            return;
+        };
+        if let Work::Fetching { started, .. } = &mut self.state.work
+            && !*started
+        {
+            *started = true;
+            self.report_move(target, Phase::Admitted, Phase::Fetching, None, effects);
+        }
+    }
+
+    pub(super) fn fetched(&mut self, statement: Digest, outcome: Result<(), Reason>, effects: &mut Effects) {
+        let Work::Fetching { release, .. } = &self.state.work else {
+            return;
+        };
+        let release = release.clone();
+        let Some(target) = self.target(statement, true) else {
+            return;
+        };
+        if let Err(reason) = outcome {
+            self.abandon(reason, effects);
+            return;
+        }
+        let from = self.phase();
+        self.state.work = Work::Staging { release: release.clone() };
+        self.report_move(target, from, Phase::Verified, None, effects);
+        effects.push(Effect::Stage(statement, release));
+    }
+
+    pub(super) fn staged(&mut self, statement: Digest, outcome: Result<(), Reason>, effects: &mut Effects) {
+        let Work::Staging { release } = &self.state.work else {
+            return;
+        };
+        let memory = release.memory;
+        let Some(target) = self.target(statement, true) else {
+            return;
+        };
+        if let Err(reason) = outcome {
+            self.abandon(reason, effects);
+            return;
+        }
+        if let Some(attempt) = &mut self.state.record.attempt {
+            attempt.progress = Progress::Staged;
+        }
+        let slot = Slot { release: target.clone(), statement, memory, standing: Standing::Unproven };
+        self.state.work = Work::Warming { slot };
+        self.persist(effects);
+        self.report_move(target.clone(), Phase::Verified, Phase::Staged, None, effects);
+        self.report_move(target, Phase::Staged, Phase::Warming, None, effects);
+    }
+
+    /// The candidate's worker passed its golden vectors: it becomes active, on probation.
+    pub(super) fn enter_probation(&mut self, now: Now, slot: Slot, effects: &mut Effects) {
+        let Some(attempt) = &mut self.state.record.attempt else {
+            return;
+        };
+        attempt.progress = Progress::Probation;
+        let until = now.elapsed.plus(attempt.probation.duration);
+        let release = slot.release.clone();
+        let left = self.state.record.active.replace(slot);
+        // A release that never passed its own probation is nothing to return to.
+        if let Some(left) = left.filter(|left| left.standing == Standing::Proven) {
+            self.state.record.previous = Some(left);
+        }
+        self.state.work = Work::Probation { until, deaths: 0 };
+        self.state.deaths = 0;
+        self.persist(effects);
+        self.point_gateway(effects);
+        self.report_move(release, Phase::Warming, Phase::Probation, None, effects);
+        effects.push(Effect::Announce);
+    }
+
+    pub(super) fn health(&mut self, requests: u32, errors: u32, effects: &mut Effects) {
+        let Work::Probation { .. } = self.state.work else {
+            return;
+        };
+        let Some(attempt) = &self.state.record.attempt else {
+            return;
+        };
+        let limit = attempt.probation;
+        let rate = u64::from(errors) * 10_000;
+        let allowed = u64::from(requests) * u64::from(limit.max_error_rate.0);
+        if requests >= limit.min_requests && rate > allowed {
+            self.take_back(Reason::ErrorRate { errors, requests }, effects);
+        }
+    }
+
+    /// The active release's worker died: another one, or another release.
+    pub(super) fn active_died(&mut self, now: Now, death: WorkerDeath, effects: &mut Effects) {
+        if let Work::Probation { deaths, .. } = &mut self.state.work {
+            *deaths = deaths.saturating_add(1);
+            let most =
+                self.state.record.attempt.as_ref().map_or(1, |attempt| attempt.probation.max_worker_deaths);
+            if *deaths >= most.max(1) {
+                self.take_back(Reason::WorkerDied(death), effects);
+            }
+            return;
+        }
+        let window_over = now.elapsed.0.saturating_sub(self.state.deaths_since.0) > DEATH_WINDOW.0;
+        if self.state.deaths == 0 || window_over {
+            self.state.deaths = 0;
+            self.state.deaths_since = now.elapsed;
+        }
+        self.state.deaths = self.state.deaths.saturating_add(1);
+        let pattern = self.state.deaths >= MAX_DEATHS || death == WorkerDeath::MemoryLimit;
+        if pattern && self.has_trusted_previous() {
+            self.take_back(Reason::WorkerDied(death), effects);
+        }
+    }
+
+    pub(super) fn has_trusted_previous(&self) -> bool {
+        self.state.record.previous.as_ref().is_some_and(|slot| slot.standing != Standing::Condemned)
+    }
+
+    /// Leaves the active release for the previous one, which is not to come back by itself. Without a
+    /// previous release nothing answers.
+    pub(super) fn take_back(&mut self, reason: Reason, effects: &mut Effects) {
+        let Some(mut left) = self.state.record.active.take() else {
+            return;
+        };
+        let from = if left.standing == Standing::Unproven { Phase::Probation } else { Phase::Committed };
+        let release = left.release.clone();
+        left.standing = Standing::Condemned;
+        self.swap_back(left, effects);
+        self.report_move(release, from, Phase::RolledBack, Some(reason), effects);
+        effects.push(Effect::Announce);
+    }
+
+    fn swap_back(&mut self, left: Slot, effects: &mut Effects) {
+        let trusted = self.has_trusted_previous();
+        self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
+        self.state.record.previous = Some(left);
+        self.state.record.attempt = None;
+        self.state.work = Work::None;
+        self.state.deaths = 0;
+        self.persist(effects);
+        self.point_gateway(effects);
+    }
+
+    pub(super) fn field_rollback(
+        &mut self,
+        uid: u32,
+        to: Option<Version>,
+        effects: &mut Effects,
+    ) -> Result<FieldOutcome, FieldRefusal> {
+        let Some(active) = &self.state.record.active else {
+            return Err(FieldRefusal::NothingActive);
+        };
+        let Some(previous) = &self.state.record.previous else {
+            return Err(FieldRefusal::NoPrevious);
+        };
+        match to {
+            Some(wanted) if wanted == active.release.version => {
+                return Err(FieldRefusal::Already("this version is already active"));
+            }
+            Some(wanted) if wanted != previous.release.version => {
+                return Err(FieldRefusal::NotHere { wanted, previous: previous.release.clone() });
+            }
+            Some(_) | None => {}
+        }
+        let target = previous.statement;
+        let (from, to) = (active.release.clone(), previous.release.clone());
+        let installing = self.candidate().is_some();
+        let ended = if installing { self.give_up(Reason::FieldRollback) } else { Effects::new() };
+        let warm = self.state.workers.get(&target) == Some(&Worker::Ready);
+        self.state.record.pinned_by = Some(uid);
+        let Some(mut left) = self.state.record.active.take() else {
+            return Err(FieldRefusal::NothingActive);
+        };
+        let phase = if left.standing == Standing::Unproven { Phase::Probation } else { Phase::Committed };
+        if left.standing == Standing::Unproven {
+            left.standing = Standing::Condemned;
+        }
+        if let Some(previous) = &mut self.state.record.previous {
+            // The engineer on site vouches for it.
+            previous.standing = Standing::Proven;
+        }
+        self.swap_back(left, effects);
+        effects.extend(ended);
+        let reason = Some(Reason::FieldRollback);
+        self.report_move(from.clone(), phase, Phase::RolledBack, reason, effects);
+        self.report(EventKind::FieldRollback { uid, from: from.clone(), to: to.clone() }, effects);
+        effects.push(Effect::Announce);
+        Ok(FieldOutcome::RolledBack { from, to, warm })
+    }
+
+    /// Ends the unfinished update and keeps what runs.
+    pub(super) fn abandon(&mut self, reason: Reason, effects: &mut Effects) {
+        let ended = self.give_up(reason);
+        self.persist(effects);
+        effects.extend(ended);
+        effects.push(Effect::Announce);
+        effects.push(Effect::Collect(self.state.record.named()));
+    }
+
+    /// [`Self::abandon`] without persisting: the caller persists its own change with it and then adds
+    /// the effects returned.
+    fn give_up(&mut self, reason: Reason) -> Effects {
+        let Some(attempt) = self.state.record.attempt.take() else { return Effects::new() };
+        let from = self.phase();
+        let fetching = matches!(self.state.work, Work::Fetching { .. } | Work::AwaitingStatement);
+        self.state.work = Work::None;
+        let mut effects = Effects::new();
+        if !self.state.record.named().contains(&attempt.target.statement) {
+            effects.push(Effect::Stop(attempt.target.statement));
+        }
+        if fetching {
+            effects.push(Effect::CancelFetch(attempt.target.statement));
+        }
+        let kind = EventKind::Transition {
+            release: attempt.target.id,
+            from,
+            to: Phase::Rejected,
+            reason: Some(reason),
+        };
+        effects.push(Effect::Report { sequence: attempt.sequence, rollout: attempt.rollout, kind });
+        effects
+    }
+
+    /// The release being installed, if `statement` names it and the machine is where it should be.
+    fn target(&self, statement: Digest, expected: bool) -> Option<ReleaseId> {
+        let attempt = self.state.record.attempt.as_ref()?;
+        (expected && attempt.target.statement == statement).then(|| attempt.target.id.clone())
+    }
+}

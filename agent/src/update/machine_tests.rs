@@ -1,0 +1,569 @@
+//! The machine behind a pretended shell: a disk that persists or fails, workers that come up or not.
+
+use super::*;
+use crate::update::admission::{Means, RUNTIME};
+use proptest::prelude::*;
+use serin_protocol::assignment::{Probation, ReleaseRef};
+use serin_protocol::chunk::ObjectRef;
+use serin_protocol::ids::{BasisPoints, UnixMillis};
+use serin_protocol::message::WorkerDeath;
+use std::collections::BTreeSet;
+
+/// Carries effects out at once, and checks on the way what must hold at every step.
+struct Shell {
+    machine: Machine,
+    now: Now,
+    disk: Record,
+    disk_fails: bool,
+    ready: BTreeSet<Digest>,
+    pointer: Option<Digest>,
+    reports: Vec<EventKind>,
+    replies: Vec<Result<FieldOutcome, FieldRefusal>>,
+    pending: Vec<Effect>,
+}
+
+fn statement(version: u8) -> Digest {
+    Digest([version; 32])
+}
+
+fn release_id(version: u8) -> ReleaseId {
+    format!("m@{version}").parse().expect("id")
+}
+
+fn reference(version: u8) -> ReleaseRef {
+    ReleaseRef { id: release_id(version), statement: statement(version) }
+}
+
+fn identity() -> Identity {
+    Identity {
+        device: "d1".parse().expect("name"),
+        fleet: "f".parse().expect("name"),
+        memory_budget: ByteCount::from_mib(100),
+    }
+}
+
+fn release(version: u8, memory: ByteCount) -> Box<Release> {
+    let object = ObjectRef { digest: Digest([0; 32]), size: ByteCount(10) };
+    Box::new(Release {
+        id: release_id(version),
+        bundle: object,
+        chunk_list: object,
+        unpacked: ByteCount(10),
+        memory,
+        runtime: RUNTIME.parse().expect("fits"),
+        targets: [].into_iter().collect(),
+        profile: Digest([0; 32]),
+    })
+}
+
+fn means() -> Means {
+    Means {
+        target: "linux-x86_64".parse().expect("name"),
+        memory_budget: ByteCount::from_mib(100),
+        memory_active: ByteCount(0),
+        free_space: ByteCount(1000),
+    }
+}
+
+impl Shell {
+    fn new() -> Self {
+        let mut shell = Self {
+            machine: Machine::new(identity(), Record::default()),
+            now: Now { wall: UnixMillis(1_000_000), elapsed: Millis(0) },
+            disk: Record::default(),
+            disk_fails: false,
+            ready: BTreeSet::new(),
+            pointer: None,
+            reports: Vec::new(),
+            replies: Vec::new(),
+            pending: Vec::new(),
+        };
+        shell.feed(Event::Boot);
+        shell
+    }
+
+    fn restart(&mut self) {
+        self.machine = Machine::new(identity(), self.disk.clone());
+        (self.pointer, self.disk_fails) = (None, false);
+        self.ready.clear();
+        self.pending.clear();
+        self.feed(Event::Boot);
+    }
+
+    fn feed(&mut self, event: Event) {
+        let effects = self.machine.handle(self.now, event);
+        for effect in effects {
+            match effect {
+                Effect::Persist(_) if self.disk_fails => {
+                    let reason = Reason::Storage(Detail::new("disk full"));
+                    return self.feed(Event::PersistFailed(reason));
+                }
+                Effect::Persist(record) => self.disk = *record,
+                Effect::Flip(slot) => {
+                    assert!(self.ready.contains(&slot.statement), "flipped to a worker that is not ready");
+                    let active = self.disk.active.as_ref().map(|slot| slot.statement);
+                    assert_eq!(active, Some(slot.statement), "flipped to what is not on disk");
+                    self.pointer = Some(slot.statement);
+                }
+                Effect::Unserve => self.pointer = None,
+                Effect::Stop(statement) => {
+                    let alive = self.ready.remove(&statement);
+                    assert!(!alive || self.pointer != Some(statement), "stopped the worker that answers");
+                }
+                Effect::Report { kind, .. } => self.reports.push(kind),
+                Effect::Reply(reply) => self.replies.push(reply),
+                Effect::Collect(keep) => {
+                    assert!(self.disk.named().iter().all(|named| keep.contains(named)), "collected a slot");
+                }
+                pending => self.pending.push(pending),
+            }
+        }
+    }
+
+    fn kill(&mut self, version: u8, death: WorkerDeath) {
+        if self.ready.remove(&statement(version)) {
+            if self.pointer == Some(statement(version)) {
+                self.pointer = None;
+            }
+            self.feed(Event::WorkerDied(statement(version), death));
+        }
+    }
+
+    fn order(&mut self, sequence: u64, order: Order) {
+        let assignment = Assignment {
+            device: identity().device,
+            fleet: identity().fleet,
+            sequence: SequenceNumber(sequence),
+            rollout: None,
+            issued: self.now.wall,
+            expires: self.now.wall.plus(Millis::from_secs(100)),
+            order,
+        };
+        self.feed(Event::Assigned(assignment));
+    }
+
+    fn run(&mut self, sequence: u64, version: u8) {
+        let probation = Probation {
+            duration: Millis::from_secs(60),
+            max_error_rate: BasisPoints(500),
+            min_requests: 10,
+            max_worker_deaths: 1,
+        };
+        self.order(sequence, Order::Run { release: reference(version), probation });
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now.wall = self.now.wall.plus(Millis::from_secs(seconds));
+        self.now.elapsed = self.now.elapsed.plus(Millis::from_secs(seconds));
+        self.feed(Event::Tick);
+    }
+
+    /// Answers every pending effect as a healthy device would.
+    fn settle(&mut self) {
+        while !self.pending.is_empty() {
+            match self.pending.remove(0) {
+                Effect::FetchStatement(target) => {
+                    let version = target.statement.0[0];
+                    let outcome = Ok((release(version, ByteCount::from_mib(10)), means()));
+                    self.feed(Event::Statement { statement: target.statement, outcome });
+                }
+                Effect::Fetch(statement, _) => {
+                    self.feed(Event::FetchStarted(statement));
+                    self.feed(Event::Fetched(statement, Ok(())));
+                }
+                Effect::Stage(statement, _) => self.feed(Event::Staged(statement, Ok(()))),
+                Effect::Warm { slot, .. } => {
+                    self.ready.insert(slot.statement);
+                    self.feed(Event::Warmed(slot.statement, Ok(())));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn installed(versions: &[u8]) -> Self {
+        let mut shell = Self::new();
+        for (sequence, version) in versions.iter().enumerate() {
+            shell.run(sequence as u64 + 1, *version);
+            shell.settle();
+            shell.wait(60);
+            shell.settle();
+        }
+        shell.reports.clear();
+        shell
+    }
+
+    fn moves(&self) -> Vec<(Phase, Phase)> {
+        let of = |kind: &EventKind| match kind {
+            EventKind::Transition { from, to, .. } => Some((*from, *to)),
+            _ => None,
+        };
+        self.reports.iter().filter_map(of).collect()
+    }
+
+    fn last_reason(&self) -> Option<Reason> {
+        self.reports.iter().rev().find_map(|kind| match kind {
+            EventKind::Transition { reason, .. } => reason.clone(),
+            _ => None,
+        })
+    }
+
+    fn active(&self) -> Option<u8> {
+        self.disk.active.as_ref().map(|slot| slot.statement.0[0])
+    }
+}
+
+#[test]
+fn a_release_walks_through_every_phase_to_committed() {
+    let mut shell = Shell::new();
+    shell.run(1, 1);
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.wait(60);
+    let steps = [
+        Phase::Idle,
+        Phase::Assigned,
+        Phase::Admitted,
+        Phase::Fetching,
+        Phase::Verified,
+        Phase::Staged,
+        Phase::Warming,
+        Phase::Probation,
+        Phase::Committed,
+    ];
+    let expected: Vec<_> = steps.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    assert_eq!(shell.moves(), expected);
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
+}
+
+#[test]
+fn the_previous_release_stays_warm_and_answers_at_once_after_a_field_rollback() {
+    let mut shell = Shell::installed(&[1, 2]);
+    assert!(shell.ready.contains(&statement(1)));
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    assert_eq!(shell.pointer, Some(statement(1)));
+    let reply = shell.replies.pop().expect("answered").expect("done");
+    assert_eq!(reply, FieldOutcome::RolledBack { from: release_id(2), to: release_id(1), warm: true });
+    // Pinned: the fleet's orders are refused until it is unpinned, each reported once.
+    shell.run(3, 3);
+    shell.run(3, 3);
+    assert_eq!(shell.reports.iter().filter(|kind| matches!(kind, EventKind::Transition { .. })).count(), 2);
+    assert_eq!(shell.last_reason(), Some(Reason::Pinned));
+    shell.feed(Event::Field(1000, FieldOrder::Unpin));
+    assert!(shell.pending.contains(&Effect::AskAssignment));
+    shell.run(3, 3);
+    shell.settle();
+    assert_eq!(shell.active(), Some(3));
+}
+
+#[test]
+fn a_worker_that_dies_in_probation_brings_the_previous_release_back() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.settle();
+    shell.kill(2, WorkerDeath::Signal(9));
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
+    assert_eq!(shell.last_reason(), Some(Reason::WorkerDied(WorkerDeath::Signal(9))));
+    // The condemned release does not come back by itself, but an engineer may insist.
+    shell.feed(Event::Field(0, FieldOrder::Rollback { to: Some("2".parse().expect("version")) }));
+    shell.settle();
+    assert_eq!(shell.active(), Some(2));
+}
+
+#[test]
+fn errors_above_the_limit_in_probation_roll_back_and_few_requests_say_nothing() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.settle();
+    shell.feed(Event::Health { requests: 9, errors: 9 });
+    shell.feed(Event::Health { requests: 100, errors: 5 });
+    assert_eq!(shell.active(), Some(2));
+    shell.feed(Event::Health { requests: 100, errors: 6 });
+    assert_eq!(shell.active(), Some(1));
+    assert_eq!(shell.last_reason(), Some(Reason::ErrorRate { errors: 6, requests: 100 }));
+}
+
+#[test]
+fn what_fails_before_it_answers_is_rejected_and_the_old_release_goes_on() {
+    type Break = fn(&mut Shell, Digest);
+    let breaks: [Break; 4] = [
+        |shell, s| shell.feed(Event::Statement { statement: s, outcome: Err(bad()) }),
+        |shell, s| shell.feed(Event::Fetched(s, Err(bad()))),
+        |shell, s| shell.feed(Event::Staged(s, Err(bad()))),
+        |shell, s| shell.feed(Event::Warmed(s, Err(bad()))),
+    ];
+    for (steps, fail) in breaks.iter().enumerate() {
+        let mut shell = Shell::installed(&[1]);
+        shell.run(2, 2);
+        shell.pending.retain(|effect| !matches!(effect, Effect::Announce));
+        for _ in 0..steps {
+            let first = shell.pending.remove(0);
+            let rest = std::mem::replace(&mut shell.pending, vec![first]);
+            // Only this one effect is answered.
+            step_once(&mut shell);
+            shell.pending.extend(rest);
+            shell.pending.retain(|effect| !matches!(effect, Effect::Announce));
+        }
+        fail(&mut shell, statement(2));
+        assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))), "step {steps}");
+        assert_eq!(shell.moves().last().map(|step| step.1), Some(Phase::Rejected), "step {steps}");
+        assert_eq!(shell.last_reason(), Some(bad()));
+        assert_eq!(shell.disk.attempt, None);
+    }
+}
+
+fn bad() -> Reason {
+    Reason::BadBundle(Detail::new("broken"))
+}
+
+fn step_once(shell: &mut Shell) {
+    match shell.pending.remove(0) {
+        Effect::FetchStatement(target) => {
+            let outcome = Ok((release(2, ByteCount::from_mib(10)), means()));
+            shell.feed(Event::Statement { statement: target.statement, outcome });
+        }
+        Effect::Fetch(statement, _) => shell.feed(Event::Fetched(statement, Ok(()))),
+        Effect::Stage(statement, _) => shell.feed(Event::Staged(statement, Ok(()))),
+        other => panic!("unexpected {other:?}"),
+    }
+}
+
+#[test]
+fn a_release_that_does_not_fit_is_refused_before_anything_is_fetched() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    let outcome = Ok((release(2, ByteCount::from_mib(200)), means()));
+    shell.feed(Event::Statement { statement: statement(2), outcome });
+    assert!(matches!(shell.last_reason(), Some(Reason::OverMemoryBudget { .. })));
+    assert!(!shell.pending.iter().any(|effect| matches!(effect, Effect::Fetch(..))));
+}
+
+#[test]
+fn replays_and_foreign_assignments_are_refused_by_name() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.run(1, 1);
+    let refused = |shell: &Shell, what: &str| {
+        let last = shell.reports.last().expect("reported");
+        assert!(format!("{last:?}").contains(what), "{last:?}");
+    };
+    refused(&shell, "replay");
+    let foreign = Assignment {
+        device: "other".parse().expect("name"),
+        fleet: identity().fleet,
+        sequence: SequenceNumber(99),
+        rollout: None,
+        issued: shell.now.wall,
+        expires: shell.now.wall,
+        order: Order::Stay,
+    };
+    shell.feed(Event::Assigned(foreign.clone()));
+    refused(&shell, "another device");
+    shell.feed(Event::Assigned(Assignment {
+        device: identity().device,
+        fleet: "other".parse().expect("name"),
+        ..foreign
+    }));
+    refused(&shell, "another fleet");
+    assert_eq!(shell.disk.accepted, SequenceNumber(2));
+}
+
+#[test]
+fn an_unfinished_update_goes_on_after_a_restart_and_expires_in_the_end() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.restart();
+    assert!(shell.pending.contains(&Effect::FetchStatement(reference(2))));
+    shell.settle();
+    assert_eq!(shell.active(), Some(2));
+    shell.restart();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.settle();
+    shell.wait(60);
+    assert_eq!(shell.disk.active.as_ref().map(|slot| slot.standing), Some(Standing::Proven));
+
+    shell.run(3, 3);
+    shell.wait(101);
+    assert_eq!(shell.last_reason(), Some(Reason::Expired));
+    assert_eq!(shell.active(), Some(2));
+}
+
+#[test]
+fn a_newer_order_replaces_an_unfinished_one_and_cancel_always_wins() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.run(3, 3);
+    assert_eq!(shell.last_reason(), Some(Reason::Superseded));
+    shell.order(4, Order::Stay);
+    assert_eq!(shell.last_reason(), Some(Reason::Cancelled));
+    assert_eq!(shell.disk.attempt, None);
+    // A late answer to the cancelled work changes nothing.
+    shell.settle();
+    assert_eq!(shell.active(), Some(1));
+}
+
+#[test]
+fn the_fleet_takes_a_release_back_in_any_phase() {
+    let back = |shell: &mut Shell| shell.order(9, Order::RollBack { from: release_id(2), to: reference(1) });
+    let mut fetching = Shell::installed(&[1]);
+    fetching.run(2, 2);
+    back(&mut fetching);
+    fetching.settle();
+    assert_eq!(fetching.active(), Some(1));
+
+    let mut committed = Shell::installed(&[1, 2]);
+    back(&mut committed);
+    assert_eq!((committed.active(), committed.pointer), (Some(1), Some(statement(1))));
+    assert_eq!(committed.last_reason(), Some(Reason::FleetRollback));
+
+    // The previous slot holds something else: it is fetched like any release.
+    let mut moved_on = Shell::installed(&[1, 3, 2]);
+    back(&mut moved_on);
+    moved_on.settle();
+    assert_eq!(moved_on.active(), Some(1));
+
+    let mut elsewhere = Shell::installed(&[3]);
+    back(&mut elsewhere);
+    elsewhere.settle();
+    assert_eq!(elsewhere.active(), Some(3));
+}
+
+#[test]
+fn a_committed_release_is_restarted_after_one_death_and_left_after_three() {
+    let mut shell = Shell::installed(&[1, 2]);
+    for _ in 0..2 {
+        shell.kill(2, WorkerDeath::Exit(1));
+        shell.settle();
+        assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))));
+    }
+    shell.kill(2, WorkerDeath::Exit(1));
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
+}
+
+#[test]
+fn a_full_disk_changes_nothing_and_the_update_goes_on_when_it_can() {
+    let mut shell = Shell::installed(&[1]);
+    shell.disk_fails = true;
+    shell.run(2, 2);
+    assert_eq!(shell.machine.record(), &shell.disk);
+    shell.feed(Event::Field(0, FieldOrder::Pin));
+    assert!(matches!(shell.replies.last(), Some(Err(FieldRefusal::Storage(_)))));
+    shell.disk_fails = false;
+    shell.run(2, 2);
+    shell.settle();
+    assert_eq!(shell.active(), Some(2));
+
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.disk_fails = true;
+    shell.settle();
+    assert_eq!(shell.pointer, Some(statement(1)));
+    shell.disk_fails = false;
+    shell.wait(10);
+    shell.settle();
+    assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))));
+}
+
+#[test]
+fn a_first_release_that_fails_leaves_an_empty_device_that_can_try_again() {
+    let mut shell = Shell::new();
+    shell.run(1, 1);
+    shell.settle();
+    shell.kill(1, WorkerDeath::MemoryLimit);
+    assert_eq!((shell.active(), shell.pointer), (None, None));
+    shell.run(2, 2);
+    shell.settle();
+    assert_eq!(shell.pointer, Some(statement(2)));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Run(u8),
+    Back(u8, u8),
+    Stay,
+    Settle,
+    Wait(u8),
+    Die(u8),
+    Health(u32, u32),
+    Rollback,
+    Pin,
+    Unpin,
+    Restart,
+    BreakDisk(bool),
+    FailWarm(u8),
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1..5_u8).prop_map(Act::Run),
+        2 => (1..5_u8, 1..5_u8).prop_map(|(from, to)| Act::Back(from, to)),
+        1 => Just(Act::Stay),
+        6 => Just(Act::Settle),
+        3 => (1..120_u8).prop_map(Act::Wait),
+        2 => (1..5_u8).prop_map(Act::Die),
+        1 => (0..50_u32, 0..50_u32).prop_map(|(requests, errors)| Act::Health(requests, errors)),
+        1 => Just(Act::Rollback),
+        1 => Just(Act::Pin),
+        2 => Just(Act::Unpin),
+        1 => Just(Act::Restart),
+        1 => any::<bool>().prop_map(Act::BreakDisk),
+        1 => (1..5_u8).prop_map(Act::FailWarm),
+    ]
+}
+
+proptest! {
+    // The shell's own assertions are the invariants at every step; here is what must hold at the end.
+    #[test]
+    fn whatever_happens_a_device_with_a_healthy_release_answers_in_the_end(
+        acts in prop::collection::vec(any_act(), 1..60)
+    ) {
+        let mut shell = Shell::installed(&[1]);
+        for (step, act) in acts.into_iter().enumerate() {
+            let sequence = step as u64 + 10;
+            let pinned = shell.disk.pinned_by.is_some();
+            let before = shell.active();
+            let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
+            match act {
+                Act::Run(version) => shell.run(sequence, version),
+                Act::Back(from, to) => {
+                    shell.order(sequence, Order::RollBack { from: release_id(from), to: reference(to) });
+                }
+                Act::Stay => shell.order(sequence, Order::Stay),
+                Act::Settle => shell.settle(),
+                Act::Wait(seconds) => shell.wait(u64::from(seconds)),
+                Act::Die(version) => {
+                    shell.kill(version, WorkerDeath::Exit(1));
+                }
+                Act::Health(requests, errors) => shell.feed(Event::Health { requests, errors }),
+                Act::Rollback => shell.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
+                Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
+                Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
+                Act::Restart => shell.restart(),
+                Act::BreakDisk(fails) => shell.disk_fails = fails,
+                Act::FailWarm(version) => {
+                    let warming = |effect: &Effect| {
+                        matches!(effect, Effect::Warm { slot, .. } if slot.statement == statement(version))
+                    };
+                    if let Some(at) = shell.pending.iter().position(warming) {
+                        shell.pending.remove(at);
+                        shell.feed(Event::Warmed(statement(version), Err(bad())));
+                    }
+                }
+            }
+            if pinned && by_fleet {
+                prop_assert_eq!(shell.active(), before, "the fleet moved a pinned device");
+            }
+            if let Some(active) = shell.machine.serving() {
+                prop_assert!(shell.ready.contains(&active));
+            }
+        }
+        // When everything heals, an active release answers and no update is left hanging.
+        shell.disk_fails = false;
+        for _ in 0..12 {
+            shell.settle();
+            shell.wait(60);
+        }
+        shell.settle();
+        prop_assert_eq!(shell.disk.attempt.clone(), None);
+        prop_assert_eq!(shell.pointer, shell.disk.active.as_ref().map(|slot| slot.statement));
+    }
+}

@@ -1,0 +1,169 @@
+//! The durable state of the update machine: the payload of the boot record, and the only thing that
+//! decides what runs.
+
+use serde::{Deserialize, Serialize};
+use serin_protocol::assignment::{Probation, ReleaseRef};
+use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+
+/// Written first; another value is another program's record.
+pub const FORMAT: u8 = 1;
+
+/// A release on disk that can be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Model and version.
+    pub release: ReleaseId,
+    /// Digest of its signed statement, which also names its directory.
+    pub statement: Digest,
+    /// Memory limit of its worker.
+    pub memory: ByteCount,
+    /// How far it is trusted.
+    pub standing: Standing,
+}
+
+/// How far a release on this device is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It answers, but its probation is not over.
+    Unproven,
+    /// It passed its probation here.
+    Proven,
+    /// It was taken back by the device or the fleet; only an explicit order brings it back.
+    Condemned,
+}
+
+impl Slot {
+    /// The slot as an assignment would name it.
+    pub fn reference(&self) -> ReleaseRef {
+        ReleaseRef { id: self.release.clone(), statement: self.statement }
+    }
+}
+
+/// How far an unfinished update had come when it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    /// Accepted; nothing of it is on disk but perhaps a partial download.
+    Assigned,
+    /// Unpacked and checked.
+    Staged,
+    /// It is the active slot and being watched.
+    Probation,
+}
+
+/// An update that has neither been committed nor given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The assignment that ordered it.
+    pub sequence: SequenceNumber,
+    /// Its rollout.
+    pub rollout: Option<RolloutId>,
+    /// What is to run.
+    pub target: ReleaseRef,
+    /// How it is watched.
+    pub probation: Probation,
+    /// Given up if not answering by then.
+    pub expires: UnixMillis,
+    /// How far it came.
+    pub progress: Progress,
+}
+
+/// Everything that must survive a power cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Always [`FORMAT`].
+    pub format: u8,
+    /// The release that answers.
+    pub active: Option<Slot>,
+    /// The release to return to.
+    pub previous: Option<Slot>,
+    /// The local user who pinned what runs.
+    pub pinned_by: Option<u32>,
+    /// Highest assignment accepted.
+    pub accepted: SequenceNumber,
+    /// Rollout of that assignment.
+    pub rollout: Option<RolloutId>,
+    /// The unfinished update.
+    pub attempt: Option<Attempt>,
+    /// Highest signed time seen: the device's clock is never taken to be earlier.
+    pub clock_floor: UnixMillis,
+    /// No event below this number is free: numbering goes on above it even when the journal is lost.
+    pub event_floor: EventNumber,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            format: FORMAT,
+            active: None,
+            previous: None,
+            pinned_by: None,
+            accepted: SequenceNumber(0),
+            rollout: None,
+            attempt: None,
+            clock_floor: UnixMillis(0),
+            event_floor: EventNumber(0),
+        }
+    }
+}
+
+/// The payload of a boot record cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes are no record.
+    #[error("the boot record's contents are malformed: {0}")]
+    Malformed(postcard::Error),
+    /// Another program's, or a later version's.
+    #[error("the boot record has format {0}, this agent reads {FORMAT}")]
+    Format(u8),
+}
+
+impl Record {
+    /// Decodes the payload of a boot record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        match bytes.first() {
+            Some(&FORMAT) => {}
+            Some(other) => return Err(RecordError::Format(*other)),
+            None => return Err(RecordError::Malformed(postcard::Error::DeserializeUnexpectedEnd)),
+        }
+        let (record, rest) = postcard::take_from_bytes::<Self>(bytes).map_err(RecordError::Malformed)?;
+        if rest.is_empty() {
+            Ok(record)
+        } else {
+            Err(RecordError::Malformed(postcard::Error::DeserializeBadEncoding))
+        }
+    }
+
+    /// Encodes the payload of a boot record: under 1 KiB.
+    pub fn encode(&self) -> Vec<u8> {
+        // Plain data into a growing vector: postcard has nothing to fail on.
+        postcard::to_allocvec(self).unwrap_or_default()
+    }
+
+    /// Releases that garbage collection must not touch.
+    pub fn named(&self) -> Vec<Digest> {
+        let slots = self.active.iter().chain(&self.previous).map(|slot| slot.statement);
+        slots.chain(self.attempt.iter().map(|attempt| attempt.target.statement)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_record_survives_and_another_format_is_named() {
+        let record = Record { accepted: SequenceNumber(7), ..Record::default() };
+        assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+        let mut later = record.encode();
+        later[0] = 9;
+        assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_record_or_an_error(bytes: Vec<u8>) {
+            let _ = Record::decode(&bytes);
+        }
+    }
+}
