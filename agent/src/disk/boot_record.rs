@@ -122,12 +122,7 @@ impl BootStore {
     /// could not be read: the record may be intact, so it must not be begun anew.
     pub fn open(files: Files, dir: PathBuf) -> Result<(Self, Loaded), BootError> {
         files.create_dir(&dir)?;
-        let mut store = Self {
-            files,
-            dir,
-            keep: None,
-            highest: 0,
-        };
+        let mut store = Self { files, dir, keep: None, highest: 0 };
         let loaded = store.load()?;
         Ok((store, loaded))
     }
@@ -147,9 +142,7 @@ impl BootStore {
             }
         }
         let Some((copy, generation, payload)) = newest else {
-            let unreadable = faults
-                .iter()
-                .position(|fault| matches!(fault, CopyFault::Unreadable(_)));
+            let unreadable = faults.iter().position(|fault| matches!(fault, CopyFault::Unreadable(_)));
             if let Some(CopyFault::Unreadable(error)) = unreadable.map(|at| faults.swap_remove(at)) {
                 return Err(BootError::File(error));
             }
@@ -157,10 +150,7 @@ impl BootStore {
         };
         self.keep = Some(copy);
         self.highest = self.highest.max(generation.0);
-        Ok(Loaded {
-            record: Some((generation, payload)),
-            faults,
-        })
+        Ok(Loaded { record: Some((generation, payload)), faults })
     }
 
     /// Writes `payload` durably over the older copy.
@@ -169,9 +159,7 @@ impl BootStore {
     /// the next save supersedes both.
     pub fn save(&mut self, payload: &[u8]) -> Result<Generation, BootError> {
         if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(BootError::TooLarge {
-                actual: payload.len(),
-            });
+            return Err(BootError::TooLarge { actual: payload.len() });
         }
         let copy = self.keep.map_or(CopyName::A, CopyName::other);
         // Counted before the write: a failed one may still have reached the disk.
@@ -189,9 +177,7 @@ impl BootStore {
         let path = self.dir.join(copy.file_name());
         let bytes =
             if_there(self.files.read_at_most(&path, MAX_COPY_BYTES)).map_err(CopyFault::Unreadable)?;
-        bytes
-            .map(|bytes| decode(&bytes).map_err(|detail| CopyFault::Corrupt { copy, detail }))
-            .transpose()
+        bytes.map(|bytes| decode(&bytes).map_err(|detail| CopyFault::Corrupt { copy, detail })).transpose()
     }
 }
 
@@ -208,9 +194,7 @@ fn encode(generation: Generation, payload: &[u8]) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Result<(Generation, Vec<u8>), &'static str> {
-    let (covered, checksum) = bytes
-        .split_last_chunk::<CHECKSUM_BYTES>()
-        .ok_or("it is cut off")?;
+    let (covered, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or("it is cut off")?;
     let (magic, rest) = covered.split_first_chunk::<8>().ok_or("it is cut off")?;
     if *magic != MAGIC {
         return Err("it does not begin as a boot record");

@@ -76,10 +76,7 @@ fn a_payload_over_the_bound_is_refused_before_anything_is_written() {
     assert!(
         matches!(store.save(&vec![1; actual]), Err(BootError::TooLarge { actual: found }) if found == actual)
     );
-    assert_eq!(
-        payload(dir.path()).map(|payload| payload.len()),
-        Some(MAX_PAYLOAD_BYTES)
-    );
+    assert_eq!(payload(dir.path()).map(|payload| payload.len()), Some(MAX_PAYLOAD_BYTES));
 }
 
 #[test]
@@ -90,10 +87,7 @@ fn a_later_format_is_named_and_a_flipped_bit_is_not_taken_for_one() {
     let end = bytes.len() - CHECKSUM_BYTES;
     let sum = crc32fast::hash(&bytes[..end]).to_le_bytes();
     bytes[end..].copy_from_slice(&sum);
-    assert_eq!(
-        decode(&bytes),
-        Err("it has a format version that this agent does not read")
-    );
+    assert_eq!(decode(&bytes), Err("it has a format version that this agent does not read"));
 }
 
 proptest! {

@@ -160,15 +160,9 @@ impl Journal {
         unmark(&files, dir)?;
         let (mut journal, used) = journal?;
         if loss.is_none() && journal.next_event < used.0 {
-            let detail = format!(
-                "events from {} up to {used} were used and are gone",
-                journal.next_event
-            );
+            let detail = format!("events from {} up to {used} were used and are gone", journal.next_event);
             tracing::error!(detail, "the journal has lost its end");
-            loss = Some(Loss {
-                set_aside: None,
-                detail: Detail::new(&detail),
-            });
+            loss = Some(Loss { set_aside: None, detail: Detail::new(&detail) });
         }
         journal.next_event = journal.next_event.max(used.0).max(floor.0);
         Ok((journal, loss))
@@ -193,10 +187,7 @@ impl Journal {
     pub fn append_event(&mut self, number: EventNumber, sealed: &[u8]) -> Result<(), JournalError> {
         fits(sealed, MAX_EVENT_BYTES)?;
         if number.0 != self.next_event {
-            return Err(JournalError::NotNext {
-                next: self.next_event(),
-                given: number,
-            });
+            return Err(JournalError::NotNext { next: self.next_event(), given: number });
         }
         if self.events >= MAX_EVENTS {
             return Err(JournalError::Full);
@@ -269,10 +260,7 @@ impl Journal {
         self.report_bytes = bytes;
         self.dropped_reports = dropped;
         self.flush()?;
-        Ok(StoredReport {
-            key: ReportKey(number),
-            oldest: ReportKey(oldest),
-        })
+        Ok(StoredReport { key: ReportKey(number), oldest: ReportKey(oldest) })
     }
 
     /// The sealed report `key`; none when it was dropped.
@@ -468,10 +456,7 @@ fn parse_counter(bytes: &[u8]) -> Result<u64, JournalError> {
 
 fn fits(sealed: &[u8], limit: usize) -> Result<(), JournalError> {
     if sealed.len() > limit {
-        return Err(JournalError::TooLarge {
-            actual: sealed.len(),
-            limit,
-        });
+        return Err(JournalError::TooLarge { actual: sealed.len(), limit });
     }
     Ok(())
 }
@@ -480,10 +465,7 @@ fn fits(sealed: &[u8], limit: usize) -> Result<(), JournalError> {
 fn classify(error: sled::Error) -> JournalError {
     match error {
         sled::Error::Io(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
-            ) =>
+            if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
         {
             JournalError::Io(error)
         }

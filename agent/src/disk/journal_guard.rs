@@ -92,8 +92,5 @@ pub(super) fn set_aside(files: &Files, dir: &Path, detail: &str) -> Result<Loss,
         }
     }
     tracing::error!(detail, "the journal was set aside and is begun anew");
-    Ok(Loss {
-        set_aside: Some(path(next)),
-        detail: Detail::new(detail),
-    })
+    Ok(Loss { set_aside: Some(path(next)), detail: Detail::new(detail) })
 }

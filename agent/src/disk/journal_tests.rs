@@ -23,10 +23,7 @@ fn append(journal: &mut Journal, sealed: &[u8]) -> EventNumber {
 }
 
 fn note(number: u64) -> HistoryEntry {
-    HistoryEntry {
-        at: UnixMillis(number),
-        what: HistoryItem::Note(Detail::new("note")),
-    }
+    HistoryEntry { at: UnixMillis(number), what: HistoryItem::Note(Detail::new("note")) }
 }
 
 #[test]
@@ -39,25 +36,16 @@ fn events_survive_a_restart_until_they_are_dropped() {
     append(&mut journal, b"three");
     drop(journal);
     let (mut journal, _) = open(dir.path());
-    assert_eq!(
-        journal.event(EventNumber(2)).expect("read"),
-        Some(b"two".to_vec())
-    );
+    assert_eq!(journal.event(EventNumber(2)).expect("read"), Some(b"two".to_vec()));
     journal.drop_events_up_to(EventNumber(2)).expect("dropped");
     assert_eq!(journal.event(EventNumber(2)).expect("read"), None);
     let stored = journal.stored().expect("known");
-    assert_eq!(
-        (stored.first_event, stored.next_event),
-        (EventNumber(3), EventNumber(4))
-    );
+    assert_eq!((stored.first_event, stored.next_event), (EventNumber(3), EventNumber(4)));
     // With no event left, the numbering still goes on.
     journal.drop_events_up_to(EventNumber(3)).expect("dropped");
     drop(journal);
     let stored = open(dir.path()).0.stored().expect("known");
-    assert_eq!(
-        (stored.first_event, stored.next_event),
-        (EventNumber(4), EventNumber(4))
-    );
+    assert_eq!((stored.first_event, stored.next_event), (EventNumber(4), EventNumber(4)));
 }
 
 #[test]
@@ -68,13 +56,7 @@ fn an_event_of_another_number_or_size_is_refused() {
     assert_eq!(refused.to_string(), "event 2 is not the next one, 1");
     let large = vec![0; MAX_EVENT_BYTES + 1];
     let refused = journal.append_event(EventNumber(1), &large);
-    assert!(matches!(
-        refused,
-        Err(JournalError::TooLarge {
-            limit: MAX_EVENT_BYTES,
-            ..
-        })
-    ));
+    assert!(matches!(refused, Err(JournalError::TooLarge { limit: MAX_EVENT_BYTES, .. })));
     assert_eq!(journal.next_event(), EventNumber(1));
 }
 
@@ -106,24 +88,15 @@ fn the_oldest_reports_make_room_and_are_counted_while_events_stay() {
     // One is taken: there is room for another.
     journal.drop_report(ReportKey(3)).expect("dropped");
     journal.drop_report(ReportKey(3)).expect("no matter");
-    assert_eq!(
-        journal.append_report(&[5; 300]).expect("stored").oldest,
-        ReportKey(2)
-    );
+    assert_eq!(journal.append_report(&[5; 300]).expect("stored").oldest, ReportKey(2));
     drop(journal);
     let (mut journal, _) = open(dir.path());
     assert_eq!(journal.dropped_reports(), 2);
     assert!(journal.event(EventNumber(1)).expect("read").is_some());
     let stored = journal.stored().expect("known");
-    assert_eq!(
-        (stored.oldest_report, stored.next_report),
-        (ReportKey(2), ReportKey(6))
-    );
+    assert_eq!((stored.oldest_report, stored.next_report), (ReportKey(2), ReportKey(6)));
     // The budget counts what was there before.
-    assert_eq!(
-        journal.append_report(&[6; 300]).expect("stored").oldest,
-        ReportKey(4)
-    );
+    assert_eq!(journal.append_report(&[6; 300]).expect("stored").oldest, ReportKey(4));
     let refused = journal.append_report(&[0; 1001]);
     assert!(matches!(refused, Err(JournalError::TooLarge { limit: 1000, .. })));
 }
@@ -167,11 +140,8 @@ fn garbage_is_set_aside_reported_and_only_the_last_one_is_kept() {
         let (mut journal, _) = open(dir.path());
         append(&mut journal, b"x");
         drop(journal);
-        fs::write(
-            dir.path().join("journal/conf"),
-            "segment_size: many\nuse_compression: no\n",
-        )
-        .expect("written");
+        fs::write(dir.path().join("journal/conf"), "segment_size: many\nuse_compression: no\n")
+            .expect("written");
         let (mut journal, loss) = open_at(dir.path(), 50);
         let loss = loss.expect("reported");
         let aside = loss.set_aside.expect("set aside");
@@ -179,12 +149,8 @@ fn garbage_is_set_aside_reported_and_only_the_last_one_is_kept() {
         assert!(aside.exists());
         assert!(append(&mut journal, b"y") >= EventNumber(50));
         drop(journal);
-        let names = fs::read_dir(dir.path())
-            .expect("listed")
-            .map(|entry| entry.expect("entry").file_name());
-        let corrupt = names
-            .filter(|name| name.to_string_lossy().contains("corrupt"))
-            .count();
+        let names = fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("entry").file_name());
+        let corrupt = names.filter(|name| name.to_string_lossy().contains("corrupt")).count();
         assert_eq!(corrupt, 1);
         assert_eq!(open(dir.path()).1, None, "the new one is sound");
     }

@@ -65,10 +65,7 @@ pub struct Complete {
 impl PartialStore {
     /// Opens the downloads in the state directory `dir`, creating what is needed.
     pub fn open(files: Files, dir: &Path) -> Result<Self, FileError> {
-        let store = Self {
-            files,
-            dir: dir.join("partial"),
-        };
+        let store = Self { files, dir: dir.join("partial") };
         store.files.create_dir(&store.dir)?;
         store.files.sync_dir(dir)?;
         Ok(store)
@@ -94,24 +91,14 @@ impl PartialStore {
             None => ChunkSet::empty(map),
         };
         let files = self.files.clone();
-        Ok((
-            Partial {
-                files,
-                file,
-                object,
-                map,
-            },
-            have,
-        ))
+        Ok((Partial { files, file, object, map }, have))
     }
 
     /// Removes every download but that of these objects: an interrupted one is worth keeping only while it
     /// is wanted.
     pub fn keep_only(&self, objects: &[Digest]) -> Result<(), FileError> {
         for entry in self.files.list(&self.dir)? {
-            let kept = entry
-                .parse()
-                .is_some_and(|digest: Digest| objects.contains(&digest));
+            let kept = entry.parse().is_some_and(|digest: Digest| objects.contains(&digest));
             if !kept && !entry.is_dir {
                 self.files.remove(&self.dir.join(&entry.name))?;
             }
@@ -136,11 +123,9 @@ impl Partial {
             Some(range) if bytes.len() as u64 == range.end - range.start => {
                 Ok(self.file.write_at(range.start, bytes)?)
             }
-            Some(_) | None => Err(PartialError::Misfit {
-                object: self.object.digest,
-                index,
-                actual: bytes.len(),
-            }),
+            Some(_) | None => {
+                Err(PartialError::Misfit { object: self.object.digest, index, actual: bytes.len() })
+            }
         }
     }
 
@@ -151,16 +136,9 @@ impl Partial {
         let found = hash(&mut self.files.open(&path)?)?;
         if found != self.object.digest {
             self.files.remove(&path)?;
-            return Err(PartialError::WrongDigest {
-                expected: self.object.digest,
-                found,
-            });
+            return Err(PartialError::WrongDigest { expected: self.object.digest, found });
         }
-        Ok(Complete {
-            files: self.files,
-            path,
-            object: self.object,
-        })
+        Ok(Complete { files: self.files, path, object: self.object })
     }
 }
 
@@ -227,29 +205,18 @@ mod tests {
 
     /// Two and a bit chunks, no two alike.
     fn contents() -> Vec<u8> {
-        (0..CHUNK_BYTES * 2 + 5000)
-            .map(|at| (at % 251 + at / CHUNK_BYTES) as u8)
-            .collect()
+        (0..CHUNK_BYTES * 2 + 5000).map(|at| (at % 251 + at / CHUNK_BYTES) as u8).collect()
     }
 
     fn object(contents: &[u8]) -> (ObjectRef, ChunkHashes) {
-        let object = ObjectRef {
-            digest: Digest::of(contents),
-            size: ByteCount(contents.len() as u64),
-        };
-        let list: Vec<u8> = contents
-            .chunks(CHUNK_BYTES)
-            .flat_map(|chunk| Digest::of(chunk).0)
-            .collect();
+        let object = ObjectRef { digest: Digest::of(contents), size: ByteCount(contents.len() as u64) };
+        let list: Vec<u8> = contents.chunks(CHUNK_BYTES).flat_map(|chunk| Digest::of(chunk).0).collect();
         let map = ChunkMap::new(object.size).expect("in bounds");
         (object, ChunkHashes::parse(&list, map).expect("fits"))
     }
 
     fn chunk(contents: &[u8], index: u32) -> &[u8] {
-        contents
-            .chunks(CHUNK_BYTES)
-            .nth(index as usize)
-            .expect("in range")
+        contents.chunks(CHUNK_BYTES).nth(index as usize).expect("in range")
     }
 
     fn store() -> (tempfile::TempDir, PartialStore) {
@@ -300,15 +267,10 @@ mod tests {
         let contents = contents();
         let (object, _) = object(&contents);
         let (partial, _) = store.begin(object, None).expect("begun");
-        partial
-            .write(0, chunk(&contents, 1))
-            .expect("a chunk of the right length");
+        partial.write(0, chunk(&contents, 1)).expect("a chunk of the right length");
         let path = partial.file.path().to_owned();
         let refused = partial.finish().expect_err("wrong");
-        assert!(
-            refused.to_string().contains(&object.digest.to_string()),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains(&object.digest.to_string()), "{refused}");
         assert!(!path.exists());
     }
 
@@ -333,9 +295,7 @@ mod tests {
         drop(store.begin(other, None).expect("begun"));
         fs::write(dir.path().join("partial/stray"), b"x").expect("written");
         store.keep_only(&[wanted.digest]).expect("cleaned");
-        let left: Vec<_> = fs::read_dir(dir.path().join("partial"))
-            .expect("listed")
-            .collect();
+        let left: Vec<_> = fs::read_dir(dir.path().join("partial")).expect("listed").collect();
         assert_eq!(left.len(), 1);
         assert!(store.path(wanted.digest).exists());
     }

@@ -133,11 +133,7 @@ impl ReleaseStore {
         if if_there(self.files.examine(&dir))?.is_none() {
             return Ok(None);
         }
-        let damaged = |name, what| ReleaseError::Damaged {
-            statement,
-            name,
-            what,
-        };
+        let damaged = |name, what| ReleaseError::Damaged { statement, name, what };
         let manifest = BundleFile::Manifest.name();
         let bytes = if_there(self.files.read_at_most(&dir.join(manifest), MAX_MANIFEST_BYTES))?
             .ok_or_else(|| damaged(manifest, "is missing"))?;
@@ -151,11 +147,7 @@ impl ReleaseStore {
                 return Err(damaged(name, "has another size"));
             }
         }
-        Ok(Some(StagedRelease {
-            statement,
-            dir,
-            manifest,
-        }))
+        Ok(Some(StagedRelease { statement, dir, manifest }))
     }
 
     /// Reads every file of `release` and compares its digest, the manifest's own too; with
@@ -235,8 +227,7 @@ impl ReleaseStore {
         self.files.sync_dir(aside)?;
         // Only a damaged release can be in the way: a sound one was found before.
         self.remove_release(digest)?;
-        self.files
-            .rename(aside, &self.releases.join(digest.to_string()))?;
+        self.files.rename(aside, &self.releases.join(digest.to_string()))?;
         self.files.sync_dir(&self.releases)?;
         Ok(manifest)
     }
@@ -280,9 +271,7 @@ impl ReleaseStore {
     fn remove_release(&self, digest: Digest) -> Result<(), FileError> {
         let doomed = self.staging.join(format!("{digest}.removed"));
         self.files.remove_tree(&doomed)?;
-        let renamed = self
-            .files
-            .rename(&self.releases.join(digest.to_string()), &doomed);
+        let renamed = self.files.rename(&self.releases.join(digest.to_string()), &doomed);
         if if_there(renamed)?.is_none() {
             return Ok(());
         }

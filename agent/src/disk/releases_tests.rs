@@ -27,26 +27,14 @@ struct Packed {
 }
 
 fn draft(version: &str, model: &[u8]) -> Draft {
-    let one = |name: &str, values: Vec<f32>| {
-        vec![GoldenTensor {
-            name: name.parse().expect("name"),
-            values,
-        }]
-    };
+    let one = |name: &str, values: Vec<f32>| vec![GoldenTensor { name: name.parse().expect("name"), values }];
     let golden = Golden {
         relative: 1e-4,
         absolute: 1e-5,
-        cases: vec![GoldenCase {
-            inputs: one("x", vec![0.5, 1.0]),
-            outputs: one("class", vec![1.0]),
-        }],
+        cases: vec![GoldenCase { inputs: one("x", vec![0.5, 1.0]), outputs: one("class", vec![1.0]) }],
     };
     let feature = |name: &str| FeatureProfile::of(name.parse().expect("name"), &[0.0, 1.0, 2.0]);
-    let profile = Profile {
-        features: vec![feature("a"), feature("b")],
-        predictions: None,
-        confidence: None,
-    };
+    let profile = Profile { features: vec![feature("a"), feature("b")], predictions: None, confidence: None };
     let pipeline = json!({
         "pre": [{"op": "feed", "input": "x", "model_input": "X"}],
         "post": [
@@ -117,29 +105,18 @@ impl Draft {
     }
 
     fn pack(&self, dir: &Path) -> Packed {
-        self.pack_bytes(
-            dir,
-            &zstd::encode_all(self.tar().as_slice(), 3).expect("compresses"),
-        )
+        self.pack_bytes(dir, &zstd::encode_all(self.tar().as_slice(), 3).expect("compresses"))
     }
 
     /// `packed` as the bundle, with a statement that fits it as far as it can.
     fn pack_bytes(&self, dir: &Path, packed: &[u8]) -> Packed {
-        let bundle = ObjectRef {
-            digest: Digest::of(packed),
-            size: ByteCount(packed.len() as u64),
-        };
+        let bundle = ObjectRef { digest: Digest::of(packed), size: ByteCount(packed.len() as u64) };
         let path = dir.join(format!("{}.serin", bundle.digest));
         fs::write(&path, packed).expect("written");
         let text = |value: &Value| value.as_str().expect("text").to_owned();
-        let profile = self
-            .contents
-            .iter()
-            .find(|(file, _)| *file == BundleFile::Reference);
+        let profile = self.contents.iter().find(|(file, _)| *file == BundleFile::Reference);
         let statement = Release {
-            id: format!("digits@{}", text(&self.manifest["version"]))
-                .parse()
-                .expect("id"),
+            id: format!("digits@{}", text(&self.manifest["version"])).parse().expect("id"),
             bundle,
             chunk_list: bundle,
             unpacked: self.unpacked(),
@@ -148,11 +125,7 @@ impl Draft {
             targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
             profile: Digest::of(&profile.expect("a profile").1),
         };
-        Packed {
-            path,
-            digest: bundle.digest,
-            statement,
-        }
+        Packed { path, digest: bundle.digest, statement }
     }
 }
 
@@ -200,18 +173,10 @@ impl Device {
     fn refuses(&self, packed: &Packed, complaint: &str) {
         let before = self.state();
         let error = self.stage(packed).expect_err(complaint);
-        assert!(
-            error.to_string().contains(complaint),
-            "{error}, expected: {complaint}"
-        );
+        assert!(error.to_string().contains(complaint), "{error}, expected: {complaint}");
         assert!(matches!(error.reason(), Reason::BadBundle(_)), "{error}");
         assert_eq!(self.state(), before, "{complaint}");
-        assert!(
-            self.store
-                .open_release(packed.digest)
-                .expect("readable")
-                .is_none()
-        );
+        assert!(self.store.open_release(packed.digest).expect("readable").is_none());
     }
 }
 
@@ -219,28 +184,12 @@ impl Device {
 fn a_sound_bundle_is_staged_once_and_opens_with_its_files() {
     let device = device();
     let packed = draft("1", b"weights").pack(&device.inbox());
-    assert!(
-        device
-            .store
-            .open_release(packed.digest)
-            .expect("readable")
-            .is_none()
-    );
+    assert!(device.store.open_release(packed.digest).expect("readable").is_none());
     let manifest = device.stage(&packed).expect("staged");
-    let release = device
-        .store
-        .open_release(packed.digest)
-        .expect("sound")
-        .expect("here");
+    let release = device.store.open_release(packed.digest).expect("sound").expect("here");
     assert_eq!(release.manifest, manifest);
-    assert_eq!(
-        fs::read(release.path(BundleFile::Model)).expect("read"),
-        b"weights"
-    );
-    device
-        .store
-        .verify(&release, Some(&packed.statement))
-        .expect("sound");
+    assert_eq!(fs::read(release.path(BundleFile::Model)).expect("read"), b"weights");
+    device.store.verify(&release, Some(&packed.statement)).expect("sound");
     assert_eq!(device.store.list().expect("listed"), [packed.digest]);
 
     let before = device.state();
@@ -257,29 +206,18 @@ fn equal_files_of_two_releases_are_one_file_on_disk() {
     device.stage(&first).expect("staged");
     device.stage(&second).expect("staged");
     let inode = |packed: &Packed, file: BundleFile| {
-        let release = device
-            .store
-            .open_release(packed.digest)
-            .expect("sound")
-            .expect("here");
+        let release = device.store.open_release(packed.digest).expect("sound").expect("here");
         fs::metadata(release.path(file)).expect("there").ino()
     };
-    assert_eq!(
-        inode(&first, BundleFile::Golden),
-        inode(&second, BundleFile::Golden)
-    );
-    assert_ne!(
-        inode(&first, BundleFile::Model),
-        inode(&second, BundleFile::Model)
-    );
+    assert_eq!(inode(&first, BundleFile::Golden), inode(&second, BundleFile::Golden));
+    assert_ne!(inode(&first, BundleFile::Model), inode(&second, BundleFile::Model));
 }
 
 #[test]
 fn collection_keeps_what_is_named_with_all_its_files() {
     let device = device();
-    let packed: Vec<Packed> = ["1", "2", "3"]
-        .map(|version| draft(version, version.as_bytes()).pack(&device.inbox()))
-        .into();
+    let packed: Vec<Packed> =
+        ["1", "2", "3"].map(|version| draft(version, version.as_bytes()).pack(&device.inbox())).into();
     for packed in &packed {
         device.stage(packed).expect("staged");
     }
@@ -289,28 +227,12 @@ fn collection_keeps_what_is_named_with_all_its_files() {
     let keep = [packed[1].digest, Digest([9; 32])];
     let removed = device.store.remove_except(&keep).expect("collected");
     // Their manifests and models; everything else is shared with the one that stays.
-    assert_eq!(
-        removed,
-        Removed {
-            releases: 2,
-            files: 4
-        }
-    );
+    assert_eq!(removed, Removed { releases: 2, files: 4 });
     assert!(!stray.exists());
     assert_eq!(device.store.list().expect("listed"), [packed[1].digest]);
-    let kept = device
-        .store
-        .open_release(packed[1].digest)
-        .expect("sound")
-        .expect("here");
-    device
-        .store
-        .verify(&kept, Some(&packed[1].statement))
-        .expect("whole");
-    assert_eq!(
-        device.store.remove_except(&keep).expect("again"),
-        Removed::default()
-    );
+    let kept = device.store.open_release(packed[1].digest).expect("sound").expect("here");
+    device.store.verify(&kept, Some(&packed[1].statement)).expect("whole");
+    assert_eq!(device.store.remove_except(&keep).expect("again"), Removed::default());
     device.store.remove_except(&[]).expect("collected");
     assert_eq!(device.state(), ["files", "releases", "staging"]);
 }
@@ -321,20 +243,14 @@ fn a_path_that_leaves_the_bundle_and_an_extra_file_are_refused_by_name() {
     let sound = draft("1", b"weights");
     let mut escaping = sound.tar();
     escaping[..16].copy_from_slice(b"../../etc/passwd");
-    let packed = sound.pack_bytes(
-        &device.inbox(),
-        &zstd::encode_all(escaping.as_slice(), 3).expect("zstd"),
-    );
+    let packed = sound.pack_bytes(&device.inbox(), &zstd::encode_all(escaping.as_slice(), 3).expect("zstd"));
     device.refuses(&packed, "../../etc/passwd");
 
     let mut extra = sound.tar();
     extra.truncate(extra.len() - TRAILER);
     extra.extend(header(BundleFile::Card, 0));
     extra.extend([0; TRAILER]);
-    let packed = sound.pack_bytes(
-        &device.inbox(),
-        &zstd::encode_all(extra.as_slice(), 3).expect("zstd"),
-    );
+    let packed = sound.pack_bytes(&device.inbox(), &zstd::encode_all(extra.as_slice(), 3).expect("zstd"));
     device.refuses(&packed, "padding after the last file");
 }
 
@@ -358,10 +274,9 @@ fn a_zip_bomb_is_refused_by_the_signed_size() {
 
     // It follows the container.
     let sound = draft("1", b"weights");
-    for (tail, complaint) in [
-        (40 << 20, "more than the signed"),
-        (1, "something follows the end of the bundle"),
-    ] {
+    for (tail, complaint) in
+        [(40 << 20, "more than the signed"), (1, "something follows the end of the bundle")]
+    {
         let mut padded = sound.tar();
         padded.extend(vec![0; tail]);
         let packed = zstd::encode_all(padded.as_slice(), 3).expect("zstd");
@@ -374,10 +289,7 @@ fn a_window_beyond_the_limit_is_refused() {
     let device = device();
     // A frame header that asks for 2^28 bytes: no single segment, window exponent 18.
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x90, 0x01, 0x00, 0x00];
-    device.refuses(
-        &draft("1", b"w").pack_bytes(&device.inbox(), &frame),
-        "too much memory",
-    );
+    device.refuses(&draft("1", b"w").pack_bytes(&device.inbox(), &frame), "too much memory");
 }
 
 #[test]
@@ -400,10 +312,7 @@ fn bytes_after_the_compressed_stream_are_refused() {
     let sound = draft("1", b"weights");
     let mut twice = zstd::encode_all(sound.tar().as_slice(), 3).expect("zstd");
     twice.extend(zstd::encode_all(&b"more"[..], 3).expect("zstd"));
-    device.refuses(
-        &sound.pack_bytes(&device.inbox(), &twice),
-        "something follows the compressed bundle",
-    );
+    device.refuses(&sound.pack_bytes(&device.inbox(), &twice), "something follows the compressed bundle");
 }
 
 #[test]
@@ -442,11 +351,7 @@ fn contents_that_do_not_parse_are_refused_by_name() {
         device.refuses(&draft.pack(&device.inbox()), complaint);
     }
     let mut other = draft("1", b"weights");
-    let none = Profile {
-        features: vec![],
-        predictions: None,
-        confidence: None,
-    };
+    let none = Profile { features: vec![], predictions: None, confidence: None };
     other.replace(BundleFile::Reference, &none.encode().expect("small"));
     other.list_files();
     device.refuses(&other.pack(&device.inbox()), "does not list the features");
@@ -468,19 +373,10 @@ fn a_manifest_that_contradicts_the_statement_is_refused_with_both_values() {
         &|signed| signed.id = "digits@2".parse().expect("id"),
         "the release digits@1, signed is digits@2",
     );
-    refused(
-        &|signed| signed.memory = ByteCount(1),
-        "the memory limit 2, signed is 1",
-    );
-    refused(
-        &|signed| signed.targets.clear(),
-        "the targets [linux-x86_64], signed is []",
-    );
+    refused(&|signed| signed.memory = ByteCount(1), "the memory limit 2, signed is 1");
+    refused(&|signed| signed.targets.clear(), "the targets [linux-x86_64], signed is []");
     refused(&|signed| signed.runtime.clear(), "the runtime");
-    refused(
-        &|signed| signed.profile = Digest([3; 32]),
-        "the digest of reference.bin",
-    );
+    refused(&|signed| signed.profile = Digest([3; 32]), "the digest of reference.bin");
     refused(&|signed| signed.unpacked.0 += 1, "the unpacked size");
 }
 
@@ -492,15 +388,8 @@ fn a_refused_bundle_leaves_an_earlier_release_untouched() {
     let mut second = draft("2", b"weights").pack(&device.inbox());
     second.statement.bundle.size.0 += 1;
     device.refuses(&second, "signed are");
-    let release = device
-        .store
-        .open_release(first.digest)
-        .expect("sound")
-        .expect("here");
-    device
-        .store
-        .verify(&release, Some(&first.statement))
-        .expect("sound");
+    let release = device.store.open_release(first.digest).expect("sound").expect("here");
+    device.store.verify(&release, Some(&first.statement)).expect("sound");
 }
 
 #[test]
@@ -510,10 +399,9 @@ fn damage_is_found_and_staging_again_repairs_it() {
     device.stage(&packed).expect("staged");
     let open = || device.store.open_release(packed.digest);
     let release = open().expect("sound").expect("here");
-    for (file, from, to) in [
-        (BundleFile::Model, "weights", "wEights"),
-        (BundleFile::Manifest, "\"vision\"", "\"visiom\""),
-    ] {
+    for (file, from, to) in
+        [(BundleFile::Model, "weights", "wEights"), (BundleFile::Manifest, "\"vision\"", "\"visiom\"")]
+    {
         let path = release.path(file);
         // The same length, and the manifest still parses: only a digest can tell.
         let text = fs::read_to_string(&path).expect("read");
@@ -522,19 +410,10 @@ fn damage_is_found_and_staging_again_repairs_it() {
         assert!(error.to_string().contains(file.name()), "{error}");
         // Missing altogether: noticed without hashing, and mended.
         fs::remove_file(&path).expect("there");
-        assert!(matches!(
-            open(),
-            Err(ReleaseError::Damaged {
-                what: "is missing",
-                ..
-            })
-        ));
+        assert!(matches!(open(), Err(ReleaseError::Damaged { what: "is missing", .. })));
         device.stage(&packed).expect("staged anew");
         let mended = open().expect("sound").expect("here");
-        device
-            .store
-            .verify(&mended, Some(&packed.statement))
-            .expect("sound again");
+        device.store.verify(&mended, Some(&packed.statement)).expect("sound again");
     }
 }
 

@@ -160,9 +160,7 @@ impl Files {
     pub fn read_at_most(&self, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
         let mut bytes = Vec::new();
         let file = self.open(path)?.file;
-        file.take(limit as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed(Operation::Read, path))?;
+        file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed(Operation::Read, path))?;
         Ok(bytes)
     }
 
@@ -192,10 +190,7 @@ impl Files {
             let mut entries = Vec::new();
             for entry in fs::read_dir(path)? {
                 let entry = entry?;
-                entries.push(Entry {
-                    name: entry.file_name(),
-                    is_dir: entry.file_type()?.is_dir(),
-                });
+                entries.push(Entry { name: entry.file_name(), is_dir: entry.file_type()?.is_dir() });
             }
             entries.sort();
             Ok(entries)
@@ -205,19 +200,13 @@ impl Files {
 
     /// Makes the entries of the directory `path` durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
-        File::open(path)
-            .and_then(|dir| dir.sync_all())
-            .map_err(failed(Operation::SyncDir, path))
+        File::open(path).and_then(|dir| dir.sync_all()).map_err(failed(Operation::SyncDir, path))
     }
 
     /// Size, links and number of the file `path`; a symbolic link is not followed.
     pub fn examine(&self, path: &Path) -> Result<Examined, FileError> {
         let metadata = fs::symlink_metadata(path).map_err(failed(Operation::Examine, path))?;
-        Ok(Examined {
-            size: ByteCount(metadata.len()),
-            links: metadata.nlink(),
-            inode: metadata.ino(),
-        })
+        Ok(Examined { size: ByteCount(metadata.len()), links: metadata.nlink(), inode: metadata.ino() })
     }
 
     /// Bytes that may still be written to the file system of `path` without being root.
@@ -254,10 +243,7 @@ pub struct OpenFile {
 impl OpenFile {
     fn new(options: &OpenOptions, path: &Path, operation: Operation) -> Result<Self, FileError> {
         let file = options.open(path).map_err(failed(operation, path))?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-        })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Where it is.
@@ -267,16 +253,12 @@ impl OpenFile {
 
     /// Writes `bytes` after what was written last.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file
-            .write_all(bytes)
-            .map_err(failed(Operation::Write, &self.path))
+        self.file.write_all(bytes).map_err(failed(Operation::Write, &self.path))
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(failed(Operation::Write, &self.path))
+        self.file.write_all_at(bytes, offset).map_err(failed(Operation::Write, &self.path))
     }
 
     /// Fills `buffer` with what comes next; returns how much of it, less than all only at the end.
@@ -295,17 +277,12 @@ impl OpenFile {
 
     /// Cuts the file to `length` bytes, or extends it with zeros.
     pub fn resize(&self, length: ByteCount) -> Result<(), FileError> {
-        self.file
-            .set_len(length.0)
-            .map_err(failed(Operation::Resize, &self.path))
+        self.file.set_len(length.0).map_err(failed(Operation::Resize, &self.path))
     }
 
     /// Its present size.
     pub fn size(&self) -> Result<ByteCount, FileError> {
-        let metadata = self
-            .file
-            .metadata()
-            .map_err(failed(Operation::Examine, &self.path))?;
+        let metadata = self.file.metadata().map_err(failed(Operation::Examine, &self.path))?;
         Ok(ByteCount(metadata.len()))
     }
 
@@ -317,11 +294,7 @@ impl OpenFile {
 
 fn failed(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
-    move |source| FileError {
-        operation,
-        path,
-        source,
-    }
+    move |source| FileError { operation, path, source }
 }
 
 #[cfg(test)]
@@ -344,10 +317,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("long");
         let files = Files::real();
-        files
-            .create(&path)
-            .and_then(|mut file| file.append(&[7; 100]))
-            .expect("written");
+        files.create(&path).and_then(|mut file| file.append(&[7; 100])).expect("written");
         assert_eq!(files.read_at_most(&path, 10).expect("read").len(), 11);
         assert_eq!(files.read_at_most(&path, 100).expect("read").len(), 100);
     }

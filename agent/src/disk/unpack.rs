@@ -166,11 +166,7 @@ pub(super) fn unpack(
 pub fn agrees(manifest: &Manifest, manifest_bytes: u64, statement: &Release) -> Result<(), Contradiction> {
     let same = |what, signed: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
         let (signed, found) = (signed.to_string(), found.to_string());
-        if signed == found {
-            Ok(())
-        } else {
-            Err(Contradiction { what, signed, found })
-        }
+        if signed == found { Ok(()) } else { Err(Contradiction { what, signed, found }) }
     };
     let list = |targets: &[serin_protocol::ids::TargetClass]| {
         let names: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
@@ -179,16 +175,8 @@ pub fn agrees(manifest: &Manifest, manifest_bytes: u64, statement: &Release) -> 
     same("the release", &statement.id, &manifest.id())?;
     same("the runtime", &statement.runtime, &manifest.runtime)?;
     same("the targets", &list(&statement.targets), &list(&manifest.targets))?;
-    same(
-        "the memory limit",
-        &statement.memory,
-        &manifest.measured.memory_limit,
-    )?;
-    same(
-        "the unpacked size",
-        &statement.unpacked,
-        &manifest.unpacked(manifest_bytes),
-    )?;
+    same("the memory limit", &statement.memory, &manifest.measured.memory_limit)?;
+    same("the unpacked size", &statement.unpacked, &manifest.unpacked(manifest_bytes))?;
     let profile = manifest.entry(BundleFile::Reference).map(|entry| entry.digest);
     // The manifest's own check has made sure that every file is listed.
     let profile = profile.map_or_else(String::new, |digest| digest.to_string());
@@ -200,9 +188,7 @@ pub fn agrees(manifest: &Manifest, manifest_bytes: u64, statement: &Release) -> 
 fn decompress(files: &Files, bundle: &Path, statement: &Release, sink: &mut Sink) -> Result<(), StageError> {
     let damaged = |error: std::io::Error| StageError::Compression(error.to_string());
     let mut decoder = Decoder::new().map_err(damaged)?;
-    decoder
-        .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
-        .map_err(damaged)?;
+    decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(damaged)?;
     let mut packed = files.open(bundle)?;
     let mut input = vec![0; BUFFER_BYTES];
     let mut output = vec![0; BUFFER_BYTES];
@@ -223,11 +209,8 @@ fn decompress(files: &Files, bundle: &Path, statement: &Release, sink: &mut Sink
             if ended && !rest.is_empty() {
                 return Err(StageError::Trailing);
             }
-            let Status {
-                remaining,
-                bytes_read,
-                bytes_written,
-            } = decoder.run_on_buffers(rest, &mut output).map_err(damaged)?;
+            let Status { remaining, bytes_read, bytes_written } =
+                decoder.run_on_buffers(rest, &mut output).map_err(damaged)?;
             sink.take(output.get(..bytes_written).unwrap_or_default())?;
             rest = rest.get(bytes_read..).unwrap_or_default();
             ended = remaining == 0;
@@ -302,9 +285,7 @@ impl<'a> Sink<'a> {
 
     fn bounded(&self, unpacked: u64) -> Result<(), StageError> {
         if unpacked > self.statement.unpacked.0 {
-            return Err(StageError::Expands {
-                signed: self.statement.unpacked,
-            });
+            return Err(StageError::Expands { signed: self.statement.unpacked });
         }
         Ok(())
     }
@@ -359,11 +340,7 @@ impl<'a> Sink<'a> {
                 if let Some(entry) = manifest.entry(file)
                     && entry.digest != found
                 {
-                    return Err(StageError::FileDigest {
-                        name: file.name(),
-                        listed: entry.digest,
-                        found,
-                    });
+                    return Err(StageError::FileDigest { name: file.name(), listed: entry.digest, found });
                 }
             }
         }

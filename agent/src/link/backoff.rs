@@ -62,10 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const POLICY: Backoff = Backoff {
-        first: Millis(100),
-        cap: Millis(1000),
-    };
+    const POLICY: Backoff = Backoff { first: Millis(100), cap: Millis(1000) };
 
     #[test]
     fn waits_double_up_to_the_cap() {
@@ -77,9 +74,7 @@ mod tests {
     fn two_devices_wait_differently() {
         let waits = |seed| {
             let mut jitter = Jitter::new(seed);
-            (1..20)
-                .map(|failures| POLICY.wait(failures, &mut jitter))
-                .collect::<Vec<_>>()
+            (1..20).map(|failures| POLICY.wait(failures, &mut jitter)).collect::<Vec<_>>()
         };
         assert_eq!(waits(1), waits(1));
         assert_ne!(waits(1), waits(2));

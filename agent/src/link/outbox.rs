@@ -14,10 +14,7 @@ pub const REPORTS_IN_FLIGHT: usize = 4;
 
 /// How long the server may take to acknowledge before everything is sent again. It acknowledges after a
 /// durable write, and may be away for hours while the broker is there.
-const RESEND: Backoff = Backoff {
-    first: Millis::from_secs(30),
-    cap: Millis::from_secs(1800),
-};
+const RESEND: Backoff = Backoff { first: Millis::from_secs(30), cap: Millis::from_secs(1800) };
 
 /// Names a stored report on this device; grows with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,9 +65,10 @@ pub enum Input {
 /// What is to be done, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Publish this event, QoS 1.
+    /// Publish this event, to be delivered at least once.
     PublishEvent(EventNumber),
-    /// Publish this report, QoS 1; answer with [`Input::ReportTaken`] once the broker has confirmed it.
+    /// Publish this report, to be delivered at least once; answer with [`Input::ReportTaken`] once the broker
+    /// has confirmed it.
     PublishReport(ReportKey),
     /// Every event up to this number can be dropped.
     DropEventsUpTo(EventNumber),

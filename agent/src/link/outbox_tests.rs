@@ -139,10 +139,7 @@ fn a_report_goes_once_per_session_until_the_broker_has_it() {
 fn reports_dropped_for_space_are_not_sent() {
     let mut outbox = outbox(0, 6);
     let _ = outbox.handle(NOW, Input::Connected);
-    let stored = Input::ReportStored {
-        key: ReportKey(6),
-        oldest: ReportKey(5),
-    };
+    let stored = Input::ReportStored { key: ReportKey(6), oldest: ReportKey(5) };
     assert_eq!(outbox.handle(NOW, stored), reports([5, 6]));
     // Confirmed after all, but no longer here.
     assert_eq!(outbox.handle(NOW, Input::ReportTaken(ReportKey(0))), []);
@@ -173,14 +170,8 @@ impl World {
                 Effect::PublishEvent(EventNumber(number)) => {
                     assert!(self.online && self.journal.contains(&number));
                     let in_order = self.last_published.is_some_and(|last| number == last + 1);
-                    assert!(
-                        in_order || number == self.acknowledged + 1,
-                        "{number} out of order"
-                    );
-                    assert!(
-                        number <= self.acknowledged + EVENTS_IN_FLIGHT,
-                        "{number} beyond the window"
-                    );
+                    assert!(in_order || number == self.acknowledged + 1, "{number} out of order");
+                    assert!(number <= self.acknowledged + EVENTS_IN_FLIGHT, "{number} beyond the window");
                     self.last_published = Some(number);
                     self.up.push(number);
                 }
@@ -242,7 +233,7 @@ impl World {
             return;
         }
         *self.server.entry(number).or_default() += 1;
-        let stored = (1..).take_while(|number| self.server.contains_key(number)).last();
+        let stored = (1..=self.appended).take_while(|number| self.server.contains_key(number)).last();
         if !(lossy && self.dice.below(3) == 0) {
             self.down.extend(stored);
         }

@@ -1,34 +1,22 @@
 //! Downloading one object as retained chunks: which topics to subscribe to, when to let go of them, and
 //! which chunk to believe. A window of subscriptions is the flow control: it slides only after a write.
-//!
-//! A chunk is *active* while it is subscribed or being written, *parked* while it waits for another
-//! try, and done once written. Parked chunks do not hold up the others.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod hashes;
+mod tracker;
+
 use serin_protocol::chunk::{ChunkMap, ChunkMapError, ChunkSet, ObjectRef};
-use serin_protocol::ids::{ByteCount, Digest, Millis};
-use serin_protocol::message::Detail;
+use serin_protocol::ids::{ByteCount, Millis};
 
 use super::backoff::{Backoff, Jitter, after};
+use tracker::{ASK_AFTER, Found, SILENCE, Tracker, Tried};
 
-/// How long a subscription may stay silent before it is tried again; doubled at every try, because a
-/// slow link is no reason to send everything twice. Any chunk that arrives renews the patience with all.
-const SILENCE: Backoff = Backoff {
-    first: Millis::from_secs(10),
-    cap: Millis::from_secs(120),
-};
+pub use hashes::{ChunkHashes, ChunkHashesError};
+
 /// Wait before another try of a silent, wrong or unwritable chunk.
-const RETRY: Backoff = Backoff {
-    first: Millis::from_secs(1),
-    cap: Millis::from_secs(60),
-};
+const RETRY: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(60) };
 /// Wait between two requests to the server to publish chunks again: each is a numbered event.
-const ASK: Backoff = Backoff {
-    first: Millis::from_secs(60),
-    cap: Millis::from_secs(1800),
-};
-/// Silent tries, and wrong chunks, after which the server is asked to publish again.
-const ASK_AFTER: u32 = 2;
+const ASK: Backoff = Backoff { first: Millis::from_secs(60), cap: Millis::from_secs(1800) };
 /// Runs of missing chunks named in one go.
 const MAX_ASKS: usize = 4;
 /// Wrong copies of one chunk after which the transfer is given up: they cost the user's data.
@@ -37,45 +25,6 @@ pub const MAX_REFUSALS: u32 = 5;
 pub const MAX_WRITE_FAILURES: u32 = 3;
 /// Refusals reported per transfer; more tell nothing new and would fill the outbox.
 pub const MAX_REPORTED: u32 = 16;
-/// Chunks active or parked at a time: enough to go on while some are missing, and no more state than that.
-const MAX_TRACKED: usize = 64;
-
-/// The signed digests of an object's chunks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChunkHashes(Vec<Digest>);
-
-/// A chunk list does not fit its object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the chunk list has {actual} bytes, {expected} are needed for {chunks} chunks")]
-pub struct ChunkHashesError {
-    /// Chunks of the object.
-    pub chunks: u32,
-    /// Bytes needed.
-    pub expected: usize,
-    /// Bytes given.
-    pub actual: usize,
-}
-
-impl ChunkHashes {
-    /// Parses a chunk list: 32 bytes for each chunk of an object cut as `map`, in order.
-    pub fn parse(bytes: &[u8], map: ChunkMap) -> Result<Self, ChunkHashesError> {
-        let (hashes, rest) = bytes.as_chunks::<32>();
-        if hashes.len() != map.count() as usize || !rest.is_empty() {
-            return Err(ChunkHashesError {
-                chunks: map.count(),
-                expected: map.count() as usize * 32,
-                actual: bytes.len(),
-            });
-        }
-        Ok(Self(hashes.iter().copied().map(Digest).collect()))
-    }
-
-    /// Whether `bytes` are chunk `index`.
-    pub fn matches(&self, index: u32, bytes: &[u8]) -> bool {
-        self.0.get(index as usize) == Some(&Digest::of(bytes))
-    }
-}
-
 /// How many chunks may be subscribed or unwritten at a time: 2 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(u8);
@@ -129,7 +78,7 @@ pub enum Input<'a> {
 /// What is to be done, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Subscribe to this chunk's topic, QoS 1.
+    /// Subscribe to this chunk's topic, to be delivered at least once.
     Subscribe(u32),
     /// Unsubscribe from it.
     Unsubscribe(u32),
@@ -151,7 +100,7 @@ pub enum Effect {
         /// The number in its topic.
         index: u32,
         /// What is wrong with it.
-        detail: Detail,
+        detail: String,
     },
     /// Every chunk is written. The last effect there is; the whole object's digest is still to be checked.
     Complete,
@@ -179,41 +128,6 @@ pub enum Stall {
 /// Effects in order.
 pub type Effects = Vec<Effect>;
 
-/// The history of one chunk that is not done.
-#[derive(Clone, Copy, Debug)]
-struct Tried {
-    index: u32,
-    silences: u32,
-    refusals: u32,
-    write_failures: u32,
-}
-
-impl Tried {
-    const fn wants_republishing(&self) -> bool {
-        self.silences >= ASK_AFTER || self.refusals >= ASK_AFTER
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// Subscribed: the message is due.
-    Awaited { deadline: Millis },
-    /// Handed to the disk; `subscribed` still, in this session.
-    Writing { subscribed: bool },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Active {
-    chunk: Tried,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Parked {
-    chunk: Tried,
-    until: Millis,
-}
-
 /// The download of one object.
 #[derive(Debug)]
 pub struct Transfer {
@@ -225,12 +139,7 @@ pub struct Transfer {
     jitter: Jitter,
     connected: bool,
     ended: bool,
-    /// At most `window`.
-    active: Vec<Active>,
-    /// With `active` at most [`MAX_TRACKED`].
-    parked: Vec<Parked>,
-    /// Every missing chunk below is active or parked.
-    fresh_from: u32,
+    tracker: Tracker,
     asks: u32,
     next_ask: Millis,
     /// When the last right chunk came, or the session began.
@@ -250,11 +159,7 @@ impl Transfer {
         jitter: Jitter,
     ) -> Result<Self, ChunkMapError> {
         let map = ChunkMap::new(object.size)?;
-        let have = if have.count() == map.count() {
-            have
-        } else {
-            ChunkSet::empty(map)
-        };
+        let have = if have.count() == map.count() { have } else { ChunkSet::empty(map) };
         Ok(Self {
             object,
             map,
@@ -264,9 +169,7 @@ impl Transfer {
             jitter,
             connected: false,
             ended: false,
-            active: Vec::with_capacity(window.chunks()),
-            parked: Vec::new(),
-            fresh_from: 0,
+            tracker: Tracker::new(window),
             asks: 0,
             next_ask: Millis(0),
             last_arrival: Millis(0),
@@ -299,12 +202,15 @@ impl Transfer {
         }
         match input {
             Input::Connected => {
-                self.disconnected();
+                self.tracker.disconnected();
                 self.connected = true;
                 self.last_arrival = now;
             }
-            Input::Disconnected => self.disconnected(),
-            Input::Subscribed(index) => self.subscribed(now, index),
+            Input::Disconnected => {
+                self.tracker.disconnected();
+                self.connected = false;
+            }
+            Input::Subscribed(index) => self.tracker.confirmed(now, index),
             Input::Chunk { index, bytes } => self.arrived(now, index, bytes, &mut effects),
             Input::Written(index) => self.written(index, &mut effects),
             Input::WriteFailed(index) => self.write_failed(now, index, &mut effects),
@@ -327,78 +233,33 @@ impl Transfer {
         if self.ended || !self.connected {
             return None;
         }
-        let awaited = self.active.iter().filter_map(|active| match active.stage {
-            Stage::Awaited { deadline } => Some(deadline),
-            Stage::Writing { .. } => None,
-        });
-        // A parked chunk that is due, but for which there is no place, waits for the active ones.
-        let free = self.active.len() < self.window.chunks();
-        let parked = self.parked.iter().filter(|_| free).map(|parked| parked.until);
-        let ask = self.wanting().next().map(|_| self.next_ask);
-        awaited.chain(parked).chain(ask).min()
-    }
-
-    fn disconnected(&mut self) {
-        self.connected = false;
-        let (writing, awaited): (Vec<Active>, Vec<Active>) = self
-            .active
-            .drain(..)
-            .partition(|active| matches!(active.stage, Stage::Writing { .. }));
-        self.active.extend(writing.into_iter().map(|active| Active {
-            stage: Stage::Writing { subscribed: false },
-            ..active
-        }));
-        // Due at once in the next session; a cut is not the chunk's fault.
-        self.parked.extend(awaited.into_iter().map(|active| Parked {
-            chunk: active.chunk,
-            until: Millis(0),
-        }));
-    }
-
-    /// The wait for the message starts again with the broker's confirmation.
-    fn subscribed(&mut self, now: Millis, index: u32) {
-        for active in self
-            .active
-            .iter_mut()
-            .filter(|active| active.chunk.index == index)
-        {
-            if let Stage::Awaited { deadline } = &mut active.stage {
-                *deadline = after(now, SILENCE.full(active.chunk.silences + 1));
-            }
-        }
+        let ask = self.tracker.wanting().next().map(|_| self.next_ask);
+        self.tracker.next_deadline().into_iter().chain(ask).min()
     }
 
     fn arrived(&mut self, now: Millis, index: u32, bytes: &[u8], effects: &mut Effects) {
-        if self.have.contains(index) || self.is_writing(index) {
+        if self.have.contains(index) {
             return;
         }
-        let Some((chunk, subscribed)) = self.tracked(index) else {
-            self.report(index, "it was not asked for", effects);
-            return;
+        let (chunk, subscribed) = match self.tracker.find(index) {
+            Some(Found::Writing) => return,
+            Some(Found::Awaited(chunk)) => (chunk, true),
+            Some(Found::Parked(chunk)) => (chunk, false),
+            None => {
+                self.report(index, "it was not asked for", effects);
+                return;
+            }
         };
         match self.check(index, bytes) {
-            Ok(()) => self.accept(now, chunk, subscribed, effects),
+            // A late answer to a subscription given up: taken if there is a place to hold it.
+            Ok(()) if subscribed || self.tracker.has_place() => {
+                self.last_arrival = now;
+                self.tracker.write(now, chunk, subscribed);
+                effects.push(Effect::Write { index });
+            }
+            Ok(()) => {}
             Err(detail) => self.refuse(now, chunk, subscribed, &detail, effects),
         }
-    }
-
-    fn accept(&mut self, now: Millis, chunk: Tried, subscribed: bool, effects: &mut Effects) {
-        if !subscribed && self.active.len() >= self.window.chunks() {
-            // A late answer to a subscription given up: no place to hold it now.
-            return;
-        }
-        self.untrack(chunk.index);
-        self.last_arrival = now;
-        for other in &mut self.active {
-            if let Stage::Awaited { deadline } = &mut other.stage {
-                *deadline = (*deadline).max(after(now, SILENCE.full(other.chunk.silences + 1)));
-            }
-        }
-        self.active.push(Active {
-            chunk,
-            stage: Stage::Writing { subscribed },
-        });
-        effects.push(Effect::Write { index: chunk.index });
     }
 
     fn refuse(
@@ -413,14 +274,13 @@ impl Transfer {
         chunk.refusals += 1;
         if chunk.refusals >= MAX_REFUSALS {
             self.give_up(Stall::Refused { index: chunk.index }, effects);
-            return;
+        } else {
+            self.retry(now, chunk, chunk.refusals, subscribed, effects);
         }
-        let until = after(now, RETRY.wait(chunk.refusals, &mut self.jitter));
-        self.park(chunk, until, subscribed, effects);
     }
 
     fn written(&mut self, index: u32, effects: &mut Effects) {
-        let Some((_, subscribed)) = self.take_writing(index) else {
+        let Some((_, subscribed)) = self.tracker.take_written(index) else {
             return;
         };
         self.have.insert(index);
@@ -431,19 +291,24 @@ impl Transfer {
     }
 
     fn write_failed(&mut self, now: Millis, index: u32, effects: &mut Effects) {
-        let Some((mut chunk, subscribed)) = self.take_writing(index) else {
+        let Some((mut chunk, subscribed)) = self.tracker.take_written(index) else {
             return;
         };
         chunk.write_failures += 1;
-        if chunk.write_failures >= MAX_WRITE_FAILURES {
-            if subscribed {
-                effects.push(Effect::Unsubscribe(index));
-            }
+        let failures = chunk.write_failures;
+        self.retry(now, chunk, failures, subscribed, effects);
+        if failures >= MAX_WRITE_FAILURES {
             self.give_up(Stall::WriteFailed { index }, effects);
-            return;
         }
-        let until = after(now, RETRY.wait(chunk.write_failures, &mut self.jitter));
-        self.park(chunk, until, subscribed, effects);
+    }
+
+    /// Another try after a wait that grows with `failures`.
+    fn retry(&mut self, now: Millis, chunk: Tried, failures: u32, subscribed: bool, effects: &mut Effects) {
+        let until = after(now, RETRY.wait(failures, &mut self.jitter));
+        self.tracker.park(chunk, until);
+        if subscribed {
+            effects.push(Effect::Unsubscribe(chunk.index));
+        }
     }
 
     /// Everything that follows from time and from places in the window.
@@ -464,16 +329,9 @@ impl Transfer {
     }
 
     fn expire(&mut self, now: Millis, effects: &mut Effects) {
-        let silent: Vec<Tried> = self
-            .active
-            .iter()
-            .filter(|active| matches!(active.stage, Stage::Awaited { deadline } if deadline <= now))
-            .map(|active| active.chunk)
-            .collect();
-        for mut chunk in silent {
+        for mut chunk in self.tracker.overdue(now) {
             chunk.silences = chunk.silences.saturating_add(1);
-            let until = after(now, RETRY.wait(chunk.silences, &mut self.jitter));
-            self.park(chunk, until, true, effects);
+            self.retry(now, chunk, chunk.silences, true, effects);
         }
     }
 
@@ -484,7 +342,7 @@ impl Transfer {
         if now < self.next_ask {
             return;
         }
-        let mut wanted: Vec<u32> = self.wanting().map(|chunk| chunk.index).collect();
+        let mut wanted: Vec<u32> = self.tracker.wanting().map(|chunk| chunk.index).collect();
         if wanted.is_empty() {
             return;
         }
@@ -501,61 +359,20 @@ impl Transfer {
             let Some(first) = run.first().copied() else {
                 continue;
             };
-            effects.push(Effect::AskRepublish {
-                first,
-                count: run.len() as u32,
-            });
+            effects.push(Effect::AskRepublish { first, count: run.len() as u32 });
         }
         self.asks += 1;
         self.next_ask = after(now, ASK.wait(self.asks, &mut self.jitter));
     }
 
     fn fill(&mut self, now: Millis, effects: &mut Effects) {
-        while self.active.len() < self.window.chunks() {
-            // Chunks that the broker seems to lack come last, so that they do not hold up the others.
-            let promising = self.next_due(now, |chunk| !chunk.wants_republishing());
-            let Some(chunk) = promising
-                .or_else(|| self.next_fresh())
-                .or_else(|| self.next_due(now, Tried::wants_republishing))
-            else {
+        while self.tracker.has_place() {
+            let Some(chunk) = self.tracker.next(now, &self.have) else {
                 break;
             };
-            let deadline = after(now, SILENCE.full(chunk.silences + 1));
             effects.push(Effect::Subscribe(chunk.index));
-            self.active.push(Active {
-                chunk,
-                stage: Stage::Awaited { deadline },
-            });
+            self.tracker.await_message(now, chunk);
         }
-    }
-
-    fn next_due(&mut self, now: Millis, which: impl Fn(&Tried) -> bool) -> Option<Tried> {
-        let due = self
-            .parked
-            .iter()
-            .enumerate()
-            .filter(|(_, parked)| parked.until <= now && which(&parked.chunk));
-        let (at, _) = due.min_by_key(|(_, parked)| parked.chunk.index)?;
-        Some(self.parked.swap_remove(at).chunk)
-    }
-
-    fn next_fresh(&mut self) -> Option<Tried> {
-        if self.active.len() + self.parked.len() >= MAX_TRACKED {
-            return None;
-        }
-        while self.fresh_from < self.map.count() {
-            let index = self.fresh_from;
-            self.fresh_from += 1;
-            if !self.have.contains(index) {
-                return Some(Tried {
-                    index,
-                    silences: 0,
-                    refusals: 0,
-                    write_failures: 0,
-                });
-            }
-        }
-        None
     }
 
     fn check(&self, index: u32, bytes: &[u8]) -> Result<(), String> {
@@ -569,24 +386,12 @@ impl Transfer {
         }
     }
 
-    fn report(&mut self, index: u32, detail: &str, effects: &mut Effects) {
+    fn report(&mut self, index: u32, what: &str, effects: &mut Effects) {
         if self.reported < MAX_REPORTED {
             self.reported += 1;
-            let text = format!("chunk {index} of {}: {detail}", self.object.digest);
-            effects.push(Effect::Refuse {
-                index,
-                detail: Detail::new(&text),
-            });
+            let detail = format!("chunk {index} of {}: {what}", self.object.digest);
+            effects.push(Effect::Refuse { index, detail });
         }
-    }
-
-    /// Moves a chunk to the parked ones, letting go of its subscription if it has one.
-    fn park(&mut self, chunk: Tried, until: Millis, subscribed: bool, effects: &mut Effects) {
-        self.untrack(chunk.index);
-        if subscribed {
-            effects.push(Effect::Unsubscribe(chunk.index));
-        }
-        self.parked.push(Parked { chunk, until });
     }
 
     fn give_up(&mut self, stall: Stall, effects: &mut Effects) {
@@ -596,56 +401,9 @@ impl Transfer {
 
     fn end(&mut self, effects: &mut Effects) {
         self.ended = true;
-        for active in self.active.drain(..) {
-            match active.stage {
-                Stage::Awaited { .. } | Stage::Writing { subscribed: true } => {
-                    effects.push(Effect::Unsubscribe(active.chunk.index));
-                }
-                Stage::Writing { subscribed: false } => {}
-            }
-        }
-    }
-
-    fn is_writing(&self, index: u32) -> bool {
-        let writing = |active: &Active| matches!(active.stage, Stage::Writing { .. });
-        self.active
-            .iter()
-            .any(|active| active.chunk.index == index && writing(active))
-    }
-
-    /// An awaited or parked chunk, and whether it is subscribed.
-    fn tracked(&self, index: u32) -> Option<(Tried, bool)> {
-        let active = self.active.iter().map(|active| (active.chunk, true));
-        let parked = self.parked.iter().map(|parked| (parked.chunk, false));
-        active.chain(parked).find(|(chunk, _)| chunk.index == index)
-    }
-
-    fn untrack(&mut self, index: u32) {
-        self.active.retain(|active| active.chunk.index != index);
-        self.parked.retain(|parked| parked.chunk.index != index);
-    }
-
-    /// Takes out a chunk that is being written, and whether it is subscribed.
-    fn take_writing(&mut self, index: u32) -> Option<(Tried, bool)> {
-        let at = self
-            .active
-            .iter()
-            .position(|active| active.chunk.index == index)?;
-        match self.active.get(at)?.stage {
-            Stage::Writing { subscribed } => Some((self.active.swap_remove(at).chunk, subscribed)),
-            Stage::Awaited { .. } => None,
-        }
-    }
-
-    /// Chunks for which the server should be asked, in no order.
-    fn wanting(&self) -> impl Iterator<Item = &Tried> {
-        let awaited = |active: &&Active| matches!(active.stage, Stage::Awaited { .. });
-        let active = self.active.iter().filter(awaited).map(|active| &active.chunk);
-        let parked = self.parked.iter().map(|parked| &parked.chunk);
-        active.chain(parked).filter(|chunk| chunk.wants_republishing())
+        effects.extend(self.tracker.clear().into_iter().map(Effect::Unsubscribe));
     }
 }
 
 #[cfg(test)]
-#[path = "transfer_tests.rs"]
 mod tests;

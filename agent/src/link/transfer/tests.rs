@@ -1,9 +1,11 @@
 //! Single rules one by one, then whole downloads over a simulated broker that loses, repeats, reorders,
 //! spoils, disconnects and forgets.
 
+use super::tracker::MAX_TRACKED;
 use super::*;
 use proptest::prelude::*;
 use serin_protocol::chunk::CHUNK_BYTES;
+use serin_protocol::ids::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -25,10 +27,7 @@ fn object(contents: &[Vec<u8>]) -> (ObjectRef, ChunkHashes) {
     contents.iter().for_each(|chunk| whole.update(chunk));
     let size = contents.iter().map(|chunk| chunk.len() as u64).sum();
     let list: Vec<u8> = contents.iter().flat_map(|chunk| Digest::of(chunk).0).collect();
-    let object = ObjectRef {
-        digest: whole.finish(),
-        size: ByteCount(size),
-    };
+    let object = ObjectRef { digest: whole.finish(), size: ByteCount(size) };
     let map = ChunkMap::new(object.size).expect("in bounds");
     (object, ChunkHashes::parse(&list, map).expect("fits"))
 }
@@ -41,10 +40,7 @@ fn transfer(contents: &[Vec<u8>], window: u8) -> Transfer {
 }
 
 fn chunk(contents: &[Vec<u8>], index: u32) -> Input<'_> {
-    Input::Chunk {
-        index,
-        bytes: &contents[index as usize],
-    }
+    Input::Chunk { index, bytes: &contents[index as usize] }
 }
 
 const NOW: Millis = Millis(1000);
@@ -57,14 +53,8 @@ fn the_window_slides_only_after_the_write() {
     let effects = transfer.handle(NOW, Input::Connected);
     assert_eq!(effects, [Effect::Subscribe(0), Effect::Subscribe(1)]);
     assert_eq!(transfer.handle(NOW, Input::Subscribed(0)), []);
-    assert_eq!(
-        transfer.handle(NOW, chunk(&contents, 0)),
-        [Effect::Write { index: 0 }]
-    );
-    assert_eq!(
-        transfer.handle(NOW, chunk(&contents, 1)),
-        [Effect::Write { index: 1 }]
-    );
+    assert_eq!(transfer.handle(NOW, chunk(&contents, 0)), [Effect::Write { index: 0 }]);
+    assert_eq!(transfer.handle(NOW, chunk(&contents, 1)), [Effect::Write { index: 1 }]);
     let effects = transfer.handle(NOW, Input::Written(0));
     assert_eq!(effects, [Effect::Unsubscribe(0), Effect::Subscribe(2)]);
     assert_eq!(transfer.bytes_here(), ByteCount(CHUNK_BYTES as u64));
@@ -110,33 +100,16 @@ fn a_truncated_chunk_a_wrong_one_and_one_beyond_the_end_are_refused_by_name() {
     let contents = contents(3);
     let mut transfer = transfer(&contents, 2);
     let _ = transfer.handle(NOW, Input::Connected);
-    let cut = Input::Chunk {
-        index: 0,
-        bytes: &contents[0][..100],
-    };
-    let swapped = Input::Chunk {
-        index: 1,
-        bytes: &contents[0],
-    };
-    let beyond = Input::Chunk {
-        index: 3,
-        bytes: &[1],
-    };
-    for (input, complaint) in [
-        (cut, "100 bytes, not 61440"),
-        (swapped, "hash"),
-        (beyond, "not asked for"),
-    ] {
+    let cut = Input::Chunk { index: 0, bytes: &contents[0][..100] };
+    let swapped = Input::Chunk { index: 1, bytes: &contents[0] };
+    let beyond = Input::Chunk { index: 3, bytes: &[1] };
+    for (input, complaint) in [(cut, "100 bytes, not 61440"), (swapped, "hash"), (beyond, "not asked for")] {
         let effects = transfer.handle(NOW, input);
-        let refused = effects.iter().any(
-            |effect| matches!(effect, Effect::Refuse { detail, .. } if detail.as_str().contains(complaint)),
-        );
+        let refused = effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Refuse { detail, .. } if detail.contains(complaint)));
         assert!(refused, "{effects:?}, expected {complaint}");
-        assert!(
-            !effects
-                .iter()
-                .any(|effect| matches!(effect, Effect::Write { .. }))
-        );
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Write { .. })));
     }
 }
 
@@ -149,10 +122,7 @@ fn a_wrong_chunk_is_asked_for_again_after_a_wait_and_given_up_in_the_end() {
     let mut asked = 0;
     for round in 1..=MAX_REFUSALS {
         assert_eq!(effects, [Effect::Subscribe(0)], "round {round}");
-        let wrong = Input::Chunk {
-            index: 0,
-            bytes: &[0; 777],
-        };
+        let wrong = Input::Chunk { index: 0, bytes: &[0; 777] };
         effects = transfer.handle(now, wrong);
         assert!(matches!(effects[0], Effect::Refuse { index: 0, .. }));
         assert_eq!(effects[1], Effect::Unsubscribe(0));
@@ -161,10 +131,7 @@ fn a_wrong_chunk_is_asked_for_again_after_a_wait_and_given_up_in_the_end() {
             break;
         }
         loop {
-            asked += effects
-                .iter()
-                .filter(|effect| matches!(effect, Effect::AskRepublish { .. }))
-                .count();
+            asked += effects.iter().filter(|effect| matches!(effect, Effect::AskRepublish { .. })).count();
             let deadline = transfer.next_deadline().expect("waiting");
             assert!(deadline > now);
             now = deadline;
@@ -200,17 +167,11 @@ fn a_silent_subscription_is_renewed_and_then_the_server_is_asked() {
         Effect::AskRepublish { first: 0, count: 1 },
     ];
     assert_eq!(seen[..5], expected);
-    let asked = seen
-        .iter()
-        .filter(|effect| matches!(effect, Effect::AskRepublish { .. }))
-        .count();
+    let asked = seen.iter().filter(|effect| matches!(effect, Effect::AskRepublish { .. })).count();
     assert!((3..=12).contains(&asked), "asked {asked} times in an hour");
     // However long it takes.
     let _ = transfer.handle(now, Input::Connected);
-    assert_eq!(
-        transfer.handle(now, chunk(&contents, 0)),
-        [Effect::Write { index: 0 }]
-    );
+    assert_eq!(transfer.handle(now, chunk(&contents, 0)), [Effect::Write { index: 0 }]);
 }
 
 #[test]
@@ -223,9 +184,7 @@ fn a_lost_object_is_asked_for_whole_once_a_full_window_was_silent() {
         now = transfer.next_deadline().expect("waiting");
         seen.extend(transfer.handle(now, Input::Tick));
     }
-    let asked = seen
-        .iter()
-        .find(|effect| matches!(effect, Effect::AskRepublish { .. }));
+    let asked = seen.iter().find(|effect| matches!(effect, Effect::AskRepublish { .. }));
     assert_eq!(asked, Some(&Effect::AskRepublish { first: 0, count: 200 }));
     // The others are tried as well, up to the bound.
     let last = MAX_TRACKED as u32 - 1;
@@ -254,16 +213,9 @@ fn a_few_silent_chunks_do_not_hold_up_the_others() {
                 effects.extend(transfer.handle(now, Input::Tick));
             }
         }
-        assert!(
-            now < Millis::from_secs(600),
-            "stuck with {} chunks",
-            transfer.have().len()
-        );
+        assert!(now < Millis::from_secs(600), "stuck with {} chunks", transfer.have().len());
     }
-    assert!(
-        asked.iter().all(|index| lost.contains(index) || *index > 1),
-        "{asked:?}"
-    );
+    assert!(asked.iter().all(|index| lost.contains(index) || *index > 1), "{asked:?}");
 }
 
 #[test]
@@ -297,19 +249,13 @@ fn a_disk_that_takes_nothing_ends_the_transfer() {
     let _ = transfer.handle(now, Input::Connected);
     for _ in 1..MAX_WRITE_FAILURES {
         let _ = transfer.handle(now, chunk(&contents, 0));
-        assert_eq!(
-            transfer.handle(now, Input::WriteFailed(0)),
-            [Effect::Unsubscribe(0)]
-        );
+        assert_eq!(transfer.handle(now, Input::WriteFailed(0)), [Effect::Unsubscribe(0)]);
         now = transfer.next_deadline().expect("waiting");
         assert_eq!(transfer.handle(now, Input::Tick), [Effect::Subscribe(0)]);
     }
     let _ = transfer.handle(now, chunk(&contents, 0));
     let effects = transfer.handle(now, Input::WriteFailed(0));
-    assert_eq!(
-        effects.last(),
-        Some(&Effect::Stalled(Stall::WriteFailed { index: 0 }))
-    );
+    assert_eq!(effects.last(), Some(&Effect::Stalled(Stall::WriteFailed { index: 0 })));
     assert!(effects.contains(&Effect::Unsubscribe(0)) && effects.contains(&Effect::Unsubscribe(1)));
 }
 
@@ -348,10 +294,7 @@ fn without_hashes_only_the_length_is_checked() {
     let have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
     let mut transfer = Transfer::new(object, None, have, Window::default(), Jitter::new(1)).expect("sound");
     let _ = transfer.handle(NOW, Input::Connected);
-    let other = Input::Chunk {
-        index: 0,
-        bytes: &[9; 777],
-    };
+    let other = Input::Chunk { index: 0, bytes: &[9; 777] };
     assert_eq!(transfer.handle(NOW, other), [Effect::Write { index: 0 }]);
 }
 
@@ -407,8 +350,7 @@ impl World {
     fn later(&mut self, what: Coming) {
         let delay = 1 + self.dice.below(self.weather.longest_delay);
         self.counter += 1;
-        self.coming
-            .insert((Millis(self.now.0 + delay), self.counter), what);
+        self.coming.insert((Millis(self.now.0 + delay), self.counter), what);
     }
 
     fn happens(&mut self, percent: u64) -> bool {
@@ -434,10 +376,7 @@ impl World {
             assert!(!self.completed, "nothing follows completion: {effect:?}");
             match effect {
                 Effect::Subscribe(index) => {
-                    assert!(
-                        self.online && self.subscribed.insert(index),
-                        "{index} twice or offline"
-                    );
+                    assert!(self.online && self.subscribed.insert(index), "{index} twice or offline");
                     assert!(!self.written.contains(&index), "{index} is here");
                     if !self.happens(self.weather.loss) {
                         self.later(Coming::SubAck(self.session, index));
@@ -445,10 +384,7 @@ impl World {
                     self.deliver(index);
                 }
                 Effect::Unsubscribe(index) => {
-                    assert!(
-                        self.online && self.subscribed.remove(&index),
-                        "{index} was not subscribed"
-                    );
+                    assert!(self.online && self.subscribed.remove(&index), "{index} was not subscribed");
                 }
                 Effect::Write { index } => {
                     assert!(self.writing.insert(index), "{index} is being written");
@@ -474,9 +410,10 @@ impl World {
         }
     }
 
-    fn happen(&mut self, coming: Coming) {
+    fn happen(&mut self, coming: &Coming) {
         let contents = Rc::clone(&self.contents);
-        let input = match coming {
+        let current = |session: u32| session == self.session && self.online;
+        let input = match *coming {
             Coming::Connect if !self.online => {
                 self.online = true;
                 self.session += 1;
@@ -488,11 +425,8 @@ impl World {
                 self.later(Coming::Connect);
                 Input::Disconnected
             }
-            Coming::Connect | Coming::Disconnect => return,
-            Coming::SubAck(session, index) if session == self.session && self.online => {
-                Input::Subscribed(index)
-            }
-            Coming::Message(session, index, right) if session == self.session && self.online => {
+            Coming::SubAck(session, index) if current(session) => Input::Subscribed(index),
+            Coming::Message(session, index, right) if current(session) => {
                 let wrong = &contents[(index as usize + 1) % contents.len()];
                 let cut = &contents[index as usize][1..];
                 let bytes = match right {
@@ -502,8 +436,8 @@ impl World {
                 };
                 Input::Chunk { index, bytes }
             }
-            // Lost with its session.
-            Coming::SubAck(..) | Coming::Message(..) => return,
+            // Already so, or lost with its session.
+            Coming::Connect | Coming::Disconnect | Coming::SubAck(..) | Coming::Message(..) => return,
             Coming::DiskDone(index, fine) => {
                 assert!(self.writing.remove(&index));
                 if fine {
@@ -538,7 +472,7 @@ impl World {
                 (Some(key), deadline) if deadline.is_none_or(|deadline| key.0 <= deadline) => {
                     self.now = key.0;
                     let coming = self.coming.remove(&key).expect("it was there");
-                    self.happen(coming);
+                    self.happen(&coming);
                 }
                 (_, Some(deadline)) => {
                     self.now = deadline.max(self.now);
@@ -631,8 +565,8 @@ proptest! {
             };
             let effects = transfer.handle(now, input);
             prop_assert!(effects.len() <= 64);
-            prop_assert!(transfer.active.len() <= 3);
-            prop_assert!(transfer.active.len() + transfer.parked.len() <= MAX_TRACKED);
+            let (active, parked) = transfer.tracker.sizes();
+            prop_assert!(active <= 3 && active + parked <= MAX_TRACKED);
         }
     }
 }
