@@ -5,20 +5,10 @@
 //! `append` returns; history, counters and removals ride along with the next of these, since losing them
 //! costs a repetition at most. A journal that is corrupt, or that ended the process while it was being
 //! opened, is set aside and begun anew, and the caller is told.
-//!
-//! | key | value |
-//! |---|---|
-//! | `e` number | sealed event |
-//! | `r` key | sealed report |
-//! | `h` counter | history entry, postcard |
-//! | `m` name | counter |
-//!
-//! Numbers are 8 bytes, big-endian, so that they sort.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ByteCount, EventNumber, UnixMillis};
@@ -26,12 +16,12 @@ use serin_protocol::message::{Detail, EventKind, MAX_EVENT_BYTES, MAX_REPORT_BYT
 
 pub use super::journal_guard::Loss;
 use super::journal_guard::{JOURNAL, Numbers, mark, set_aside, unfinished_openings, unmark};
+use super::journal_tree::{
+    DROPPED_REPORTS, NEXT_EVENT, NEXT_REPORT, classify, key, open_sled, parse_counter, parse_number,
+};
 use super::seam::{FileError, Files};
 use crate::link::outbox::{ReportKey, Stored};
 
-/// Memory for sled's page cache; the journal is written and read in order, so more would hold nothing
-/// that is needed again.
-const CACHE_BYTES: u64 = 1 << 20;
 /// Most events kept: 16 MiB at their largest, years of updates without a server. Events are never
 /// dropped; what would exceed this is refused and the caller decides.
 pub const MAX_EVENTS: usize = 16_384;
@@ -40,15 +30,6 @@ pub const HISTORY_ENTRIES: usize = 1000;
 /// Unfinished openings in a row after which the journal is taken to be what ends the process. A power cut
 /// can explain two.
 const MAX_OPENINGS: u32 = 3;
-
-/// A sled that was closed lets go of its lock only when its last background task ends, and a stopping agent
-/// only when it has stopped: a lock is tried this often, this far apart.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-const NEXT_EVENT: &[u8] = b"mnext_event";
-const NEXT_REPORT: &[u8] = b"mnext_report";
-const DROPPED_REPORTS: &[u8] = b"mdropped_reports";
 
 /// The journal cannot be used, or not for this.
 #[derive(Debug, thiserror::Error)]
@@ -135,29 +116,29 @@ impl Journal {
     /// aside, one whose end is gone. An error means that the disk cannot be used, or that another
     /// process has the journal open; nothing was lost then.
     pub fn open(
-        files: Files,
+        files: &Files,
         dir: &Path,
         floor: EventNumber,
         budget: ByteCount,
     ) -> Result<(Self, Option<Loss>), JournalError> {
-        let openings = unfinished_openings(&files, dir)?;
+        let openings = unfinished_openings(files, dir)?;
         let mut loss = None;
         if openings >= MAX_OPENINGS {
             let detail = format!("it ended the process {openings} times, or was found corrupt while in use");
-            loss = Some(set_aside(&files, dir, &detail)?);
+            loss = Some(set_aside(files, dir, &detail)?);
         }
         // Written before sled looks at anything: on a disk that takes no writes the agent stops here,
         // with an error rather than a panic.
-        mark(&files, dir, if loss.is_some() { 1 } else { openings + 1 })?;
-        let journal = match Self::try_open(&files, dir, budget) {
+        mark(files, dir, if loss.is_some() { 1 } else { openings + 1 })?;
+        let journal = match Self::try_open(files, dir, budget) {
             Err(JournalError::Corrupt(detail)) if loss.is_none() => {
-                loss = Some(set_aside(&files, dir, &detail)?);
-                Self::try_open(&files, dir, budget)
+                loss = Some(set_aside(files, dir, &detail)?);
+                Self::try_open(files, dir, budget)
             }
             other => other,
         };
         // An error that is no panic did not end the process.
-        unmark(&files, dir)?;
+        unmark(files, dir)?;
         let (mut journal, used) = journal?;
         if loss.is_none() && journal.next_event < used.0 {
             let detail = format!("events from {} up to {used} were used and are gone", journal.next_event);
@@ -416,61 +397,11 @@ impl Journal {
     }
 }
 
-fn open_sled(path: &Path) -> sled::Result<sled::Db> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .mode(sled::Mode::LowSpace)
-        // Flushed explicitly; see the module's flush policy.
-        .flush_every_ms(None);
-    let mut tries = 1;
-    loop {
-        match config.open() {
-            // Sled names the lock only in the text.
-            Err(sled::Error::Io(error))
-                if tries < LOCK_TRIES && error.to_string().contains("acquire lock") =>
-            {
-                tries += 1;
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            other => return other,
-        }
-    }
-}
-
-fn key(kind: u8, number: u64) -> [u8; 9] {
-    let mut key = [kind; 9];
-    let [_, rest @ ..] = &mut key;
-    *rest = number.to_be_bytes();
-    key
-}
-
-fn parse_number(key: &[u8]) -> Result<u64, JournalError> {
-    parse_counter(key.get(1..).unwrap_or_default())
-}
-
-fn parse_counter(bytes: &[u8]) -> Result<u64, JournalError> {
-    let bytes = bytes.try_into().map(u64::from_be_bytes);
-    bytes.map_err(|_| JournalError::Corrupt("it has a number of the wrong length".into()))
-}
-
 fn fits(sealed: &[u8], limit: usize) -> Result<(), JournalError> {
     if sealed.len() > limit {
         return Err(JournalError::TooLarge { actual: sealed.len(), limit });
     }
     Ok(())
-}
-
-/// Tells a damaged journal from a disk that fails.
-fn classify(error: sled::Error) -> JournalError {
-    match error {
-        sled::Error::Io(error)
-            if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
-        {
-            JournalError::Io(error)
-        }
-        damage => JournalError::Corrupt(damage.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ fn open(dir: &Path) -> (Journal, Option<Loss>) {
 }
 
 fn open_at(dir: &Path, floor: u64) -> (Journal, Option<Loss>) {
-    Journal::open(Files::real(), dir, EventNumber(floor), BUDGET).expect("opens")
+    Journal::open(&Files::real(), dir, EventNumber(floor), BUDGET).expect("opens")
 }
 
 fn append(journal: &mut Journal, sealed: &[u8]) -> EventNumber {
@@ -124,8 +124,8 @@ fn a_journal_in_use_is_not_taken_for_a_corrupt_one() {
     let dir = tempfile::tempdir().expect("tempdir");
     let (mut journal, _) = open(dir.path());
     append(&mut journal, b"kept");
-    for _ in 0..MAX_OPENINGS + 1 {
-        let second = Journal::open(Files::real(), dir.path(), EventNumber(0), BUDGET);
+    for _ in 0..=MAX_OPENINGS {
+        let second = Journal::open(&Files::real(), dir.path(), EventNumber(0), BUDGET);
         assert!(matches!(second, Err(JournalError::Io(_))), "{second:?}");
     }
     drop(journal);
@@ -185,7 +185,7 @@ fn a_state_directory_that_takes_no_writes_is_an_error_and_not_a_loss() {
     let dir = tempfile::tempdir().expect("tempdir");
     drop(open(dir.path()));
     fs::create_dir(dir.path().join("journal.opening")).expect("in the way");
-    let refused = Journal::open(Files::real(), dir.path(), EventNumber(0), BUDGET);
+    let refused = Journal::open(&Files::real(), dir.path(), EventNumber(0), BUDGET);
     assert!(matches!(refused, Err(JournalError::File(_))));
     assert!(dir.path().join(JOURNAL).exists());
 }
@@ -294,11 +294,11 @@ proptest! {
                 }
             }
             prop_assert_eq!(journal.dropped_reports(), dropped);
-            for number in 0..next + 1 {
+            for number in 0..=next {
                 let found = journal.event(EventNumber(number)).expect("read");
                 prop_assert_eq!(found.as_ref(), events.get(&number));
             }
-            for number in 0..key + 1 {
+            for number in 0..=key {
                 let found = journal.report(ReportKey(number)).expect("read");
                 prop_assert_eq!(found.as_ref(), reports.get(&number));
             }

@@ -17,6 +17,7 @@
 pub mod boot_record;
 pub mod journal;
 mod journal_guard;
+mod journal_tree;
 pub mod partial;
 pub mod releases;
 pub mod seam;
