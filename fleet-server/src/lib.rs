@@ -1,1 +1,6 @@
 //! Serin's fleet server.
+
+pub mod broker;
+pub mod registry;
+pub mod rollout;
+pub mod store;

@@ -96,6 +96,23 @@ fn first_unsupported<'a>(graph: &'a GraphProto, framework: &Onnx) -> Option<&'a 
     })
 }
 
+/// Removes the names of nodes, so that tract calls each by its first output. In ONNX nodes and values
+/// have names of their own kinds; tract puts both into one and stumbles when they coincide.
+pub(super) fn forget_node_names(proto: &mut ModelProto) {
+    if let Some(graph) = proto.graph.as_mut() {
+        forget_names(graph);
+    }
+}
+
+fn forget_names(graph: &mut GraphProto) {
+    for node in &mut graph.node {
+        node.name.clear();
+        for attribute in &mut node.attribute {
+            attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(forget_names);
+        }
+    }
+}
+
 /// The inputs that must be fed: not those with an initializer, which older files also list.
 pub(super) fn inputs(proto: &ModelProto) -> Vec<GraphInput> {
     let Some(graph) = proto.graph.as_ref() else {

@@ -4,15 +4,22 @@ use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
 use tract_onnx::Onnx;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::internal::{
+    Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
+    TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
+    TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
+};
 
 use super::graph;
 use super::limits::tells_of_exhaustion;
 use super::pipeline::{Column, Data, Feed};
 
-/// Rows run at once. More gain little on one core, and the memory of intermediate values grows with
-/// them: with this bound a large request needs no more of it than the packer measured.
+/// Most rows run at once. More gain nothing on one core.
 pub(super) const ROWS_AT_ONCE: usize = 16;
+
+/// Most bytes of the largest intermediate value over all rows run at once. A model with more takes so
+/// long for a row that running rows together saves nothing, and costs memory a device does not have.
+const BATCH_BYTES: usize = 256 << 10;
 
 /// Longest error text passed on; tract's can hold whole graphs.
 const MAX_ERROR_CHARS: usize = 1000;
@@ -31,8 +38,9 @@ pub(super) struct Model {
 impl Model {
     /// Loads `path` and optimises it for inputs like `feeds`, computing `outputs` only.
     ///
-    /// The number of rows stays open where the model allows it. Where it was exported for exactly one
-    /// row, or tract cannot leave it open, rows are run one by one.
+    /// Rows of a small model are run together. They are run one by one where one row already fills
+    /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
+    /// of rows open.
     pub(super) fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
         let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
@@ -40,6 +48,7 @@ impl Model {
         if let Some(unsupported) = graph::unsupported_operator(&proto, &framework) {
             return Err(unsupported);
         }
+        graph::forget_node_names(&mut proto);
         let mut open = true;
         for input in graph::inputs(&proto) {
             open &= rows_are_open(&input, feeds)?;
@@ -47,55 +56,44 @@ impl Model {
         let parsed = parse(&framework, &proto)?;
         drop(proto);
         let order = input_order(&parsed, feeds)?;
-        let build =
-            |parsed: InferenceModel, rows_open: bool| Self::build(parsed, feeds, &order, outputs, rows_open);
-        if open && let Ok(model) = build(parsed.clone(), true) {
-            return Ok(model);
+        let one = typed(parsed.clone(), feeds, &order, &1.to_dim()).map_err(|error| fault(&error))?;
+        let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
+        if open && together > 1 {
+            let rows = parsed.symbols.new_with_prefix("rows").to_dim();
+            let model = typed(parsed, feeds, &order, &rows)
+                .and_then(|typed| Self::build(typed, &order, outputs, together))
+                .and_then(|model| model.tried(feeds));
+            if let Ok(model) = model {
+                return Ok(model);
+            }
         }
-        build(parsed, false).map_err(|error| fault(&error))
+        Self::build(one, &order, outputs, 1).map_err(|error| fault(&error))
     }
 
-    fn build(
-        mut parsed: InferenceModel,
-        feeds: &[Feed],
-        order: &[usize],
-        outputs: &[&str],
-        rows_open: bool,
-    ) -> TractResult<Self> {
-        let rows = if rows_open { parsed.symbols.new_with_prefix("rows").to_dim() } else { 1.to_dim() };
-        for (input, place) in order.iter().enumerate() {
-            let feed = feeds.get(*place).context("input without a feed")?;
-            let shape: TVec<TDim> =
-                std::iter::once(rows.clone()).chain(feed.row_shape.iter().map(ToDim::to_dim)).collect();
-            parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
-        }
-        let plan = TypedSimplePlan::new(parsed.into_optimized()?)?;
-        let mut model = Self {
+    fn build(typed: TypedModel, order: &[usize], outputs: &[&str], rows_at_once: usize) -> TractResult<Self> {
+        let plan = TypedSimplePlan::new(typed.into_optimized()?)?;
+        Ok(Self {
             state: plan.spawn()?,
             plan,
-            rows_at_once: if rows_open { ROWS_AT_ONCE } else { 1 },
+            rows_at_once,
             order: order.to_vec(),
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
-        };
-        if rows_open {
-            model.try_rows(feeds, 2)?;
-        }
-        Ok(model)
+        })
     }
 
     /// A trial: a graph that fixes its rows somewhere inside gets through the optimiser and fails, or
     /// mixes rows, only when run.
-    fn try_rows(&mut self, feeds: &[Feed], rows: usize) -> TractResult<()> {
-        let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; rows * feed.row_elements]).collect();
-        let columns = self.evaluate(feeds, &zeros, rows)?;
-        for (name, column) in columns {
+    fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
+        const ROWS: usize = 2;
+        let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; ROWS * feed.row_elements]).collect();
+        for (name, column) in self.evaluate(feeds, &zeros, ROWS)? {
             ensure!(
-                column.shape.first() == Some(&rows),
-                "output {name} of {rows} rows is {:?}",
+                column.shape.first() == Some(&ROWS),
+                "output {name} of {ROWS} rows is {:?}",
                 column.shape
             );
         }
-        Ok(())
+        Ok(self)
     }
 
     /// Most rows of one [`run`](Self::run).
@@ -139,6 +137,32 @@ impl Model {
         let outputs = self.state.run(inputs)?;
         self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
     }
+}
+
+/// The model with known types and shapes for inputs of `rows` rows.
+fn typed(
+    mut parsed: InferenceModel,
+    feeds: &[Feed],
+    order: &[usize],
+    rows: &TDim,
+) -> TractResult<TypedModel> {
+    for (input, place) in order.iter().enumerate() {
+        let feed = feeds.get(*place).context("input without a feed")?;
+        let lengths = feed.row_shape.iter().map(ToDim::to_dim);
+        let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
+        parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+    }
+    parsed.into_typed()
+}
+
+/// Bytes of the largest value that is computed, not stored.
+fn largest_value(model: &TypedModel) -> usize {
+    let facts = model.nodes().iter().flat_map(|node| &node.outputs).map(|output| &output.fact);
+    let bytes = facts.filter(|fact| fact.konst.is_none()).map(|fact| {
+        let elements = fact.shape.volume().to_usize().unwrap_or(usize::MAX);
+        elements.saturating_mul(fact.datum_type.size_of())
+    });
+    bytes.max().unwrap_or(0)
 }
 
 /// Whether the number of rows of a graph input is left open. Its other lengths and its type must be

@@ -43,7 +43,7 @@ fn feed(input: &TensorSpec, pipeline: &Pipeline) -> Result<Feed, String> {
                 });
             }
             PreStep::Missing { .. } | PreStep::Clip { .. } | PreStep::Affine { .. } => {
-                steps.push(step.clone())
+                steps.push(step.clone());
             }
         }
     }

@@ -15,7 +15,7 @@ const KERNEL_INTERFACE: ABI = ABI::V7;
 /// listed, no TCP port used, no process outside signalled. Steps add up: a second call can only take
 /// away. Answers whether the kernel enforces the part about files.
 ///
-/// Each file is named on its own, not by its directory: on a device the names are links into the blob
+/// Each release file is named on its own, not by its directory: on a device the names are links into the blob
 /// store, and other releases lie beside them. A file that does not exist is left out; opening it
 /// fails anyway.
 pub(super) fn allow_only(readable: &[PathBuf]) -> Result<bool, RulesetError> {
@@ -36,4 +36,43 @@ pub(super) fn allow_only(readable: &[PathBuf]) -> Result<bool, RulesetError> {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => true,
         RulesetStatus::NotEnforced => false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, read_dir, write};
+    use std::io::ErrorKind;
+
+    #[test]
+    fn only_named_files_can_be_opened_and_then_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        let [allowed, other, link] = ["allowed", "other", "link"].map(path);
+        write(&allowed, "a").expect("written");
+        write(&other, "b").expect("written");
+        std::os::unix::fs::symlink(&other, &link).expect("linked");
+        // Restricts the thread that asks for it, and a worker has one only.
+        let checked = std::thread::spawn(move || {
+            let refused = |path: &PathBuf| {
+                File::open(path).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+            };
+            if !allow_only(&[allowed.clone(), PathBuf::from("/nonexistent")]).expect("asked for correctly") {
+                return false;
+            }
+            assert!(File::open(&allowed).is_ok());
+            assert!(refused(&other) && refused(&link) && refused(&PathBuf::from("/etc/passwd")));
+            assert!(write(&allowed, "c").is_err() && read_dir("/").is_err());
+            assert!(
+                std::net::TcpStream::connect("127.0.0.1:9")
+                    .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+            );
+            assert!(allow_only(&[]).expect("asked for correctly"));
+            assert!(refused(&allowed));
+            true
+        });
+        if !checked.join().expect("no panic") {
+            println!("skipped: this kernel has no Landlock");
+        }
+    }
 }

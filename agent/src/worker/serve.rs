@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serin_protocol::frame::{
-    InferFault, LoadFault, PREFIX_BYTES, Prefix, Ready, Sandbox, WorkerRequest, WorkerResponse, decode_header, encode_head,
+    InferFault, LoadFault, PREFIX_BYTES, Prefix, Ready, Sandbox, WorkerRequest, WorkerResponse,
+    decode_header, encode_head,
 };
 use serin_protocol::ids::ByteCount;
 
@@ -26,6 +27,9 @@ const EXIT_NOT_SUPERVISED: u8 = 4;
 const EXIT_LOAD: u8 = 5;
 /// What Rust itself exits with after a panic.
 const EXIT_PANIC: i32 = 101;
+
+/// What tract reads, besides the model, to choose kernels that fit the processor.
+const PROCESSOR: [&str; 2] = ["/proc/cpuinfo", "/sys/devices/system/cpu"];
 
 /// Set once the first frame has been sent: a panic before it is reported as a failed load.
 static ANSWERED: AtomicBool = AtomicBool::new(false);
@@ -48,20 +52,24 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
         return complain(EXIT_NOT_SUPERVISED, "standard input is closed");
     };
     if socket.peer_addr().is_err() {
-        return complain(EXIT_NOT_SUPERVISED, "this command is started by the agent itself, with a socket as standard input");
+        return complain(
+            EXIT_NOT_SUPERVISED,
+            "this command is started by the agent itself, with a socket as standard input",
+        );
     }
     let limits = match limits::apply(memory) {
         Ok(limits) => limits,
-        Err(error) => return complain(EXIT_NOT_SUPERVISED, &format!("cannot be tied to the supervisor: {error}")),
+        Err(error) => {
+            return complain(EXIT_NOT_SUPERVISED, &format!("cannot be tied to the supervisor: {error}"));
+        }
     };
     if supervisor_is_gone(&socket) {
         return ExitCode::from(EXIT_NOT_SUPERVISED);
     }
     report_panics();
 
-    // The processor is looked at while its description can still be read.
-    let _ = tract_onnx::prelude::tract_linalg::ops();
-    let readable: Vec<PathBuf> = FILES.iter().map(|file| args.dir.join(file.name())).collect();
+    let release = FILES.iter().map(|file| args.dir.join(file.name()));
+    let readable: Vec<PathBuf> = release.chain(PROCESSOR.iter().map(PathBuf::from)).collect();
     let confined_early = sandbox::allow_only(&readable).unwrap_or(false);
     let start = Instant::now();
     let loaded = Engine::load(&args.dir, memory);
@@ -114,7 +122,10 @@ fn report_panics() {
             let fault = if tells_of_exhaustion(&text) {
                 LoadFault::MemoryLimit
             } else {
-                LoadFault::Invalid(format!("the runtime gave up: {}", text.chars().take(500).collect::<String>()))
+                LoadFault::Invalid(format!(
+                    "the runtime gave up: {}",
+                    text.chars().take(500).collect::<String>()
+                ))
             };
             if let Ok(mut socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) {
                 let _ = send(&mut socket, &WorkerResponse::LoadFailed(fault), &[]);
@@ -162,14 +173,19 @@ fn read_prefix(socket: &mut UnixStream) -> io::Result<Option<Prefix>> {
 
 /// Reads a body. One that is too large for this worker is skipped and refused: the caller's mistake
 /// must not cost the worker its life.
-fn read_body(socket: &mut UnixStream, bytes: usize, most: usize) -> io::Result<Result<Vec<u8>, InferFault>> {
+fn read_body(
+    socket: &mut impl io::Read,
+    bytes: usize,
+    most: usize,
+) -> io::Result<Result<Vec<u8>, InferFault>> {
     let mut body = Vec::new();
     if bytes > most || body.try_reserve_exact(bytes).is_err() {
-        io::copy(&mut socket.take(bytes as u64), &mut io::sink())?;
-        let text = format!("a request of {bytes} bytes is too large for this model's worker, which takes {most}");
+        io::copy(&mut socket.by_ref().take(bytes as u64), &mut io::sink())?;
+        let text =
+            format!("a request of {bytes} bytes is too large for this model's worker, which takes {most}");
         return Ok(Err(InferFault::Input(text)));
     }
-    socket.take(bytes as u64).read_to_end(&mut body)?;
+    socket.by_ref().take(bytes as u64).read_to_end(&mut body)?;
     if body.len() == bytes { Ok(Ok(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 

@@ -1,0 +1,1 @@
+//! Statistics the rollout decides by, pure and seeded.
