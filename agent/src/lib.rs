@@ -5,6 +5,7 @@
 //! | [`update`] | what to do next with releases, pure | tokio, files, clocks, randomness |
 //! | [`disk`] | what must survive a power cut, behind one seam to the files | decisions |
 //! | [`link`] | the MQTT session; transfer and outbox, pure | files |
+//! | [`worker`] | one process per model, sandboxed; the handle on it | MQTT, the boot record |
 //! | [`config`], [`identity`] | what is known before anything runs | |
 
 pub mod config;
@@ -12,3 +13,4 @@ pub mod disk;
 pub mod identity;
 pub mod link;
 pub mod update;
+pub mod worker;
