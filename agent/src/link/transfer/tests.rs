@@ -238,16 +238,14 @@ fn first_ask(lost: &[u32], pause: Millis) -> (u32, u32) {
             Some(_) => {}
             None => {
                 let deadline = transfer.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
-                let arrival = arrivals.keys().next().copied().filter(|(at, _)| *at <= deadline);
-                let input = match arrival.and_then(|key| arrivals.remove(&key).map(|index| (key.0, index))) {
-                    Some((at, index)) => {
-                        now = Millis(at);
-                        chunk(&contents, index)
-                    }
-                    None => {
-                        now = Millis(deadline);
-                        Input::Tick
-                    }
+                let arrival = arrivals.first_key_value().map(|((at, _), index)| (*at, *index));
+                let input = if let Some((at, index)) = arrival.filter(|(at, _)| *at <= deadline) {
+                    arrivals.pop_first();
+                    now = Millis(at);
+                    chunk(&contents, index)
+                } else {
+                    now = Millis(deadline);
+                    Input::Tick
                 };
                 assert!(now < Millis::from_secs(3600), "never asked");
                 effects.extend(transfer.handle(now, input));
