@@ -9,7 +9,7 @@ use serin_protocol::chunk::{ChunkMap, ChunkMapError, ChunkSet, ObjectRef};
 use serin_protocol::ids::{ByteCount, Millis};
 
 use super::backoff::{Backoff, Jitter, after};
-use tracker::{ASK_AFTER, Found, SILENCE, Tracker, Tried};
+use tracker::{Found, Tracker, Tried};
 
 pub use hashes::{ChunkHashes, ChunkHashesError};
 
@@ -25,6 +25,7 @@ pub const MAX_REFUSALS: u32 = 5;
 pub const MAX_WRITE_FAILURES: u32 = 3;
 /// Refusals reported per transfer; more tell nothing new and would fill the outbox.
 pub const MAX_REPORTED: u32 = 16;
+
 /// How many chunks may be subscribed or unwritten at a time: 2 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(u8);
@@ -135,15 +136,12 @@ pub struct Transfer {
     map: ChunkMap,
     hashes: Option<ChunkHashes>,
     have: ChunkSet,
-    window: Window,
     jitter: Jitter,
     connected: bool,
     ended: bool,
     tracker: Tracker,
     asks: u32,
     next_ask: Millis,
-    /// When the last right chunk came, or the session began.
-    last_arrival: Millis,
     reported: u32,
 }
 
@@ -165,14 +163,12 @@ impl Transfer {
             map,
             hashes,
             have,
-            window,
             jitter,
             connected: false,
             ended: false,
             tracker: Tracker::new(window),
             asks: 0,
             next_ask: Millis(0),
-            last_arrival: Millis(0),
             reported: 0,
         })
     }
@@ -204,7 +200,6 @@ impl Transfer {
             Input::Connected => {
                 self.tracker.disconnected();
                 self.connected = true;
-                self.last_arrival = now;
             }
             Input::Disconnected => {
                 self.tracker.disconnected();
@@ -253,7 +248,6 @@ impl Transfer {
         match self.check(index, bytes) {
             // A late answer to a subscription given up: taken if there is a place to hold it.
             Ok(()) if subscribed || self.tracker.has_place() => {
-                self.last_arrival = now;
                 self.tracker.write(now, chunk, subscribed);
                 effects.push(Effect::Write { index });
             }
@@ -335,9 +329,8 @@ impl Transfer {
         }
     }
 
-    /// Asks for what was silent or wrong too often. When that is a window or more and nothing else came
-    /// either, the broker has lost more than what was tried, and the last run goes on as far as chunks
-    /// are missing.
+    /// Asks for what was silent or wrong too often, in runs. What follows the last of these and is missing too
+    /// belongs to its run: had the broker had it, it would have come by now.
     fn ask(&mut self, now: Millis, effects: &mut Effects) {
         if now < self.next_ask {
             return;
@@ -347,11 +340,7 @@ impl Transfer {
             return;
         }
         wanted.sort_unstable();
-        let quiet = now >= after(self.last_arrival, SILENCE.full(ASK_AFTER));
-        if let Some(last) = wanted.last().copied()
-            && quiet
-            && wanted.len() >= self.window.chunks()
-        {
+        if let Some(last) = wanted.last().copied() {
             wanted.extend((last + 1..self.map.count()).take_while(|index| !self.have.contains(*index)));
         }
         let runs = wanted.chunk_by(|left, right| left + 1 == *right);

@@ -175,7 +175,7 @@ fn a_silent_subscription_is_renewed_and_then_the_server_is_asked() {
 }
 
 #[test]
-fn a_lost_object_is_asked_for_whole_once_a_full_window_was_silent() {
+fn a_lost_object_is_asked_for_whole() {
     let contents = contents(200);
     let mut transfer = transfer(&contents, 8);
     let mut now = NOW;
@@ -216,6 +216,53 @@ fn a_few_silent_chunks_do_not_hold_up_the_others() {
         assert!(now < Millis::from_secs(600), "stuck with {} chunks", transfer.have().len());
     }
     assert!(asked.iter().all(|index| lost.contains(index) || *index > 1), "{asked:?}");
+}
+
+/// Runs until the first request to publish again, every chunk but the lost ones arriving `pause` after its
+/// subscription and being written at once.
+fn first_ask(lost: &[u32], pause: Millis) -> (u32, u32) {
+    let contents = contents(200);
+    let mut transfer = transfer(&contents, 4);
+    let mut now = NOW;
+    let mut arrivals = BTreeMap::new();
+    let mut effects: std::collections::VecDeque<Effect> = transfer.handle(now, Input::Connected).into();
+    loop {
+        match effects.pop_front() {
+            Some(Effect::AskRepublish { first, count }) => return (first, count),
+            Some(Effect::Subscribe(index)) if !lost.contains(&index) => {
+                arrivals.insert((now.0 + pause.0, index), index);
+            }
+            Some(Effect::Write { index }) => {
+                effects.extend(transfer.handle(now, Input::Written(index)));
+            }
+            Some(_) => {}
+            None => {
+                let deadline = transfer.next_deadline().map_or(u64::MAX, |deadline| deadline.0);
+                let arrival = arrivals.first_key_value().map(|((at, _), index)| (*at, *index));
+                let input = if let Some((at, index)) = arrival.filter(|(at, _)| *at <= deadline) {
+                    arrivals.pop_first();
+                    now = Millis(at);
+                    chunk(&contents, index)
+                } else {
+                    now = Millis(deadline);
+                    Input::Tick
+                };
+                assert!(now < Millis::from_secs(3600), "never asked");
+                effects.extend(transfer.handle(now, input));
+            }
+        }
+    }
+}
+
+#[test]
+fn only_silent_chunks_are_asked_for_while_others_arrive() {
+    assert_eq!(first_ask(&[0, 1, 2, 3], Millis(5_000)), (0, 4));
+}
+
+#[test]
+fn what_follows_a_silent_chunk_is_asked_for_too_when_nothing_arrives() {
+    let lost: Vec<u32> = (40..200).collect();
+    assert_eq!(first_ask(&lost, Millis(5)), (40, 160));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use crate::link::backoff::{Backoff, after};
 
 /// How long a subscription may stay silent before it is tried again; doubled at every try, because a
 /// slow link is no reason to send everything twice. Any chunk that arrives renews the patience with all.
-pub(super) const SILENCE: Backoff = Backoff { first: Millis::from_secs(10), cap: Millis::from_secs(120) };
+const SILENCE: Backoff = Backoff { first: Millis::from_secs(10), cap: Millis::from_secs(120) };
 /// Silent tries, and wrong chunks, after which the server is asked to publish again.
-pub(super) const ASK_AFTER: u32 = 2;
+const ASK_AFTER: u32 = 2;
 /// Chunks active or parked at a time: enough to go on while some are missing, and no more state than that.
 pub(super) const MAX_TRACKED: usize = 64;
 
