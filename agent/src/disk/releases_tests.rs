@@ -264,7 +264,7 @@ fn a_zip_bomb_is_refused_by_the_signed_size() {
     packed.statement.unpacked = ByteCount(10_000);
     device.refuses(&packed, "more than the signed 10000 bytes");
 
-    // The manifest hides it: the header alone tells, before any of the contents is written.
+    // The manifest hides it.
     let mut hidden = draft("1", b"weights");
     let unpacked = hidden.unpacked();
     hidden.replace(BundleFile::Model, &vec![0; 40 << 20]);
@@ -426,6 +426,21 @@ fn a_full_or_failing_disk_is_reported_as_storage() {
     let error = device.stage(&packed).expect_err("no directory to build in");
     assert!(matches!(error.reason(), Reason::Storage(_)), "{error}");
     assert!(device.store.free_space().expect("known").0 > 0);
+}
+
+#[test]
+fn a_disk_that_fails_at_the_last_step_leaves_nothing_of_the_release() {
+    let device = device();
+    let packed = draft("1", b"weights").pack(&device.inbox());
+    let releases = device.dir.path().join("state/releases");
+    fs::remove_dir(&releases).expect("empty");
+    fs::write(&releases, b"a file").expect("written");
+    let error = device.stage(&packed).expect_err("nowhere to go");
+    assert!(matches!(error.reason(), Reason::Storage(_)), "{error}");
+    assert_eq!(device.state(), ["files", "releases", "staging"]);
+    fs::remove_file(&releases).expect("there");
+    fs::create_dir(&releases).expect("created");
+    device.stage(&packed).expect("the disk works again");
 }
 
 proptest! {

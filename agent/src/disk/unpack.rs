@@ -241,8 +241,6 @@ struct Sink<'a> {
     reader: BundleReader,
     /// Container bytes seen.
     seen: u64,
-    /// Sum of the sizes of the files begun.
-    declared: u64,
     manifest: Option<Manifest>,
     open: Option<Begun>,
     unpacked: Vec<Unpacked>,
@@ -263,7 +261,6 @@ impl<'a> Sink<'a> {
             into: into.to_owned(),
             reader: BundleReader::default(),
             seen: 0,
-            declared: 0,
             manifest: None,
             open: None,
             unpacked: Vec::with_capacity(BundleFile::ALL.len()),
@@ -291,8 +288,6 @@ impl<'a> Sink<'a> {
     }
 
     fn start(&mut self, file: BundleFile, size: u64) -> Result<(), StageError> {
-        self.declared = self.declared.saturating_add(size);
-        self.bounded(self.declared)?;
         if let Some(entry) = self.manifest.as_ref().and_then(|manifest| manifest.entry(file))
             && entry.size.0 != size
         {
@@ -332,7 +327,6 @@ impl<'a> Sink<'a> {
             None => {
                 let manifest = Manifest::parse(&begun.kept)?;
                 let size = begun.kept.len() as u64;
-                self.bounded(manifest.unpacked(size).0)?;
                 agrees(&manifest, size, self.statement)?;
                 self.manifest = Some(manifest);
             }
