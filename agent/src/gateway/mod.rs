@@ -26,10 +26,11 @@ pub mod router;
 pub mod socket;
 mod values;
 
-pub use http::Gateway;
+pub use http::{Gateway, Peer};
 pub use limits::Limits;
-pub use router::{Router, Served};
+pub use listen::{Listener, serve};
+pub use router::{Infer, Router, Served};
+pub use socket::{LocalSocket, SocketError};
 
 #[cfg(test)]
-#[path = "gateway_tests.rs"]
 mod tests;

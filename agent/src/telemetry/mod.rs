@@ -9,4 +9,5 @@ mod schedule;
 pub mod window;
 
 pub use recording::Recording;
+pub use resources::Memory;
 pub use window::{Counters, ProfileMismatch, Recorder, Snapshot, Stamp};
