@@ -1,1 +1,250 @@
+//! The commands as typed, against a real socket with a gateway behind it; only the supervisor and the
+//! worker are doubles.
 
+use std::sync::{Arc, Mutex};
+
+use clap::Parser;
+use serde_json::Value;
+use serin_protocol::ids::{EventNumber, Millis, ReleaseId, UnixMillis};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::field::reply::{FieldCode, FieldReply, History, HistoryEntry, RolledBack};
+use crate::field::{FieldCommand, FieldError, FieldOutcome, FieldRequest};
+use crate::gateway::tests::{Mood, Stage, counted, counters, quick, served};
+use crate::update::effect::FieldRefusal;
+
+#[derive(Parser)]
+struct Typed {
+    #[command(subcommand)]
+    command: FieldCli,
+}
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("whole").write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
+    }
+}
+
+/// What a command has printed, and how it ended.
+#[derive(Debug)]
+struct Ended {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+async fn type_in(socket: &Path, words: &[&str]) -> Ended {
+    let typed = Typed::try_parse_from([&["serin-agent"], words].concat()).expect("parses");
+    let (out, err) = (Shared::default(), Shared::default());
+    let mut console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
+    let exit = run(typed.command, socket, &mut console).await;
+    Ended { exit, out: out.text(), err: err.text() }
+}
+
+fn release(version: &str) -> ReleaseId {
+    format!("sums@{version}").parse().expect("id")
+}
+
+/// Answers like a supervisor whose active release is `sums@2` and whose previous one is `sums@1`.
+fn supervise(command: &FieldCommand) -> FieldOutcome {
+    match command {
+        FieldCommand::Status => {
+            let mut status = super::print::tests::full();
+            if let Some(active) = &mut status.active {
+                active.release = release("1");
+            }
+            Ok(FieldReply::Status(Box::new(status)))
+        }
+        FieldCommand::History { limit } => {
+            let entry = |number| HistoryEntry {
+                number: EventNumber(number),
+                at: UnixMillis(0),
+                kind: "pinned".into(),
+                release: None,
+                text: "user 7 pinned sums@2".into(),
+            };
+            Ok(FieldReply::History(History { entries: (1..=*limit as u64).map(entry).collect() }))
+        }
+        FieldCommand::Rollback { to: Some(to) } if to.as_str() != "1" => {
+            Err(FieldRefusal::NotHere { wanted: to.clone(), previous: release("1") }.into())
+        }
+        FieldCommand::Rollback { .. } => {
+            Ok(FieldReply::RolledBack(RolledBack { from: release("2"), to: release("1"), millis: Millis(8) }))
+        }
+        FieldCommand::Pin => Ok(FieldReply::Pinned { release: release("2") }),
+        FieldCommand::Unpin => {
+            Err(FieldError::new(FieldCode::Already, "this device is not pinned", "nothing needs to be done"))
+        }
+    }
+}
+
+struct Scene {
+    _stage: Stage,
+    folder: tempfile::TempDir,
+    uids: mpsc::UnboundedReceiver<u32>,
+}
+
+impl Scene {
+    async fn open(mood: Mood) -> (Self, Arc<crate::gateway::Served<crate::gateway::tests::Double>>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut stage = Stage::open(quick()).await;
+        stage.listen_at(&folder.path().join("agent.sock"));
+        let release = served(1, mood, None);
+        stage.router.flip(Some(Arc::clone(&release)));
+        let (seen, uids) = mpsc::unbounded_channel();
+        let (_closed, empty) = mpsc::channel(1);
+        let mut requests = std::mem::replace(&mut stage.field, empty);
+        tokio::spawn(async move {
+            while let Some(FieldRequest { uid, command, reply }) = requests.recv().await {
+                let _ = seen.send(uid);
+                let _ = reply.send(supervise(&command));
+            }
+        });
+        (Self { _stage: stage, folder, uids }, release)
+    }
+
+    async fn type_in(&self, words: &[&str]) -> Ended {
+        type_in(&self.folder.path().join("agent.sock"), words).await
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("writable");
+        path.to_str().expect("text").to_owned()
+    }
+}
+
+#[tokio::test]
+async fn the_supervisor_learns_who_asks() {
+    let (mut scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["status"]).await;
+    assert_eq!((ended.exit, ended.err.as_str()), (Exit::Done, ""));
+    assert!(ended.out.contains("active      sums@1  proven"), "{}", ended.out);
+    assert_eq!(scene.uids.recv().await, Some(rustix::process::getuid().as_raw()));
+}
+
+#[tokio::test]
+async fn a_rollback_says_what_answers_now() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["rollback", "--to", "1"]).await;
+    assert_eq!(ended.exit, Exit::Done);
+    assert!(
+        ended.out.starts_with("rolled back in 8 ms: sums@1 answers now instead of sums@2\n"),
+        "{ended:?}"
+    );
+    let ended = scene.type_in(&["rollback", "--json"]).await;
+    let json: Value = serde_json::from_str(&ended.out).expect("json");
+    assert_eq!((&json["reply"], &json["to"]["version"]), (&json!("rolled_back"), &json!("1")));
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_what_next() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["rollback", "--to", "9"]).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Refused, ""));
+    let expected = "error: version 9 is not on this device; the previous release is sums@1\n\
+                    next: `serin-agent rollback --to 1` is possible\n";
+    assert_eq!(ended.err, expected);
+    let ended = scene.type_in(&["unpin", "--json"]).await;
+    assert_eq!(ended.exit, Exit::Refused);
+    let json: Value = serde_json::from_str(&ended.err).expect("json");
+    assert_eq!(json["code"], "already");
+}
+
+#[tokio::test]
+async fn pin_and_history_answer() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["pin"]).await;
+    assert!(ended.exit == Exit::Done && ended.out.starts_with("pinned: sums@2 stays"), "{ended:?}");
+    let ended = scene.type_in(&["history", "-n", "3"]).await;
+    assert_eq!(ended.out.lines().count(), 3);
+    assert!(Typed::try_parse_from(["serin-agent", "history", "-n", "0"]).is_err());
+    assert!(Typed::try_parse_from(["serin-agent", "rollback", "--to", "a b"]).is_err());
+}
+
+#[tokio::test]
+async fn rows_from_a_file_are_answered_a_line_each() {
+    let (scene, served) = Scene::open(Mood::Answer).await;
+    let csv = scene.file("rows.csv", "truth,b,a\n5,2,1\n6,4,\n");
+    let ended = scene.type_in(&["infer", &csv]).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Done, "sum=3.0  class=1\nsum=null  class=1\n"));
+    assert_eq!(ended.err, "note: columns left out: truth\n");
+    let lines = scene.file("rows.ndjson", &"[1, 2]\n".repeat(300));
+    let ended = scene.type_in(&["infer", "--model", "sums", "--json", &lines]).await;
+    assert_eq!(ended.out.lines().count(), 300);
+    assert!(ended.out.lines().all(|line| line == r#"{"class":1,"sum":3.0}"#), "{ended:?}");
+    let request = r#" {"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[3,4]}],
+                       "outputs":[{"name":"sum"}]}"#;
+    let request = scene.file("request.json", request);
+    assert_eq!(scene.type_in(&["infer", &request]).await.out, "sum=7.0\n");
+    // One request for the CSV, two batches of lines, one whole request.
+    assert_eq!(counters(&served), counted(4, 0, 0));
+}
+
+#[tokio::test]
+async fn rows_that_make_no_sense_are_the_users_mistake() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let csv = scene.file("rows.csv", "1,2\n3\n");
+    let ended = scene.type_in(&["infer", &csv]).await;
+    assert_eq!(ended.exit, Exit::Usage);
+    assert!(ended.err.starts_with("error: line 2: 1 values, the model wants 2\nnext: "), "{ended:?}");
+    let ended = scene.type_in(&["infer", "/nowhere.csv"]).await;
+    assert!(ended.exit == Exit::Usage && ended.err.contains("/nowhere.csv"), "{ended:?}");
+    let ended = scene.type_in(&["infer", "--model", "other", &csv]).await;
+    assert!(ended.exit == Exit::Refused && ended.err.contains("only sums"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_is_a_failure() {
+    let (scene, _) = Scene::open(Mood::Fail).await;
+    let csv = scene.file("rows.csv", "1,2\n");
+    let ended = scene.type_in(&["infer", &csv]).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Refused, ""));
+    assert!(ended.err.contains("division by cucumber\nnext: "), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_told_apart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ended = type_in(&folder.path().join("agent.sock"), &["status"]).await;
+    assert_eq!(ended.exit, Exit::Unreachable);
+    assert!(ended.err.contains("no agent answers on") && ended.err.contains("\nnext: start"), "{ended:?}");
+    // One that takes the connection and says nothing sensible.
+    let path = folder.path().join("strange.sock");
+    let listener = tokio::net::UnixListener::bind(&path).expect("bound");
+    tokio::spawn(async move { drop(listener.accept().await) });
+    assert_eq!(type_in(&path, &["status"]).await.exit, Exit::Unreachable);
+}
+
+#[tokio::test]
+async fn an_agent_that_stops_meanwhile_says_so() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("agent.sock");
+    let mut stage = Stage::open(quick()).await;
+    stage.listen_at(&path);
+    let (_closed, empty) = mpsc::channel(1);
+    let mut requests = std::mem::replace(&mut stage.field, empty);
+    tokio::spawn(async move { drop(requests.recv().await) });
+    let ended = type_in(&path, &["status", "--json"]).await;
+    assert_eq!(ended.exit, Exit::Refused);
+    assert_eq!(serde_json::from_str::<Value>(&ended.err).expect("json")["code"], "stopping");
+}
+
+#[test]
+fn exit_codes_are_stable() {
+    let codes = [Exit::Done, Exit::Refused, Exit::Usage, Exit::Unreachable].map(|exit| exit as u8);
+    assert_eq!(codes, [0, 1, 2, 3]);
+}

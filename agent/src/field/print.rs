@@ -228,13 +228,13 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::reply::{History, RolledBack};
     use super::*;
     use serin_protocol::ids::EventNumber;
     use serin_protocol::message::Phase;
 
-    pub(crate) fn full() -> Status {
+    pub(in crate::field) fn full() -> Status {
         let slot = |release: &str, warm: bool| SlotStatus {
             release: release.parse().expect("id"),
             standing: SlotStanding::Proven,

@@ -33,4 +33,4 @@ pub use router::{Infer, Router, Served};
 pub use socket::{LocalSocket, SocketError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
