@@ -138,25 +138,25 @@ pub(super) enum CliError {
 }
 
 impl CliError {
-    pub(super) fn rows(error: RowsError) -> Self {
+    pub(super) fn rows(error: &RowsError) -> Self {
         let next = "correct the input; rows before this one have been answered".into();
         Self::Usage { message: error.to_string(), next }
     }
 
-    pub(super) fn input(error: io::Error) -> Self {
+    pub(super) fn input(error: &io::Error) -> Self {
         Self::Usage { message: format!("the input cannot be read: {error}"), next: "check the input".into() }
     }
 
     fn exit(&self) -> Exit {
         match self {
             Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => Exit::Unreachable,
-            Self::Client(
-                ClientError::Refused(_) | ClientError::Failed { .. } | ClientError::Malformed(_),
-            ) => Exit::Refused,
             Self::Usage { .. } => Exit::Usage,
             // Whoever read along has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Output(_) => Exit::Refused,
+            Self::Client(
+                ClientError::Refused(_) | ClientError::Failed { .. } | ClientError::Malformed(_),
+            )
+            | Self::Output(_) => Exit::Refused,
         }
     }
 

@@ -66,7 +66,8 @@ impl Client {
             .await
             .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
             .map_err(unreachable)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Its errors come back through the request they belong to.
         tokio::spawn(connection);
         Ok(Self { sender })
@@ -107,8 +108,8 @@ impl Client {
             .body(Full::new(body))
             .map_err(|error| ClientError::Malformed(error.to_string()))?;
         let exchange = async {
-            self.sender.ready().await.map_err(broken)?;
-            let response = self.sender.send_request(request).await.map_err(broken)?;
+            self.sender.ready().await.map_err(|error| broken(&error))?;
+            let response = self.sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();
             let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let answer = answer.map_err(|error| {
@@ -140,6 +141,6 @@ fn failed(status: StatusCode, answer: &[u8]) -> ClientError {
     ClientError::Failed { status: status.as_u16(), message }
 }
 
-fn broken(error: hyper::Error) -> ClientError {
+fn broken(error: &hyper::Error) -> ClientError {
     ClientError::Broken(error.to_string())
 }

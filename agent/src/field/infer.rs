@@ -62,7 +62,10 @@ pub(super) async fn run<R: BufRead>(
     let path = format!("/v2/models/{model}");
     if starts_with_object(&mut input)? {
         let mut request = Vec::new();
-        input.take(MAX_REQUEST_BYTES + 1).read_to_end(&mut request).map_err(CliError::input)?;
+        input
+            .take(MAX_REQUEST_BYTES + 1)
+            .read_to_end(&mut request)
+            .map_err(|error| CliError::input(&error))?;
         let answer = client.gateway(&format!("{path}/infer"), Some(request.into())).await?;
         return print(&answer, as_json, console);
     }
@@ -79,13 +82,14 @@ pub(super) async fn run<R: BufRead>(
     let width = width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
     let mut reader = RowReader::new(input, RowShape { width, features: parameters.features.clone() });
     let mut told = false;
-    while let Some(values) = reader.next_batch().map_err(CliError::rows)? {
+    while let Some(values) = reader.next_batch().map_err(|error| CliError::rows(&error))? {
         if !told && !reader.ignored.is_empty() {
             console.note(&format!("columns left out: {}", reader.ignored.join(", ")))?;
             told = true;
         }
-        let rows = (values.len() / width.max(1)) as i64;
-        let shape: Vec<i64> = std::iter::once(rows).chain(row.iter().copied()).collect();
+        let rows = values.len() / width.max(1);
+        let shape: Vec<Value> =
+            std::iter::once(json!(rows)).chain(row.iter().map(|length| json!(length))).collect();
         // What is not a number is written as null: a missing value.
         let tensor = json!({ "name": name, "datatype": datatype, "shape": shape, "data": values });
         let request = Bytes::from(json!({ "inputs": [tensor] }).to_string());
@@ -111,7 +115,7 @@ async fn active_model(client: &mut Client) -> Result<String, CliError> {
 /// Whether the first thing in `input` is a JSON object, which only a whole request is.
 fn starts_with_object<R: BufRead>(input: &mut R) -> Result<bool, CliError> {
     loop {
-        let buffer = input.fill_buf().map_err(CliError::input)?;
+        let buffer = input.fill_buf().map_err(|error| CliError::input(&error))?;
         let blank = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         match buffer.get(blank) {
             Some(first) => return Ok(*first == b'{'),

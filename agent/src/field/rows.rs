@@ -93,13 +93,11 @@ impl<R: BufRead> RowReader<R> {
         let format = match self.format.take() {
             Some(format) => format,
             None if line.starts_with('[') => Format::Json,
-            None => match cells(line).map(value).collect::<Result<Vec<_>, _>>() {
-                Ok(_) => Format::Csv(None),
-                Err(_) => {
-                    self.format = Some(self.header(line)?);
-                    return Ok(None);
-                }
-            },
+            None if cells(line).all(|cell| value(cell).is_ok()) => Format::Csv(None),
+            None => {
+                self.format = Some(self.header(line)?);
+                return Ok(None);
+            }
         };
         let row = match &format {
             Format::Json => serde_json::from_str::<Vec<Option<f32>>>(line)

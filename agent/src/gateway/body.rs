@@ -29,13 +29,10 @@ pub(crate) async fn read(
     deadline: Duration,
     budget: &Arc<Semaphore>,
 ) -> Result<Body, Refusal> {
-    match tokio::time::timeout(deadline, collect(body, limit, budget)).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let message = format!("the body did not arrive within {} ms", deadline.as_millis());
-            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message).closing())
-        }
-    }
+    tokio::time::timeout(deadline, collect(body, limit, budget)).await.unwrap_or_else(|_| {
+        let message = format!("the body did not arrive within {} ms", deadline.as_millis());
+        Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message).closing())
+    })
 }
 
 async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Semaphore>) -> Result<Body, Refusal> {

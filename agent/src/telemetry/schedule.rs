@@ -39,7 +39,7 @@ impl Schedule {
     pub(super) fn new(length: Millis, now: Now) -> Self {
         let length = length.0.max(1);
         let open = now.wall.0 / length;
-        Self { length, open, opened: now, whole: now.wall.0 % length == 0, run: open, past: None }
+        Self { length, open, opened: now, whole: now.wall.0.is_multiple_of(length), run: open, past: None }
     }
 
     /// Closes the open window if it is over.
