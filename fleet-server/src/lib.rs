@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod registry;
 pub mod rollout;
+pub mod stats;
 pub mod store;
