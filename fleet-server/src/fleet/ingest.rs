@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serin_protocol::envelope::{KeyRing, OpenError, Signed, open, open_self_signed, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber};
-use serin_protocol::message::{Ack, Event, EventKind, Hello, Report};
+use serin_protocol::message::{Ack, Event, EventKind, Hello, Presence, Report};
 use serin_protocol::topic::{Topic, TopicError};
 
 use super::view::named;
@@ -130,6 +130,14 @@ impl Fleet {
         }
         self.metrics.count("hello");
         let at = now();
+        // A last will was written when the session began: it tells that the device is gone, and nothing
+        // of what it holds by now.
+        let hello = match (&known, hello.presence) {
+            (Some(record), Presence::Offline) if record.hello.boot == hello.boot => {
+                Hello { presence: Presence::Offline, ..record.hello.clone() }
+            }
+            (_, Presence::Online | Presence::Offline) => hello,
+        };
         let sighting = Sighting::from(&hello);
         let notice = Notice::Device {
             device: device.clone(),

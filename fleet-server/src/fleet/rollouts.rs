@@ -12,7 +12,7 @@ use serin_protocol::topic::Topic;
 use super::view::{GateView, RolloutDeviceView, RolloutView, VerdictView};
 use super::{Fleet, FleetError, Inner, Notice, Outgoing, now, random};
 use crate::rollout::cohort::Salt;
-use crate::rollout::engine::Rollout;
+use crate::rollout::Rollout;
 use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start, StartError};
 use crate::rollout::evidence::{Binning, DeviceEvidence, EvidenceWanted};
 use crate::rollout::plan::Plan;
@@ -29,9 +29,6 @@ const MAX_LOOKS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Live {
     engine: Rollout,
-    started: UnixMillis,
-    release: ReleaseRef,
-    baselines: Vec<ReleaseRef>,
     verdicts: VecDeque<Verdict>,
 }
 
@@ -51,9 +48,8 @@ pub enum RolloutError {
 
 impl Live {
     fn new(start: Start) -> Result<(Self, Effects), StartError> {
-        let (at, release, baselines) = (start.at, start.release.clone(), start.baselines.clone());
         let (engine, effects) = Rollout::start(start)?;
-        Ok((Self { engine, started: at, release, baselines, verdicts: VecDeque::new() }, effects))
+        Ok((Self { engine, verdicts: VecDeque::new() }, effects))
     }
 
     /// A rollout from what is stored: the same fold as when it happened.
@@ -88,7 +84,7 @@ impl Fleet {
             return Err(RolloutError::NotPublished(release.clone()).into());
         }
         let mut inner = self.lock();
-        let same_model = |live: &&Live| live.release.id.model == release.model && !live.engine.state().is_finished();
+        let same_model = |live: &&Live| live.engine.release().id.model == release.model && !live.engine.state().is_finished();
         if let Some((busy, _)) = inner.rollouts.iter().find(|(_, live)| same_model(live)) {
             return Err(RolloutError::Busy(*busy).into());
         }
@@ -255,10 +251,10 @@ impl Fleet {
                 Effect::Assign { .. } | Effect::Reply(_) => {}
                 Effect::Gather(wanted) => {
                     let evidence = self.gather(&wanted)?;
-                    if let Some(live) = inner.rollouts.get(&id) {
-                        let judgement = live.engine.judge(&wanted, &evidence);
-                        follows = judgement.map(|judgement| RolloutEvent::Judged(Box::new(judgement)));
-                    }
+                    follows = inner
+                        .rollouts
+                        .get(&id)
+                        .map(|live| RolloutEvent::Judged(Box::new(live.engine.judge(&evidence))));
                 }
                 Effect::Record(verdict) => {
                     tracing::info!(rollout = id.0, decision = %verdict.decision, sentence = verdict.sentence, "verdict");
@@ -368,16 +364,16 @@ fn view(id: RolloutId, live: &Live) -> RolloutView {
     };
     RolloutView {
         id,
-        release: live.release.id.to_string(),
-        baselines: live.baselines.iter().map(|baseline| baseline.id.to_string()).collect(),
+        release: live.engine.release().id.to_string(),
+        baselines: live.engine.baselines().iter().map(|baseline| baseline.id.to_string()).collect(),
         state: state.to_string(),
         why,
         finished: state.is_finished(),
         version: live.engine.version().0,
-        stage: live.engine.stage(),
+        stage: live.engine.stage().index,
         stages: live.engine.plan().strategy.stages().iter().map(|stage| stage.share).collect(),
-        started: live.started,
-        devices: live.engine.devices().map(device).collect(),
+        started: live.engine.started(),
+        devices: live.engine.fleet().iter().map(device).collect(),
         verdicts: live.verdicts.iter().map(verdict_view).collect(),
     }
 }
