@@ -1,6 +1,8 @@
 //! What the server keeps, as the domain sees it. `sled` is the implementation for one server; one suite
 //! of tests holds for every implementation.
 
+pub mod history;
+pub mod seen;
 pub mod sled;
 
 use serde::{Deserialize, Serialize};
@@ -10,9 +12,13 @@ use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
 
 use crate::rollout::event::{RolloutEvent, Start};
+use crate::rollout::verdict::Verdict;
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
 pub const EVENTS_PER_DEVICE: usize = 200;
+
+/// Verdicts kept per rollout; a stage rarely has more than a dozen looks.
+pub const VERDICTS_PER_ROLLOUT: usize = 200;
 
 /// The store failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +51,6 @@ pub struct DeviceRecord {
     pub last_seen: UnixMillis,
     /// Every event up to this number is stored.
     pub last_event: EventNumber,
-    /// Number of the last assignment made for it.
-    pub sequence: SequenceNumber,
     /// Its last update transition.
     pub last_move: Option<Move>,
 }
@@ -94,11 +98,14 @@ pub struct Assigned {
     pub sealed: Vec<u8>,
 }
 
-/// A rollout as stored: how it began and what happened since. Folding the events gives its state.
+/// A rollout as stored: how it began, where it stood when its events were last folded, and what happened
+/// since. Folding the events over the snapshot, or over the start, gives its state.
 #[derive(Clone, Debug)]
 pub struct StoredRollout {
     /// How it began.
     pub start: Start,
+    /// Its state when events were last folded away.
+    pub snapshot: Option<Vec<u8>>,
     /// What happened since, in order, with the time at which it was taken in.
     pub events: Vec<(UnixMillis, RolloutEvent)>,
 }
@@ -129,9 +136,12 @@ pub trait Store: Send + Sync {
     fn statement(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
     /// A reference profile.
     fn profile(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Adds a report; false when it is there already.
-    fn add_report(&self, report: &Report) -> Result<bool, StoreError>;
-    /// All reports about `release` whose window starts at or after `since`, in the order of their windows.
+    /// Adds a report; false when it was added before, even if it has been merged or dropped since.
+    ///
+    /// Of one device and release at most [`history::MAX_REPORTS`] are kept: older ones are merged two by
+    /// two, but never over one of the `fences`, so that what began at a fence can still be told apart.
+    fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError>;
+    /// All reports about `release` whose window starts at or after `since`, by device, then by window.
     fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError>;
     /// Drops reports about `release` whose window starts before `before`.
     fn drop_reports(&self, release: &ReleaseId, before: UnixMillis) -> Result<(), StoreError>;
@@ -147,6 +157,12 @@ pub trait Store: Send + Sync {
         event: &RolloutEvent,
         assigned: &[Assigned],
     ) -> Result<(), StoreError>;
+    /// Replaces the events of a rollout so far by the state they led to.
+    fn fold_rollout(&self, id: RolloutId, snapshot: &[u8]) -> Result<(), StoreError>;
+    /// Adds a verdict to a rollout's record; keeps the last [`VERDICTS_PER_ROLLOUT`].
+    fn add_verdict(&self, id: RolloutId, verdict: &Verdict) -> Result<(), StoreError>;
+    /// The verdicts of a rollout, oldest first.
+    fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, StoreError>;
     /// All rollouts, in the order of their numbers.
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError>;
     /// The last assignment of every device that has one.
