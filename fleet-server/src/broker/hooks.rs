@@ -13,20 +13,28 @@ use rmqtt::hook::{Handler, HookManager, HookResult, Parameter, ReturnType, Type}
 use rmqtt::retain::RetainStorage;
 use rmqtt::session::Session;
 use rmqtt::types::{
-    AuthResult, ClientId, ConnectInfo, From as Origin, FromType, Id, LastWill, Publish, PublishAclResult,
-    QoS, Reason, Retain, Subscribe, SubscribeAclResult, TopicFilter, TopicName,
+    AuthResult, ClientId, ConnectInfo, From as Origin, FromType, Id, LastWill, Message as Envelope, Publish,
+    PublishAclResult, QoS, Reason, Retain, Subscribe, SubscribeAclResult, TopicFilter, TopicName,
 };
 use serin_protocol::ids::{Digest, FleetId};
 use serin_protocol::topic::Topic;
 use tracing::{debug, error, info, warn};
 
 use super::access::{self, Listening, Message};
+use super::downlink::Asked;
 use super::identity::{Authenticator, Claim, Role};
 use super::retained::{Content, Retained, RetainedError, RetainedStore};
 use super::uplink::{Share, Uplink};
 
-/// Under which a session's [`Share`] hangs on the session.
-const SHARE: &str = "serin-uplink-share";
+/// Under which [`Account`] hangs on a session.
+const ACCOUNT: &str = "serin";
+
+/// What one session has under way, in both directions.
+#[derive(Clone)]
+struct Account {
+    share: Share,
+    asked: Asked,
+}
 
 /// Everything the engine's questions are answered from.
 pub(super) struct Gate {
@@ -49,6 +57,7 @@ pub(super) async fn install(gate: &Arc<Gate>, engine: &dyn HookManager) {
         Type::MessageExpiryCheck,
         Type::MessageDelivered,
         Type::MessageDropped,
+        Type::ClientDisconnected,
     ] {
         register.add(question, Box::new(Hooks(Arc::clone(gate)))).await;
     }
@@ -64,7 +73,7 @@ impl Handler for Hooks {
         let answer = match parameter {
             Parameter::ClientAuthenticate(client) => Some(HookResult::AuthResult(gate.authenticate(client))),
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => {
-                Some(HookResult::SubscribeAclResult(gate.may_subscribe(session, subscribe)))
+                Some(HookResult::SubscribeAclResult(gate.may_subscribe(session, subscribe).await))
             }
             Parameter::MessagePublish(Some(session), origin, publish) => {
                 gate.enter(session, origin, publish).await.map(HookResult::Publish)
@@ -72,10 +81,20 @@ impl Handler for Hooks {
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 Some(HookResult::PublishAclResult(gate.may_publish(session, publish)))
             }
-            Parameter::MessageExpiryCheck(_, _, publish) => {
-                gate.is_withdrawn(publish).then_some(HookResult::MessageExpiry)
+            Parameter::MessageExpiryCheck(session, _, publish) if gate.is_withdrawn(publish) => {
+                account(session).await.asked.done();
+                Some(HookResult::MessageExpiry)
             }
-            Parameter::MessageDelivered(_, _, publish) => gate.fill(publish).await.map(HookResult::Publish),
+            Parameter::MessageDelivered(session, _, publish) => {
+                if publish.retain {
+                    account(session).await.asked.done();
+                }
+                gate.fill(publish).await.map(HookResult::Publish)
+            }
+            Parameter::ClientDisconnected(session, reason) => {
+                info!(client = %session.id.client_id, %reason, "disconnected");
+                None
+            }
             Parameter::MessageDropped(to, _, publish, Reason::MessageQueueFull) => {
                 let client = to.as_ref().map_or("", |id| id.client_id.as_ref());
                 warn!(client, topic = %publish.topic, "the client reads too slowly; a message to it was dropped");
@@ -122,21 +141,29 @@ impl Gate {
         AuthResult::Allow(false, None)
     }
 
-    fn may_subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {
+    async fn may_subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {
+        let refused = SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized);
         let filter: &str = &subscribe.topic_filter;
-        let Some(role) = role(session) else {
-            return SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized);
-        };
-        match access::subscribe(&role, &self.fleet, filter) {
-            // Unacknowledged chunks would be kept in memory per device.
-            Ok(Listening::Topic(Topic::Chunk { .. })) => {
-                SubscribeAclResult::new_success(QoS::AtMostOnce, None)
-            }
-            Ok(_) => SubscribeAclResult::new_success(subscribe.opts.qos(), None),
+        let Some(role) = role(session) else { return refused };
+        let listening = match access::subscribe(&role, &self.fleet, filter) {
+            Ok(listening) => listening,
             Err(denied) => {
                 warn!(%role, topic = %Shown(filter), reason = %denied, "subscription refused");
-                SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized)
+                return refused;
             }
+        };
+        let Listening::Topic(topic) = listening else {
+            return SubscribeAclResult::new_success(subscribe.opts.qos(), None);
+        };
+        let counts = matches!(role, Role::Device(_)) && self.retained.holds(&topic);
+        if counts && !account(session).await.asked.add() {
+            hang_up(session, "asks for more than it takes").await;
+            return refused;
+        }
+        match topic {
+            // Unacknowledged chunks would be kept in memory per device.
+            Topic::Chunk { .. } => SubscribeAclResult::new_success(QoS::AtMostOnce, None),
+            _ => SubscribeAclResult::new_success(subscribe.opts.qos(), None),
         }
     }
 
@@ -149,12 +176,7 @@ impl Gate {
         let Some(Role::Device(_)) = role(session) else {
             return None;
         };
-        let share = session
-            .extra_attrs
-            .write()
-            .await
-            .get_default_mut(SHARE.into(), Share::new)
-            .map_or_else(Share::new, |share| share.clone());
+        let share = account(session).await.share;
         let mut admitted = publish.clone();
         admitted.payload = self.uplink.admit(&share, &publish.payload).await;
         // The topic is a slice of the same read buffer.
@@ -218,6 +240,21 @@ impl Gate {
 
 fn role(session: &Session) -> Option<Role> {
     Role::of_session(&session.id.client_id, session.id.username.as_deref())
+}
+
+async fn account(session: &Session) -> Account {
+    let open = || Account { share: Share::new(), asked: Asked::default() };
+    let mut attributes = session.extra_attrs.write().await;
+    attributes.get_default_mut(ACCOUNT.into(), open).map_or_else(open, |account| account.clone())
+}
+
+/// Ends a session. The device comes back with a clean slate, which a refusal would not give it.
+async fn hang_up(session: &Session, reason: &'static str) {
+    let entry = session.scx.extends.shared().await.entry(session.id.clone());
+    if let Some(session) = entry.tx() {
+        // A closed channel is a session that has ended already.
+        let _ = session.unbounded_send(Envelope::Closed(Reason::from_static(reason)));
+    }
 }
 
 /// Whether another session of the client took over, or the broker is stopping. A will would then say that

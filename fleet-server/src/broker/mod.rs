@@ -10,14 +10,18 @@
 //! - [`retained`]: what subscribing gets: small messages from memory, chunks from the object store.
 //! - `retained_log`, `retained_state`: how that survives a restart, and what it is in memory.
 //! - `limits`: what one session may hold.
-//! - `uplink`: how devices are slowed to the server's pace.
+//! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
 //! - `hooks`: the wiring of all this into the MQTT engine.
 
 pub mod access;
+mod downlink;
 pub mod embedded;
 mod hooks;
 pub mod identity;
 mod limits;
+pub mod link;
+pub mod publish;
+mod read_back;
 pub mod retained;
 mod retained_log;
 mod retained_state;

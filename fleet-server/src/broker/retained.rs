@@ -163,6 +163,14 @@ impl RetainedStore {
         }
     }
 
+    /// Whether a subscription to exactly `topic` gets something.
+    pub fn holds(&self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Chunk { object, index } => self.offers(object, *index),
+            _ => self.state().small.contains_key(topic.name(&self.fleet).as_str()),
+        }
+    }
+
     /// Whether chunk `index` of `object` is on offer.
     pub fn offers(&self, object: &Digest, index: u32) -> bool {
         self.state().offers.get(object).is_some_and(|chunks| chunks.contains(index))

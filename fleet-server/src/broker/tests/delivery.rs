@@ -7,10 +7,15 @@ use serin_protocol::topic::{FileName, Topic, uplink_filter};
 
 use super::rig::{Client, Rig, chunk, content, device, fleet, name};
 
-/// Downloads an object through a sliding window of exact subscriptions.
-pub(super) async fn download(client: &mut Client, object: Digest, size: usize, window: u32) -> Vec<u8> {
+/// Downloads an object through a sliding window of exact subscriptions and hands each chunk over once,
+/// with its offset.
+pub(super) async fn download(
+    client: &mut Client,
+    (object, size): (Digest, usize),
+    window: u32,
+    mut each: impl FnMut(usize, &[u8]),
+) {
     let count = ChunkMap::new(ByteCount(size as u64)).expect("not empty").count();
-    let mut bytes = vec![0; size];
     let mut missing: HashSet<String> = (0..count).map(|index| chunk(object, index)).collect();
     let mut next = 0;
     while next < window.min(count) {
@@ -23,13 +28,11 @@ pub(super) async fn download(client: &mut Client, object: Digest, size: usize, w
             continue;
         }
         let index: usize = message.topic.rsplit('/').next().expect("a number").parse().expect("a number");
-        let start = index * CHUNK_BYTES;
-        bytes[start..start + message.payload.len()].copy_from_slice(&message.payload);
+        each(index * CHUNK_BYTES, &message.payload);
         let following = (next < count).then(|| chunk(object, next));
         next += 1;
         client.slide(Some(&message.topic), following.as_deref());
     }
-    bytes
 }
 
 #[tokio::test]
@@ -53,7 +56,9 @@ async fn a_window_of_eight_brings_every_byte_of_a_bundle() {
     let bytes = content(5 * 1024 * 1024 + 123);
     let object = rig.publish_object(&mut server, &bytes).await;
     let mut device = rig.device("press-7").await;
-    let received = download(&mut device, object, bytes.len(), 8).await;
+    let mut received = vec![0; bytes.len()];
+    let write = |at: usize, chunk: &[u8]| received[at..at + chunk.len()].copy_from_slice(chunk);
+    download(&mut device, (object, bytes.len()), 8, write).await;
     assert!(received == bytes, "the downloaded object differs");
 }
 

@@ -187,6 +187,12 @@ impl Client {
         self.requests.try_publish(topic, QoS::AtLeastOnce, false, payload).expect("queued");
     }
 
+    /// Queues one subscription to many filters without awaiting anything.
+    pub(super) fn ask(&self, filters: impl IntoIterator<Item = String>) {
+        let filters = filters.into_iter().map(|filter| SubscribeFilter::new(filter, QoS::AtLeastOnce));
+        self.requests.try_subscribe_many(filters).expect("queued");
+    }
+
     /// Queues an unsubscription and a subscription without awaiting either.
     pub(super) fn slide(&self, from: Option<&str>, to: Option<&str>) {
         if let Some(topic) = from {
@@ -241,6 +247,11 @@ impl Client {
     pub(super) async fn ended(&mut self) {
         let ended = async { while self.poll().await.is_ok() {} };
         tokio::time::timeout(PATIENCE, ended).await.expect("the connection ends in time");
+    }
+
+    /// Polls until a queued request has been written to the connection.
+    pub(super) async fn sent(&mut self) {
+        while !matches!(self.events.poll().await, Ok(Event::Outgoing(_)) | Err(_)) {}
     }
 
     /// Says goodbye, so that no will is published.

@@ -1,6 +1,6 @@
 use serin_protocol::topic::{Topic, uplink_filter};
 
-use super::rig::{Rig, device, fleet, name};
+use super::rig::{Rig, chunk, content, device, fleet, name};
 
 #[tokio::test]
 async fn a_device_that_vanishes_leaves_its_will() {
@@ -68,6 +68,21 @@ async fn a_stop_ends_every_session_without_wills_and_frees_the_port() {
     let mut server = rig.server().await;
     assert!(server.subscribe(&hello).await);
     assert_eq!(server.text().await.1, "here");
+}
+
+#[tokio::test]
+async fn a_device_that_asks_for_more_than_it_takes_is_hung_up_on_and_may_come_back() {
+    let rig = Rig::start().await;
+    let mut server = rig.server().await;
+    let object = rig.publish_object(&mut server, &content(1000)).await;
+    let mut greedy = rig.device("a").await;
+    greedy.ask(std::iter::repeat_n(chunk(object, 0), 1000));
+    greedy.ended().await;
+    let mut again = rig.device("a").await;
+    for _ in 0..1000 {
+        assert!(again.subscribe(&chunk(object, 0)).await);
+        assert_eq!(again.message().await.payload.len(), 1000);
+    }
 }
 
 #[tokio::test]
