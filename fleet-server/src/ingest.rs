@@ -59,6 +59,9 @@ pub enum Refused {
     /// The message contradicts itself.
     #[error("the message contradicts itself: {0}")]
     Insane(&'static str),
+    /// There are as many devices as there may be.
+    #[error("the fleet is full")]
+    FleetFull,
     /// The report is about a release that is not in the registry, or uses bins other than its own.
     #[error("the report does not fit any release here")]
     NotOurs,
@@ -82,6 +85,7 @@ impl Refused {
             Self::OtherDevice(_) => "other_device",
             Self::OtherFleet(_) => "other_fleet",
             Self::Insane(_) => "insane",
+            Self::FleetFull => "fleet_full",
             Self::NotOurs => "not_ours",
         }
     }

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// Disk or database.
     #[error("the store failed: {0}")]
     Database(#[from] ::sled::Error),
+    /// It failed before, and nothing is trusted to it any more.
+    #[error("the store failed: {0}")]
+    Failed(String),
     /// What was stored cannot be read: another version's or damaged.
     #[error("{what} {name} in the store cannot be read: {why}")]
     Unreadable {
@@ -163,6 +166,8 @@ pub trait Store: Send + Sync {
     fn add_verdict(&self, id: RolloutId, verdict: &Verdict) -> Result<(), StoreError>;
     /// The verdicts of a rollout, oldest first.
     fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, StoreError>;
+    /// Forgets a rollout with its events and verdicts. Its number is not given again.
+    fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError>;
     /// All rollouts, in the order of their numbers.
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError>;
     /// The last assignment of every device that has one.

@@ -207,6 +207,17 @@ impl Store for SledStore {
         together(&self.snapshots, &snapshots, &self.rollout_events, &events)
     }
 
+    fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError> {
+        let prefix = id.0.to_be_bytes();
+        // The start last, so that what is left after a cut is dropped again.
+        for tree in [&self.rollout_events, &self.verdicts, &self.snapshots, &self.rollouts] {
+            for key in tree.scan_prefix(prefix).keys() {
+                tree.remove(key?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn add_verdict(&self, id: RolloutId, verdict: &Verdict) -> Result<(), StoreError> {
         self.verdicts.insert(next_key(&self.verdicts, id)?, json("verdict", verdict)?)?;
         let keys: Result<Vec<_>, _> = self.verdicts.scan_prefix(id.0.to_be_bytes()).keys().collect();

@@ -1,0 +1,275 @@
+//! The fleet as operators and devices see it: one place that changes things, in one order: work out, store,
+//! make durable, and only then say so.
+//!
+//! Everything that changes goes through [`Fleet::change`]; a message of a device, an operator's word and
+//! the passing of time differ only in what they work out. Should the store fail, memory may be ahead of
+//! the disk: the server then stops, and goes on from the disk when it is started again.
+
+pub mod devices;
+pub mod drift;
+pub mod evidence;
+pub mod feed;
+pub mod metrics;
+pub mod releases;
+pub mod rollouts;
+pub mod secrets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use serin_protocol::envelope::{KeyRing, PublicKey, SealError, seal_to_vec};
+use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::message::Ack;
+use serin_protocol::topic::Topic;
+use tokio::sync::{broadcast, watch};
+use tracing::{error, warn};
+
+use crate::broker::publish::Job;
+use crate::config::MAX_OWNERS;
+use crate::registry::objects::ObjectStore;
+use crate::rollout::event::{Refusal, StartError};
+use crate::store::{Assigned, DeviceRecord, Store, StoreError};
+use feed::Happening;
+use metrics::Metrics;
+use releases::ReleaseFacts;
+use rollouts::Live;
+
+/// What a fleet is made of.
+pub struct FleetParts {
+    /// Its name.
+    pub id: FleetId,
+    /// Signs assignments and acknowledgements.
+    pub signer: SigningKey,
+    /// Whose releases are accepted.
+    pub owners: KeyRing<MAX_OWNERS>,
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// Where bundles are kept.
+    pub objects: Arc<ObjectStore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Takes what is to be sent; must not wait.
+    pub outlet: Outlet,
+}
+
+/// Takes what is to be sent.
+pub type Outlet = Box<dyn Fn(Outgoing) + Send + Sync>;
+
+/// Something to be sent. What is lost on the way is said again when its device speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A message.
+    Message {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Bytes,
+        /// Whether the broker keeps it.
+        retain: bool,
+    },
+    /// Something for the publisher.
+    Publish(Job),
+}
+
+/// A fleet could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// Not possible as things are.
+    #[error("{0}")]
+    Conflict(String),
+    /// The rollout refuses the order.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The plan or the fleet does not allow a rollout.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The release is refused.
+    #[error(transparent)]
+    Release(#[from] crate::registry::releases::ReleaseError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A message is larger than its kind may be.
+    #[error("cannot be signed: {0}")]
+    Seal(#[from] SealError),
+    /// There is no randomness.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+/// One fleet.
+pub struct Fleet {
+    id: FleetId,
+    signer: SigningKey,
+    owners: KeyRing<MAX_OWNERS>,
+    store: Arc<dyn Store>,
+    objects: Arc<ObjectStore>,
+    metrics: Arc<Metrics>,
+    outlet: Outlet,
+    feed: broadcast::Sender<Happening>,
+    failed: watch::Sender<bool>,
+    state: Mutex<State>,
+}
+
+/// What is kept in memory, always what the store has.
+struct State {
+    devices: BTreeMap<DeviceId, DeviceRecord>,
+    assigned: BTreeMap<DeviceId, Assigned>,
+    /// Of a device whose events arrive with a gap: the first number behind it.
+    gaps: BTreeMap<DeviceId, EventNumber>,
+    releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
+    rollouts: BTreeMap<RolloutId, Live>,
+}
+
+/// What one change leads to once it is durable.
+#[derive(Default)]
+struct Draft {
+    outgoing: Vec<Outgoing>,
+    happenings: Vec<Happening>,
+    acknowledge: BTreeSet<DeviceId>,
+    /// Rollouts that want evidence.
+    gather: BTreeSet<RolloutId>,
+}
+
+impl Draft {
+    fn say(&mut self, topic: Topic, payload: Vec<u8>, retain: bool) {
+        self.outgoing.push(Outgoing::Message { topic, payload: payload.into(), retain });
+    }
+}
+
+impl Fleet {
+    /// Takes up the fleet where the store has it.
+    pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
+        let FleetParts { id, signer, owners, store, objects, metrics, outlet } = parts;
+        let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
+        let devices = devices.collect();
+        let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
+        let assigned = assigned.collect();
+        let releases = releases::load(&*store)?;
+        let rollouts = rollouts::load(&*store)?;
+        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts };
+        Ok(Self {
+            id,
+            signer,
+            owners,
+            store,
+            objects,
+            metrics,
+            outlet,
+            feed: broadcast::channel(feed::BACKLOG).0,
+            failed: watch::channel(false).0,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &FleetId {
+        &self.id
+    }
+
+    /// The key that devices must trust for assignments.
+    pub fn key(&self) -> PublicKey {
+        PublicKey::of(&self.signer)
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// All counts as text.
+    pub fn metrics_text(&self) -> String {
+        self.metrics.devices(&self.lock().devices);
+        self.metrics.text()
+    }
+
+    /// Where bundles are kept.
+    pub fn objects(&self) -> &Arc<ObjectStore> {
+        &self.objects
+    }
+
+    /// Everything that happens from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Happening> {
+        self.feed.subscribe()
+    }
+
+    /// Returns when the store has failed: the server must stop.
+    pub async fn store_failed(&self) {
+        let mut failed = self.failed.subscribe();
+        // The sender lives as long as `self`.
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// Works out a change, makes it durable, then says so.
+    fn change<T>(
+        &self,
+        now: UnixMillis,
+        work_out: impl FnOnce(&mut State, &mut Draft) -> Result<T, FleetError>,
+    ) -> Result<T, FleetError> {
+        let (answer, gather) = {
+            let mut draft = Draft::default();
+            let mut state = self.lock();
+            let answer = work_out(&mut state, &mut draft).and_then(|answer| {
+                self.acknowledge(&state, &mut draft)?;
+                Ok(answer)
+            });
+            // What was stored before an error is said too: devices must not wait for it.
+            if let Err(error) = self.durable(&answer) {
+                self.fail(&error);
+                return Err(error.into());
+            }
+            for outgoing in draft.outgoing {
+                (self.outlet)(outgoing);
+            }
+            for happening in draft.happenings {
+                // Nobody watches: then nobody misses it.
+                let _ = self.feed.send(happening);
+            }
+            (answer, draft.gather)
+        };
+        for rollout in gather {
+            self.judge(now, rollout)?;
+        }
+        answer
+    }
+
+    fn durable<T>(&self, answer: &Result<T, FleetError>) -> Result<(), StoreError> {
+        if let Err(FleetError::Store(error)) = answer {
+            return Err(StoreError::Failed(error.to_string()));
+        }
+        self.store.commit()
+    }
+
+    fn fail(&self, error: &StoreError) {
+        error!(%error, "the store failed; the server stops and goes on from what is stored when started again");
+        self.failed.send_replace(true);
+    }
+
+    fn acknowledge(&self, state: &State, draft: &mut Draft) -> Result<(), FleetError> {
+        for device in std::mem::take(&mut draft.acknowledge) {
+            if let Some(record) = state.devices.get(&device) {
+                let ack = Ack { device: device.clone(), stored: record.last_event };
+                draft.say(Topic::Ack(device), seal_to_vec(&ack, &self.signer)?, false);
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self, draft: &mut Draft, device: &DeviceId, why: &crate::ingest::Refused) {
+        warn!(%device, %why, "message refused");
+        self.metrics.refused(why.label());
+        draft.happenings.push(Happening::Refused { device: device.clone(), why: why.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+//! Runs the rollout engine: events in, effects out, each stored together with what it leads to.
+
+use std::collections::BTreeMap;
+
+use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
+use serin_protocol::envelope::seal_to_vec;
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::topic::Topic;
+use tracing::info;
+
+use super::feed::Happening;
+use super::{Draft, Fleet, FleetError, State, evidence};
+use crate::rollout::Rollout;
+use crate::rollout::cohort::Salt;
+use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start};
+use crate::rollout::plan::Plan;
+use crate::rollout::state::{self, Outcome, StateVersion};
+use crate::rollout::verdict::Verdict;
+use crate::store::{Assigned, Store, StoreError, StoredRollout};
+
+/// Rollouts kept; beyond that the oldest is forgotten. Each keeps a record per device.
+pub const MAX_ROLLOUTS: usize = 50;
+
+/// Events stored before they are folded into a snapshot, at least; with more devices, one per device, so
+/// that writing snapshots costs no more than writing events.
+const EVENTS_BEFORE_FOLD: usize = 1000;
+
+/// How long a first release is watched by default. There is nothing to compare it with.
+const FIRST_BAKE: Millis = Millis::from_secs(60);
+
+/// A rollout in memory.
+pub(super) struct Live {
+    pub(super) rollout: Rollout,
+    /// Stored since the last fold.
+    events: usize,
+}
+
+impl State {
+    /// Who hears what happens: the youngest rollout; and where that one has taken its release back, also
+    /// the youngest completed one before it, whose release late devices still get.
+    fn listening(&self) -> Vec<RolloutId> {
+        let mut young = self.rollouts.iter().rev();
+        let Some((id, last)) = young.next() else {
+            return Vec::new();
+        };
+        let mut listening = Vec::new();
+        if outcome(&last.rollout) == Some(Outcome::RolledBack) {
+            let completed = young.find(|(_, live)| outcome(&live.rollout) == Some(Outcome::Completed));
+            listening.extend(completed.map(|(id, _)| *id));
+        }
+        listening.push(*id);
+        listening
+    }
+
+    /// Times over which reports must not be merged: evidence is asked for from there on.
+    pub(super) fn fences(&self) -> Vec<UnixMillis> {
+        let live = self.rollouts.values().filter(|live| !live.rollout.state().is_finished());
+        live.flat_map(|live| [live.rollout.started(), live.rollout.stage().entered]).collect()
+    }
+}
+
+fn outcome(rollout: &Rollout) -> Option<Outcome> {
+    match rollout.state() {
+        state::State::Finished { outcome, .. } => Some(*outcome),
+        state::State::Running
+        | state::State::Paused { .. }
+        | state::State::Holding { .. }
+        | state::State::AwaitingOperator { .. }
+        | state::State::RollingBack { .. } => None,
+    }
+}
+
+/// Takes all rollouts up where they were.
+pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<RolloutId, Live>, StoreError> {
+    let take_up = |stored: StoredRollout| {
+        let id = stored.start.id;
+        let unreadable = |why: String| StoreError::Unreadable { what: "rollout", name: id.to_string(), why };
+        let mut rollout: Rollout = match &stored.snapshot {
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?
+            }
+            None => Rollout::start(stored.start).map_err(|error| unreadable(error.to_string()))?.0,
+        };
+        let events = stored.events.len();
+        for (at, event) in stored.events {
+            // What it led to was stored with it. Evidence not yet judged is asked for again.
+            let _ = rollout.handle(at, event);
+        }
+        Ok((id, Live { rollout, events }))
+    };
+    store.rollouts()?.into_iter().map(take_up).collect()
+}
+
+impl Fleet {
+    /// Looks at all rollouts, the oldest first.
+    pub fn rollouts<T>(&self, look: impl Fn(&Rollout) -> T) -> Vec<T> {
+        self.lock().rollouts.values().map(|live| look(&live.rollout)).collect()
+    }
+
+    /// Looks at one rollout.
+    pub fn rollout<T>(&self, id: RolloutId, look: impl FnOnce(&Rollout) -> T) -> Result<T, FleetError> {
+        let state = self.lock();
+        let live = state.rollouts.get(&id).ok_or_else(|| FleetError::NotFound(format!("rollout {id}")))?;
+        Ok(look(&live.rollout))
+    }
+
+    /// What was decided in a rollout, oldest first.
+    pub fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, FleetError> {
+        Ok(self.store.verdicts(id)?)
+    }
+
+    /// Rolls a release out. Without a plan: in stages where there is something to compare with, at once for
+    /// a first release.
+    pub fn start_rollout(
+        &self,
+        release: &ReleaseId,
+        plan: Option<Plan>,
+        now: UnixMillis,
+    ) -> Result<RolloutId, FleetError> {
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt).map_err(FleetError::Random)?;
+        let salt = Salt(u64::from_le_bytes(salt));
+        let id = self.change(now, |state, draft| {
+            let start = self.prepare(state, release, plan, salt, now)?;
+            let (rollout, effects) = Rollout::start(start.clone())?;
+            let id = start.id;
+            let assigned = self.assignments(state, id, &effects, now)?;
+            self.store.add_rollout(&start, &assigned)?;
+            self.forget_old_rollouts(state)?;
+            state.rollouts.insert(id, Live { rollout, events: 0 });
+            info!(rollout = %id, %release, devices = start.devices.len(), "rollout started");
+            self.carry_out(state, draft, id, effects, assigned)?;
+            Ok(id)
+        })?;
+        Ok(id)
+    }
+
+    fn prepare(
+        &self,
+        state: &State,
+        release: &ReleaseId,
+        plan: Option<Plan>,
+        salt: Salt,
+        now: UnixMillis,
+    ) -> Result<Start, FleetError> {
+        let facts = state.releases.get(release);
+        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
+        if !facts.record.published {
+            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
+        }
+        let mut live = state.rollouts.values().map(|live| &live.rollout);
+        if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
+            return Err(FleetError::Conflict(format!(
+                "rollout {} of {} is {}; a fleet has one rollout at a time",
+                busy.id(),
+                busy.release().id,
+                busy.state()
+            )));
+        }
+        let baselines = baselines(state, release);
+        let first = || Plan::all_at_once(FIRST_BAKE, 0);
+        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { Plan::default() });
+        Ok(Start {
+            id: self.store.next_rollout()?,
+            plan,
+            release: ReleaseRef { id: release.clone(), statement: facts.record.statement },
+            baselines,
+            salt,
+            at: now,
+            devices: state.devices.values().map(|record| Sighting::from(&record.hello)).collect(),
+        })
+    }
+
+    fn forget_old_rollouts(&self, state: &mut State) -> Result<(), FleetError> {
+        while state.rollouts.len() >= MAX_ROLLOUTS
+            && let Some((id, _)) = state.rollouts.pop_first()
+        {
+            self.store.drop_rollout(id)?;
+        }
+        Ok(())
+    }
+
+    /// Carries an operator's order out.
+    pub fn order(
+        &self,
+        id: RolloutId,
+        order: OperatorOrder,
+        now: UnixMillis,
+    ) -> Result<StateVersion, FleetError> {
+        self.change(now, |state, draft| {
+            if !state.rollouts.contains_key(&id) {
+                return Err(FleetError::NotFound(format!("rollout {id}")));
+            }
+            if !state.listening().contains(&id) {
+                return Err(FleetError::Conflict(format!("rollout {id} is over: a younger one took its place")));
+            }
+            info!(rollout = %id, by = order.by, command = ?order.command, "operator's order");
+            let event = RolloutEvent::Operator(order);
+            match self.step(state, draft, id, event, now)? {
+                Some(answer) => Ok(answer?),
+                None => Err(FleetError::Conflict(format!("rollout {id} did not answer"))),
+            }
+        })
+    }
+
+    /// Lets time pass for rollouts that wait for it.
+    pub fn tick(&self, now: UnixMillis) -> Result<(), FleetError> {
+        let due = |live: &Live| live.rollout.next_deadline().is_some_and(|deadline| deadline <= now);
+        let is_due = |state: &State, id: RolloutId| state.rollouts.get(&id).is_some_and(due);
+        let any_due = {
+            let state = self.lock();
+            state.listening().into_iter().any(|id| is_due(&state, id))
+        };
+        if !any_due {
+            return Ok(());
+        }
+        self.change(now, |state, draft| {
+            for id in state.listening() {
+                if is_due(state, id) {
+                    self.step(state, draft, id, RolloutEvent::Tick, now)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Tells the rollouts that listen.
+    pub(super) fn tell_rollouts(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        now: UnixMillis,
+        event: &RolloutEvent,
+    ) -> Result<(), FleetError> {
+        for id in state.listening() {
+            self.step(state, draft, id, event.clone(), now)?;
+        }
+        Ok(())
+    }
+
+    /// Collects and judges the evidence a rollout wants; long, so without holding anybody up.
+    pub(super) fn judge(&self, now: UnixMillis, id: RolloutId) -> Result<(), FleetError> {
+        let Some(wanted) = self.rollout(id, Rollout::evidence_wanted)? else {
+            return Ok(());
+        };
+        let evidence = evidence::gather(&*self.store, &wanted, |release| self.release(release).ok())?;
+        self.change(now, |state, draft| {
+            let Some(live) = state.rollouts.get(&id) else {
+                return Ok(());
+            };
+            // An operator was faster: the evidence is about a stage that is over.
+            if live.rollout.evidence_wanted().as_ref() != Some(&wanted) {
+                return Ok(());
+            }
+            let judgement = live.rollout.judge(&evidence);
+            self.step(state, draft, id, RolloutEvent::Judged(Box::new(judgement)), now)?;
+            Ok(())
+        })
+    }
+
+    /// One event for one rollout; the answer where it was an operator's order.
+    fn step(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        id: RolloutId,
+        event: RolloutEvent,
+        now: UnixMillis,
+    ) -> Result<Option<Answer>, FleetError> {
+        let Some(live) = state.rollouts.get_mut(&id) else {
+            return Ok(None);
+        };
+        let about = about(&event);
+        let before = about.as_ref().and_then(|device| live.rollout.fleet().get(device)).cloned();
+        let effects = live.rollout.handle(now, event.clone());
+        let after = about.as_ref().and_then(|device| live.rollout.fleet().get(device));
+        // Most hellos say what is known; they need not be remembered for ever.
+        if effects.is_empty() && about.is_some() && before.as_ref() == after {
+            return Ok(None);
+        }
+        live.events += 1;
+        let assigned = self.assignments(state, id, &effects, now)?;
+        self.store.add_rollout_event(id, now, &event, &assigned)?;
+        self.fold(state, id)?;
+        self.carry_out(state, draft, id, effects, assigned)
+    }
+
+    fn fold(&self, state: &mut State, id: RolloutId) -> Result<(), FleetError> {
+        if let Some(live) = state.rollouts.get_mut(&id)
+            && live.events >= EVENTS_BEFORE_FOLD.max(live.rollout.fleet().len())
+        {
+            let unwritable = |error: serde_json::Error| StoreError::Failed(format!("rollout {id}: {error}"));
+            let snapshot = serde_json::to_vec(&live.rollout).map_err(unwritable)?;
+            self.store.fold_rollout(id, &snapshot)?;
+            live.events = 0;
+        }
+        Ok(())
+    }
+
+    /// Numbers and signs what effects tell devices.
+    fn assignments(
+        &self,
+        state: &State,
+        id: RolloutId,
+        effects: &Effects,
+        now: UnixMillis,
+    ) -> Result<Vec<Assigned>, FleetError> {
+        let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
+        let mut assigned = Vec::new();
+        for effect in effects {
+            if let Effect::Assign { device, order, expires } = effect {
+                let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
+                let sequence = SequenceNumber(last.0.saturating_add(1));
+                made.insert(device, sequence);
+                log_order(id, device, order);
+                let assignment = Assignment {
+                    device: device.clone(),
+                    fleet: self.id.clone(),
+                    sequence,
+                    rollout: Some(id),
+                    issued: now,
+                    expires: *expires,
+                    order: order.clone(),
+                };
+                let sealed = seal_to_vec(&assignment, &self.signer)?;
+                assigned.push(Assigned { device: device.clone(), sequence, sealed });
+            }
+        }
+        Ok(assigned)
+    }
+
+    fn carry_out(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        id: RolloutId,
+        effects: Effects,
+        assigned: Vec<Assigned>,
+    ) -> Result<Option<Answer>, FleetError> {
+        self.metrics.assigned(assigned.len());
+        for assigned in assigned {
+            draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed.clone(), true);
+            state.assigned.insert(assigned.device.clone(), assigned);
+        }
+        let mut answer = None;
+        for effect in effects {
+            match effect {
+                Effect::Assign { .. } => {}
+                Effect::Gather(_) => {
+                    draft.gather.insert(id);
+                }
+                Effect::Record(verdict) => {
+                    info!(rollout = %id, decision = %verdict.decision, why = verdict.sentence, "verdict");
+                    self.metrics.verdict(verdict.decision);
+                    self.store.add_verdict(id, &verdict)?;
+                    draft.happenings.push(Happening::Verdict { rollout: id, verdict: Box::new(verdict) });
+                }
+                Effect::StateChanged { version, state, stage } => {
+                    info!(rollout = %id, %state, stage, "rollout moved");
+                    draft.happenings.push(Happening::Rollout { rollout: id, version, state, stage });
+                }
+                Effect::Reply(said) => answer = Some(said),
+            }
+        }
+        Ok(answer)
+    }
+}
+
+type Answer = Result<StateVersion, crate::rollout::event::Refusal>;
+
+/// The device an event is about, if it is about one.
+fn about(event: &RolloutEvent) -> Option<DeviceId> {
+    match event {
+        RolloutEvent::DeviceSeen(sighting) => Some(sighting.device.clone()),
+        RolloutEvent::DeviceTransition { device, .. } => Some(device.clone()),
+        RolloutEvent::Judged(_) | RolloutEvent::Operator(_) | RolloutEvent::Tick => None,
+    }
+}
+
+/// The highest number made for a device, or, where this server was restored from an older copy, accepted
+/// by it.
+fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
+    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
+    let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
+    made.max(accepted)
+}
+
+/// What the fleet runs, the most frequent first.
+fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
+    let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
+    for active in state.devices.values().filter_map(|record| record.hello.active.as_ref()) {
+        *counts.entry(active).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().filter(|(id, _)| *id != release).collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let known = counts.into_iter().filter_map(|(id, _)| state.releases.get(id));
+    let reference = |facts: &std::sync::Arc<super::releases::ReleaseFacts>| ReleaseRef {
+        id: facts.record.release.id.clone(),
+        statement: facts.record.statement,
+    };
+    known.map(reference).take(crate::rollout::event::MAX_BASELINES).collect()
+}
+
+fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
+    match order {
+        Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
+        Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
+        Order::Stay => info!(%rollout, %device, "told to stay"),
+    }
+}
