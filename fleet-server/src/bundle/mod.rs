@@ -31,7 +31,11 @@ fn digest_of(mut reader: impl Read) -> io::Result<(Digest, ByteCount)> {
     let mut size = 0_u64;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let count = reader.read(&mut buffer)?;
+        let count = match reader.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         if count == 0 {
             return Ok((hasher.finish(), ByteCount(size)));
         }

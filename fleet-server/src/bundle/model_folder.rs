@@ -15,6 +15,7 @@ use serin_protocol::manifest::{
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
+use super::measurements::UNMEASURED;
 use super::golden_lines::{self, GoldenLineError, Tolerances};
 use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
 
@@ -261,7 +262,7 @@ impl ModelFolder {
                 input.name
             )));
         }
-        let draft = self.manifest(Measured::default(), &[])?;
+        let draft = self.manifest(UNMEASURED, &[])?;
         Pipeline::parse(&self.pipeline, &draft)?;
         Ok(())
     }
