@@ -10,10 +10,15 @@ use serin_protocol::ids::Digest;
 use tempfile::NamedTempFile;
 use zstd::stream::write::Encoder;
 
-use super::WINDOW_LOG_MAX;
-
 /// Bundles are packed once and travel often: the strongest level that needs no extra memory to decode.
 const LEVEL: i32 = 19;
+
+/// Window written, as a power of two: 8 MiB. A device's supervisor holds that much while it unpacks, and
+/// weights repeat nothing over longer distances.
+const WINDOW_LOG: u32 = 23;
+
+/// Smallest window that zstd knows.
+const WINDOW_LOG_MIN: u32 = 10;
 
 /// The contents of one file of a bundle.
 pub enum Contents<'a> {
@@ -47,8 +52,7 @@ pub fn write<'a>(
     let total = BundleFile::ALL.iter().map(|file| blocks(contents(*file).size())).sum::<u64>() + TRAILER as u64;
     let mut encoder = Encoder::new(BufWriter::new(out), LEVEL)?;
     encoder.long_distance_matching(true)?;
-    // No larger than the contents need: a device's decoder sets this much address space aside.
-    encoder.window_log(total.next_power_of_two().ilog2().clamp(10, WINDOW_LOG_MAX))?;
+    encoder.window_log(total.next_power_of_two().ilog2().clamp(WINDOW_LOG_MIN, WINDOW_LOG))?;
     encoder.include_checksum(true)?;
     encoder.include_contentsize(true)?;
     encoder.set_pledged_src_size(Some(total))?;

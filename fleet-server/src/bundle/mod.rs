@@ -22,7 +22,7 @@ pub const RUNTIME: &str = "tract-0.23";
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Largest zstd window written and accepted, as a power of two: 128 MiB, what devices accept.
+/// Largest zstd window accepted, as a power of two: 128 MiB, what devices accept.
 const WINDOW_LOG_MAX: u32 = 27;
 
 /// Digest and size of everything `reader` yields.
