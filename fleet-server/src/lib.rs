@@ -1,6 +1,8 @@
 //! Serin's fleet server.
 
 pub mod broker;
+pub mod bundle;
+pub mod cli;
 pub mod registry;
 pub mod rollout;
 pub mod store;

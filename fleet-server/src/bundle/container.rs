@@ -44,12 +44,10 @@ pub(super) fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// Writes a bundle of `contents`, which gives each file's, to `out`.
-pub fn write<'a>(
-    out: impl Write,
-    contents: impl Fn(BundleFile) -> Contents<'a>,
-) -> io::Result<()> {
+pub fn write<'a>(out: impl Write, contents: impl Fn(BundleFile) -> Contents<'a>) -> io::Result<()> {
     let blocks = |size: u64| BLOCK as u64 + size + padding(size) as u64;
-    let total = BundleFile::ALL.iter().map(|file| blocks(contents(*file).size())).sum::<u64>() + TRAILER as u64;
+    let total =
+        BundleFile::ALL.iter().map(|file| blocks(contents(*file).size())).sum::<u64>() + TRAILER as u64;
     let mut encoder = Encoder::new(BufWriter::new(out), LEVEL)?;
     encoder.long_distance_matching(true)?;
     encoder.window_log(total.next_power_of_two().ilog2().clamp(WINDOW_LOG_MIN, WINDOW_LOG))?;

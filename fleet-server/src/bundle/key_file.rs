@@ -131,9 +131,8 @@ pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
         let mut digits = String::new();
         file.take(MAX_BYTES).read_to_string(&mut digits).map(|_| digits)
     };
-    let digits = File::open(text)
-        .and_then(read)
-        .map_err(|source| KeyFileError::Io { path: text.into(), source })?;
+    let digits =
+        File::open(text).and_then(read).map_err(|source| KeyFileError::Io { path: text.into(), source })?;
     digits.trim().parse().map_err(|source| KeyFileError::NotPublic { origin: text.into(), source })
 }
 

@@ -6,9 +6,9 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serin_protocol::bundle::BundleFile;
 use serin_protocol::ids::{ByteCount, Digest};
 use serin_protocol::manifest::{Manifest, Measured};
-use serin_protocol::bundle::BundleFile;
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{CONFIDENCE_BINS, SketchProfile};
 
@@ -166,7 +166,9 @@ impl Measurements {
             return refused(format!("{} predictions for {rows} reference rows", predictions.len()));
         }
         let is_class = |class: i64| usize::try_from(class).is_ok_and(|class| class < declared.classes);
-        if let Some((row, (class, _))) = predictions.iter().enumerate().find(|(_, (class, _))| !is_class(*class)) {
+        if let Some((row, (class, _))) =
+            predictions.iter().enumerate().find(|(_, (class, _))| !is_class(*class))
+        {
             return refused(format!(
                 "reference row {}: the model predicts class {class}, serin.toml declares {} classes from 0",
                 row + 1,

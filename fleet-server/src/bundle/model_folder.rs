@@ -9,14 +9,12 @@ use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{ByteCount, Digest, ModelName, TargetClass, Version};
-use serin_protocol::manifest::{
-    FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec,
-};
+use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec};
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
-use super::measurements::UNMEASURED;
 use super::golden_lines::{self, GoldenLineError, Tolerances};
+use super::measurements::UNMEASURED;
 use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
 
 const DECLARATION: &str = "serin.toml";

@@ -136,13 +136,12 @@ fn measurements(
     }
     let program = qualify::find_program(order.program.as_deref())?;
     say(&format!("measuring {} with {}", draft.id(), program.display()));
-    let staged = tempfile::tempdir()
-        .map_err(|source| PackError::Write { path: std::env::temp_dir(), source })?;
+    let staged =
+        tempfile::tempdir().map_err(|source| PackError::Write { path: std::env::temp_dir(), source })?;
     let rows = stage(staged.path(), folder, draft, profile)
         .map_err(|source| PackError::Write { path: staged.path().into(), source })?;
     let qualified = qualify::qualify(&program, staged.path(), rows.as_deref())?;
-    let made =
-        Measurements { subject, measured: qualified.measured, predictions: qualified.predictions };
+    let made = Measurements { subject, measured: qualified.measured, predictions: qualified.predictions };
     // Before they are kept: predictions that contradict the declaration must not wait for the next time.
     made.prediction_profiles(draft, folder.reference.len())?;
     Ok((made.keep(&path)?, true))
@@ -224,8 +223,7 @@ fn write(
     let failed = |source| PackError::Write { path: output.into(), source };
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut file = container::unfinished(parent.unwrap_or(Path::new("."))).map_err(failed)?;
-    container::write(file.as_file_mut(), |name| contents(name, folder, manifest, profile))
-        .map_err(failed)?;
+    container::write(file.as_file_mut(), |name| contents(name, folder, manifest, profile)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     let opened = read_bundle(file.path())?;
     serin_protocol::chunk::ChunkMap::new(opened.bundle.size)?;

@@ -166,7 +166,9 @@ mod tests {
     fn an_answer_that_is_none_is_shown() {
         let error = ask("usage: something else", 2).expect_err("no answer").to_string();
         assert!(error.contains("exit status: 2") && error.contains("usage: something else"), "{error}");
-        assert!(ask("{\"measured\":{}}", 0).expect_err("half an answer").to_string().contains("missing field"));
+        assert!(
+            ask("{\"measured\":{}}", 0).expect_err("half an answer").to_string().contains("missing field")
+        );
     }
 
     #[test]
@@ -174,7 +176,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let absent = folder.path().join("absent");
         let error = qualify(&absent, folder.path(), None).expect_err("absent");
-        assert!(error.to_string().contains("absent") && error.hint().is_some_and(|hint| hint.contains("--agent")));
+        assert!(
+            error.to_string().contains("absent") && error.hint().is_some_and(|hint| hint.contains("--agent"))
+        );
         assert_eq!(find_in([folder.path().to_path_buf()].into_iter()), None);
         let there = program(folder.path(), "", 0);
         assert_eq!(find_in([absent, folder.path().into()].into_iter()), Some(there));

@@ -36,7 +36,9 @@ pub enum ReferenceError {
     #[error("reference.csv has more than one column {0:?}")]
     RepeatedColumn(String),
     /// Right columns in the wrong order.
-    #[error("reference.csv, column {at} is {found:?}, the features in serin.toml are ordered: {expected} is next")]
+    #[error(
+        "reference.csv, column {at} is {found:?}, the features in serin.toml are ordered: {expected} is next"
+    )]
     ColumnOrder {
         /// Column, from 1.
         at: usize,
@@ -56,7 +58,9 @@ pub enum ReferenceError {
         expected: usize,
     },
     /// A cell that is not a number.
-    #[error("reference.csv, line {line}, column {column}: {cell:?} is not a finite number; leave a missing value empty")]
+    #[error(
+        "reference.csv, line {line}, column {column}: {cell:?} is not a finite number; leave a missing value empty"
+    )]
     Number {
         /// Line, from 1.
         line: usize,
