@@ -1,6 +1,8 @@
 //! A data scientist packs, signs and verifies with the real programs. Needs `serin-agent` beside
 //! `serin-fleet`: build with `--workspace`.
 
+#![allow(clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -116,7 +118,33 @@ fn a_model_becomes_a_signed_release_that_is_the_same_every_time() {
     what_was_not_signed_is_refused(&desk);
 }
 
-/// The second half of the story above; packing takes seconds, so that it goes on with the same bundle.
+#[test]
+fn measurements_can_be_kept_elsewhere_and_made_anew() {
+    let desk = Desk::new();
+    desk.model("digits/v1", "v1");
+    let pack = ["bundle", "pack", "v1", "-o", "a.serin", "--measurements", "kept.json"];
+    let packed = desk.done(&pack);
+    assert!(!desk.path("v1/measured.json").exists());
+
+    // On another machine, with the same file.
+    desk.model("digits/v1", "copy");
+    let copied = desk.done(&["bundle", "pack", "copy", "-o", "b.serin", "--measurements", "kept.json"]);
+    assert_eq!(copied["bundle"], packed["bundle"]);
+
+    // Another pipeline computes something else.
+    let pipeline = String::from_utf8(desk.bytes("v1/pipeline.json")).expect("text");
+    std::fs::write(desk.path("v1/pipeline.json"), pipeline + "\n").expect("ours");
+    assert_eq!(desk.done(&pack)["measured_now"], true);
+
+    std::fs::write(desk.path("kept.json"), "{").expect("ours");
+    let error = desk.refused(&pack);
+    assert!(message(&error).contains("kept.json"), "{error}");
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("--remeasure")), "{error}");
+    assert_eq!(desk.done(&[pack.as_slice(), &["--remeasure"]].concat())["measured_now"], true);
+    assert_eq!(desk.done(&pack)["measured_now"], false);
+}
+
+/// The second half of the first story; packing takes seconds, so that it goes on with the same bundle.
 fn what_was_not_signed_is_refused(desk: &Desk) {
     desk.done(&["keys", "generate", "--out", "other.key"]);
     let error = desk.refused(&["bundle", "verify", "a.serin", "--key", "other.key.pub"]);
