@@ -5,6 +5,9 @@
 mod unpacked;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,9 +17,8 @@ use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serin_agent::worker::golden::{GoldenFault, golden_pass};
 use serin_agent::worker::process::QUEUE;
-use serin_agent::worker::qualify::{FaultKind, Qualified, Refused};
 use serin_agent::worker::{InferError, Inferred, StartFault, Worker, WorkerSpec};
-use serin_protocol::frame::LoadFault;
+use serin_protocol::frame::{LoadFault, Prefix, WorkerResponse, decode_header};
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::ByteCount;
 use serin_protocol::manifest::Manifest;
@@ -170,22 +172,6 @@ async fn a_callers_mistake_is_named_and_costs_the_worker_nothing() {
         let (inputs, body) = request(&golden, 1);
         worker.infer(inputs, body).await.expect("still answers");
     }
-}
-
-#[tokio::test]
-async fn the_largest_request_fits_into_the_limit_that_qualifying_gives() {
-    let dir = unpack("digits/v1");
-    let (_, golden) = parts(dir.path());
-    let limit = qualify(dir.path(), &[]).expect("qualifies").measured.memory_limit;
-    let worker = Worker::start(WorkerSpec { memory_limit: limit, ..spec(dir.path()) }).await.expect("starts");
-    let most = usize::try_from(limit.0 / 8).expect("small") / (ROW * 4);
-    for _ in 0..20 {
-        let (inputs, body) = request(&golden, most);
-        let answer = worker.infer(inputs, body).await.expect("answers");
-        assert_eq!(answer.predictions.len(), most);
-    }
-    let (inputs, body) = request(&golden, most + 1);
-    assert!(matches!(worker.infer(inputs, body).await, Err(InferError::Input(_))));
 }
 
 #[tokio::test]
@@ -427,67 +413,6 @@ async fn a_program_that_is_not_the_agent_is_reported_not_trusted() {
     }
 }
 
-fn qualify(dir: &Path, more: &[&str]) -> Result<Qualified, Refused> {
-    let output = Command::new(PROGRAM)
-        .args(["qualify", "--json", "--dir"])
-        .arg(dir)
-        .args(more)
-        .output()
-        .expect("runs");
-    match output.status.code() {
-        Some(0) => Ok(serde_json::from_slice(&output.stdout).expect("a result")),
-        Some(1) => Err(serde_json::from_slice(&output.stdout).expect("a fault")),
-        other => panic!("{other:?} {}", String::from_utf8_lossy(&output.stderr)),
-    }
-}
-
-#[test]
-fn qualifying_measures_what_the_worker_needs_and_predicts_rows() {
-    let dir = unpack("digits/v2");
-    let rows = dir.path().join("rows.ndjson");
-    let lines = fs::read_to_string(unpacked::fixture("digits/v2").join("golden.ndjson")).expect("golden");
-    let lines =
-        lines.lines().map(|line| format!("{}}}\n", line.split_once(",\"outputs\"").expect("outputs").0));
-    fs::write(&rows, lines.collect::<String>()).expect("written");
-    let qualified = qualify(dir.path(), &["--rows", rows.to_str().expect("utf-8")]).expect("qualifies");
-    let measured = qualified.measured;
-    assert!(qualified.golden.worst < 1.0);
-    assert!(measured.minimum_memory.0 * 13 / 10 <= measured.memory_limit.0, "{measured:?}");
-    assert_eq!(measured.memory_limit.0 % (64 << 10), 0);
-    assert!(measured.peak_resident.0 > 1 << 20 && measured.load_micros > 0);
-    assert!((1..=measured.latency_p99_micros).contains(&measured.latency_p50_micros), "{measured:?}");
-    let predictions = qualified.predictions.expect("asked for");
-    assert_eq!(predictions.len(), 24);
-    assert!(predictions.iter().all(|(class, confidence)| (0..10).contains(class) && confidence.is_some()));
-
-    let again = qualify(dir.path(), &["--memory-limit", &measured.memory_limit.to_string()]).expect("passes");
-    assert_eq!(again.measured.memory_limit, measured.memory_limit);
-    let too_little = qualify(dir.path(), &["--memory-limit", "200000"]).expect_err("too little");
-    assert_eq!(too_little.fault.kind, FaultKind::MemoryLimit);
-}
-
-#[test]
-fn a_release_that_does_not_qualify_is_told_why_and_what_to_do() {
-    let refused = qualify(unpack("broken/unsupported_operator").path(), &[]).expect_err("refused").fault;
-    assert_eq!((refused.kind, refused.operator.as_deref()), (FaultKind::UnsupportedOperator, Some("Det")));
-    assert!(refused.hint.expect("a hint").contains("re-export"));
-
-    let refused = qualify(unpack("broken/wrong_golden").path(), &[]).expect_err("refused").fault;
-    assert_eq!(refused.kind, FaultKind::GoldenMismatch);
-    assert!(refused.message.contains("case 1, output probabilities[3]"), "{}", refused.message);
-
-    let limit = ["--memory-limit", "33554432"];
-    let refused = qualify(unpack("broken/memory_hungry").path(), &limit).expect_err("refused").fault;
-    assert_eq!(refused.kind, FaultKind::MemoryLimit);
-
-    let deadline = ["--request-deadline", "300"];
-    let refused = qualify(unpack("broken/hangs").path(), &deadline).expect_err("refused").fault;
-    assert_eq!(refused.kind, FaultKind::Hung);
-
-    let refused = qualify(Path::new("/nonexistent"), &[]).expect_err("refused").fault;
-    assert_eq!(refused.kind, FaultKind::Load);
-}
-
 #[tokio::test]
 async fn a_worker_does_not_outlive_its_supervisor() {
     let dir = unpack("broken/hangs");
@@ -509,4 +434,34 @@ async fn a_worker_does_not_outlive_its_supervisor() {
     supervisor.kill().expect("killed");
     supervisor.wait().expect("reaped");
     wait_for_exit(worker).await;
+}
+
+#[test]
+fn a_malformed_frame_ends_the_worker_with_a_word() {
+    let dir = unpack("digits/v1");
+    let half_a_frame = [&[3, 0, 0, 0, 0, 0, 0, 0][..], b"a"].concat();
+    let unknown_request = [&[2, 0, 0, 0, 0, 0, 0, 0][..], &[77, 77]].concat();
+    let cases = [(vec![0xFF; 8], 3), (unknown_request, 3), (half_a_frame, 3), (vec![1, 0], 3), (vec![], 0)];
+    for (bytes, code) in cases {
+        let (mut ours, theirs) = UnixStream::pair().expect("pair");
+        let child = Command::new(PROGRAM)
+            .args(["worker", "--memory-limit", "16777216", "--dir"])
+            .arg(dir.path())
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut prefix = [0; 8];
+        ours.read_exact(&mut prefix).expect("a frame");
+        let prefix = Prefix::decode(prefix).expect("a prefix");
+        let mut header = vec![0; prefix.header as usize];
+        ours.read_exact(&mut header).expect("a header");
+        assert!(matches!(decode_header(&header), Ok(WorkerResponse::Ready(_))));
+        ours.write_all(&bytes).expect("written");
+        drop(ours);
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(output.status.code(), Some(code), "{bytes:?}");
+        assert_eq!(output.stderr.is_empty(), code == 0, "{bytes:?}");
+    }
 }

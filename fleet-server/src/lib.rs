@@ -5,4 +5,5 @@ pub mod bundle;
 pub mod cli;
 pub mod registry;
 pub mod rollout;
+pub mod stats;
 pub mod store;

@@ -10,7 +10,7 @@
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one request at a time, deadlines, reaping |
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
-//! | [`qualify`] | supervisor | the same with measurements, as a command for the packer |
+//! | [`qualify`], [`verdict`] | supervisor | the same with measurements, as a command for the packer; what it prints |
 
 pub mod death;
 mod driver;
@@ -25,6 +25,7 @@ pub mod qualify;
 mod sandbox;
 pub mod serve;
 mod stderr;
+pub mod verdict;
 mod wire;
 
 pub use process::{InferError, Inferred, StartFault, Worker, WorkerSpec};

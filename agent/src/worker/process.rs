@@ -24,7 +24,7 @@ pub const QUEUE: usize = 64;
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct WorkerSpec {
-    /// The agent's own binary; see [`WorkerSpec::own_program`].
+    /// The agent's own binary, as an absolute path; see [`WorkerSpec::own_program`].
     pub program: PathBuf,
     /// Directory with the unpacked release, files under their bundle names (links are followed).
     pub dir: PathBuf,

@@ -45,8 +45,6 @@ pub struct DeviceRecord {
     pub last_seen: UnixMillis,
     /// Every event up to this number is stored.
     pub last_event: EventNumber,
-    /// Number of the last assignment made for it.
-    pub sequence: SequenceNumber,
     /// Its last update transition.
     pub last_move: Option<Move>,
 }

@@ -54,7 +54,6 @@ fn device(name: &str) -> DeviceRecord {
         first_seen: UnixMillis(1),
         last_seen: UnixMillis(1),
         last_event: EventNumber(0),
-        sequence: SequenceNumber(0),
         last_move: None,
     }
 }
