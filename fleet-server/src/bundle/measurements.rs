@@ -189,6 +189,7 @@ impl Measurements {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serin_protocol::manifest::PredictionSpec;
 
     fn measurements(predictions: Option<Vec<Prediction>>) -> Measurements {
         let digest = Digest::of(b"x");
@@ -230,5 +231,24 @@ mod tests {
         assert_eq!(subject.difference(&subject), None);
         let other = Subject { pipeline: Digest::of(b"y"), ..subject.clone() };
         assert_eq!(subject.difference(&other), Some("pipeline.json"));
+    }
+    #[test]
+    fn predictions_must_fit_the_rows_and_the_declared_classes() {
+        let good = crate::bundle::open::tests::good();
+        let mut manifest = crate::bundle::open::read(good.as_slice()).expect("good").manifest;
+        let none = measurements(None).prediction_profiles(&manifest, 2).expect("nothing declared");
+        assert_eq!(none, (None, None));
+        let name = || "y".parse().expect("name");
+        manifest.prediction = Some(PredictionSpec { class: name(), confidence: Some(name()), classes: 2 });
+        let profiles = |predictions| measurements(predictions).prediction_profiles(&manifest, 2);
+        let says = |predictions| profiles(predictions).expect_err("refused").to_string();
+        assert!(says(None).contains("not predicted"));
+        assert!(says(Some(vec![(0, None)])).contains("1 predictions for 2"));
+        assert!(says(Some(vec![(0, None), (2, None)])).contains("row 2: the model predicts class 2"));
+        assert!(says(Some(vec![(-1, None), (1, None)])).contains("row 1"));
+        let (classes, confidence) = profiles(Some(vec![(1, Some(0.97)), (1, None)])).expect("good");
+        assert_eq!(classes.expect("declared").reference.counts.as_slice(), [0, 2]);
+        let confidence = confidence.expect("declared").reference;
+        assert_eq!((confidence.counts.last(), confidence.missing), (Some(&1), 1));
     }
 }

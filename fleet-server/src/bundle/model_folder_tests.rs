@@ -93,7 +93,7 @@ fn what_contradicts_itself_is_said() {
         ("serin.toml", "classes = 2", "classes = 0", "prediction.classes"),
         ("serin.toml", "7786e8ac", "main", "lineage.git_commit"),
         ("serin.toml", "\"us\"", "\"\"", "owner must be"),
-        ("serin.toml", "features = [\"a\", \"b\"]", "features = [\"a\"]", "no column"),
+        ("serin.toml", "features = [\"a\", \"b\"]", "features = [\"a\"]", "\"b\" is not a feature"),
         ("serin.toml", "absolute = 1e-5", "absolute = nan", "finite"),
         ("serin.toml", "description = \"A model.\"", "", "description"),
         ("pipeline.json", "\"input\": \"x\"", "\"input\": \"z\"", "no input z"),

@@ -259,4 +259,4 @@ fn check_profile(profile: &Profile, manifest: &Manifest) -> Result<(), &'static 
 
 #[cfg(test)]
 #[path = "open_tests.rs"]
-mod tests;
+pub(super) mod tests;

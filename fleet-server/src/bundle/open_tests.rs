@@ -77,6 +77,11 @@ fn container(files: &[(BundleFile, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
+/// A small, good bundle as packed.
+pub(in crate::bundle) fn good() -> Vec<u8> {
+    packed(&container(&files()))
+}
+
 fn packed(container: &[u8]) -> Vec<u8> {
     zstd::encode_all(container, 1).expect("memory")
 }
@@ -93,7 +98,7 @@ fn replaced(file: BundleFile, contents: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_good_bundle_is_read_with_its_own_digest() {
-    let bytes = packed(&container(&files()));
+    let bytes = good();
     let opened = read(bytes.as_slice()).expect("good");
     assert_eq!(opened.bundle.digest, Digest::of(&bytes));
     assert_eq!(opened.bundle.size.0, bytes.len() as u64);
@@ -142,7 +147,7 @@ fn another_path_or_file_is_refused_by_name() {
 
 #[test]
 fn what_is_cut_off_or_followed_by_something_is_refused() {
-    let good = packed(&container(&files()));
+    let good = good();
     for length in [0, 1, 10, good.len() / 2, good.len() - 1] {
         let error = read(&good[..length]).expect_err("cut off");
         let truncated =

@@ -154,3 +154,83 @@ fn names(targets: &[TargetClass]) -> String {
     let names: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
     format!("[{}]", names.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serin_protocol::envelope::PublicKey;
+
+    use crate::bundle::open::tests::good;
+
+    /// A signed bundle in a folder of its own.
+    fn signed() -> (tempfile::TempDir, PathBuf, SigningKey, Release, Vec<u8>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("m.serin");
+        std::fs::write(&path, good()).expect("written");
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (release, envelope) = sign(&path, &key).expect("good");
+        (folder, path, key, release, envelope)
+    }
+
+    #[test]
+    fn the_chunk_list_has_the_digest_of_every_chunk() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("object");
+        let bytes: Vec<u8> = (0..150_000_u32).map(|number| (number % 251) as u8).collect();
+        std::fs::write(&path, &bytes).expect("written");
+        let expected: Vec<u8> = bytes.chunks(CHUNK_BYTES).flat_map(|chunk| Digest::of(chunk).0).collect();
+        assert_eq!(expected.len(), 3 * 32);
+        assert_eq!(chunk_list(&path).expect("read"), expected);
+    }
+
+    #[test]
+    fn a_statement_is_taken_from_its_owner_only() {
+        let (_folder, _, key, release, envelope) = signed();
+        let owner = KeyRing::<2>::new([PublicKey::of(&key)]).expect("one");
+        assert_eq!(verify_release(&envelope, &owner), Ok(release));
+        let stranger = PublicKey::of(&SigningKey::from_bytes(&[8; 32]));
+        let strangers = KeyRing::<2>::new([stranger]).expect("one");
+        assert!(matches!(verify_release(&envelope, &strangers), Err(OpenError::UnknownKey(_))));
+        assert!(verify_release(&envelope[..envelope.len() - 1], &owner).is_err());
+    }
+
+    #[test]
+    fn every_difference_between_statement_and_bundle_is_named() {
+        let (_folder, path, _, release, _) = signed();
+        let opened = read_bundle(&path).expect("good");
+        matches(&path, &opened, &release).expect("the signed one");
+        let says = |change: &dyn Fn(&mut Release)| {
+            let mut other = release.clone();
+            change(&mut other);
+            matches(&path, &opened, &other).expect_err("differs").to_string()
+        };
+        let digest = Digest::of(b"another");
+        assert!(says(&|other| other.bundle.digest = digest).contains("the digest of the bundle"));
+        assert!(says(&|other| other.bundle.size.0 += 1).contains("the size of the bundle"));
+        assert!(says(&|other| other.chunk_list.digest = digest).contains("the chunk list"));
+        assert!(says(&|other| other.memory.0 += 1).contains("the memory limit"));
+        assert!(says(&|other| other.unpacked.0 += 1).contains("the unpacked size"));
+        assert!(says(&|other| other.id.version = "2".parse().expect("name")).contains("signed is m@2"));
+        assert!(says(&|other| other.runtime = "tract-9".parse().expect("short")).contains("tract-9"));
+        assert!(says(&|other| other.profile = digest).contains("reference.bin"));
+        let target = || heapless::Vec::from_slice(&["t".parse().expect("name")]).expect("one");
+        assert!(says(&|other| other.targets = target()).contains("[t]"));
+    }
+
+    #[test]
+    fn a_bundle_that_was_replaced_after_it_was_read_does_not_match() {
+        let (_folder, path, _, release, _) = signed();
+        let opened = read_bundle(&path).expect("good");
+        std::fs::write(&path, b"something else").expect("ours");
+        assert!(matches!(matches(&path, &opened, &release), Err(MatchError::Differs { .. })));
+    }
+
+    #[test]
+    fn a_damaged_bundle_is_not_signed() {
+        let (_folder, path, key, _, _) = signed();
+        let mut bytes = good();
+        bytes.truncate(bytes.len() - 1);
+        std::fs::write(&path, bytes).expect("ours");
+        assert!(matches!(sign(&path, &key), Err(SignError::Bundle(BundleReadError::CutOff))));
+    }
+}
