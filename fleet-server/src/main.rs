@@ -1,2 +1,7 @@
-//! `serin-fleet`.
-fn main() {}
+//! `serin-fleet`: hands over to the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    serin_fleet_server::cli::run()
+}

@@ -9,24 +9,24 @@ use crate::update::effect::Now;
 
 /// Both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     started: Instant,
 }
 
 impl Clock {
     /// A clock whose monotonic side starts now.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { started: Instant::now() }
     }
 
     /// Both clocks now; the wall clock not below `floor`.
-    pub fn now(self, floor: UnixMillis) -> Now {
+    pub(super) fn now(self, floor: UnixMillis) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { wall: UnixMillis(millis(wall).0).max(floor), elapsed: millis(self.started.elapsed()) }
     }
 
     /// The runtime's instant for a moment on the monotonic side.
-    pub fn instant(self, elapsed: Millis) -> tokio::time::Instant {
+    pub(super) fn instant(self, elapsed: Millis) -> tokio::time::Instant {
         // Deadlines lie at most days ahead; an overflow would only mean "much later".
         let at = self.started.checked_add(Duration::from_millis(elapsed.0));
         tokio::time::Instant::from_std(at.unwrap_or(self.started))

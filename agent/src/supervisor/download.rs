@@ -19,7 +19,7 @@ use crate::link::transfer::{ChunkHashes, Effect, Input, Transfer, Window};
 const REQUEST_RETRY: Millis = Millis(50);
 
 /// A download of one release.
-pub struct Download {
+pub(super) struct Download {
     statement: Digest,
     release: Box<Release>,
     partials: PartialStore,
@@ -47,7 +47,7 @@ enum Request {
 
 /// What the supervisor must do about a download.
 #[derive(Debug)]
-pub enum Notice {
+pub(super) enum Notice {
     /// The chunk list is here; the bundle follows.
     Started {
         /// Bytes to fetch.
@@ -65,7 +65,7 @@ pub enum Notice {
 
 impl Download {
     /// Begins or resumes the download of `release`.
-    pub fn new(
+    pub(super) fn new(
         statement: Digest,
         release: Box<Release>,
         partials: PartialStore,
@@ -89,12 +89,12 @@ impl Download {
     }
 
     /// The release's statement.
-    pub const fn statement(&self) -> Digest {
+    pub(super) const fn statement(&self) -> Digest {
         self.statement
     }
 
     /// How far the bundle has come.
-    pub fn progress(&self) -> TransferStatus {
+    pub(super) fn progress(&self) -> TransferStatus {
         let bytes = self.release.bundle.size;
         let chunks = ChunkMap::new(bytes).map_or(0, ChunkMap::count);
         match self.part {
@@ -109,27 +109,27 @@ impl Download {
     }
 
     /// When [`Self::tick`] is due.
-    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
+    pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let retry = (!self.postponed.is_empty()).then(|| now.plus(REQUEST_RETRY));
         self.transfer.next_deadline().into_iter().chain(retry).min()
     }
 
     /// A session is there; nothing is subscribed in it yet.
-    pub fn connected(&mut self, now: Millis, session: Session) -> Vec<Notice> {
+    pub(super) fn connected(&mut self, now: Millis, session: Session) -> Vec<Notice> {
         self.session = Some(session);
         self.postponed.clear();
         self.feed(now, Input::Connected)
     }
 
     /// The session is gone.
-    pub fn disconnected(&mut self, now: Millis) -> Vec<Notice> {
+    pub(super) fn disconnected(&mut self, now: Millis) -> Vec<Notice> {
         self.session = None;
         self.postponed.clear();
         self.feed(now, Input::Disconnected)
     }
 
     /// A chunk of `object` has come.
-    pub fn chunk(&mut self, now: Millis, object: Digest, index: u32, bytes: &[u8]) -> Vec<Notice> {
+    pub(super) fn chunk(&mut self, now: Millis, object: Digest, index: u32, bytes: &[u8]) -> Vec<Notice> {
         if object == self.transfer.object().digest {
             self.feed(now, Input::Chunk { index, bytes })
         } else {
@@ -139,7 +139,7 @@ impl Download {
     }
 
     /// A deadline has passed.
-    pub fn tick(&mut self, now: Millis) -> Vec<Notice> {
+    pub(super) fn tick(&mut self, now: Millis) -> Vec<Notice> {
         for request in std::mem::take(&mut self.postponed) {
             self.request(request);
         }
@@ -147,7 +147,7 @@ impl Download {
     }
 
     /// Lets go of every subscription. What is written stays for a next attempt.
-    pub fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         for effect in self.transfer.stop() {
             if let Effect::Unsubscribe(index) = effect {
                 self.request(Request::Unsubscribe(index));

@@ -11,7 +11,7 @@ use crate::field::reply::{
     WorkerStatus,
 };
 use crate::field::{self, FieldCommand, FieldRequest};
-use crate::telemetry::Memory;
+use crate::telemetry::resources::Memory;
 use crate::update::effect::{Event, FieldOrder, FieldOutcome, FieldRefusal};
 use crate::update::record::Slot;
 

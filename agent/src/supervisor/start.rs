@@ -21,7 +21,9 @@ use crate::disk::journal::{Journal, JournalError};
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
 use crate::disk::seam::{FileError, Files};
-use crate::gateway::{Gateway, Limits, Listener, LocalSocket, Router, SocketError, serve};
+use crate::gateway::listen::{Listener, serve};
+use crate::gateway::socket::{LocalSocket, SocketError};
+use crate::gateway::{Gateway, Limits, Router};
 use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions};
@@ -81,7 +83,7 @@ pub enum StartError {
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let _lock = lock(&config)?;
-    let files = Files::default();
+    let files = Files::real();
     let key = identity::load_or_make(&config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
     let record = match &loaded.record {

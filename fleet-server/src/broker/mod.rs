@@ -11,6 +11,8 @@
 //! - `retained_log`, `retained_state`: how that survives a restart, and what it is in memory.
 //! - `limits`: what one session may hold.
 //! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
+//! - [`link`]: the server's own session, with this broker or any other.
+//! - [`publish`]: brings releases to the broker, once.
 //! - `hooks`: the wiring of all this into the MQTT engine.
 
 pub mod access;
@@ -21,7 +23,6 @@ pub mod identity;
 mod limits;
 pub mod link;
 pub mod publish;
-mod read_back;
 pub mod retained;
 mod retained_log;
 mod retained_state;

@@ -1,224 +1,275 @@
-//! The fleet as a whole: the only door through which API, ingest and clock change anything. What must
-//! survive is stored before anybody hears of it.
+//! The fleet as operators and devices see it: one place that changes things, in one order: work out, store,
+//! make durable, and only then say so.
 //!
-//! `ingest` takes in what devices say, `rollouts` drives the engine, `releases` fills the registry, `drift`
-//! reads the sketches, `view` is what others may see.
+//! Everything that changes goes through [`Fleet::change`]; a message of a device, an operator's word and
+//! the passing of time differ only in what they work out. Should the store fail, memory may be ahead of
+//! the disk: the server then stops, and goes on from the disk when it is started again.
 
-mod drift;
-mod ingest;
-mod releases;
-mod rollouts;
-pub mod view;
+pub mod devices;
+pub mod drift;
+pub mod evidence;
+pub mod feed;
+pub mod metrics;
+pub mod releases;
+pub mod rollouts;
+pub mod secrets;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use serin_protocol::envelope::{KeyRing, PublicKey, SealError};
-use serin_protocol::ids::{DeviceId, FleetId, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::envelope::{KeyRing, PublicKey, SealError, seal_to_vec};
+use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::message::Ack;
 use serin_protocol::topic::Topic;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, watch};
+use tracing::{error, warn};
 
-use crate::registry::objects::{ObjectError, ObjectStore};
+use crate::broker::publish::Job;
+use crate::config::MAX_OWNERS;
+use crate::registry::objects::ObjectStore;
 use crate::rollout::event::{Refusal, StartError};
-use crate::store::{Store, StoreError};
-
-pub use self::ingest::{Ingested, Metrics};
-pub use self::releases::AddError;
-pub use self::rollouts::{Live, RolloutError};
-pub use self::view::Notice;
-
-/// Most owners' keys.
-pub const MAX_OWNERS: usize = 16;
-/// Messages to the broker that wait; beyond that they are left to the next connection.
-const OUTGOING: usize = 16_384;
-/// Notices that a slow listener may be behind before it is told that it has missed some.
-const NOTICES: usize = 1024;
-
-/// A message for the broker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outgoing {
-    /// Retained.
-    Keep(Topic, Vec<u8>),
-    /// For who is there now.
-    Say(Topic, Vec<u8>),
-    /// Publish this release, and mark it when every chunk is there.
-    Publish(ReleaseId),
-    /// Publish these chunks again: object, first, count.
-    Repeat(serin_protocol::ids::Digest, u32, u32),
-}
-
-/// The fleet.
-pub struct Fleet {
-    id: FleetId,
-    key: SigningKey,
-    owners: KeyRing<MAX_OWNERS>,
-    store: Arc<dyn Store>,
-    objects: Arc<ObjectStore>,
-    outgoing: mpsc::Sender<Outgoing>,
-    notices: broadcast::Sender<Notice>,
-    inner: Mutex<Inner>,
-    /// Counts for the metrics page.
-    pub metrics: Metrics,
-}
-
-/// What changes, under one lock: devices speak in thousands a second at most, each for microseconds.
-struct Inner {
-    rollouts: BTreeMap<RolloutId, Live>,
-    /// Number of the last assignment of each device.
-    sequences: HashMap<DeviceId, SequenceNumber>,
-}
-
-/// The fleet could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A stored rollout does not start any more.
-    #[error("rollout {0} in the store cannot be taken up again: {1}")]
-    Rollout(RolloutId, StartError),
-}
-
-/// Why an operator's wish was not fulfilled.
-#[derive(Debug, thiserror::Error)]
-pub enum FleetError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The object store failed.
-    #[error(transparent)]
-    Objects(#[from] ObjectError),
-    /// There is no such thing.
-    #[error("there is no {what} {name}")]
-    NotFound {
-        /// Kind of thing.
-        what: &'static str,
-        /// Name given.
-        name: String,
-    },
-    /// A release was refused.
-    #[error(transparent)]
-    Add(#[from] AddError),
-    /// A rollout was refused.
-    #[error(transparent)]
-    Rollout(#[from] RolloutError),
-    /// An order was refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A message does not fit its bound.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-}
+use crate::store::{Assigned, DeviceRecord, Store, StoreError};
+use feed::Happening;
+use metrics::Metrics;
+use releases::ReleaseFacts;
+use rollouts::Live;
 
 /// What a fleet is made of.
-pub struct Parts {
+pub struct FleetParts {
     /// Its name.
     pub id: FleetId,
     /// Signs assignments and acknowledgements.
-    pub key: SigningKey,
-    /// May release models.
+    pub signer: SigningKey,
+    /// Whose releases are accepted.
     pub owners: KeyRing<MAX_OWNERS>,
-    /// What is kept.
+    /// Where everything is kept.
     pub store: Arc<dyn Store>,
-    /// Bundles.
+    /// Where bundles are kept.
     pub objects: Arc<ObjectStore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Takes what is to be sent; must not wait.
+    pub outlet: Outlet,
+}
+
+/// Takes what is to be sent.
+pub type Outlet = Box<dyn Fn(Outgoing) + Send + Sync>;
+
+/// Something to be sent. What is lost on the way is said again when its device speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// A message.
+    Message {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Bytes,
+        /// Whether the broker keeps it.
+        retain: bool,
+    },
+    /// Something for the publisher.
+    Publish(Job),
+}
+
+/// A fleet could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// Not possible as things are.
+    #[error("{0}")]
+    Conflict(String),
+    /// The rollout refuses the order.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The plan or the fleet does not allow a rollout.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The release is refused.
+    #[error(transparent)]
+    Release(#[from] crate::registry::releases::ReleaseError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A message is larger than its kind may be.
+    #[error("cannot be signed: {0}")]
+    Seal(#[from] SealError),
+    /// There is no randomness.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+/// One fleet.
+pub struct Fleet {
+    id: FleetId,
+    signer: SigningKey,
+    owners: KeyRing<MAX_OWNERS>,
+    store: Arc<dyn Store>,
+    objects: Arc<ObjectStore>,
+    metrics: Arc<Metrics>,
+    outlet: Outlet,
+    feed: broadcast::Sender<Happening>,
+    failed: watch::Sender<bool>,
+    state: Mutex<State>,
+}
+
+/// What is kept in memory, always what the store has.
+struct State {
+    devices: BTreeMap<DeviceId, DeviceRecord>,
+    assigned: BTreeMap<DeviceId, Assigned>,
+    /// Of a device whose events arrive with a gap: the first number behind it.
+    gaps: BTreeMap<DeviceId, EventNumber>,
+    releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
+    rollouts: BTreeMap<RolloutId, Live>,
+}
+
+/// What one change leads to once it is durable.
+#[derive(Default)]
+struct Draft {
+    outgoing: Vec<Outgoing>,
+    happenings: Vec<Happening>,
+    acknowledge: BTreeSet<DeviceId>,
+    /// Rollouts that want evidence.
+    gather: BTreeSet<RolloutId>,
+}
+
+impl Draft {
+    fn say(&mut self, topic: Topic, payload: Vec<u8>, retain: bool) {
+        self.outgoing.push(Outgoing::Message { topic, payload: payload.into(), retain });
+    }
 }
 
 impl Fleet {
-    /// Takes the fleet up where it was left. The receiver gets what is to be published.
-    pub fn open(parts: Parts) -> Result<(Arc<Self>, mpsc::Receiver<Outgoing>), OpenError> {
-        let Parts { id, key, owners, store, objects } = parts;
-        let mut rollouts = BTreeMap::new();
-        for stored in store.rollouts()? {
-            let id = stored.start.id;
-            let live = Live::replay(stored).map_err(|error| OpenError::Rollout(id, error))?;
-            rollouts.insert(id, live);
-        }
-        let sequences = store.assignments()?.into_iter().map(|last| (last.device, last.sequence)).collect();
-        let (outgoing, to_publish) = mpsc::channel(OUTGOING);
-        let (notices, _) = broadcast::channel(NOTICES);
-        let inner = Mutex::new(Inner { rollouts, sequences });
-        let metrics = Metrics::default();
-        Ok((Arc::new(Self { id, key, owners, store, objects, outgoing, notices, inner, metrics }), to_publish))
+    /// Takes up the fleet where the store has it.
+    pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
+        let FleetParts { id, signer, owners, store, objects, metrics, outlet } = parts;
+        let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
+        let devices = devices.collect();
+        let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
+        let assigned = assigned.collect();
+        let releases = releases::load(&*store)?;
+        let rollouts = rollouts::load(&*store)?;
+        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts };
+        Ok(Self {
+            id,
+            signer,
+            owners,
+            store,
+            objects,
+            metrics,
+            outlet,
+            feed: broadcast::channel(feed::BACKLOG).0,
+            failed: watch::channel(false).0,
+            state: Mutex::new(state),
+        })
     }
 
     /// Its name.
-    pub const fn id(&self) -> &FleetId {
+    pub fn id(&self) -> &FleetId {
         &self.id
     }
 
-    /// The key that devices trust for assignments.
-    pub fn public_key(&self) -> PublicKey {
-        PublicKey::of(&self.key)
+    /// The key that devices must trust for assignments.
+    pub fn key(&self) -> PublicKey {
+        PublicKey::of(&self.signer)
     }
 
-    /// Everything that happens from now on.
-    pub fn listen(&self) -> broadcast::Receiver<Notice> {
-        self.notices.subscribe()
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
-    /// What is stored.
-    pub fn store(&self) -> &dyn Store {
-        &*self.store
+    /// All counts as text.
+    pub fn metrics_text(&self) -> String {
+        self.metrics.devices(&self.lock().devices);
+        self.metrics.text()
     }
 
-    /// Where bundles are.
-    pub const fn objects(&self) -> &Arc<ObjectStore> {
+    /// Where bundles are kept.
+    pub fn objects(&self) -> &Arc<ObjectStore> {
         &self.objects
     }
 
-    /// Says everything that is to be retained again: after every connection, because a broker may have
-    /// forgotten.
-    pub fn say_again(&self) -> Result<(), StoreError> {
-        for assigned in self.store.assignments()? {
-            self.send(Outgoing::Keep(Topic::Assign(assigned.device), assigned.sealed));
+    /// Everything that happens from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Happening> {
+        self.feed.subscribe()
+    }
+
+    /// Returns when the store has failed: the server must stop.
+    pub async fn store_failed(&self) {
+        let mut failed = self.failed.subscribe();
+        // The sender lives as long as `self`.
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// Works out a change, makes it durable, then says so.
+    fn change<T>(
+        &self,
+        now: UnixMillis,
+        work_out: impl FnOnce(&mut State, &mut Draft) -> Result<T, FleetError>,
+    ) -> Result<T, FleetError> {
+        let (answer, gather) = {
+            let mut draft = Draft::default();
+            let mut state = self.lock();
+            let answer = work_out(&mut state, &mut draft).and_then(|answer| {
+                self.acknowledge(&state, &mut draft)?;
+                Ok(answer)
+            });
+            // What was stored before an error is said too: devices must not wait for it.
+            if let Err(error) = self.durable(&answer) {
+                self.fail(&error);
+                return Err(error.into());
+            }
+            for outgoing in draft.outgoing {
+                (self.outlet)(outgoing);
+            }
+            for happening in draft.happenings {
+                // Nobody watches: then nobody misses it.
+                let _ = self.feed.send(happening);
+            }
+            (answer, draft.gather)
+        };
+        for rollout in gather {
+            self.judge(now, rollout)?;
         }
-        for record in self.store.releases()? {
-            self.send(Outgoing::Publish(record.release.id));
+        answer
+    }
+
+    fn durable<T>(&self, answer: &Result<T, FleetError>) -> Result<(), StoreError> {
+        if let Err(FleetError::Store(error)) = answer {
+            return Err(StoreError::Failed(error.to_string()));
+        }
+        self.store.commit()
+    }
+
+    fn fail(&self, error: &StoreError) {
+        error!(%error, "the store failed; the server stops and goes on from what is stored when started again");
+        self.failed.send_replace(true);
+    }
+
+    fn acknowledge(&self, state: &State, draft: &mut Draft) -> Result<(), FleetError> {
+        for device in std::mem::take(&mut draft.acknowledge) {
+            if let Some(record) = state.devices.get(&device) {
+                let ack = Ack { device: device.clone(), stored: record.last_event };
+                draft.say(Topic::Ack(device), seal_to_vec(&ack, &self.signer)?, false);
+            }
         }
         Ok(())
     }
 
-    /// Makes everything so far durable.
-    pub fn commit(&self) -> Result<(), StoreError> {
-        self.store.commit()
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, message: Outgoing) {
-        if let Err(error) = self.outgoing.try_send(message) {
-            // It is stored, and said again at the next connection.
-            tracing::warn!(%error, "too much waits for the broker");
-        }
-    }
-
-    fn notify(&self, notice: Notice) {
-        // Without listeners there is nobody to tell.
-        let _ = self.notices.send(notice);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic while the lock was held is a bug elsewhere; what is stored is consistent.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refused(&self, draft: &mut Draft, device: &DeviceId, why: &crate::ingest::Refused) {
+        warn!(%device, %why, "message refused");
+        self.metrics.refused(why.label());
+        draft.happenings.push(Happening::Refused { device: device.clone(), why: why.to_string() });
     }
 }
 
-/// The wall clock.
-pub fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// A random number from the system; zero if it has none, which only makes cohorts predictable.
-pub(crate) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = getrandom::fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
-}
-
-/// For messages about files.
-pub(crate) fn display(path: &Path) -> String {
-    path.display().to_string()
-}
+#[cfg(test)]
+mod tests;

@@ -1,98 +1,168 @@
-//! The registry: what its owners signed, with its bundle in the object store.
+//! The registry: releases by name, each what its owner signed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::sync::Arc;
 
-use serin_protocol::ids::{Digest, ReleaseId};
+use serin_protocol::ids::{Digest, ReleaseId, UnixMillis};
+use serin_protocol::message::Report;
+use serin_protocol::sketch::profile::{Profile, SketchProfile};
+use tracing::info;
 
-use super::view::ReleaseView;
-use super::{Fleet, FleetError, Notice, Outgoing, display, now};
-use crate::bundle::open::read_bundle;
-use crate::bundle::sign::{chunk_list, matches, verify_release};
-use crate::store::ReleaseRecord;
+use super::feed::Happening;
+use super::{Draft, Fleet, FleetError, Outgoing};
+use crate::broker::publish::Job;
+use crate::registry::releases::{Checked, check};
+use crate::rollout::evidence::Binning;
+use crate::store::{ReleaseRecord, Store, StoreError};
 
-/// A release was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum AddError {
-    /// The statement is not signed by an owner this server knows, or is malformed.
-    #[error("the release statement is refused: {0}")]
-    Statement(String),
-    /// The bundle is not what the statement says, or breaks the rules.
-    #[error("the bundle is refused: {0}")]
-    Bundle(String),
-    /// Another bundle has this name and version.
-    #[error("{0} exists already with other contents; a version is never changed, choose a new one")]
-    Exists(ReleaseId),
-    /// A file could not be read.
-    #[error("{0}")]
-    File(String),
+/// Most releases in the registry: each is a few kilobytes here and its bundle on disk.
+pub const MAX_RELEASES: usize = 2000;
+
+/// A release, with what is asked about it for every report.
+#[derive(Debug)]
+pub struct ReleaseFacts {
+    /// As stored.
+    pub record: ReleaseRecord,
+    /// Names its bins.
+    pub binning: Binning,
+    features: Vec<usize>,
+    predictions: usize,
+    confidence: usize,
+}
+
+impl ReleaseFacts {
+    fn new(record: ReleaseRecord, profile: &Profile) -> Self {
+        let bins = |sketch: Option<&SketchProfile>| sketch.map_or(0, |sketch| sketch.bins.len());
+        Self {
+            record,
+            binning: Binning::of(profile),
+            features: profile.features.iter().map(|feature| feature.sketch.bins.len()).collect(),
+            predictions: bins(profile.predictions.as_ref()),
+            confidence: bins(profile.confidence.as_ref()),
+        }
+    }
+
+    /// Whether a report counts in this release's bins. Parts of a wide window leave the outputs empty.
+    pub fn fits(&self, report: &Report) -> bool {
+        let expected = self.features.iter().skip(usize::from(report.first_feature));
+        let features = report.features.iter().map(|histogram| histogram.counts.len());
+        let output = |bins: usize, seen: usize| bins == seen || seen == 0;
+        report.profile == self.record.release.profile
+            && usize::from(report.first_feature) + report.features.len() <= self.features.len()
+            && expected.zip(features).all(|(expected, seen)| *expected == seen)
+            && output(self.predictions, report.predictions.counts.len())
+            && output(self.confidence, report.confidence.counts.len())
+    }
+
+    pub(super) fn has_object(&self, object: &Digest) -> bool {
+        let release = &self.record.release;
+        release.bundle.digest == *object || release.chunk_list.digest == *object
+    }
+}
+
+/// Reads all releases from the store.
+pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<ReleaseId, Arc<ReleaseFacts>>, StoreError> {
+    let facts = |record: ReleaseRecord| {
+        let profile = profile_of(store, &record)?;
+        Ok((record.release.id.clone(), Arc::new(ReleaseFacts::new(record, &profile))))
+    };
+    store.releases()?.into_iter().map(facts).collect()
+}
+
+/// The reference profile of a release.
+pub(super) fn profile_of(store: &dyn Store, record: &ReleaseRecord) -> Result<Profile, StoreError> {
+    let unreadable = |why: String| StoreError::Unreadable {
+        what: "reference profile of",
+        name: record.release.id.to_string(),
+        why,
+    };
+    let bytes = store.profile(&record.release.profile)?.ok_or_else(|| unreadable("it is missing".into()))?;
+    Profile::parse(&bytes).map_err(|error| unreadable(error.to_string()))
 }
 
 impl Fleet {
-    /// Adds the release whose bundle lies at `bundle` and has it published. Adding the same again
-    /// changes nothing. Blocks while files are read.
-    pub fn add_release(&self, bundle: &Path, statement: &[u8]) -> Result<ReleaseId, FleetError> {
-        let release =
-            verify_release(statement, &self.owners).map_err(|error| AddError::Statement(error.to_string()))?;
-        let digest = Digest::of(statement);
-        if let Some(known) = self.store.release(&release.id)? {
-            if known.statement == digest || known.release == release {
-                return Ok(release.id);
+    /// All releases by name.
+    pub fn releases(&self) -> Vec<Arc<ReleaseFacts>> {
+        self.lock().releases.values().cloned().collect()
+    }
+
+    /// One release.
+    pub fn release(&self, id: &ReleaseId) -> Result<Arc<ReleaseFacts>, FleetError> {
+        let facts = self.lock().releases.get(id).cloned();
+        facts.ok_or_else(|| FleetError::NotFound(format!("release {id}")))
+    }
+
+    /// Adds a release whose bundle is in the object store, and has it published. The same statement again
+    /// changes nothing.
+    pub fn add_release(&self, statement: &[u8], now: UnixMillis) -> Result<ReleaseId, FleetError> {
+        // Long, and needs nothing that changes.
+        let checked = check(&self.objects, statement, &self.owners)?;
+        let id = checked.release.id.clone();
+        self.change(now, |state, draft| {
+            match state.releases.get(&id) {
+                Some(known) if known.record.release == checked.release => {
+                    draft.outgoing.push(Outgoing::Publish(Job::Release(id.clone())));
+                    return Ok(id.clone());
+                }
+                Some(_) => {
+                    return Err(FleetError::Conflict(format!(
+                        "{id} is here already with other contents: a version is never changed, make a new one"
+                    )));
+                }
+                None if state.releases.len() >= MAX_RELEASES => {
+                    return Err(FleetError::Conflict(format!("{MAX_RELEASES} releases are here, the most there can be")));
+                }
+                None => {}
             }
-            return Err(AddError::Exists(release.id).into());
-        }
-        let opened = read_bundle(bundle).map_err(|error| AddError::Bundle(error.to_string()))?;
-        matches(bundle, &opened, &release).map_err(|error| AddError::Bundle(error.to_string()))?;
-        let file = |error: std::io::Error| AddError::File(format!("{}: {error}", display(bundle)));
-        let list = chunk_list(bundle).map_err(file)?;
-        self.objects.put(list.as_slice())?;
-        self.objects.put(std::fs::File::open(bundle).map_err(file)?)?;
+            let facts = self.store_release(draft, checked, statement, now)?;
+            state.releases.insert(id.clone(), Arc::new(facts));
+            Ok(id.clone())
+        })
+    }
+
+    fn store_release(
+        &self,
+        draft: &mut Draft,
+        checked: Checked,
+        statement: &[u8],
+        now: UnixMillis,
+    ) -> Result<ReleaseFacts, FleetError> {
+        let Checked { release, statement: digest, manifest, profile } = checked;
+        let id = release.id.clone();
         let record = ReleaseRecord {
-            statement: digest,
-            added: now(),
-            published: false,
-            owner: opened.manifest.owner.clone(),
-            description: opened.manifest.description.clone(),
-            features: opened.manifest.features().map(ToString::to_string).collect(),
             release,
+            statement: digest,
+            added: now,
+            published: false,
+            features: manifest.features().map(ToString::to_string).collect(),
+            owner: manifest.owner,
+            description: manifest.description,
         };
-        self.store.put_release(&record, statement, &opened.profile_bytes)?;
-        self.commit()?;
-        let id = record.release.id;
-        tracing::info!(release = %id, "added");
-        self.notify(Notice::Release { release: id.to_string(), published: false });
-        self.send(Outgoing::Publish(id.clone()));
-        Ok(id)
+        self.store.put_release(&record, statement, &profile)?;
+        info!(release = %id, owner = record.owner, "release added");
+        draft.outgoing.push(Outgoing::Publish(Job::Release(id.clone())));
+        draft.happenings.push(Happening::Release { release: id, published: false });
+        let parsed = profile_of(&*self.store, &record)?;
+        Ok(ReleaseFacts::new(record, &parsed))
     }
 
-    /// Notes that devices can fetch a release.
-    pub fn published(&self, id: &ReleaseId) -> Result<(), FleetError> {
-        self.store.set_published(id)?;
-        self.notify(Notice::Release { release: id.to_string(), published: true });
-        Ok(())
+    /// Notes that devices can get a release.
+    pub fn release_published(&self, id: &ReleaseId, now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            let record = self.store.release(id)?;
+            let record = record.ok_or_else(|| FleetError::NotFound(format!("release {id}")))?;
+            let profile = profile_of(&*self.store, &record)?;
+            state.releases.insert(id.clone(), Arc::new(ReleaseFacts::new(record, &profile)));
+            draft.happenings.push(Happening::Release { release: id.clone(), published: true });
+            Ok(())
+        })
     }
 
-    /// All releases, the newest last.
-    pub fn releases(&self) -> Result<Vec<ReleaseView>, FleetError> {
-        let mut running: BTreeMap<ReleaseId, usize> = BTreeMap::new();
-        for active in self.store.devices()?.into_iter().filter_map(|device| device.hello.active) {
-            *running.entry(active).or_default() += 1;
+    /// Has releases published that a stopped server left half way.
+    pub fn resume_publishing(&self) {
+        let releases = self.releases();
+        for facts in releases.iter().filter(|facts| !facts.record.published) {
+            (self.outlet)(Outgoing::Publish(Job::Release(facts.record.release.id.clone())));
         }
-        let mut releases = self.store.releases()?;
-        releases.sort_by_key(|record| record.added);
-        let view = |record: ReleaseRecord| ReleaseView {
-            devices: running.get(&record.release.id).copied().unwrap_or(0),
-            id: record.release.id.to_string(),
-            statement: record.statement,
-            bundle: record.release.bundle.digest,
-            size: record.release.bundle.size.0,
-            memory: record.release.memory.0,
-            owner: record.owner,
-            description: record.description,
-            targets: record.release.targets.iter().map(ToString::to_string).collect(),
-            published: record.published,
-            added: record.added,
-        };
-        Ok(releases.into_iter().map(view).collect())
     }
 }

@@ -1,419 +1,410 @@
-//! Driving the rollout engine: every event is stored with the assignments it makes before any of them is
-//! sent, so that folding the stored events gives the same rollout after a restart.
+//! Runs the rollout engine: events in, effects out, each stored together with what it leads to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
 use serin_protocol::envelope::seal_to_vec;
-use serin_protocol::ids::{DeviceId, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
-use serin_protocol::sketch::profile::Profile;
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::topic::Topic;
+use tracing::info;
 
-use super::view::{GateView, RolloutDeviceView, RolloutView, VerdictView};
-use super::{Fleet, FleetError, Inner, Notice, Outgoing, now, random};
+use super::feed::Happening;
+use super::{Draft, Fleet, FleetError, State, evidence};
+use crate::rollout::Rollout;
 use crate::rollout::cohort::Salt;
-use crate::rollout::engine::Rollout;
-use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start, StartError};
-use crate::rollout::evidence::{Binning, DeviceEvidence, EvidenceWanted};
+use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start};
 use crate::rollout::plan::Plan;
-use crate::rollout::state::{Standing, State, StateVersion};
+use crate::rollout::state::{self, Outcome, StateVersion};
 use crate::rollout::verdict::Verdict;
-use crate::store::{Assigned, StoreError, StoredRollout};
+use crate::store::{Assigned, Store, StoreError, StoredRollout};
 
-/// Verdicts kept in memory per rollout, for people; all are in the stored events.
-const VERDICTS: usize = 100;
-/// Looks that may follow each other within one event; each is asked for by an answer to the one before.
-const MAX_LOOKS: usize = 8;
+/// Rollouts kept; beyond that the oldest is forgotten. Each keeps a record per device.
+pub const MAX_ROLLOUTS: usize = 50;
+
+/// Events stored before they are folded into a snapshot, at least; with more devices, one per device, so
+/// that writing snapshots costs no more than writing events.
+const EVENTS_BEFORE_FOLD: usize = 1000;
+
+/// How long a first release is watched by default. There is nothing to compare it with.
+const FIRST_BAKE: Millis = Millis::from_secs(60);
 
 /// A rollout in memory.
-#[derive(Clone, Debug)]
-pub struct Live {
-    engine: Rollout,
-    started: UnixMillis,
-    release: ReleaseRef,
-    baselines: Vec<ReleaseRef>,
-    verdicts: VecDeque<Verdict>,
+pub(super) struct Live {
+    pub(super) rollout: Rollout,
+    /// Stored since the last fold.
+    events: usize,
 }
 
-/// A rollout was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum RolloutError {
-    /// The engine refused it.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// Devices cannot fetch the release yet.
-    #[error("{0} is not published yet; wait until `serin-fleet release list` shows it as published")]
-    NotPublished(ReleaseId),
-    /// One rollout of a model at a time.
-    #[error("rollout {0} of this model is not finished; abort it or wait")]
-    Busy(RolloutId),
-}
-
-impl Live {
-    fn new(start: Start) -> Result<(Self, Effects), StartError> {
-        let (at, release, baselines) = (start.at, start.release.clone(), start.baselines.clone());
-        let (engine, effects) = Rollout::start(start)?;
-        Ok((Self { engine, started: at, release, baselines, verdicts: VecDeque::new() }, effects))
-    }
-
-    /// A rollout from what is stored: the same fold as when it happened.
-    pub(super) fn replay(stored: StoredRollout) -> Result<Self, StartError> {
-        let (mut live, effects) = Self::new(stored.start)?;
-        live.remember(&effects);
-        for (at, event) in stored.events {
-            let effects = live.engine.handle(at, event);
-            live.remember(&effects);
+impl State {
+    /// Who hears what happens: the youngest rollout; and where that one has taken its release back, also
+    /// the youngest completed one before it, whose release late devices still get.
+    fn listening(&self) -> Vec<RolloutId> {
+        let mut young = self.rollouts.iter().rev();
+        let Some((id, last)) = young.next() else {
+            return Vec::new();
+        };
+        let mut listening = Vec::new();
+        if outcome(&last.rollout) == Some(Outcome::RolledBack) {
+            let completed = young.find(|(_, live)| outcome(&live.rollout) == Some(Outcome::Completed));
+            listening.extend(completed.map(|(id, _)| *id));
         }
-        Ok(live)
+        listening.push(*id);
+        listening
     }
 
-    fn remember(&mut self, effects: &Effects) {
-        for effect in effects {
-            if let Effect::Record(verdict) = effect {
-                self.verdicts.push_back(verdict.clone());
-                if self.verdicts.len() > VERDICTS {
-                    self.verdicts.pop_front();
-                }
+    /// Times over which reports must not be merged: evidence is asked for from there on.
+    pub(super) fn fences(&self) -> Vec<UnixMillis> {
+        let live = self.rollouts.values().filter(|live| !live.rollout.state().is_finished());
+        live.flat_map(|live| [live.rollout.started(), live.rollout.stage().entered]).collect()
+    }
+}
+
+fn outcome(rollout: &Rollout) -> Option<Outcome> {
+    match rollout.state() {
+        state::State::Finished { outcome, .. } => Some(*outcome),
+        state::State::Running
+        | state::State::Paused { .. }
+        | state::State::Holding { .. }
+        | state::State::AwaitingOperator { .. }
+        | state::State::RollingBack { .. } => None,
+    }
+}
+
+/// Takes all rollouts up where they were.
+pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<RolloutId, Live>, StoreError> {
+    let take_up = |stored: StoredRollout| {
+        let id = stored.start.id;
+        let unreadable = |why: String| StoreError::Unreadable { what: "rollout", name: id.to_string(), why };
+        let mut rollout: Rollout = match &stored.snapshot {
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?
             }
+            None => Rollout::start(stored.start).map_err(|error| unreadable(error.to_string()))?.0,
+        };
+        let events = stored.events.len();
+        for (at, event) in stored.events {
+            // What it led to was stored with it. Evidence not yet judged is asked for again.
+            let _ = rollout.handle(at, event);
         }
-    }
+        Ok((id, Live { rollout, events }))
+    };
+    store.rollouts()?.into_iter().map(take_up).collect()
 }
 
 impl Fleet {
-    /// Starts rolling `release` out by `plan`. What devices of the same model run now is the baseline.
-    pub fn start_rollout(&self, release: &ReleaseId, plan: Plan) -> Result<RolloutId, FleetError> {
-        let not_found = || FleetError::NotFound { what: "release", name: release.to_string() };
-        let record = self.store.release(release)?.ok_or_else(not_found)?;
-        if !record.published {
-            return Err(RolloutError::NotPublished(release.clone()).into());
-        }
-        let mut inner = self.lock();
-        let same_model = |live: &&Live| live.release.id.model == release.model && !live.engine.state().is_finished();
-        if let Some((busy, _)) = inner.rollouts.iter().find(|(_, live)| same_model(live)) {
-            return Err(RolloutError::Busy(*busy).into());
-        }
-        let at = now();
-        let devices: Vec<Sighting> = self.store.devices()?.iter().map(|device| (&device.hello).into()).collect();
-        let start = Start {
-            id: self.store.next_rollout()?,
-            plan,
-            release: ReleaseRef { id: release.clone(), statement: record.statement },
-            baselines: self.baselines(&devices, release)?,
-            salt: Salt(random()),
-            at,
-            devices,
-        };
-        let id = start.id;
-        let (live, effects) = Live::new(start.clone()).map_err(RolloutError::from)?;
-        let assigned = self.assign(&mut inner, id, at, &effects)?;
-        self.store.add_rollout(&start, &assigned)?;
-        self.store.commit()?;
-        inner.rollouts.insert(id, live);
-        tracing::info!(rollout = id.0, %release, "rollout started");
-        self.notify(Notice::Rollout { rollout: id, state: "running".into(), stage: 0 });
-        self.carry_out(&mut inner, id, at, effects, assigned)?;
+    /// Looks at all rollouts, the oldest first.
+    pub fn rollouts<T>(&self, look: impl Fn(&Rollout) -> T) -> Vec<T> {
+        self.lock().rollouts.values().map(|live| look(&live.rollout)).collect()
+    }
+
+    /// Looks at one rollout.
+    pub fn rollout<T>(&self, id: RolloutId, look: impl FnOnce(&Rollout) -> T) -> Result<T, FleetError> {
+        let state = self.lock();
+        let live = state.rollouts.get(&id).ok_or_else(|| FleetError::NotFound(format!("rollout {id}")))?;
+        Ok(look(&live.rollout))
+    }
+
+    /// What was decided in a rollout, oldest first.
+    pub fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, FleetError> {
+        Ok(self.store.verdicts(id)?)
+    }
+
+    /// Rolls a release out. Without a plan: in stages where there is something to compare with, at once for
+    /// a first release.
+    pub fn start_rollout(
+        &self,
+        release: &ReleaseId,
+        plan: Option<Plan>,
+        now: UnixMillis,
+    ) -> Result<RolloutId, FleetError> {
+        let mut salt = [0; 8];
+        getrandom::fill(&mut salt).map_err(FleetError::Random)?;
+        let salt = Salt(u64::from_le_bytes(salt));
+        let id = self.change(now, |state, draft| {
+            let start = self.prepare(state, release, plan, salt, now)?;
+            let (rollout, effects) = Rollout::start(start.clone())?;
+            let id = start.id;
+            let assigned = self.assignments(state, id, &effects, now)?;
+            self.store.add_rollout(&start, &assigned)?;
+            self.forget_old_rollouts(state)?;
+            state.rollouts.insert(id, Live { rollout, events: 0 });
+            info!(rollout = %id, %release, devices = start.devices.len(), "rollout started");
+            self.carry_out(state, draft, id, effects, assigned)?;
+            Ok(id)
+        })?;
         Ok(id)
     }
 
-    /// What the fleet runs of the same model, the most frequent first.
-    fn baselines(&self, devices: &[Sighting], release: &ReleaseId) -> Result<Vec<ReleaseRef>, StoreError> {
-        let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
-        let others = devices.iter().filter_map(|device| device.active.as_ref());
-        for active in others.filter(|active| active.model == release.model && *active != release) {
-            *counts.entry(active).or_default() += 1;
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let mut baselines = Vec::new();
-        for (id, _) in counts {
-            if let Some(record) = self.store.release(id)? {
-                baselines.push(ReleaseRef { id: id.clone(), statement: record.statement });
-            }
-        }
-        Ok(baselines)
-    }
-
-    /// An operator's order; the new version of the state.
-    pub fn order(&self, id: RolloutId, order: OperatorOrder) -> Result<StateVersion, FleetError> {
-        let mut inner = self.lock();
-        if !inner.rollouts.contains_key(&id) {
-            return Err(FleetError::NotFound { what: "rollout", name: id.to_string() });
-        }
-        let reply = self.drive(&mut inner, id, now(), RolloutEvent::Operator(order))?;
-        self.store.commit()?;
-        match reply {
-            Some(reply) => Ok(reply?),
-            None => Ok(inner.rollouts.get(&id).map_or(StateVersion(0), |live| live.engine.version())),
-        }
-    }
-
-    /// Lets time pass for every rollout.
-    pub fn tick(&self) -> Result<(), StoreError> {
-        let at = now();
-        let mut inner = self.lock();
-        let ids: Vec<RolloutId> = inner.rollouts.keys().copied().collect();
-        for id in ids {
-            let due = |live: &Live| live.engine.next_deadline().is_some_and(|deadline| deadline <= at);
-            if inner.rollouts.get(&id).is_some_and(due) {
-                self.drive(&mut inner, id, at, RolloutEvent::Tick)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn tell_rollouts(&self, at: UnixMillis, event: &RolloutEvent) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        let ids: Vec<RolloutId> = inner.rollouts.keys().copied().collect();
-        for id in ids {
-            self.drive(&mut inner, id, at, event.clone())?;
-        }
-        Ok(())
-    }
-
-    /// One event through one engine, with the looks at evidence that it asks for.
-    fn drive(
+    fn prepare(
         &self,
-        inner: &mut Inner,
+        state: &State,
+        release: &ReleaseId,
+        plan: Option<Plan>,
+        salt: Salt,
+        now: UnixMillis,
+    ) -> Result<Start, FleetError> {
+        let facts = state.releases.get(release);
+        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
+        if !facts.record.published {
+            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
+        }
+        let mut live = state.rollouts.values().map(|live| &live.rollout);
+        if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
+            return Err(FleetError::Conflict(format!(
+                "rollout {} of {} is {}; a fleet has one rollout at a time",
+                busy.id(),
+                busy.release().id,
+                busy.state()
+            )));
+        }
+        let baselines = baselines(state, release);
+        let first = || Plan::all_at_once(FIRST_BAKE, 0);
+        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { Plan::default() });
+        Ok(Start {
+            id: self.store.next_rollout()?,
+            plan,
+            release: ReleaseRef { id: release.clone(), statement: facts.record.statement },
+            baselines,
+            salt,
+            at: now,
+            devices: state.devices.values().map(|record| Sighting::from(&record.hello)).collect(),
+        })
+    }
+
+    fn forget_old_rollouts(&self, state: &mut State) -> Result<(), FleetError> {
+        while state.rollouts.len() >= MAX_ROLLOUTS
+            && let Some((id, _)) = state.rollouts.pop_first()
+        {
+            self.store.drop_rollout(id)?;
+        }
+        Ok(())
+    }
+
+    /// Carries an operator's order out.
+    pub fn order(
+        &self,
         id: RolloutId,
-        at: UnixMillis,
-        event: RolloutEvent,
-    ) -> Result<Option<Result<StateVersion, crate::rollout::event::Refusal>>, StoreError> {
-        let mut reply = None;
-        let mut next = Some(event);
-        for _ in 0..MAX_LOOKS {
-            let Some(event) = next.take() else { break };
-            let Some(live) = inner.rollouts.get(&id) else { break };
-            let mut changed = live.clone();
-            let effects = changed.engine.handle(at, event.clone());
-            if effects.is_empty() && changed.engine == live.engine {
-                break;
+        order: OperatorOrder,
+        now: UnixMillis,
+    ) -> Result<StateVersion, FleetError> {
+        self.change(now, |state, draft| {
+            if !state.rollouts.contains_key(&id) {
+                return Err(FleetError::NotFound(format!("rollout {id}")));
             }
-            changed.remember(&effects);
-            let assigned = self.assign(inner, id, at, &effects)?;
-            self.store.add_rollout_event(id, at, &event, &assigned)?;
-            inner.rollouts.insert(id, changed);
-            for effect in &effects {
-                if let Effect::Reply(answer) = effect {
-                    reply = Some(answer.clone());
+            if !state.listening().contains(&id) {
+                return Err(FleetError::Conflict(format!("rollout {id} is over: a younger one took its place")));
+            }
+            info!(rollout = %id, by = order.by, command = ?order.command, "operator's order");
+            let event = RolloutEvent::Operator(order);
+            match self.step(state, draft, id, event, now)? {
+                Some(answer) => Ok(answer?),
+                None => Err(FleetError::Conflict(format!("rollout {id} did not answer"))),
+            }
+        })
+    }
+
+    /// Lets time pass for rollouts that wait for it.
+    pub fn tick(&self, now: UnixMillis) -> Result<(), FleetError> {
+        let due = |live: &Live| live.rollout.next_deadline().is_some_and(|deadline| deadline <= now);
+        let is_due = |state: &State, id: RolloutId| state.rollouts.get(&id).is_some_and(due);
+        let any_due = {
+            let state = self.lock();
+            state.listening().into_iter().any(|id| is_due(&state, id))
+        };
+        if !any_due {
+            return Ok(());
+        }
+        self.change(now, |state, draft| {
+            for id in state.listening() {
+                if is_due(state, id) {
+                    self.step(state, draft, id, RolloutEvent::Tick, now)?;
                 }
             }
-            next = self.carry_out(inner, id, at, effects, assigned)?;
-        }
-        Ok(reply)
+            Ok(())
+        })
     }
 
-    /// Signs the assignments among `effects`, numbering them.
-    fn assign(
+    /// Tells the rollouts that listen.
+    pub(super) fn tell_rollouts(
         &self,
-        inner: &mut Inner,
-        rollout: RolloutId,
-        at: UnixMillis,
+        state: &mut State,
+        draft: &mut Draft,
+        now: UnixMillis,
+        event: &RolloutEvent,
+    ) -> Result<(), FleetError> {
+        for id in state.listening() {
+            self.step(state, draft, id, event.clone(), now)?;
+        }
+        Ok(())
+    }
+
+    /// Collects and judges the evidence a rollout wants; long, so without holding anybody up.
+    pub(super) fn judge(&self, now: UnixMillis, id: RolloutId) -> Result<(), FleetError> {
+        let Some(wanted) = self.rollout(id, Rollout::evidence_wanted)? else {
+            return Ok(());
+        };
+        let evidence = evidence::gather(&*self.store, &wanted, |release| self.release(release).ok())?;
+        self.change(now, |state, draft| {
+            let Some(live) = state.rollouts.get(&id) else {
+                return Ok(());
+            };
+            // An operator was faster: the evidence is about a stage that is over.
+            if live.rollout.evidence_wanted().as_ref() != Some(&wanted) {
+                return Ok(());
+            }
+            let judgement = live.rollout.judge(&evidence);
+            self.step(state, draft, id, RolloutEvent::Judged(Box::new(judgement)), now)?;
+            Ok(())
+        })
+    }
+
+    /// One event for one rollout; the answer where it was an operator's order.
+    fn step(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        id: RolloutId,
+        event: RolloutEvent,
+        now: UnixMillis,
+    ) -> Result<Option<Answer>, FleetError> {
+        let Some(live) = state.rollouts.get_mut(&id) else {
+            return Ok(None);
+        };
+        let about = about(&event);
+        let before = about.as_ref().and_then(|device| live.rollout.fleet().get(device)).cloned();
+        let effects = live.rollout.handle(now, event.clone());
+        let after = about.as_ref().and_then(|device| live.rollout.fleet().get(device));
+        // Most hellos say what is known; they need not be remembered for ever.
+        if effects.is_empty() && about.is_some() && before.as_ref() == after {
+            return Ok(None);
+        }
+        live.events += 1;
+        let assigned = self.assignments(state, id, &effects, now)?;
+        self.store.add_rollout_event(id, now, &event, &assigned)?;
+        self.fold(state, id)?;
+        self.carry_out(state, draft, id, effects, assigned)
+    }
+
+    fn fold(&self, state: &mut State, id: RolloutId) -> Result<(), FleetError> {
+        if let Some(live) = state.rollouts.get_mut(&id)
+            && live.events >= EVENTS_BEFORE_FOLD.max(live.rollout.fleet().len())
+        {
+            let unwritable = |error: serde_json::Error| StoreError::Failed(format!("rollout {id}: {error}"));
+            let snapshot = serde_json::to_vec(&live.rollout).map_err(unwritable)?;
+            self.store.fold_rollout(id, &snapshot)?;
+            live.events = 0;
+        }
+        Ok(())
+    }
+
+    /// Numbers and signs what effects tell devices.
+    fn assignments(
+        &self,
+        state: &State,
+        id: RolloutId,
         effects: &Effects,
-    ) -> Result<Vec<Assigned>, StoreError> {
+        now: UnixMillis,
+    ) -> Result<Vec<Assigned>, FleetError> {
+        let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
         let mut assigned = Vec::new();
         for effect in effects {
-            let Effect::Assign { device, order, expires } = effect else { continue };
-            let last = inner.sequences.entry(device.clone()).or_default();
-            *last = SequenceNumber(last.0 + 1);
-            let assignment = Assignment {
-                device: device.clone(),
-                fleet: self.id.clone(),
-                sequence: *last,
-                rollout: Some(rollout),
-                issued: at,
-                expires: *expires,
-                order: order.clone(),
-            };
-            match seal_to_vec(&assignment, &self.key) {
-                Ok(sealed) => assigned.push(Assigned { device: device.clone(), sequence: *last, sealed }),
-                Err(error) => tracing::error!(%device, %error, "an assignment could not be signed"),
+            if let Effect::Assign { device, order, expires } = effect {
+                let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
+                let sequence = SequenceNumber(last.0.saturating_add(1));
+                made.insert(device, sequence);
+                log_order(id, device, order);
+                let assignment = Assignment {
+                    device: device.clone(),
+                    fleet: self.id.clone(),
+                    sequence,
+                    rollout: Some(id),
+                    issued: now,
+                    expires: *expires,
+                    order: order.clone(),
+                };
+                let sealed = seal_to_vec(&assignment, &self.signer)?;
+                assigned.push(Assigned { device: device.clone(), sequence, sealed });
             }
-            log_order(device, order);
         }
         Ok(assigned)
     }
 
-    /// Says what was decided; the answer to a look at evidence follows as an event.
     fn carry_out(
         &self,
-        inner: &mut Inner,
+        state: &mut State,
+        draft: &mut Draft,
         id: RolloutId,
-        at: UnixMillis,
         effects: Effects,
         assigned: Vec<Assigned>,
-    ) -> Result<Option<RolloutEvent>, StoreError> {
-        if !assigned.is_empty() {
-            // A device must never hear an order that a power cut here could unsay.
-            self.store.commit()?;
+    ) -> Result<Option<Answer>, FleetError> {
+        self.metrics.assigned(assigned.len());
+        for assigned in assigned {
+            draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed.clone(), true);
+            state.assigned.insert(assigned.device.clone(), assigned);
         }
-        for Assigned { device, sealed, .. } in assigned {
-            self.send(Outgoing::Keep(Topic::Assign(device), sealed));
-        }
-        let mut follows = None;
+        let mut answer = None;
         for effect in effects {
             match effect {
-                Effect::Assign { .. } | Effect::Reply(_) => {}
-                Effect::Gather(wanted) => {
-                    let evidence = self.gather(&wanted)?;
-                    if let Some(live) = inner.rollouts.get(&id) {
-                        let judgement = live.engine.judge(&wanted, &evidence);
-                        follows = judgement.map(|judgement| RolloutEvent::Judged(Box::new(judgement)));
-                    }
+                Effect::Assign { .. } => {}
+                Effect::Gather(_) => {
+                    draft.gather.insert(id);
                 }
                 Effect::Record(verdict) => {
-                    tracing::info!(rollout = id.0, decision = %verdict.decision, sentence = verdict.sentence, "verdict");
-                    self.notify(Notice::Verdict {
-                        rollout: id,
-                        decision: verdict.decision.to_string(),
-                        sentence: verdict.sentence,
-                    });
+                    info!(rollout = %id, decision = %verdict.decision, why = verdict.sentence, "verdict");
+                    self.metrics.verdict(verdict.decision);
+                    self.store.add_verdict(id, &verdict)?;
+                    draft.happenings.push(Happening::Verdict { rollout: id, verdict: Box::new(verdict) });
                 }
-                Effect::StateChanged { state, stage, .. } => {
-                    tracing::info!(rollout = id.0, %state, stage, at = at.0, "rollout changed");
-                    self.notify(Notice::Rollout { rollout: id, state: state.to_string(), stage });
+                Effect::StateChanged { version, state, stage } => {
+                    info!(rollout = %id, %state, stage, "rollout moved");
+                    draft.happenings.push(Happening::Rollout { rollout: id, version, state, stage });
                 }
+                Effect::Reply(said) => answer = Some(said),
             }
         }
-        Ok(follows)
-    }
-
-    /// What devices showed: one entry per device and release.
-    fn gather(&self, wanted: &EvidenceWanted) -> Result<Vec<DeviceEvidence>, StoreError> {
-        let mut evidence: BTreeMap<(ReleaseId, DeviceId), DeviceEvidence> = BTreeMap::new();
-        for release in std::iter::once(&wanted.release).chain(&wanted.baselines) {
-            let Some(record) = self.store.release(release)? else { continue };
-            let Some(profile) = self.reference(&record.release.profile)? else { continue };
-            for report in self.store.reports(release, wanted.since)? {
-                if report.profile != record.release.profile {
-                    continue;
-                }
-                let key = (release.clone(), report.device.clone());
-                let entry = evidence.entry(key).or_insert_with(|| empty(&report, &profile));
-                merge(entry, &report);
-            }
-        }
-        Ok(evidence.into_values().collect())
-    }
-
-    pub(super) fn reference(
-        &self,
-        digest: &serin_protocol::ids::Digest,
-    ) -> Result<Option<Profile>, StoreError> {
-        let bytes = self.store.profile(digest)?;
-        Ok(bytes.and_then(|bytes| Profile::parse(&bytes).ok()))
-    }
-
-    /// All rollouts, the oldest first.
-    pub fn rollouts(&self) -> Vec<RolloutView> {
-        self.lock().rollouts.iter().map(|(id, live)| view(*id, live)).collect()
-    }
-
-    /// One rollout.
-    pub fn rollout(&self, id: RolloutId) -> Option<RolloutView> {
-        self.lock().rollouts.get(&id).map(|live| view(id, live))
+        Ok(answer)
     }
 }
 
-fn empty(report: &serin_protocol::message::Report, profile: &Profile) -> DeviceEvidence {
-    let over = |sketch: Option<&serin_protocol::sketch::profile::SketchProfile>| {
-        sketch.map(|sketch| serin_protocol::sketch::Histogram::over_bins(&sketch.bins)).unwrap_or_default()
+type Answer = Result<StateVersion, crate::rollout::event::Refusal>;
+
+/// The device an event is about, if it is about one.
+fn about(event: &RolloutEvent) -> Option<DeviceId> {
+    match event {
+        RolloutEvent::DeviceSeen(sighting) => Some(sighting.device.clone()),
+        RolloutEvent::DeviceTransition { device, .. } => Some(device.clone()),
+        RolloutEvent::Judged(_) | RolloutEvent::Operator(_) | RolloutEvent::Tick => None,
+    }
+}
+
+/// The highest number made for a device, or, where this server was restored from an older copy, accepted
+/// by it.
+fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
+    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
+    let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
+    made.max(accepted)
+}
+
+/// What the fleet runs, the most frequent first.
+fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
+    let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
+    for active in state.devices.values().filter_map(|record| record.hello.active.as_ref()) {
+        *counts.entry(active).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().filter(|(id, _)| *id != release).collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let known = counts.into_iter().filter_map(|(id, _)| state.releases.get(id));
+    let reference = |facts: &std::sync::Arc<super::releases::ReleaseFacts>| ReleaseRef {
+        id: facts.record.release.id.clone(),
+        statement: facts.record.statement,
     };
-    DeviceEvidence {
-        device: report.device.clone(),
-        release: report.release.clone(),
-        requests: 0,
-        errors: 0,
-        latency: serin_protocol::sketch::LatencyHistogram::default(),
-        predictions: over(profile.predictions.as_ref()),
-        confidence: over(profile.confidence.as_ref()),
-        features: profile.features.iter().map(|feature| over(Some(&feature.sketch))).collect(),
-        binning: Binning::of(profile),
-    }
+    known.map(reference).take(crate::rollout::event::MAX_BASELINES).collect()
 }
 
-/// Sketches with other bins than the profile's are left out: they cannot have come from this release.
-fn merge(into: &mut DeviceEvidence, report: &serin_protocol::message::Report) {
-    into.requests = into.requests.saturating_add(report.requests);
-    into.errors = into.errors.saturating_add(report.errors);
-    into.latency.merge(&report.latency);
-    let _ = into.predictions.merge(&report.predictions);
-    let _ = into.confidence.merge(&report.confidence);
-    let mine = into.features.iter_mut().skip(usize::from(report.first_feature));
-    for (mine, theirs) in mine.zip(&report.features) {
-        let _ = mine.merge(theirs);
-    }
-}
-
-fn log_order(device: &DeviceId, order: &Order) {
+fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
     match order {
-        Order::Run { release, .. } => tracing::info!(%device, release = %release.id, "told to run"),
-        Order::RollBack { from, to } => tracing::info!(%device, %from, to = %to.id, "told to roll back"),
-        Order::Stay => tracing::info!(%device, "told to stay"),
-    }
-}
-
-fn view(id: RolloutId, live: &Live) -> RolloutView {
-    let state = live.engine.state();
-    let why = match state {
-        State::Running | State::Finished { .. } => None,
-        State::Paused { by, .. } => Some(format!("by {by}")),
-        State::Holding { why, .. } | State::AwaitingOperator { why, .. } | State::RollingBack { why, .. } => {
-            Some(why.clone())
-        }
-    };
-    let device = |(device, record): (&DeviceId, &crate::rollout::state::DeviceRecord)| RolloutDeviceView {
-        device: device.clone(),
-        control: record.control,
-        standing: if record.pinned { "pinned" } else { standing(&record.standing) },
-    };
-    RolloutView {
-        id,
-        release: live.release.id.to_string(),
-        baselines: live.baselines.iter().map(|baseline| baseline.id.to_string()).collect(),
-        state: state.to_string(),
-        why,
-        finished: state.is_finished(),
-        version: live.engine.version().0,
-        stage: live.engine.stage(),
-        stages: live.engine.plan().strategy.stages().iter().map(|stage| stage.share).collect(),
-        started: live.started,
-        devices: live.engine.devices().map(device).collect(),
-        verdicts: live.verdicts.iter().map(verdict_view).collect(),
-    }
-}
-
-const fn standing(standing: &Standing) -> &'static str {
-    match standing {
-        Standing::Waiting => "waiting",
-        Standing::Installing { .. } => "installing",
-        Standing::Running { .. } => "running",
-        Standing::Left { .. } => "left",
-        Standing::Failed { .. } => "failed",
-        Standing::Unreachable { .. } => "unreachable",
-        Standing::Skipped { .. } => "skipped",
-        Standing::Returning { .. } => "returning",
-        Standing::Returned { .. } => "returned",
-        Standing::NotReturned { .. } => "not returned",
-    }
-}
-
-fn verdict_view(verdict: &Verdict) -> VerdictView {
-    let gates = verdict.judgement.iter().flat_map(|judgement| &judgement.gates);
-    VerdictView {
-        at: verdict.at,
-        stage: verdict.stage,
-        decision: verdict.decision.to_string(),
-        sentence: verdict.sentence.clone(),
-        gates: gates
-            .map(|gate| GateView {
-                name: gate.name.to_string(),
-                verdict: gate.verdict,
-                canary: gate.canary,
-                control: gate.control,
-                threshold: gate.threshold,
-                p_value: gate.p_value,
-                sentence: gate.sentence.clone(),
-            })
-            .collect(),
+        Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
+        Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
+        Order::Stay => info!(%rollout, %device, "told to stay"),
     }
 }

@@ -1,3 +1,4 @@
 //! What the server publishes: objects and, above them, releases.
 
 pub mod objects;
+pub mod releases;

@@ -6,9 +6,17 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod cohort;
+mod engine;
 pub mod event;
 pub mod evidence;
+pub mod fleet;
+mod gate;
 pub mod notation;
 pub mod plan;
 pub mod state;
 pub mod verdict;
+
+pub use engine::Rollout;
+
+#[cfg(test)]
+mod test_fleet;

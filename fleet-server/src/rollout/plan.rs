@@ -105,7 +105,7 @@ pub struct Stage {
     /// stage only, installing well is enough.
     #[serde(default = "default_min_requests")]
     pub min_requests: u64,
-    /// From entering the stage; then [`Plan::on_inconclusive`] applies. Time spent paused is not counted.
+    /// From entering the stage; then [`Plan::on_inconclusive`] applies. Resuming gives a fresh limit.
     #[serde(with = "span", default = "default_timeout")]
     pub timeout: Millis,
 }

@@ -122,7 +122,7 @@ pub struct StageProgress {
     pub index: usize,
     /// When it began; evidence from before does not count for it.
     pub entered: UnixMillis,
-    /// When its time is over; moves on while paused.
+    /// When its time is over. Does not apply while paused; resuming gives a fresh limit.
     pub timeout_at: UnixMillis,
     /// Since when its devices have settled: the bake counts from here.
     pub settled_at: Option<UnixMillis>,
@@ -130,6 +130,8 @@ pub struct StageProgress {
     pub looks: u32,
     /// When the next look is due; none before a device runs the release.
     pub next_look: Option<UnixMillis>,
+    /// What the last look missed for the next stage, in words.
+    pub missing: Option<String>,
 }
 
 /// One device in a rollout.

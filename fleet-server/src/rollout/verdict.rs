@@ -103,6 +103,8 @@ pub enum Decision {
     RollBack,
     /// The time is over and nothing is shown.
     Inconclusive,
+    /// An operator stopped it where it is.
+    Abort,
 }
 
 impl fmt::Display for Decision {
@@ -112,6 +114,7 @@ impl fmt::Display for Decision {
             Self::Hold => "hold",
             Self::RollBack => "roll back",
             Self::Inconclusive => "inconclusive",
+            Self::Abort => "abort",
         })
     }
 }

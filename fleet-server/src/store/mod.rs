@@ -1,6 +1,8 @@
 //! What the server keeps, as the domain sees it. `sled` is the implementation for one server; one suite
 //! of tests holds for every implementation.
 
+pub mod history;
+pub mod seen;
 pub mod sled;
 
 use serde::{Deserialize, Serialize};
@@ -10,9 +12,13 @@ use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
 
 use crate::rollout::event::{RolloutEvent, Start};
+use crate::rollout::verdict::Verdict;
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
 pub const EVENTS_PER_DEVICE: usize = 200;
+
+/// Verdicts kept per rollout; a stage rarely has more than a dozen looks.
+pub const VERDICTS_PER_ROLLOUT: usize = 200;
 
 /// The store failed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +26,9 @@ pub enum StoreError {
     /// Disk or database.
     #[error("the store failed: {0}")]
     Database(#[from] ::sled::Error),
+    /// It failed before, and nothing is trusted to it any more.
+    #[error("the store failed: {0}")]
+    Failed(String),
     /// What was stored cannot be read: another version's or damaged.
     #[error("{what} {name} in the store cannot be read: {why}")]
     Unreadable {
@@ -92,11 +101,14 @@ pub struct Assigned {
     pub sealed: Vec<u8>,
 }
 
-/// A rollout as stored: how it began and what happened since. Folding the events gives its state.
+/// A rollout as stored: how it began, where it stood when its events were last folded, and what happened
+/// since. Folding the events over the snapshot, or over the start, gives its state.
 #[derive(Clone, Debug)]
 pub struct StoredRollout {
     /// How it began.
     pub start: Start,
+    /// Its state when events were last folded away.
+    pub snapshot: Option<Vec<u8>>,
     /// What happened since, in order, with the time at which it was taken in.
     pub events: Vec<(UnixMillis, RolloutEvent)>,
 }
@@ -127,9 +139,12 @@ pub trait Store: Send + Sync {
     fn statement(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
     /// A reference profile.
     fn profile(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Adds a report; false when it is there already.
-    fn add_report(&self, report: &Report) -> Result<bool, StoreError>;
-    /// All reports about `release` whose window starts at or after `since`, in the order of their windows.
+    /// Adds a report; false when it was added before, even if it has been merged or dropped since.
+    ///
+    /// Of one device and release at most [`history::MAX_REPORTS`] are kept: older ones are merged two by
+    /// two, but never over one of the `fences`, so that what began at a fence can still be told apart.
+    fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError>;
+    /// All reports about `release` whose window starts at or after `since`, by device, then by window.
     fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError>;
     /// Drops reports about `release` whose window starts before `before`.
     fn drop_reports(&self, release: &ReleaseId, before: UnixMillis) -> Result<(), StoreError>;
@@ -145,6 +160,14 @@ pub trait Store: Send + Sync {
         event: &RolloutEvent,
         assigned: &[Assigned],
     ) -> Result<(), StoreError>;
+    /// Replaces the events of a rollout so far by the state they led to.
+    fn fold_rollout(&self, id: RolloutId, snapshot: &[u8]) -> Result<(), StoreError>;
+    /// Adds a verdict to a rollout's record; keeps the last [`VERDICTS_PER_ROLLOUT`].
+    fn add_verdict(&self, id: RolloutId, verdict: &Verdict) -> Result<(), StoreError>;
+    /// The verdicts of a rollout, oldest first.
+    fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, StoreError>;
+    /// Forgets a rollout with its events and verdicts. Its number is not given again.
+    fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError>;
     /// All rollouts, in the order of their numbers.
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError>;
     /// The last assignment of every device that has one.

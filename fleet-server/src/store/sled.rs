@@ -9,8 +9,14 @@ use serin_protocol::ids::{DeviceId, Digest, ReleaseId, RolloutId, SequenceNumber
 use serin_protocol::message::{Event, Report};
 use sled::{Batch, Db, Transactional as _, Tree};
 
-use super::{Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, Store, StoreError, StoredRollout};
+use super::history;
+use super::seen::SeenReports;
+use super::{
+    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, Store, StoreError, StoredRollout,
+    VERDICTS_PER_ROLLOUT,
+};
 use crate::rollout::event::{RolloutEvent, Start};
+use crate::rollout::verdict::Verdict;
 
 /// Memory for pages; the working set of a fleet of thousands is a few megabytes.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -24,8 +30,11 @@ pub struct SledStore {
     statements: Tree,
     profiles: Tree,
     reports: Tree,
+    seen_reports: Tree,
     rollouts: Tree,
     rollout_events: Tree,
+    snapshots: Tree,
+    verdicts: Tree,
     assignments: Tree,
 }
 
@@ -40,8 +49,11 @@ impl SledStore {
             statements: db.open_tree("statements")?,
             profiles: db.open_tree("profiles")?,
             reports: db.open_tree("reports")?,
+            seen_reports: db.open_tree("seen reports")?,
             rollouts: db.open_tree("rollouts")?,
             rollout_events: db.open_tree("rollout events")?,
+            snapshots: db.open_tree("snapshots")?,
+            verdicts: db.open_tree("verdicts")?,
             assignments: db.open_tree("assignments")?,
             db,
         })
@@ -116,22 +128,44 @@ impl Store for SledStore {
         Ok(self.profiles.get(digest.0)?.map(|bytes| bytes.to_vec()))
     }
 
-    fn add_report(&self, report: &Report) -> Result<bool, StoreError> {
-        let value = wire("report", report)?;
-        Ok(self.reports.insert(report_key(report), value)?.is_none())
+    fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError> {
+        let device = report.device.as_str();
+        let mut seen = match self.seen_reports.get(device)? {
+            Some(bytes) => from_wire("seen reports of", device, &bytes)?,
+            None => SeenReports::default(),
+        };
+        if !seen.add(report.boot, report.sequence, report.first_feature) {
+            return Ok(false);
+        }
+        let mut reports = Batch::default();
+        reports.insert(report_key(report), wire("report", report)?);
+        let mut of_seen = Batch::default();
+        of_seen.insert(device, wire("seen reports", &seen)?);
+        together(&self.reports, &reports, &self.seen_reports, &of_seen)?;
+        self.merge_old_reports(report, fences)?;
+        Ok(true)
     }
 
     fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError> {
-        let prefix = prefix(&release.to_string());
-        let from = numbered(&prefix, since.0);
-        let entries = self.reports.range(from..numbered(&prefix, u64::MAX));
-        entries.values().map(|value| from_wire("report", &release.to_string(), &value?)).collect()
+        let name = release.to_string();
+        let mut reports = Vec::new();
+        for value in self.reports.scan_prefix(prefix(&name)).values() {
+            let report: Report = from_wire("report", &name, &value?)?;
+            if report.start >= since {
+                reports.push(report);
+            }
+        }
+        Ok(reports)
     }
 
     fn drop_reports(&self, release: &ReleaseId, before: UnixMillis) -> Result<(), StoreError> {
-        let prefix = prefix(&release.to_string());
-        for key in self.reports.range(numbered(&prefix, 0)..numbered(&prefix, before.0)).keys() {
-            self.reports.remove(key?)?;
+        let name = release.to_string();
+        for entry in self.reports.scan_prefix(prefix(&name)) {
+            let (key, value) = entry?;
+            let report: Report = from_wire("report", &name, &value)?;
+            if report.start < before {
+                self.reports.remove(key)?;
+            }
         }
         Ok(())
     }
@@ -157,12 +191,46 @@ impl Store for SledStore {
         event: &RolloutEvent,
         assigned: &[Assigned],
     ) -> Result<(), StoreError> {
-        let prefix = id.0.to_be_bytes().to_vec();
-        let last = self.rollout_events.scan_prefix(&prefix).next_back().transpose()?;
-        let last = last.and_then(|(key, _)| Some(u64::from_be_bytes(key.get(8..)?.try_into().ok()?)));
+        let key = next_key(&self.rollout_events, id)?;
         let mut events = Batch::default();
-        events.insert(numbered(&prefix, last.unwrap_or(0) + 1), json("rollout event", &(at, event))?);
+        events.insert(key, json("rollout event", &(at, event))?);
         together(&self.rollout_events, &events, &self.assignments, &batch_of(assigned))
+    }
+
+    fn fold_rollout(&self, id: RolloutId, snapshot: &[u8]) -> Result<(), StoreError> {
+        let mut snapshots = Batch::default();
+        snapshots.insert(&id.0.to_be_bytes(), snapshot);
+        let mut events = Batch::default();
+        for key in self.rollout_events.scan_prefix(id.0.to_be_bytes()).keys() {
+            events.remove(key?);
+        }
+        together(&self.snapshots, &snapshots, &self.rollout_events, &events)
+    }
+
+    fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError> {
+        let prefix = id.0.to_be_bytes();
+        // The start last, so that what is left after a cut is dropped again.
+        for tree in [&self.rollout_events, &self.verdicts, &self.snapshots, &self.rollouts] {
+            for key in tree.scan_prefix(prefix).keys() {
+                tree.remove(key?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_verdict(&self, id: RolloutId, verdict: &Verdict) -> Result<(), StoreError> {
+        self.verdicts.insert(next_key(&self.verdicts, id)?, json("verdict", verdict)?)?;
+        let keys: Result<Vec<_>, _> = self.verdicts.scan_prefix(id.0.to_be_bytes()).keys().collect();
+        let keys = keys?;
+        for key in keys.iter().take(keys.len().saturating_sub(VERDICTS_PER_ROLLOUT)) {
+            self.verdicts.remove(key)?;
+        }
+        Ok(())
+    }
+
+    fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, StoreError> {
+        let entries = self.verdicts.scan_prefix(id.0.to_be_bytes());
+        entries.values().map(|value| from_json("verdict of rollout", &id.to_string(), &value?)).collect()
     }
 
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError> {
@@ -172,7 +240,8 @@ impl Store for SledStore {
             let name = start.id.to_string();
             let events: Result<_, StoreError> =
                 entries.values().map(|value| from_json("rollout event", &name, &value?)).collect();
-            Ok(StoredRollout { start, events: events? })
+            let snapshot = self.snapshots.get(start.id.0.to_be_bytes())?.map(|bytes| bytes.to_vec());
+            Ok(StoredRollout { start, snapshot, events: events? })
         };
         starts.into_iter().map(with_events).collect()
     }
@@ -200,6 +269,36 @@ impl Store for SledStore {
         self.db.flush()?;
         Ok(())
     }
+}
+
+impl SledStore {
+    fn merge_old_reports(&self, newest: &Report, fences: &[UnixMillis]) -> Result<(), StoreError> {
+        let prefix = device_prefix(newest);
+        if self.reports.scan_prefix(&prefix).count() <= history::MAX_REPORTS {
+            return Ok(());
+        }
+        let name = newest.device.as_str();
+        let mut reports = Vec::new();
+        let mut batch = Batch::default();
+        for entry in self.reports.scan_prefix(&prefix) {
+            let (key, value) = entry?;
+            reports.push(from_wire("report", name, &value)?);
+            batch.remove(key);
+        }
+        for report in &history::merge_oldest(reports, fences) {
+            batch.insert(report_key(report), wire("report", report)?);
+        }
+        self.reports.apply_batch(batch)?;
+        Ok(())
+    }
+}
+
+/// The key after the last one of a rollout.
+fn next_key(tree: &Tree, id: RolloutId) -> Result<Vec<u8>, StoreError> {
+    let prefix = id.0.to_be_bytes();
+    let last = tree.scan_prefix(prefix).next_back().transpose()?;
+    let last = last.and_then(|(key, _)| Some(u64::from_be_bytes(key.get(8..)?.try_into().ok()?)));
+    Ok(numbered(&prefix, last.unwrap_or(0) + 1))
 }
 
 fn batch_of(assigned: &[Assigned]) -> Batch {
@@ -238,9 +337,14 @@ fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
     key
 }
 
-fn report_key(report: &Report) -> Vec<u8> {
-    let mut key = numbered(&prefix(&report.release.to_string()), report.start.0);
+fn device_prefix(report: &Report) -> Vec<u8> {
+    let mut key = prefix(&report.release.to_string());
     key.extend(prefix(report.device.as_str()));
+    key
+}
+
+fn report_key(report: &Report) -> Vec<u8> {
+    let mut key = numbered(&device_prefix(report), report.start.0);
     key.extend(report.boot.0.to_be_bytes());
     key.extend(report.sequence.to_be_bytes());
     key.extend(report.first_feature.to_be_bytes());

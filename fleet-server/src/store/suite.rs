@@ -14,6 +14,7 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     devices_are_kept_by_name(&*store);
     events_are_kept_in_order_and_bounded(&*store);
     reports_are_kept_once_and_by_window(&*store);
+    old_reports_are_merged_but_not_over_a_fence(&*store);
     releases_are_kept_with_their_parts(&*store);
     rollouts_and_assignments_change_together(&*store);
     store.commit().expect("commits");
@@ -23,6 +24,8 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     assert_eq!(store.devices().expect("read").len(), 2);
     assert_eq!(store.events(&id("a")).expect("read").len(), EVENTS_PER_DEVICE);
     assert_eq!(store.rollouts().expect("read").len(), 1);
+    assert_eq!(store.verdicts(RolloutId(1)).expect("read").len(), VERDICTS_PER_ROLLOUT);
+    assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "known after a restart");
     assert_eq!(store.assignments().expect("read").len(), 1);
 }
 
@@ -89,8 +92,8 @@ fn events_are_kept_in_order_and_bounded(store: &dyn Store) {
     assert_eq!(numbers, expected);
 }
 
-fn reports_are_kept_once_and_by_window(store: &dyn Store) {
-    let report = |release: &str, device: &str, start: u64, sequence: u64| Report {
+fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
+    Report {
         device: id(device),
         boot: BootId(1),
         sequence,
@@ -110,11 +113,14 @@ fn reports_are_kept_once_and_by_window(store: &dyn Store) {
         worker_peak: ByteCount(0),
         worker_deaths: 0,
         dropped_reports: 0,
-    };
-    assert!(store.add_report(&report("m@1", "a", 10, 1)).expect("add"));
-    assert!(!store.add_report(&report("m@1", "a", 10, 1)).expect("again"));
-    assert!(store.add_report(&report("m@1", "b", 20, 1)).expect("add"));
-    assert!(store.add_report(&report("m@10", "a", 20, 2)).expect("add"));
+        }
+}
+
+fn reports_are_kept_once_and_by_window(store: &dyn Store) {
+    assert!(store.add_report(&report("m@1", "a", 10, 1), &[]).expect("add"));
+    assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"));
+    assert!(store.add_report(&report("m@1", "b", 20, 1), &[]).expect("add"));
+    assert!(store.add_report(&report("m@10", "a", 20, 2), &[]).expect("add"));
     let release: ReleaseId = "m@1".parse().expect("id");
     let starts = |since: u64| {
         let reports = store.reports(&release, UnixMillis(since)).expect("read");
@@ -124,6 +130,24 @@ fn reports_are_kept_once_and_by_window(store: &dyn Store) {
     assert_eq!(starts(11), [20]);
     store.drop_reports(&release, UnixMillis(20)).expect("drop");
     assert_eq!(starts(0), [20]);
+    assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "dropped, not forgotten");
+}
+
+fn old_reports_are_merged_but_not_over_a_fence(store: &dyn Store) {
+    let release: ReleaseId = "wide@1".parse().expect("id");
+    let fence = UnixMillis(1000);
+    let many = history::MAX_REPORTS as u64 * 3;
+    for sequence in 1..=many {
+        let mut report = report("wide@1", "c", sequence * 10, sequence);
+        report.requests = 1;
+        assert!(store.add_report(&report, &[fence]).expect("add"));
+    }
+    let all = store.reports(&release, UnixMillis(0)).expect("read");
+    assert!(all.len() <= history::MAX_REPORTS + 1, "{}", all.len());
+    assert_eq!(all.iter().map(|report| report.requests).sum::<u64>(), many);
+    let after = store.reports(&release, fence).expect("read");
+    assert_eq!(after.iter().map(|report| report.requests).sum::<u64>(), many - 99);
+    assert!(!store.add_report(&report("wide@1", "c", many * 10, many), &[]).expect("again"));
 }
 
 fn releases_are_kept_with_their_parts(store: &dyn Store) {
@@ -184,4 +208,23 @@ fn rollouts_and_assignments_change_together(store: &dyn Store) {
     let times: Vec<u64> = stored.events.iter().map(|(at, _)| at.0).collect();
     assert_eq!(times, [2, 3]);
     assert_eq!(store.assignments().expect("read"), [assigned(3)]);
+
+    store.fold_rollout(rollout, b"state").expect("fold");
+    store.add_rollout_event(rollout, UnixMillis(4), &RolloutEvent::Tick, &[]).expect("add");
+    let stored = store.rollouts().expect("read").remove(0);
+    assert_eq!(stored.snapshot.as_deref(), Some(&b"state"[..]));
+    assert_eq!(stored.events, [(UnixMillis(4), RolloutEvent::Tick)]);
+
+    let verdict = |at: u64| Verdict {
+        at: UnixMillis(at),
+        stage: 0,
+        decision: crate::rollout::verdict::Decision::Hold,
+        sentence: String::new(),
+        judgement: None,
+    };
+    for at in 0..VERDICTS_PER_ROLLOUT as u64 + 3 {
+        store.add_verdict(rollout, &verdict(at)).expect("add");
+    }
+    let verdicts = store.verdicts(rollout).expect("read");
+    assert_eq!((verdicts.len(), verdicts[0].at), (VERDICTS_PER_ROLLOUT, UnixMillis(3)));
 }

@@ -1,0 +1,179 @@
+//! Ed25519 keys in files: the private one in hexadecimal and for its owner's eyes only, the public one
+//! beside it under the same name with `.pub`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use serin_protocol::envelope::{KeyError, PublicKey};
+use zeroize::Zeroizing;
+
+/// Largest key file read: 64 digits and a line end.
+const MAX_BYTES: u64 = 128;
+
+/// A key cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is a file already, perhaps with a key that is in use.
+    #[error("{} exists and is not overwritten", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may read the private key.
+    #[error("{}: mode {mode:o} lets others read the private key", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It does not hold a private key.
+    #[error("{}: not a private key (64 hexadecimal digits)", path.display())]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It does not hold a public key.
+    #[error("{origin}: {source}")]
+    NotPublic {
+        /// The file or the text.
+        origin: String,
+        /// Why.
+        source: KeyError,
+    },
+    /// The system has no randomness.
+    #[error("no randomness to make a key: {0}")]
+    Random(String),
+}
+
+impl KeyFileError {
+    /// What the operator can do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Exists { .. } => Some("name another file, or move this one away".into()),
+            Self::Exposed { path, .. } => Some(format!("run chmod 600 {}", path.display())),
+            Self::NotPrivate { .. } => Some("make one with serin-fleet keys generate --out PATH".into()),
+            Self::NotPublic { .. } => Some("pass the .pub file of keys generate, or its 64 digits".into()),
+            Self::Io { .. } | Self::Random(_) => None,
+        }
+    }
+}
+
+/// Where the public half of the key at `path` is.
+pub fn public_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// Makes a key: the private half at `path`, the public half beside it. Neither may exist.
+pub fn generate(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let public = public_path(path);
+    if let Some(path) = [path, &public].into_iter().find(|path| path.exists()) {
+        return Err(KeyFileError::Exists { path: path.into() });
+    }
+    let mut seed = Zeroizing::new([0_u8; 32]);
+    getrandom::fill(seed.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    let text = Zeroizing::new(hex::encode(seed.as_slice()));
+    let key = PublicKey::of(&SigningKey::from_bytes(&seed));
+    write_new(path, 0o600, text.as_bytes())?;
+    write_new(&public, 0o644, format!("{key}\n").as_bytes())?;
+    Ok(key)
+}
+
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let written = opened.and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.into() },
+        _ => KeyFileError::Io { path: path.into(), source },
+    })
+}
+
+/// The private key at `path`, which nobody else may be able to read.
+pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
+    let failed = |source| KeyFileError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Exposed { path: path.into(), mode: mode & 0o7777 });
+    }
+    // Room for all of it, so that no copy stays behind in memory that was outgrown.
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_BYTES as usize));
+    file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
+    let mut seed = Zeroizing::new([0_u8; 32]);
+    hex::decode_to_slice(text.trim_ascii(), seed.as_mut_slice())
+        .map_err(|_| KeyFileError::NotPrivate { path: path.into() })?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+/// The public key in `text`: its digits, or the name of a file with them.
+pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
+    let looks_like_digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if looks_like_digits {
+        return text.parse().map_err(|source| KeyFileError::NotPublic { origin: text.into(), source });
+    }
+    let read = |file: File| {
+        let mut digits = String::new();
+        file.take(MAX_BYTES).read_to_string(&mut digits).map(|_| digits)
+    };
+    let digits =
+        File::open(text).and_then(read).map_err(|source| KeyFileError::Io { path: text.into(), source })?;
+    digits.trim().parse().map_err(|source| KeyFileError::NotPublic { origin: text.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn both_halves_are_read_back_and_never_overwritten() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("owner.key");
+        let made = generate(&path).expect("made");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
+        assert_eq!(PublicKey::of(&read_private(&path).expect("private")), made);
+        let public = public_path(&path);
+        assert_eq!(read_public(public.to_str().expect("plain")).expect("file"), made);
+        assert_eq!(read_public(&made.to_string()).expect("digits"), made);
+        assert!(matches!(generate(&path), Err(KeyFileError::Exists { .. })));
+        fs::remove_file(&path).expect("ours");
+        assert!(matches!(generate(&path), Err(KeyFileError::Exists { path }) if path == public));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_exposed_or_malformed_private_key_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("owner.key");
+        generate(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("ours");
+        let error = read_private(&path).expect_err("exposed");
+        assert!(error.to_string().contains("640") && error.hint().is_some());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
+        fs::write(&path, "half a ke").expect("ours");
+        assert!(matches!(read_private(&path), Err(KeyFileError::NotPrivate { .. })));
+    }
+
+    #[test]
+    fn what_is_not_a_public_key_is_named() {
+        assert!(read_public("/absent.pub").expect_err("absent").to_string().contains("/absent.pub"));
+        assert!(matches!(read_public(&"A".repeat(64)), Err(KeyFileError::NotPublic { .. })));
+    }
+}

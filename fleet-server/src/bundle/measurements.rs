@@ -1,0 +1,254 @@
+//! What was measured when a model was first packed (`measured.json`), kept beside the model: measurements
+//! vary, so that packing the same bytes again needs them as an input.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::ids::{ByteCount, Digest};
+use serin_protocol::manifest::{Manifest, Measured};
+use serin_protocol::sketch::Bins;
+use serin_protocol::sketch::profile::{CONFIDENCE_BINS, SketchProfile};
+
+use super::qualify::Prediction;
+
+/// Name of the file in a model folder.
+pub const FILE: &str = "measured.json";
+
+/// Largest file read: 200,000 predictions of up to 40 bytes, and room to spare.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// Nothing was measured yet.
+pub const UNMEASURED: Measured = Measured {
+    minimum_memory: ByteCount(0),
+    memory_limit: ByteCount(0),
+    peak_resident: ByteCount(0),
+    latency_p50_micros: 0,
+    latency_p99_micros: 0,
+    load_micros: 0,
+};
+
+/// Measurements, and of what they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurements {
+    /// Of what.
+    pub subject: Subject,
+    /// What the worker needs.
+    pub measured: Measured,
+    /// What the model says about each reference row, where it declares a prediction.
+    pub predictions: Option<Vec<Prediction>>,
+}
+
+/// Everything that measurements and predictions depend on, by digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// `model.onnx`.
+    pub model: Digest,
+    /// `pipeline.json`.
+    pub pipeline: Digest,
+    /// `labels.txt`.
+    pub labels: Digest,
+    /// `golden.bin`, with the tolerances.
+    pub golden: Digest,
+    /// `reference.csv`.
+    pub reference: Digest,
+    /// Inputs, outputs and prediction as declared.
+    pub interface: Digest,
+    /// Inference engine and series.
+    pub runtime: String,
+}
+
+/// `measured.json` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasurementsError {
+    /// It cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not a file of measurements.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// Predictions contradict the model's own declaration.
+    #[error("{0}")]
+    Predictions(String),
+}
+
+impl Subject {
+    /// What measurements of the model in `manifest` would be of.
+    pub fn of(manifest: &Manifest) -> Self {
+        let digest = |file| manifest.entry(file).map_or(Digest([0; 32]), |entry| entry.digest);
+        let interface = (&manifest.inputs, &manifest.outputs, &manifest.prediction);
+        // Plain data with text keys: nothing to fail on.
+        let interface = serde_json::to_vec(&interface).unwrap_or_default();
+        Self {
+            model: digest(BundleFile::Model),
+            pipeline: digest(BundleFile::Pipeline),
+            labels: digest(BundleFile::Labels),
+            golden: digest(BundleFile::Golden),
+            reference: manifest.lineage.data,
+            interface: Digest::of(&interface),
+            runtime: manifest.runtime.as_str().into(),
+        }
+    }
+
+    /// The first thing that differs from `other`.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            ("model.onnx", self.model == other.model),
+            ("pipeline.json", self.pipeline == other.pipeline),
+            ("labels.txt", self.labels == other.labels),
+            ("golden.ndjson", self.golden == other.golden),
+            ("reference.csv", self.reference == other.reference),
+            ("the interface in serin.toml", self.interface == other.interface),
+            ("the runtime", self.runtime == other.runtime),
+        ];
+        pairs.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
+    }
+}
+
+impl Measurements {
+    /// Reads the file at `path`; `None` when there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, MeasurementsError> {
+        let failed = |source| MeasurementsError::Io { path: path.into(), source };
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(file) => file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let parsed = serde_json::from_slice(&bytes);
+        let malformed = |error: serde_json::Error| MeasurementsError::Malformed {
+            path: path.into(),
+            message: error.to_string(),
+        };
+        parsed.map(Some).map_err(malformed)
+    }
+
+    /// Writes the file at `path` and reads it back: what is packed is what will be read next time.
+    pub fn keep(self, path: &Path) -> Result<Self, MeasurementsError> {
+        let failed = |source| MeasurementsError::Io { path: path.into(), source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut file = super::container::unfinished(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        let written = serde_json::to_writer(&mut file, &self).map_err(io::Error::from);
+        written.and_then(|()| file.write_all(b"\n")).map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(Self::read(path)?.unwrap_or(self))
+    }
+
+    /// Bins and counts of the predicted classes and of their confidences, over the `rows` reference rows
+    /// of the model in `manifest`.
+    pub fn prediction_profiles(
+        &self,
+        manifest: &Manifest,
+        rows: usize,
+    ) -> Result<(Option<SketchProfile>, Option<SketchProfile>), MeasurementsError> {
+        let refused = |what: String| Err(MeasurementsError::Predictions(what));
+        let (Some(declared), Some(predictions)) = (&manifest.prediction, &self.predictions) else {
+            return match &manifest.prediction {
+                Some(_) => refused("the reference rows were not predicted".into()),
+                None => Ok((None, None)),
+            };
+        };
+        if predictions.len() != rows {
+            return refused(format!("{} predictions for {rows} reference rows", predictions.len()));
+        }
+        let is_class = |class: i64| usize::try_from(class).is_ok_and(|class| class < declared.classes);
+        if let Some((row, (class, _))) =
+            predictions.iter().enumerate().find(|(_, (class, _))| !is_class(*class))
+        {
+            return refused(format!(
+                "reference row {}: the model predicts class {class}, serin.toml declares {} classes from 0",
+                row + 1,
+                declared.classes
+            ));
+        }
+        let classes: Vec<f32> = predictions.iter().map(|(class, _)| *class as f32).collect();
+        let classes = SketchProfile::of(Bins::classes(declared.classes), &classes);
+        let confidence = declared.confidence.as_ref().map(|_| {
+            let values: Vec<f32> =
+                predictions.iter().map(|(_, confidence)| confidence.unwrap_or(f32::NAN)).collect();
+            SketchProfile::of(Bins::unit(CONFIDENCE_BINS), &values)
+        });
+        Ok((Some(classes), confidence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serin_protocol::manifest::PredictionSpec;
+
+    fn measurements(predictions: Option<Vec<Prediction>>) -> Measurements {
+        let digest = Digest::of(b"x");
+        let subject = Subject {
+            model: digest,
+            pipeline: digest,
+            labels: digest,
+            golden: digest,
+            reference: digest,
+            interface: digest,
+            runtime: "tract-0.23".into(),
+        };
+        Measurements { subject, measured: UNMEASURED, predictions }
+    }
+
+    #[test]
+    fn measurements_survive_their_file() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(FILE);
+        assert_eq!(Measurements::read(&path).expect("none"), None);
+        let made = measurements(Some(vec![(3, Some(0.802_870_5)), (0, None)]));
+        let kept = made.clone().keep(&path).expect("kept");
+        assert_eq!(kept, made);
+        assert_eq!(Measurements::read(&path).expect("read"), Some(kept));
+    }
+
+    #[test]
+    fn a_broken_file_is_named() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join(FILE);
+        std::fs::write(&path, "{\"note\":1}").expect("written");
+        let error = Measurements::read(&path).expect_err("broken").to_string();
+        assert!(error.contains(FILE) && error.contains("note"), "{error}");
+    }
+
+    #[test]
+    fn what_changed_is_named() {
+        let subject = measurements(None).subject;
+        assert_eq!(subject.difference(&subject), None);
+        let other = Subject { pipeline: Digest::of(b"y"), ..subject.clone() };
+        assert_eq!(subject.difference(&other), Some("pipeline.json"));
+    }
+    #[test]
+    fn predictions_must_fit_the_rows_and_the_declared_classes() {
+        let good = crate::bundle::open::tests::good();
+        let mut manifest = crate::bundle::open::read(good.as_slice()).expect("good").manifest;
+        let none = measurements(None).prediction_profiles(&manifest, 2).expect("nothing declared");
+        assert_eq!(none, (None, None));
+        let name = || "y".parse().expect("name");
+        manifest.prediction = Some(PredictionSpec { class: name(), confidence: Some(name()), classes: 2 });
+        let profiles = |predictions| measurements(predictions).prediction_profiles(&manifest, 2);
+        let says = |predictions| profiles(predictions).expect_err("refused").to_string();
+        assert!(says(None).contains("not predicted"));
+        assert!(says(Some(vec![(0, None)])).contains("1 predictions for 2"));
+        assert!(says(Some(vec![(0, None), (2, None)])).contains("row 2: the model predicts class 2"));
+        assert!(says(Some(vec![(-1, None), (1, None)])).contains("row 1"));
+        let (classes, confidence) = profiles(Some(vec![(1, Some(0.97)), (1, None)])).expect("good");
+        assert_eq!(classes.expect("declared").reference.counts.as_slice(), [0, 2]);
+        let confidence = confidence.expect("declared").reference;
+        assert_eq!((confidence.counts.last(), confidence.missing), (Some(&1), 1));
+    }
+}

@@ -1,0 +1,306 @@
+//! A model as a data scientist hands it over: a folder with `serin.toml` and the files it is about.
+//! Read and checked whole before anything is measured or packed.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::golden::Golden;
+use serin_protocol::ids::{ByteCount, Digest, ModelName, TargetClass, Version};
+use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec};
+use serin_protocol::pipeline::{Pipeline, PipelineError};
+
+use super::RUNTIME;
+use super::golden_lines::{self, GoldenLineError, Tolerances};
+use super::measurements::UNMEASURED;
+use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
+
+const DECLARATION: &str = "serin.toml";
+const GOLDEN: &str = "golden.ndjson";
+const REFERENCE: &str = "reference.csv";
+
+/// Every file of a model folder.
+const FILES: [&str; 7] = [
+    DECLARATION,
+    BundleFile::Model.name(),
+    BundleFile::Labels.name(),
+    BundleFile::Pipeline.name(),
+    BundleFile::Card.name(),
+    GOLDEN,
+    REFERENCE,
+];
+
+/// Largest `serin.toml`: the manifest that is made of it must fit its own bound.
+const MAX_DECLARATION_BYTES: u64 = BundleFile::Manifest.max_bytes();
+
+/// Largest `golden.ndjson`: the numbers of the largest `golden.bin`, at 12 characters for 4 bytes.
+const MAX_GOLDEN_TEXT_BYTES: u64 = 3 * BundleFile::Golden.max_bytes();
+
+/// Everything about a model but what is measured.
+#[derive(Debug)]
+pub struct ModelFolder {
+    /// The folder.
+    pub path: PathBuf,
+    declaration: Declaration,
+    /// The model, which stays on disk.
+    pub model: StoredFile,
+    /// `labels.txt`.
+    pub labels: Vec<u8>,
+    /// `card.md`.
+    pub card: Vec<u8>,
+    /// `pipeline.json`.
+    pub pipeline: Vec<u8>,
+    /// `golden.bin`.
+    pub golden: Vec<u8>,
+    /// The reference data.
+    pub reference: ReferenceRows,
+    /// Digest of `reference.csv`.
+    pub data: Digest,
+}
+
+/// A file that is too large to hold in memory.
+#[derive(Clone, Debug)]
+pub struct StoredFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its digest when the folder was read.
+    pub digest: Digest,
+    /// Its size then.
+    pub size: ByteCount,
+}
+
+/// `serin.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declaration {
+    model: ModelName,
+    version: Version,
+    owner: String,
+    description: String,
+    #[serde(default)]
+    targets: Vec<TargetClass>,
+    lineage: DeclaredLineage,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    prediction: Option<PredictionSpec>,
+    golden: Tolerances,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredLineage {
+    git_commit: String,
+    schema_version: String,
+    weights: Option<Digest>,
+    data: Option<Digest>,
+}
+
+/// A model folder was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelFolderError {
+    /// Files are missing.
+    #[error("{}: {} missing; a model folder holds {}", folder.display(), names.join(", "), FILES.join(", "))]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// The files.
+        names: Vec<&'static str>,
+    },
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is too large.
+    #[error("{}: more than {limit} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A text file is not text.
+    #[error("{}: not UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `serin.toml` is malformed, lacks a key or has one too many.
+    #[error("{}: {message}", path.display())]
+    Declaration {
+        /// The file.
+        path: PathBuf,
+        /// The place and what is wrong there.
+        message: String,
+    },
+    /// `serin.toml` is well-formed and contradicts itself or a bound.
+    #[error("serin.toml: {0}")]
+    Invalid(String),
+    /// A digest in `serin.toml` is not that of the file.
+    #[error("serin.toml, lineage.{key} is {declared}, but {file} has digest {found}")]
+    Lineage {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        file: &'static str,
+        /// Digest declared.
+        declared: Digest,
+        /// Digest found.
+        found: Digest,
+    },
+    /// The golden vectors are malformed.
+    #[error(transparent)]
+    Golden(#[from] GoldenLineError),
+    /// There is more in the golden vectors than devices read.
+    #[error(transparent)]
+    GoldenSize(#[from] serin_protocol::golden::GoldenError),
+    /// The reference data is malformed.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The pipeline is malformed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+impl ModelFolder {
+    /// Reads and checks the model folder at `path`.
+    pub fn read(path: &Path) -> Result<Self, ModelFolderError> {
+        let missing: Vec<_> = FILES.into_iter().filter(|name| !path.join(name).is_file()).collect();
+        if !missing.is_empty() {
+            return Err(ModelFolderError::Missing { folder: path.into(), names: missing });
+        }
+        let declaration = read_declaration(&path.join(DECLARATION))?;
+        let model = store(&path.join(BundleFile::Model.name()), BundleFile::Model.max_bytes())?;
+        let features = declaration.inputs.iter().flat_map(|input| input.features.clone()).collect();
+        let data = read_text(&path.join(REFERENCE), MAX_REFERENCE_BYTES)?;
+        let bundled =
+            |file: BundleFile| read_text(&path.join(file.name()), file.max_bytes()).map(String::into_bytes);
+        let folder = Self {
+            path: path.into(),
+            labels: bundled(BundleFile::Labels)?,
+            card: bundled(BundleFile::Card)?,
+            pipeline: bundled(BundleFile::Pipeline)?,
+            golden: read_golden(&path.join(GOLDEN), &declaration)?.encode()?,
+            reference: ReferenceRows::parse(&data, features)?,
+            data: Digest::of(data.as_bytes()),
+            declaration,
+            model,
+        };
+        folder.check()?;
+        Ok(folder)
+    }
+
+    /// The manifest of this model with `measured` and a `reference.bin` of these bytes.
+    pub fn manifest(&self, measured: Measured, reference: &[u8]) -> Result<Manifest, ModelFolderError> {
+        let entry = |name, bytes: &[u8]| FileEntry {
+            name,
+            digest: Digest::of(bytes),
+            size: ByteCount(bytes.len() as u64),
+        };
+        let declaration = &self.declaration;
+        let manifest = Manifest {
+            format: FORMAT,
+            model: declaration.model.clone(),
+            version: declaration.version.clone(),
+            owner: declaration.owner.clone(),
+            description: declaration.description.clone(),
+            lineage: Lineage {
+                git_commit: declaration.lineage.git_commit.clone(),
+                weights: self.model.digest,
+                data: self.data,
+                schema_version: declaration.lineage.schema_version.clone(),
+            },
+            // A constant that fits.
+            runtime: RUNTIME.parse().unwrap_or_default(),
+            targets: declaration.targets.clone(),
+            inputs: declaration.inputs.clone(),
+            outputs: declaration.outputs.clone(),
+            prediction: declaration.prediction.clone(),
+            measured,
+            files: vec![
+                entry(BundleFile::Card, &self.card),
+                entry(BundleFile::Golden, &self.golden),
+                entry(BundleFile::Labels, &self.labels),
+                FileEntry { name: BundleFile::Model, digest: self.model.digest, size: self.model.size },
+                entry(BundleFile::Pipeline, &self.pipeline),
+                entry(BundleFile::Reference, reference),
+            ],
+        };
+        manifest.check().map_err(ModelFolderError::Invalid)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), ModelFolderError> {
+        let lineage = &self.declaration.lineage;
+        for (key, file, declared, found) in [
+            ("weights", BundleFile::Model.name(), lineage.weights, self.model.digest),
+            ("data", REFERENCE, lineage.data, self.data),
+        ] {
+            if let Some(declared) = declared.filter(|declared| *declared != found) {
+                return Err(ModelFolderError::Lineage { key, file, declared, found });
+            }
+        }
+        for (key, text) in
+            [("owner", &self.declaration.owner), ("description", &self.declaration.description)]
+        {
+            if text.trim().is_empty() || text.contains(char::is_control) {
+                return Err(ModelFolderError::Invalid(format!("{key} must be one line of text")));
+            }
+        }
+        let nameless = self.declaration.inputs.iter().find(|input| input.features.is_empty());
+        if let (Some(input), Some(_)) = (nameless, &self.declaration.prediction) {
+            return Err(ModelFolderError::Invalid(format!(
+                "input {} names no features, so that reference.csv cannot be run through the model: name them, \
+                 or leave out [prediction] to watch no predictions",
+                input.name
+            )));
+        }
+        let draft = self.manifest(UNMEASURED, &[])?;
+        Pipeline::parse(&self.pipeline, &draft)?;
+        Ok(())
+    }
+}
+
+fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
+    let text = read_text(path, MAX_DECLARATION_BYTES)?;
+    toml::from_str(&text).map_err(|error| ModelFolderError::Declaration {
+        path: path.into(),
+        message: error.to_string().trim_end().into(),
+    })
+}
+
+fn read_golden(path: &Path, declaration: &Declaration) -> Result<Golden, ModelFolderError> {
+    let text = read_text(path, MAX_GOLDEN_TEXT_BYTES)?;
+    Ok(golden_lines::parse(&text, &declaration.inputs, &declaration.outputs, declaration.golden)?)
+}
+
+fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
+    let failed = |source| ModelFolderError::Io { path: path.into(), source };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(ModelFolderError::TooLarge { path: path.into(), limit });
+    }
+    String::from_utf8(bytes).map_err(|_| ModelFolderError::NotText { path: path.into() })
+}
+
+fn store(path: &Path, limit: u64) -> Result<StoredFile, ModelFolderError> {
+    let failed = |source| ModelFolderError::Io { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let (digest, size) = super::digest_of(file).map_err(failed)?;
+    if size.0 > limit {
+        return Err(ModelFolderError::TooLarge { path: path.into(), limit });
+    }
+    Ok(StoredFile { path: path.into(), digest, size })
+}
+
+#[cfg(test)]
+#[path = "model_folder_tests.rs"]
+mod tests;

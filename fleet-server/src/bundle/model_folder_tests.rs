@@ -1,0 +1,130 @@
+use super::*;
+
+const TOML: &str = r#"
+model = "m"
+version = "1"
+owner = "us"
+description = "A model."
+[lineage]
+git_commit = "7786e8ac997ca744434e1fdce93dff193855135c"
+schema_version = "1"
+[[inputs]]
+name = "x"
+datatype = "FP32"
+shape = [-1, 2]
+features = ["a", "b"]
+[[outputs]]
+name = "class"
+datatype = "INT64"
+shape = [-1]
+[prediction]
+class = "class"
+classes = 2
+[golden]
+relative = 1e-4
+absolute = 1e-5
+"#;
+
+const PIPELINE: &str = r#"{
+  "pre": [{"op": "feed", "input": "x", "model_input": "x"}],
+  "post": [{"op": "take", "model_output": "y", "output": "y"},
+           {"op": "argmax", "from": "y", "output": "class"}]
+}"#;
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("folder");
+    for (name, text) in [
+        ("serin.toml", TOML),
+        ("model.onnx", "not looked at here"),
+        ("labels.txt", "no\nyes\n"),
+        ("pipeline.json", PIPELINE),
+        ("golden.ndjson", "{\"inputs\":{\"x\":[1,2]},\"outputs\":{\"class\":[1]}}\n"),
+        ("reference.csv", "a,b\n1,2\n3,\n"),
+        ("card.md", "# m\n"),
+    ] {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    folder
+}
+
+/// What is said about the folder when `from` in `file` is replaced by `to`.
+fn refusal(file: &str, from: &str, to: &str) -> String {
+    let folder = folder();
+    let path = folder.path().join(file);
+    let text = std::fs::read_to_string(&path).expect("there");
+    assert!(text.contains(from), "{from}");
+    std::fs::write(&path, text.replacen(from, to, 1)).expect("written");
+    ModelFolder::read(folder.path()).expect_err(to).to_string()
+}
+
+#[test]
+fn a_folder_in_order_becomes_a_manifest_with_its_digests() {
+    let folder = folder();
+    let read = ModelFolder::read(folder.path()).expect("in order");
+    let manifest = read.manifest(UNMEASURED, b"profile").expect("consistent");
+    assert_eq!(manifest.id().to_string(), "m@1");
+    assert_eq!(manifest.lineage.weights, Digest::of(b"not looked at here"));
+    assert_eq!(manifest.lineage.data, Digest::of(b"a,b\n1,2\n3,\n"));
+    assert_eq!(manifest.runtime.as_str(), RUNTIME);
+    assert_eq!(read.reference.len(), 2);
+}
+
+#[test]
+fn all_missing_files_are_named_at_once() {
+    let folder = folder();
+    for name in ["card.md", "golden.ndjson"] {
+        std::fs::remove_file(folder.path().join(name)).expect("there");
+    }
+    let error = ModelFolder::read(folder.path()).expect_err("incomplete").to_string();
+    assert!(error.contains("card.md, golden.ndjson missing"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = refusal("serin.toml", "owner =", "ownr =");
+    assert!(error.contains("ownr") && error.contains("line 4"), "{error}");
+    let error = refusal("serin.toml", "schema_version =", "schema =");
+    assert!(error.contains("schema") && error.contains("line 8"), "{error}");
+}
+
+#[test]
+fn what_contradicts_itself_is_said() {
+    for (file, from, to, says) in [
+        ("serin.toml", "classes = 2", "classes = 0", "prediction.classes"),
+        ("serin.toml", "7786e8ac", "main", "lineage.git_commit"),
+        ("serin.toml", "\"us\"", "\"\"", "owner must be"),
+        ("serin.toml", "features = [\"a\", \"b\"]", "features = [\"a\"]", "\"b\" is not a feature"),
+        ("serin.toml", "absolute = 1e-5", "absolute = nan", "finite"),
+        ("serin.toml", "description = \"A model.\"", "", "description"),
+        ("pipeline.json", "\"input\": \"x\"", "\"input\": \"z\"", "no input z"),
+        ("pipeline.json", "\"op\": \"argmax\"", "\"op\": \"exec\"", "exec"),
+        ("golden.ndjson", "[1,2]", "[1]", "golden.ndjson, line 1"),
+        ("reference.csv", "a,b", "b,a", "column 1 is \"b\""),
+    ] {
+        let error = refusal(file, from, to);
+        assert!(error.contains(says), "{to}: {error}");
+    }
+    let nameless = refusal("serin.toml", "features = [\"a\", \"b\"]", "");
+    assert!(nameless.contains("reference.csv"), "{nameless}");
+}
+
+#[test]
+fn declared_digests_must_be_those_of_the_files() {
+    for (key, file) in [("weights", "model.onnx"), ("data", "reference.csv")] {
+        let digest = Digest::of(b"something else");
+        let error = refusal(
+            "serin.toml",
+            "schema_version = \"1\"",
+            &format!("schema_version = \"1\"\n{key} = \"{digest}\""),
+        );
+        assert!(error.contains(&format!("lineage.{key} is {digest}, but {file}")), "{error}");
+    }
+}
+
+#[test]
+fn a_text_that_is_none_is_refused() {
+    let folder = folder();
+    std::fs::write(folder.path().join("card.md"), [0xff, 0xfe]).expect("written");
+    let error = ModelFolder::read(folder.path()).expect_err("not text").to_string();
+    assert!(error.contains("card.md: not UTF-8"), "{error}");
+}

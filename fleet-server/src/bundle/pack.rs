@@ -1,0 +1,232 @@
+//! From a model folder to a packed bundle: draft, measure on the device program, profile, write.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::ids::FieldName;
+use serin_protocol::manifest::{Manifest, ManifestError};
+use serin_protocol::sketch::profile::{Profile, ProfileError};
+
+use super::container::{self, Contents};
+use super::measurements::{self, Measurements, MeasurementsError, Subject, UNMEASURED};
+use super::model_folder::{ModelFolder, ModelFolderError};
+use super::open::{BundleReadError, OpenedBundle, read_bundle};
+use super::qualify::{self, QualifyError};
+
+/// What to pack, and how.
+#[derive(Clone, Debug)]
+pub struct PackOrder {
+    /// The model folder.
+    pub folder: PathBuf,
+    /// The bundle to write.
+    pub output: PathBuf,
+    /// The device program, where it is named.
+    pub program: Option<PathBuf>,
+    /// Where measurements are kept; `measured.json` in the folder unless named.
+    pub measurements: Option<PathBuf>,
+    /// Measure although there are measurements.
+    pub remeasure: bool,
+}
+
+/// A bundle that was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// Its contents, read back.
+    pub opened: OpenedBundle,
+    /// Whether the measurements were made now, rather than before.
+    pub measured_now: bool,
+}
+
+/// A model was not packed.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The model folder is not in order.
+    #[error(transparent)]
+    Folder(#[from] ModelFolderError),
+    /// The kept measurements are not in order.
+    #[error(transparent)]
+    Measurements(#[from] MeasurementsError),
+    /// The device program refuses the model, or cannot be asked.
+    #[error(transparent)]
+    Qualify(#[from] QualifyError),
+    /// The reference profile is too large.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The manifest is too large.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A file or folder cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bundle that was written is not one that devices would take.
+    #[error("the packed bundle does not read back: {0}")]
+    ReadBack(#[from] BundleReadError),
+    /// The packed bundle is too large to be transferred.
+    #[error("the packed bundle cannot be transferred: {0}")]
+    Size(#[from] serin_protocol::chunk::ChunkMapError),
+}
+
+impl PackError {
+    /// What the operator can do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Qualify(error) => error.hint(),
+            Self::Measurements(MeasurementsError::Malformed { .. }) => {
+                Some("pass --remeasure to measure anew and replace it".into())
+            }
+            Self::Measurements(MeasurementsError::Io { .. }) => {
+                Some("name a file that can be written with --measurements FILE".into())
+            }
+            Self::Measurements(MeasurementsError::Predictions(_))
+            | Self::Folder(_)
+            | Self::Profile(_)
+            | Self::Manifest(_)
+            | Self::Write { .. }
+            | Self::ReadBack(_)
+            | Self::Size(_) => None,
+        }
+    }
+}
+
+/// Packs a model; `say` is told what is about to take time.
+pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> {
+    let folder = ModelFolder::read(&order.folder)?;
+    let mut profile =
+        Profile { features: folder.reference.feature_profiles(), predictions: None, confidence: None };
+    // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
+    let draft_profile = profile.encode()?;
+    let draft = folder.manifest(UNMEASURED, &draft_profile)?;
+    let (measurements, measured_now) = measurements(order, &folder, &draft, &draft_profile, say)?;
+    (profile.predictions, profile.confidence) =
+        measurements.prediction_profiles(&draft, folder.reference.len())?;
+    let profile = profile.encode()?;
+    let manifest = folder.manifest(measurements.measured, &profile)?;
+    say(&format!("packing {}", manifest.id()));
+    let opened = write(&order.output, &folder, &encode(&manifest)?, &profile)?;
+    Ok(Packed { opened, measured_now })
+}
+
+/// The kept measurements where they are of this very model, else new ones.
+fn measurements(
+    order: &PackOrder,
+    folder: &ModelFolder,
+    draft: &Manifest,
+    profile: &[u8],
+    say: &dyn Fn(&str),
+) -> Result<(Measurements, bool), PackError> {
+    let default = || order.folder.join(measurements::FILE);
+    let path = order.measurements.clone().unwrap_or_else(default);
+    let subject = Subject::of(draft);
+    if !order.remeasure
+        && let Some(kept) = Measurements::read(&path)?
+    {
+        match kept.subject.difference(&subject) {
+            None => return Ok((kept, false)),
+            Some(changed) => say(&format!("{changed} has changed since {} was written", path.display())),
+        }
+    }
+    let program = qualify::find_program(order.program.as_deref())?;
+    say(&format!("measuring {} with {}", draft.id(), program.display()));
+    let staged =
+        tempfile::tempdir().map_err(|source| PackError::Write { path: std::env::temp_dir(), source })?;
+    let rows = stage(staged.path(), folder, draft, profile)
+        .map_err(|source| PackError::Write { path: staged.path().into(), source })?;
+    let qualified = qualify::qualify(&program, staged.path(), rows.as_deref())?;
+    let made = Measurements { subject, measured: qualified.measured, predictions: qualified.predictions };
+    // Before they are kept: predictions that contradict the declaration must not wait for the next time.
+    made.prediction_profiles(draft, folder.reference.len())?;
+    Ok((made.keep(&path)?, true))
+}
+
+/// Lays out the files in `dir` as a device would unpack them; returns the file with the reference rows,
+/// where there is something to predict.
+fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> io::Result<Option<PathBuf>> {
+    let manifest = encode(draft).map_err(io::Error::other)?;
+    for file in BundleFile::ALL {
+        let path = dir.join(file.name());
+        match contents(file, folder, &manifest, profile) {
+            Contents::Bytes(bytes) => fs::write(&path, bytes)?,
+            Contents::Stored(stored) => fs::copy(&stored.path, &path).map(drop)?,
+        }
+    }
+    if draft.prediction.is_none() {
+        return Ok(None);
+    }
+    let path = dir.join("rows.ndjson");
+    let mut out = BufWriter::new(fs::File::create(&path)?);
+    for row in folder.reference.rows() {
+        serde_json::to_writer(&mut out, &RowLine::of(draft, row))?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    Ok(Some(path))
+}
+
+/// One reference row as the device program reads it; an absent value is `null`.
+#[derive(Serialize)]
+struct RowLine<'a> {
+    inputs: BTreeMap<&'a FieldName, Vec<Option<f32>>>,
+}
+
+impl<'a> RowLine<'a> {
+    /// `row` holds the features of all inputs in order.
+    fn of(manifest: &'a Manifest, row: &[f32]) -> Self {
+        let mut values = row.iter().map(|value| Some(*value).filter(|value| !value.is_nan()));
+        let mut take = |count: usize| values.by_ref().take(count).collect();
+        let inputs = manifest.inputs.iter().map(|input| (&input.name, take(input.features.len())));
+        Self { inputs: inputs.collect() }
+    }
+}
+
+fn contents<'a>(
+    file: BundleFile,
+    folder: &'a ModelFolder,
+    manifest: &'a [u8],
+    profile: &'a [u8],
+) -> Contents<'a> {
+    match file {
+        BundleFile::Manifest => Contents::Bytes(manifest),
+        BundleFile::Card => Contents::Bytes(&folder.card),
+        BundleFile::Golden => Contents::Bytes(&folder.golden),
+        BundleFile::Labels => Contents::Bytes(&folder.labels),
+        BundleFile::Model => Contents::Stored(&folder.model),
+        BundleFile::Pipeline => Contents::Bytes(&folder.pipeline),
+        BundleFile::Reference => Contents::Bytes(profile),
+    }
+}
+
+/// `manifest.json`: fields in the order of their declaration, so that equal manifests are equal bytes.
+fn encode(manifest: &Manifest) -> Result<Vec<u8>, ManifestError> {
+    let mut bytes =
+        serde_json::to_vec_pretty(manifest).map_err(|error| ManifestError::Malformed(error.to_string()))?;
+    bytes.push(b'\n');
+    Manifest::parse(&bytes)?;
+    Ok(bytes)
+}
+
+/// Writes the bundle, and gives it its name only when it reads back.
+fn write(
+    output: &Path,
+    folder: &ModelFolder,
+    manifest: &[u8],
+    profile: &[u8],
+) -> Result<OpenedBundle, PackError> {
+    let failed = |source| PackError::Write { path: output.into(), source };
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let mut file = container::unfinished(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+    container::write(file.as_file_mut(), |name| contents(name, folder, manifest, profile)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    let opened = read_bundle(file.path())?;
+    serin_protocol::chunk::ChunkMap::new(opened.bundle.size)?;
+    file.persist(output).map_err(|error| failed(error.error))?;
+    Ok(opened)
+}

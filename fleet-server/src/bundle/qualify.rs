@@ -1,0 +1,186 @@
+//! Asks the device program to load a model in its real worker, prove the golden vectors, measure, and
+//! predict the reference rows: `serin-agent qualify --json`.
+
+use std::ffi::OsStr;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+use serin_protocol::manifest::Measured;
+
+/// Name of the device program.
+const PROGRAM: &str = "serin-agent";
+
+/// Environment variable with its path.
+pub const PROGRAM_VARIABLE: &str = "SERIN_AGENT";
+
+/// Largest answer read: 200,000 predictions of up to 40 bytes, and room to spare.
+const MAX_ANSWER_BYTES: u64 = 32 << 20;
+
+/// Class number and confidence of one row, where there is a finite one.
+pub type Prediction = (i64, Option<f32>);
+
+/// A model that qualified. Other things said about it are for people.
+#[derive(Debug, Deserialize)]
+pub struct Qualified {
+    /// What the worker needs.
+    pub measured: Measured,
+    /// One for each row.
+    #[serde(default)]
+    pub predictions: Option<Vec<Prediction>>,
+}
+
+/// Why a model does not qualify, in the device program's words.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Fault {
+    /// Such as `unsupported_operator` or `golden_mismatch`.
+    pub kind: String,
+    /// In words.
+    pub message: String,
+    /// The ONNX operator that is the problem.
+    #[serde(default)]
+    pub operator: Option<String>,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    fault: Fault,
+}
+
+/// No measurements were made.
+#[derive(Debug, thiserror::Error)]
+pub enum QualifyError {
+    /// There is no device program.
+    #[error("the device program {PROGRAM} is not beside this program nor in PATH")]
+    NoProgram,
+    /// It cannot be run.
+    #[error("{}: {source}", program.display())]
+    Run {
+        /// Its path.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says something else than it should.
+    #[error("{} qualify ended with {status} and no answer that this version understands: {answer}", program.display())]
+    Answer {
+        /// Its path.
+        program: PathBuf,
+        /// How it ended.
+        status: String,
+        /// The beginning of what it said, or what is wrong with it.
+        answer: String,
+    },
+    /// The model does not qualify.
+    #[error("{}", .0.message)]
+    Fault(Fault),
+}
+
+impl QualifyError {
+    /// What the operator can do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoProgram | Self::Run { .. } => {
+                Some(format!("name it with --agent PATH or in the environment variable {PROGRAM_VARIABLE}"))
+            }
+            Self::Answer { .. } => Some(format!("use the {PROGRAM} of the same release as serin-fleet")),
+            Self::Fault(fault) => fault.hint.clone(),
+        }
+    }
+}
+
+/// The device program: as named, else from the environment, else beside this program, else in `PATH`.
+pub fn find_program(named: Option<&Path>) -> Result<PathBuf, QualifyError> {
+    if let Some(path) = named {
+        return Ok(path.into());
+    }
+    if let Some(path) = std::env::var_os(PROGRAM_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let beside = std::env::current_exe().ok().and_then(|own| own.parent().map(Path::to_path_buf));
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    find_in(beside.into_iter().chain(std::env::split_paths(&search))).ok_or(QualifyError::NoProgram)
+}
+
+fn find_in(folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    folders.map(|folder| folder.join(PROGRAM)).find(|path| path.is_file())
+}
+
+/// Qualifies the unpacked release in `dir`, and predicts the rows of the file `rows`.
+pub fn qualify(program: &Path, dir: &Path, rows: Option<&Path>) -> Result<Qualified, QualifyError> {
+    let failed = |source| QualifyError::Run { program: program.into(), source };
+    let mut arguments = vec![OsStr::new("qualify"), "--json".as_ref(), "--dir".as_ref(), dir.as_os_str()];
+    if let Some(rows) = rows {
+        arguments.extend(["--rows".as_ref(), rows.as_os_str()]);
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let mut answer = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        // When the answer is too long, closing the pipe ends the program.
+        stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).map_err(failed)?;
+    }
+    let status = child.wait().map_err(failed)?;
+    if let Ok(Refused { fault }) = serde_json::from_slice(&answer) {
+        return Err(QualifyError::Fault(fault));
+    }
+    let wrong = |answer| QualifyError::Answer { program: program.into(), status: status.to_string(), answer };
+    if !status.success() {
+        return Err(wrong(String::from_utf8_lossy(&answer).chars().take(400).collect()));
+    }
+    serde_json::from_slice(&answer).map_err(|error| wrong(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// A program that says `says` and ends with `code`.
+    fn program(folder: &Path, says: &str, code: u8) -> PathBuf {
+        let path = folder.join(PROGRAM);
+        let script = format!("#!/bin/sh\ncat <<'END'\n{says}\nEND\nexit {code}\n");
+        std::fs::write(&path, script).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("owned");
+        path
+    }
+
+    fn ask(says: &str, code: u8) -> Result<Qualified, QualifyError> {
+        let folder = tempfile::tempdir().expect("folder");
+        qualify(&program(folder.path(), says, code), folder.path(), None)
+    }
+
+    #[test]
+    fn a_fault_keeps_operator_and_hint() {
+        let says = r#"{"fault":{"kind":"unsupported_operator","message":"no Det","operator":"Det","hint":"use Gemm"}}"#;
+        let error = ask(says, 1).expect_err("refused");
+        assert_eq!((error.to_string().as_str(), error.hint().as_deref()), ("no Det", Some("use Gemm")));
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_shown() {
+        let error = ask("usage: something else", 2).expect_err("no answer").to_string();
+        assert!(error.contains("exit status: 2") && error.contains("usage: something else"), "{error}");
+        assert!(
+            ask("{\"measured\":{}}", 0).expect_err("half an answer").to_string().contains("missing field")
+        );
+    }
+
+    #[test]
+    fn a_missing_program_says_how_to_name_it() {
+        let folder = tempfile::tempdir().expect("folder");
+        let absent = folder.path().join("absent");
+        let error = qualify(&absent, folder.path(), None).expect_err("absent");
+        assert!(
+            error.to_string().contains("absent") && error.hint().is_some_and(|hint| hint.contains("--agent"))
+        );
+        assert_eq!(find_in([folder.path().to_path_buf()].into_iter()), None);
+        let there = program(folder.path(), "", 0);
+        assert_eq!(find_in([absent, folder.path().into()].into_iter()), Some(there));
+    }
+}

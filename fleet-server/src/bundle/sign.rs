@@ -1,0 +1,236 @@
+//! What an owner signs about a bundle, and whether a bundle is what was signed.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::chunk::{CHUNK_BYTES, ChunkMap, ChunkMapError, MAX_OBJECT_BYTES, ObjectRef};
+use serin_protocol::envelope::{self, KeyRing, OpenError, SealError};
+use serin_protocol::ids::{ByteCount, Digest, TargetClass};
+use serin_protocol::release::Release;
+
+use super::open::{BundleReadError, OpenedBundle, read_bundle};
+
+/// A bundle was not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The bundle is not a good one.
+    #[error(transparent)]
+    Bundle(#[from] BundleReadError),
+    /// It cannot be read a second time.
+    #[error("cannot read the bundle: {0}")]
+    Io(#[from] io::Error),
+    /// It was changed between the first and the second reading.
+    #[error("the bundle was changed while it was signed")]
+    Changed,
+    /// It cannot be transferred.
+    #[error(transparent)]
+    Size(#[from] ChunkMapError),
+    /// It names more target classes than a statement holds.
+    #[error("the manifest names too many target classes")]
+    Targets,
+    /// The statement is too large.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// A bundle is not what was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum MatchError {
+    /// It cannot be read.
+    #[error("cannot read the bundle: {0}")]
+    Io(#[from] io::Error),
+    /// It differs from the signed statement.
+    #[error("{what} is {found}, signed is {signed}")]
+    Differs {
+        /// In what.
+        what: &'static str,
+        /// What was signed.
+        signed: String,
+        /// What the bundle has.
+        found: String,
+    },
+}
+
+/// Where the signed statement about the bundle at `bundle` is kept.
+pub fn release_path(bundle: &Path) -> PathBuf {
+    let mut name = bundle.as_os_str().to_owned();
+    name.push(".release");
+    name.into()
+}
+
+/// Checks the bundle at `path` and signs what it is; returns the statement and its envelope.
+pub fn sign(path: &Path, key: &SigningKey) -> Result<(Release, Vec<u8>), SignError> {
+    let opened = read_bundle(path)?;
+    let (bundle, list) = cut(path)?;
+    if bundle != opened.bundle {
+        return Err(SignError::Changed);
+    }
+    let release = statement(&opened, &list)?;
+    let envelope = envelope::seal_to_vec(&release, key)?;
+    Ok((release, envelope))
+}
+
+/// What is signed about `opened`, whose chunks have the digests in `list`.
+fn statement(opened: &OpenedBundle, list: &[u8]) -> Result<Release, SignError> {
+    ChunkMap::new(opened.bundle.size)?;
+    let manifest = &opened.manifest;
+    Ok(Release {
+        id: manifest.id(),
+        bundle: opened.bundle,
+        chunk_list: object(list),
+        unpacked: opened.unpacked,
+        memory: manifest.measured.memory_limit,
+        runtime: manifest.runtime.clone(),
+        targets: heapless::Vec::from_slice(&manifest.targets).map_err(|_| SignError::Targets)?,
+        profile: Digest::of(&opened.profile_bytes),
+    })
+}
+
+/// The SHA-256 digests of the chunks of the bundle at `path`, 32 bytes each, in order.
+pub fn chunk_list(path: &Path) -> io::Result<Vec<u8>> {
+    cut(path).map(|(_, list)| list)
+}
+
+/// The whole object, and the digests of its chunks.
+fn cut(path: &Path) -> io::Result<(ObjectRef, Vec<u8>)> {
+    // One byte more than can be transferred shows that there is more.
+    let mut file = File::open(path)?.take(MAX_OBJECT_BYTES + 1);
+    let mut whole = Digest::hasher();
+    let mut size = 0_u64;
+    let mut list = Vec::new();
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    loop {
+        chunk.clear();
+        file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        if chunk.is_empty() {
+            return Ok((ObjectRef { digest: whole.finish(), size: ByteCount(size) }, list));
+        }
+        whole.update(&chunk);
+        size += chunk.len() as u64;
+        list.extend_from_slice(&Digest::of(&chunk).0);
+    }
+}
+
+fn object(bytes: &[u8]) -> ObjectRef {
+    ObjectRef { digest: Digest::of(bytes), size: ByteCount(bytes.len() as u64) }
+}
+
+/// The statement in `bytes`, if a key of `keys` signed it.
+pub fn verify_release<const N: usize>(bytes: &[u8], keys: &KeyRing<N>) -> Result<Release, OpenError> {
+    envelope::open(bytes, keys)
+}
+
+/// Whether the bundle at `path`, whose contents are `opened`, is the one that `release` is about.
+pub fn matches(path: &Path, opened: &OpenedBundle, release: &Release) -> Result<(), MatchError> {
+    let (bundle, list) = cut(path)?;
+    let list = object(&list);
+    let manifest = &opened.manifest;
+    same("the digest of the bundle", &release.bundle.digest, &bundle.digest)?;
+    same("the size of the bundle", &release.bundle.size, &bundle.size)?;
+    same("the digest of the contents read", &release.bundle.digest, &opened.bundle.digest)?;
+    same("the digest of the chunk list", &release.chunk_list.digest, &list.digest)?;
+    same("the size of the chunk list", &release.chunk_list.size, &list.size)?;
+    same("the release", &release.id, &manifest.id())?;
+    same("the runtime", &release.runtime, &manifest.runtime)?;
+    same("the list of targets", &names(&release.targets), &names(&manifest.targets))?;
+    same("the memory limit", &release.memory, &manifest.measured.memory_limit)?;
+    same("the unpacked size", &release.unpacked, &opened.unpacked)?;
+    let profile = manifest.entry(BundleFile::Reference).map_or(Digest([0; 32]), |entry| entry.digest);
+    same("the digest of reference.bin", &release.profile, &profile)
+}
+
+fn same<T: PartialEq + Display>(what: &'static str, signed: &T, found: &T) -> Result<(), MatchError> {
+    if signed == found {
+        return Ok(());
+    }
+    Err(MatchError::Differs { what, signed: signed.to_string(), found: found.to_string() })
+}
+
+fn names(targets: &[TargetClass]) -> String {
+    let names: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
+    format!("[{}]", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serin_protocol::envelope::PublicKey;
+
+    use crate::bundle::open::tests::good;
+
+    /// A signed bundle in a folder of its own.
+    fn signed() -> (tempfile::TempDir, PathBuf, SigningKey, Release, Vec<u8>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("m.serin");
+        std::fs::write(&path, good()).expect("written");
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (release, envelope) = sign(&path, &key).expect("good");
+        (folder, path, key, release, envelope)
+    }
+
+    #[test]
+    fn the_chunk_list_has_the_digest_of_every_chunk() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("object");
+        let bytes: Vec<u8> = (0..150_000_u32).map(|number| (number % 251) as u8).collect();
+        std::fs::write(&path, &bytes).expect("written");
+        let expected: Vec<u8> = bytes.chunks(CHUNK_BYTES).flat_map(|chunk| Digest::of(chunk).0).collect();
+        assert_eq!(expected.len(), 3 * 32);
+        assert_eq!(chunk_list(&path).expect("read"), expected);
+    }
+
+    #[test]
+    fn a_statement_is_taken_from_its_owner_only() {
+        let (_folder, _, key, release, envelope) = signed();
+        let owner = KeyRing::<2>::new([PublicKey::of(&key)]).expect("one");
+        assert_eq!(verify_release(&envelope, &owner), Ok(release));
+        let stranger = PublicKey::of(&SigningKey::from_bytes(&[8; 32]));
+        let strangers = KeyRing::<2>::new([stranger]).expect("one");
+        assert!(matches!(verify_release(&envelope, &strangers), Err(OpenError::UnknownKey(_))));
+        assert!(verify_release(&envelope[..envelope.len() - 1], &owner).is_err());
+    }
+
+    #[test]
+    fn every_difference_between_statement_and_bundle_is_named() {
+        let (_folder, path, _, release, _) = signed();
+        let opened = read_bundle(&path).expect("good");
+        matches(&path, &opened, &release).expect("the signed one");
+        let says = |change: &dyn Fn(&mut Release)| {
+            let mut other = release.clone();
+            change(&mut other);
+            matches(&path, &opened, &other).expect_err("differs").to_string()
+        };
+        let digest = Digest::of(b"another");
+        assert!(says(&|other| other.bundle.digest = digest).contains("the digest of the bundle"));
+        assert!(says(&|other| other.bundle.size.0 += 1).contains("the size of the bundle"));
+        assert!(says(&|other| other.chunk_list.digest = digest).contains("the chunk list"));
+        assert!(says(&|other| other.memory.0 += 1).contains("the memory limit"));
+        assert!(says(&|other| other.unpacked.0 += 1).contains("the unpacked size"));
+        assert!(says(&|other| other.id.version = "2".parse().expect("name")).contains("signed is m@2"));
+        assert!(says(&|other| other.runtime = "tract-9".parse().expect("short")).contains("tract-9"));
+        assert!(says(&|other| other.profile = digest).contains("reference.bin"));
+        let target = || heapless::Vec::from_slice(&["t".parse().expect("name")]).expect("one");
+        assert!(says(&|other| other.targets = target()).contains("[t]"));
+    }
+
+    #[test]
+    fn a_bundle_that_was_replaced_after_it_was_read_does_not_match() {
+        let (_folder, path, _, release, _) = signed();
+        let opened = read_bundle(&path).expect("good");
+        std::fs::write(&path, b"something else").expect("ours");
+        assert!(matches!(matches(&path, &opened, &release), Err(MatchError::Differs { .. })));
+    }
+
+    #[test]
+    fn a_damaged_bundle_is_not_signed() {
+        let (_folder, path, key, _, _) = signed();
+        let mut bytes = good();
+        bytes.truncate(bytes.len() - 1);
+        std::fs::write(&path, bytes).expect("ours");
+        assert!(matches!(sign(&path, &key), Err(SignError::Bundle(BundleReadError::CutOff))));
+    }
+}

@@ -1,0 +1,83 @@
+//! The operator's command line: one file per noun. Results go to standard output, everything else to
+//! standard error; with `--json` both are JSON on standard output.
+
+mod bundle;
+mod failure;
+mod keys;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Signed model bundles, staged rollouts, and the fleet that runs them.
+///
+/// Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+#[derive(Parser)]
+#[command(name = "serin-fleet", version, about)]
+struct Cli {
+    /// Print results and errors as JSON on standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make signing keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Pack, sign, verify and inspect model bundles.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+}
+
+/// What a command says when it is done.
+struct Report {
+    /// For people, without a line end.
+    text: String,
+    /// For programs.
+    json: serde_json::Value,
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Keys(command) => keys::run(command),
+        Command::Bundle(command) => bundle::run(command),
+    };
+    match outcome {
+        Ok(report) => {
+            failure::print(&if cli.json { report.json.to_string() } else { report.text });
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            failure.show(cli.json);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_may_stand_anywhere() {
+        for words in [
+            ["serin-fleet", "--json", "keys", "generate", "--out", "k"],
+            ["serin-fleet", "keys", "generate", "--out", "k", "--json"],
+        ] {
+            assert!(Cli::try_parse_from(words).expect("known").json);
+        }
+    }
+}

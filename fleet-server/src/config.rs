@@ -1,0 +1,299 @@
+//! The server's configuration: file and command line, parsed and checked once, before anything runs. An
+//! unknown key is an error that names it, because a misspelt limit that is silently ignored is no limit.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+use serin_protocol::envelope::PublicKey;
+use serin_protocol::ids::FleetId;
+
+use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
+use crate::broker::identity::SERVER_USER;
+
+/// Most owners of models; each release is checked against all of them.
+pub const MAX_OWNERS: usize = 32;
+
+/// Largest configuration or key file in bytes.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// Everything a server needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The fleet it serves.
+    pub fleet: FleetId,
+    /// Folder for everything that must survive.
+    pub data: PathBuf,
+    /// Where the API and the page are.
+    pub http: SocketAddr,
+    /// Whose releases are accepted.
+    pub owners: Vec<PublicKey>,
+    /// The broker.
+    pub broker: BrokerChoice,
+}
+
+/// Which broker.
+#[derive(Clone, Debug)]
+pub enum BrokerChoice {
+    /// One inside this process.
+    Embedded {
+        /// Where it listens.
+        listen: SocketAddr,
+        /// Most devices connected at a time.
+        max_sessions: u32,
+    },
+    /// One that runs elsewhere.
+    External(ExternalBroker),
+}
+
+/// Where an external broker is and who the server is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalBroker {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User name. Keep it stable: some brokers keep retained messages only as long as their writer exists.
+    pub user: String,
+    /// File with the password, if it wants one.
+    pub password_file: Option<PathBuf>,
+}
+
+/// What the command line says; it goes before the file.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The fleet.
+    pub fleet: Option<FleetId>,
+    /// The data folder.
+    pub data: Option<PathBuf>,
+    /// The address of the API.
+    pub http: Option<SocketAddr>,
+    /// The address of the embedded broker.
+    pub mqtt: Option<SocketAddr>,
+    /// An external broker, `host:port` or `mqtt://host:port`.
+    pub broker: Option<String>,
+    /// Files with owners' public keys.
+    pub owner_keys: Vec<PathBuf>,
+}
+
+/// A configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is larger than any configuration.
+    #[error("{} is larger than {MAX_FILE_BYTES} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// Not TOML of this form.
+    #[error("{}: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A key file holds no public key.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serin_protocol::envelope::KeyError,
+    },
+    /// Something needed is said nowhere.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// Well-formed, but makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    fleet: Option<FleetId>,
+    data: Option<PathBuf>,
+    http: Option<SocketAddr>,
+    owners: Vec<PublicKeyText>,
+    broker: BrokerFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BrokerFile {
+    listen: Option<SocketAddr>,
+    max_sessions: Option<u32>,
+    url: Option<String>,
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+struct PublicKeyText(PublicKey);
+
+impl<'de> Deserialize<'de> for PublicKeyText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Config {
+    /// Reads the file, if there is one, and puts the flags over it.
+    pub fn load(file: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some(path) => {
+                let malformed =
+                    |source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) };
+                toml::from_str(&read(path)?).map_err(malformed)?
+            }
+            None => File::default(),
+        };
+        Self::merge(file, flags)
+    }
+
+    fn merge(file: File, flags: Flags) -> Result<Self, ConfigError> {
+        let broker = choose_broker(file.broker, flags.mqtt, flags.broker)?;
+        let mut owners: Vec<PublicKey> = file.owners.into_iter().map(|key| key.0).collect();
+        for path in flags.owner_keys {
+            let key = read(&path)?.trim().parse();
+            owners.push(key.map_err(|source| ConfigError::Key { path, source })?);
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        if owners.len() > MAX_OWNERS {
+            return Err(ConfigError::Invalid(format!("more than {MAX_OWNERS} owners")));
+        }
+        let default_http = SocketAddr::from(([127, 0, 0, 1], 8080));
+        Ok(Self {
+            fleet: flags
+                .fleet
+                .or(file.fleet)
+                .ok_or(ConfigError::Missing("which fleet? Say `fleet = \"…\"` or --fleet"))?,
+            data: flags
+                .data
+                .or(file.data)
+                .ok_or(ConfigError::Missing("where is everything kept? Say `data = \"…\"` or --data"))?,
+            http: flags.http.or(file.http).unwrap_or(default_http),
+            owners,
+            broker,
+        })
+    }
+}
+
+fn choose_broker(
+    file: BrokerFile,
+    listen: Option<SocketAddr>,
+    url: Option<String>,
+) -> Result<BrokerChoice, ConfigError> {
+    if listen.is_some() && url.is_some() || file.listen.is_some() && file.url.is_some() {
+        let both = "either an embedded broker (broker.listen, --mqtt) or an external one (broker.url, --broker)";
+        return Err(ConfigError::Invalid(both.into()));
+    }
+    // A flag decides the kind, whatever the file says.
+    let url = if listen.is_some() { None } else { url.or_else(|| file.url.clone()) };
+    let Some(url) = url else {
+        let default = SocketAddr::from(([127, 0, 0, 1], 1883));
+        let max_sessions = file.max_sessions.unwrap_or(DEFAULT_MAX_SESSIONS);
+        if !(2..=1_000_000).contains(&max_sessions) {
+            return Err(ConfigError::Invalid("broker.max_sessions must be 2 to 1000000".into()));
+        }
+        return Ok(BrokerChoice::Embedded { listen: listen.or(file.listen).unwrap_or(default), max_sessions });
+    };
+    let (host, port) = parse_url(&url)?;
+    Ok(BrokerChoice::External(ExternalBroker {
+        host,
+        port,
+        user: file.user.unwrap_or_else(|| SERVER_USER.into()),
+        password_file: file.password_file,
+    }))
+}
+
+fn parse_url(url: &str) -> Result<(String, u16), ConfigError> {
+    let refused = || ConfigError::Invalid(format!("`{url}` is not a broker: write mqtt://host:port"));
+    let address = url.strip_prefix("mqtt://").unwrap_or(url).trim_end_matches('/');
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| refused())?),
+        None => (address, 1883),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.contains(['/', '@', ' ']) {
+        return Err(refused());
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// Reads a small text file.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge(path.to_owned()));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    fn load(text: &str, flags: Flags) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("server.toml");
+        std::fs::write(&path, text).expect("written");
+        Config::load(Some(&path), flags)
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        for text in ["flet = 'f'", "fleet = 'f'\n[broker]\nlisen = '127.0.0.1:1'"] {
+            let error = load(text, Flags::default()).expect_err("refused").to_string();
+            assert!(error.contains("unknown field `fl") || error.contains("unknown field `li"), "{error}");
+        }
+    }
+
+    #[test]
+    fn flags_go_before_the_file() {
+        let text = format!("fleet = 'f'\ndata = '/d'\nowners = ['{KEY}']\n[broker]\nurl = 'mqtt://b:99'\n");
+        let config = load(&text, Flags::default()).expect("loads");
+        let expected = ExternalBroker {
+            host: "b".into(),
+            port: 99,
+            user: SERVER_USER.into(),
+            password_file: None,
+        };
+        assert!(matches!(config.broker, BrokerChoice::External(broker) if broker == expected));
+        assert_eq!(config.owners.len(), 1);
+        let mqtt = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
+        let config = load(&text, Flags { mqtt, ..Flags::default() }).expect("loads");
+        assert!(matches!(config.broker, BrokerChoice::Embedded { listen, .. } if Some(listen) == mqtt));
+    }
+
+    #[test]
+    fn flags_alone_suffice_and_what_is_missing_is_said() {
+        let flags = Flags {
+            fleet: Some("f".parse().expect("name")),
+            data: Some("/d".into()),
+            ..Flags::default()
+        };
+        assert!(Config::load(None, flags.clone()).is_ok());
+        let error = Config::load(None, Flags { fleet: None, ..flags }).expect_err("refused");
+        assert!(error.to_string().contains("--fleet"));
+    }
+
+    #[test]
+    fn brokers_that_are_none_are_refused() {
+        for bad in ["mqtt://", "http://b:1/x", "b:port", "user@b:1"] {
+            assert!(parse_url(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_url("mqtt://[::1]:7").expect("fine"), ("::1".to_owned(), 7));
+        assert_eq!(parse_url("broker").expect("fine"), ("broker".to_owned(), 1883));
+    }
+}

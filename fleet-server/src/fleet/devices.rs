@@ -1,0 +1,281 @@
+//! What devices say, taken in.
+
+use bytes::Bytes;
+use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
+use serin_protocol::message::{Event, EventKind, Hello, Presence, Report};
+use serin_protocol::topic::Topic;
+use tracing::{debug, info, warn};
+
+use super::feed::Happening;
+use super::{Draft, Fleet, FleetError, State};
+use crate::broker::publish::Job;
+use crate::fleet::Outgoing;
+use crate::ingest::{Heard, Refused, hear};
+use crate::rollout::event::{RolloutEvent, Sighting};
+use crate::store::{DeviceRecord, Move};
+
+/// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
+/// device takes about 2 KB of memory.
+pub const MAX_DEVICES: usize = 250_000;
+
+/// Most chunks that one event can have published again; the device's window is 16.
+const MAX_CHUNKS_AGAIN: u32 = 64;
+
+impl Fleet {
+    /// All devices by name.
+    pub fn devices(&self) -> Vec<DeviceRecord> {
+        self.lock().devices.values().cloned().collect()
+    }
+
+    /// One device with its events, oldest first.
+    pub fn device(&self, id: &DeviceId) -> Result<(DeviceRecord, Vec<Event>), FleetError> {
+        let record = self.lock().devices.get(id).cloned();
+        let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
+        Ok((record, self.store.events(id)?))
+    }
+
+    /// Takes in what devices said, all made durable together.
+    pub fn take_in(&self, messages: &[(Topic, Bytes)], now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            for (topic, payload) in messages {
+                if let Some(device) = topic.device() {
+                    self.metrics.message(topic, payload.len());
+                    self.take_in_one(state, draft, device, (topic, payload), now)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Says again what may have been lost with a connection.
+    pub fn reconnected(&self, now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            draft.outgoing.push(Outgoing::Publish(Job::Statements));
+            for record in state.devices.values() {
+                say_again(state, draft, record);
+            }
+            Ok(())
+        })
+    }
+
+    fn take_in_one(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        device: &DeviceId,
+        (topic, payload): (&Topic, &Bytes),
+        now: UnixMillis,
+    ) -> Result<(), FleetError> {
+        let key = state.devices.get(device).map(|record| record.key);
+        let taken = match hear(topic, payload, &self.id, key, now) {
+            Ok(Heard::Hello(hello)) => self.hello(state, draft, *hello, now)?,
+            Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
+            Ok(Heard::Report(report)) => self.report(state, *report, now)?,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = taken {
+            self.refused(draft, device, &refused);
+        }
+        Ok(())
+    }
+
+    fn hello(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        mut hello: Hello,
+        now: UnixMillis,
+    ) -> Result<Result<(), Refused>, FleetError> {
+        let device = hello.device.clone();
+        let record = match state.devices.get(&device) {
+            Some(known) => {
+                let mut record = known.clone();
+                // A last will was written when the connection began; only its absence is news.
+                if hello.presence == Presence::Offline {
+                    hello = Hello { presence: Presence::Offline, ..known.hello.clone() };
+                } else {
+                    record.last_seen = now;
+                }
+                record.hello = hello;
+                record
+            }
+            None if state.devices.len() >= MAX_DEVICES => {
+                return Ok(Err(Refused::FleetFull));
+            }
+            None => {
+                info!(%device, key = %hello.key, "a new device");
+                DeviceRecord {
+                    key: hello.key,
+                    hello,
+                    first_seen: now,
+                    last_seen: now,
+                    last_event: EventNumber(0),
+                    last_move: None,
+                }
+            }
+        };
+        self.store.put_device(&record)?;
+        let sighting = Sighting::from(&record.hello);
+        draft.happenings.push(Happening::Device(Box::new(record.clone())));
+        if record.hello.presence == Presence::Online {
+            say_again(state, draft, &record);
+        }
+        state.devices.insert(device, record);
+        self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(sighting))?;
+        Ok(Ok(()))
+    }
+
+    fn event(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        event: Event,
+        now: UnixMillis,
+    ) -> Result<Result<(), Refused>, FleetError> {
+        let device = event.device.clone();
+        let Some(record) = state.devices.get(&device) else {
+            return Ok(Err(Refused::UnknownDevice));
+        };
+        draft.acknowledge.insert(device.clone());
+        let gap = state.gaps.get(&device).copied();
+        match place(record.last_event, gap, event.number) {
+            Place::Known => return Ok(Ok(())),
+            Place::AfterGap(first) => {
+                debug!(%device, number = %event.number, last = %record.last_event, "events are missing");
+                state.gaps.insert(device, first);
+                return Ok(Ok(()));
+            }
+            Place::Next => {
+                state.gaps.remove(&device);
+            }
+        }
+        let mut record = record.clone();
+        record.last_event = event.number;
+        record.last_seen = now;
+        record.hello.sequence = record.hello.sequence.max(event.sequence);
+        if let EventKind::Transition { release, to, reason, .. } = &event.kind {
+            record.last_move =
+                Some(Move { at: now, release: release.clone(), to: *to, reason: reason.clone() });
+        }
+        self.store.add_event(&event)?;
+        self.store.put_device(&record)?;
+        state.devices.insert(device, record);
+        self.metrics.event(&event.kind);
+        draft.happenings.push(Happening::Event(Box::new(event.clone())));
+        self.act_on(state, draft, event, now)?;
+        Ok(Ok(()))
+    }
+
+    fn act_on(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        event: Event,
+        now: UnixMillis,
+    ) -> Result<(), FleetError> {
+        let Event { device, kind, .. } = event;
+        match kind {
+            EventKind::Transition { release, to, reason, .. } => {
+                info!(%device, %release, phase = %to, "device moved");
+                let moved = RolloutEvent::DeviceTransition { device, release, to, reason };
+                self.tell_rollouts(state, draft, now, &moved)
+            }
+            EventKind::ChunksMissing { object, first, count } => {
+                warn!(%device, %object, first, count, "chunks are missing at the broker");
+                let ours = state.releases.values().any(|facts| facts.has_object(&object));
+                if ours {
+                    let count = count.min(MAX_CHUNKS_AGAIN);
+                    draft.outgoing.push(Outgoing::Publish(Job::Chunks { object, first, count }));
+                }
+                Ok(())
+            }
+            // A hello with the device's slots follows each of these.
+            EventKind::FieldRollback { .. } | EventKind::Pinned { .. } | EventKind::Unpinned { .. } => Ok(()),
+            EventKind::Plan { .. }
+            | EventKind::WorkerDied { .. }
+            | EventKind::Refused { .. }
+            | EventKind::JournalLost { .. } => Ok(()),
+        }
+    }
+
+    fn report(
+        &self,
+        state: &mut State,
+        report: Report,
+        now: UnixMillis,
+    ) -> Result<Result<(), Refused>, FleetError> {
+        let facts = state.releases.get(&report.release).cloned();
+        let (Some(facts), Some(record)) = (facts, state.devices.get_mut(&report.device)) else {
+            return Ok(Err(Refused::NotOurs));
+        };
+        if !facts.fits(&report) {
+            return Ok(Err(Refused::NotOurs));
+        }
+        record.last_seen = now;
+        self.store.put_device(record)?;
+        let fences = state.fences();
+        if self.store.add_report(&report, &fences)? {
+            self.metrics.report(&report);
+        } else {
+            self.metrics.repeated_report();
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// The device has not shown that it has its last assignment: it is said again.
+fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord) {
+    let device = &record.hello.device;
+    if let Some(assigned) = state.assigned.get(device)
+        && assigned.sequence > record.hello.sequence
+    {
+        draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// Stored before.
+    Known,
+    /// To be stored.
+    Next,
+    /// Some before it are missing; this is the first number behind the gap.
+    AfterGap(EventNumber),
+}
+
+/// Where an event stands among those stored. Devices send all that is unacknowledged in order, and again
+/// until acknowledged. So if the first number behind a gap comes again and nothing before it came in
+/// between, the device has nothing before it: the gap is real.
+fn place(last: EventNumber, gap: Option<EventNumber>, number: EventNumber) -> Place {
+    if number <= last {
+        return Place::Known;
+    }
+    if number.0 == last.0 + 1 || gap == Some(number) {
+        return Place::Next;
+    }
+    Place::AfterGap(gap.map_or(number, |gap| gap.min(number)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_taken_once_and_in_order() {
+        let number = EventNumber;
+        assert_eq!(place(number(0), None, number(1)), Place::Next);
+        assert_eq!(place(number(5), None, number(5)), Place::Known);
+        assert_eq!(place(number(5), None, number(6)), Place::Next);
+    }
+
+    #[test]
+    fn a_gap_is_believed_when_the_device_begins_behind_it_again() {
+        let number = EventNumber;
+        // 3 and 4 were lost on the way: the device sends them again first.
+        assert_eq!(place(number(2), None, number(5)), Place::AfterGap(number(5)));
+        assert_eq!(place(number(2), Some(number(5)), number(6)), Place::AfterGap(number(5)));
+        assert_eq!(place(number(2), Some(number(5)), number(3)), Place::Next);
+        // The device has no 3 and 4.
+        assert_eq!(place(number(2), Some(number(5)), number(5)), Place::Next);
+    }
+}

@@ -1,0 +1,67 @@
+//! Reports of many windows, merged into what one device showed about one release.
+
+use std::collections::BTreeMap;
+
+use serin_protocol::ids::{DeviceId, ReleaseId};
+use serin_protocol::message::Report;
+use serin_protocol::sketch::Histogram;
+
+use super::releases::ReleaseFacts;
+use crate::rollout::evidence::{DeviceEvidence, EvidenceWanted};
+use crate::store::{Store, StoreError};
+
+/// The evidence wanted, one entry per device and release. Each list is in the order of the store, so that
+/// merging gives the same numbers every time.
+pub(super) fn gather(
+    store: &dyn Store,
+    wanted: &EvidenceWanted,
+    facts: impl Fn(&ReleaseId) -> Option<std::sync::Arc<ReleaseFacts>>,
+) -> Result<Vec<DeviceEvidence>, StoreError> {
+    let mut all = Vec::new();
+    for release in std::iter::once(&wanted.release).chain(&wanted.baselines) {
+        if let Some(facts) = facts(release) {
+            let mut devices = BTreeMap::new();
+            for report in store.reports(release, wanted.since)? {
+                add(&mut devices, &facts, report);
+            }
+            all.extend(devices.into_values());
+        }
+    }
+    Ok(all)
+}
+
+fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, report: Report) {
+    let evidence = devices.entry(report.device.clone()).or_insert_with(|| DeviceEvidence {
+        device: report.device.clone(),
+        release: report.release.clone(),
+        requests: 0,
+        errors: 0,
+        latency: serin_protocol::sketch::LatencyHistogram::default(),
+        predictions: Histogram::default(),
+        confidence: Histogram::default(),
+        features: Vec::new(),
+        binning: facts.binning,
+    });
+    evidence.requests = evidence.requests.saturating_add(report.requests);
+    evidence.errors = evidence.errors.saturating_add(report.errors);
+    evidence.latency.merge(&report.latency);
+    merge(&mut evidence.predictions, &report.predictions);
+    merge(&mut evidence.confidence, &report.confidence);
+    let first = usize::from(report.first_feature);
+    if evidence.features.len() < first + report.features.len() {
+        evidence.features.resize(first + report.features.len(), Histogram::default());
+    }
+    for (mine, theirs) in evidence.features.iter_mut().skip(first).zip(&report.features) {
+        merge(mine, theirs);
+    }
+}
+
+/// Adds `from`; an empty histogram takes its bins. Ingest took only reports with the release's own bins, so
+/// that all others agree.
+pub(super) fn merge(into: &mut Histogram, from: &Histogram) {
+    if into.counts.is_empty() && into.total() == 0 {
+        into.clone_from(from);
+    } else if !from.counts.is_empty() {
+        let _ = into.merge(from);
+    }
+}

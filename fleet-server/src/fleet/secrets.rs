@@ -1,0 +1,132 @@
+//! The server's own secrets, made at the first start and kept in `keys/`, readable by nobody else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use serin_protocol::ids::Digest;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+/// A secret cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file system.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file does not hold 64 hexadecimal digits.
+    #[error("{} does not hold a secret of 64 hexadecimal digits", .0.display())]
+    Malformed(PathBuf),
+    /// There is no randomness to make one of.
+    #[error("no randomness: {0}")]
+    Random(getrandom::Error),
+}
+
+/// All of them.
+pub struct Secrets {
+    /// Signs assignments and acknowledgements.
+    pub fleet: SigningKey,
+    /// Lets operators change things.
+    pub operator: OperatorToken,
+    /// Lets the server's own client into the embedded broker.
+    pub broker: Zeroizing<String>,
+}
+
+/// What an operator shows to be let in.
+#[derive(Clone)]
+pub struct OperatorToken(Digest);
+
+impl OperatorToken {
+    /// The token with this text.
+    pub fn new(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()))
+    }
+
+    /// Whether `presented` is it. Compares digests, so that the time taken teaches nothing.
+    pub fn matches(&self, presented: &str) -> bool {
+        self.0.0.ct_eq(&Digest::of(presented.as_bytes()).0).into()
+    }
+}
+
+impl Secrets {
+    /// Reads them from `data/keys`, making those that are missing.
+    pub fn open(data: &Path) -> Result<Self, SecretError> {
+        let folder = data.join("keys");
+        fs::create_dir_all(&folder).map_err(|source| SecretError::File { path: folder.clone(), source })?;
+        let fleet = read_or_make(&folder.join("fleet.key"))?;
+        let operator = read_or_make(&folder.join("operator.token"))?;
+        let seed: Digest = fleet.parse().map_err(|_| SecretError::Malformed(folder.join("fleet.key")))?;
+        Ok(Self {
+            fleet: SigningKey::from_bytes(&seed.0),
+            operator: OperatorToken::new(&operator),
+            broker: read_or_make(&folder.join("broker.password"))?,
+        })
+    }
+}
+
+fn read_or_make(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let failed = |source| SecretError::File { path: path.to_owned(), source };
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let text = Zeroizing::new(text);
+            let secret: Digest = text.trim().parse().map_err(|_| SecretError::Malformed(path.to_owned()))?;
+            Ok(Zeroizing::new(secret.to_string()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; 32];
+            getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
+            let text = Zeroizing::new(Digest(bytes).to_string());
+            write_new(path, &text).map_err(failed)?;
+            Ok(text)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Under another name first, so that a power cut leaves all of it or none.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn secrets_are_made_once_and_for_the_server_alone() {
+        let folder = tempfile::tempdir().expect("folder");
+        let first = Secrets::open(folder.path()).expect("made");
+        let again = Secrets::open(folder.path()).expect("read");
+        assert_eq!(first.fleet.to_bytes(), again.fleet.to_bytes());
+        for name in ["fleet.key", "operator.token", "broker.password"] {
+            let path = folder.path().join("keys").join(name);
+            let mode = fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let token = fs::read_to_string(folder.path().join("keys/operator.token")).expect("there");
+        assert!(first.operator.matches(token.trim()));
+        assert!(!first.operator.matches(""));
+    }
+
+    #[test]
+    fn a_damaged_key_is_named_not_replaced() {
+        let folder = tempfile::tempdir().expect("folder");
+        fs::create_dir(folder.path().join("keys")).expect("made");
+        fs::write(folder.path().join("keys/fleet.key"), "zz").expect("written");
+        assert!(matches!(Secrets::open(folder.path()), Err(SecretError::Malformed(_))));
+    }
+}

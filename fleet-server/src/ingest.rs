@@ -1,0 +1,193 @@
+//! From bytes on a topic to a message that its device said, or a named refusal. Nothing here changes
+//! anything; [`crate::fleet`] does with what passes.
+
+use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open_self_signed};
+use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
+use serin_protocol::manifest::MAX_FEATURES;
+use serin_protocol::message::{Event, Hello, Report};
+use serin_protocol::sketch::Histogram;
+use serin_protocol::topic::Topic;
+
+/// Longest window that a device may report on, in milliseconds: two days, twice what an agent can be
+/// configured to.
+const MAX_WINDOW_MILLIS: u64 = 2 * 24 * 3600 * 1000;
+
+/// How far ahead of the server's clock a window may end, in milliseconds. Device clocks drift; a day is a
+/// clock that was never set.
+const MAX_AHEAD_MILLIS: u64 = 24 * 3600 * 1000;
+
+/// What a device said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// Who it is and what it holds.
+    Hello(Box<Hello>),
+    /// What happened there.
+    Event(Box<Event>),
+    /// What a release did there.
+    Report(Box<Report>),
+}
+
+/// Why a message is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Larger than its topic allows.
+    #[error("{actual} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Bytes allowed.
+        limit: usize,
+        /// Bytes received.
+        actual: usize,
+    },
+    /// On a topic that devices do not write to, or that nothing is expected on.
+    #[error("nothing is expected on this topic")]
+    Topic,
+    /// Not in an envelope that opens with the device's key.
+    #[error(transparent)]
+    Envelope(OpenError),
+    /// The device has another key than the one it came with first.
+    #[error("signed with another key than the device's first")]
+    OtherKey,
+    /// The device has not said hello yet.
+    #[error("the device is not known")]
+    UnknownDevice,
+    /// The message is about another device than its topic.
+    #[error("the message is about {0}")]
+    OtherDevice(DeviceId),
+    /// The message is about another fleet.
+    #[error("the message is about the fleet {0}")]
+    OtherFleet(FleetId),
+    /// The message contradicts itself.
+    #[error("the message contradicts itself: {0}")]
+    Insane(&'static str),
+    /// There are as many devices as there may be.
+    #[error("the fleet is full")]
+    FleetFull,
+    /// The report is about a release that is not in the registry, or uses bins other than its own.
+    #[error("the report does not fit any release here")]
+    NotOurs,
+}
+
+impl Refused {
+    /// A short name for counting.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } | Self::Envelope(OpenError::TooLarge { .. }) => "too_large",
+            Self::Topic => "topic",
+            Self::Envelope(OpenError::UnknownKey(_)) | Self::OtherKey => "other_key",
+            Self::Envelope(OpenError::Signature(_) | OpenError::Purpose { .. }) => "signature",
+            Self::Envelope(
+                OpenError::Empty
+                | OpenError::Version(_)
+                | OpenError::Malformed(_)
+                | OpenError::Trailing(_),
+            ) => "malformed",
+            Self::UnknownDevice => "unknown_device",
+            Self::OtherDevice(_) => "other_device",
+            Self::OtherFleet(_) => "other_fleet",
+            Self::Insane(_) => "insane",
+            Self::FleetFull => "fleet_full",
+            Self::NotOurs => "not_ours",
+        }
+    }
+}
+
+/// Opens what arrived on `topic`, with the device's `key` if it is known. A first hello brings its own.
+pub fn hear(
+    topic: &Topic,
+    payload: &[u8],
+    fleet: &FleetId,
+    key: Option<PublicKey>,
+    now: UnixMillis,
+) -> Result<Heard, Refused> {
+    let limit = topic.max_payload();
+    if payload.len() > limit {
+        return Err(Refused::TooLarge { limit, actual: payload.len() });
+    }
+    match topic {
+        Topic::Hello(device) => hello(device, payload, fleet, key),
+        Topic::Event(device) => {
+            let event: Event = known(payload, key)?;
+            same(device, &event.device)?;
+            if event.number.0 == 0 {
+                return Err(Refused::Insane("events are numbered from 1"));
+            }
+            Ok(Heard::Event(Box::new(event)))
+        }
+        Topic::Report(device) => {
+            let report: Report = known(payload, key)?;
+            same(device, &report.device)?;
+            check_report(&report, now).map_err(Refused::Insane)?;
+            Ok(Heard::Report(Box::new(report)))
+        }
+        // Review samples are taken in later.
+        Topic::Sample(_) | Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => {
+            Err(Refused::Topic)
+        }
+    }
+}
+
+fn hello(
+    device: &DeviceId,
+    payload: &[u8],
+    fleet: &FleetId,
+    key: Option<PublicKey>,
+) -> Result<Heard, Refused> {
+    let hello: Hello = match key {
+        Some(key) => {
+            let hello: Hello = known(payload, Some(key))?;
+            if hello.key != key {
+                return Err(Refused::OtherKey);
+            }
+            hello
+        }
+        None => open_self_signed(payload, |hello: &Hello| hello.key).map_err(Refused::Envelope)?.0,
+    };
+    same(device, &hello.device)?;
+    if hello.fleet != *fleet {
+        return Err(Refused::OtherFleet(hello.fleet));
+    }
+    Ok(Heard::Hello(Box::new(hello)))
+}
+
+fn known<T: Signed>(payload: &[u8], key: Option<PublicKey>) -> Result<T, Refused> {
+    let keys = KeyRing::<1>::new(key).filter(|_| key.is_some()).ok_or(Refused::UnknownDevice)?;
+    open(payload, &keys).map_err(|error| match error {
+        OpenError::UnknownKey(_) => Refused::OtherKey,
+        OpenError::TooLarge { .. }
+        | OpenError::Empty
+        | OpenError::Version(_)
+        | OpenError::Malformed(_)
+        | OpenError::Trailing(_)
+        | OpenError::Signature(_)
+        | OpenError::Purpose { .. } => Refused::Envelope(error),
+    })
+}
+
+fn same(topic: &DeviceId, message: &DeviceId) -> Result<(), Refused> {
+    if topic == message { Ok(()) } else { Err(Refused::OtherDevice(message.clone())) }
+}
+
+fn check_report(report: &Report, now: UnixMillis) -> Result<(), &'static str> {
+    let length = report.end.0.checked_sub(report.start.0).filter(|length| *length > 0);
+    if length.is_none_or(|length| length > MAX_WINDOW_MILLIS) {
+        return Err("the window is empty or longer than two days");
+    }
+    if report.end.0 > now.0.saturating_add(MAX_AHEAD_MILLIS) {
+        return Err("the window lies in the future");
+    }
+    if report.errors > report.requests {
+        return Err("more errors than requests");
+    }
+    if usize::from(report.first_feature) + report.features.len() > MAX_FEATURES {
+        return Err("too many features");
+    }
+    let outputs = [&report.predictions, &report.confidence];
+    if !report.features.iter().chain(outputs).all(Histogram::is_sane) {
+        return Err("a sketch that cannot have come from counting");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod tests;

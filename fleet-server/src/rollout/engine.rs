@@ -1,0 +1,366 @@
+//! The rollout as a machine: `handle(now, event) -> effects`. Folding the same events over the same start
+//! gives the same rollout, so that a restarted server goes on exactly where it was, from the stored state or
+//! from the stored events.
+//!
+//! What holds after every event: shares never exceed the plan; controls are untouched before the last
+//! stage; whatever is waited for has a deadline; after an abort or a rollback no device is told to run
+//! the release; nothing is promoted without evidence. `devices` follows each device, `decide` moves
+//! between stages and back, `operator` answers people.
+
+mod decide;
+mod devices;
+mod operator;
+
+use serde::{Deserialize, Serialize};
+use serin_protocol::assignment::ReleaseRef;
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::message::{Phase, Presence};
+
+use super::cohort::{Position, Salt, control_start, places};
+use super::event::{Effect, Effects, MAX_BASELINES, MAX_DEVICES, RolloutEvent, Sighting, Start, StartError};
+use super::evidence::{DeviceEvidence, EvidenceWanted};
+use super::fleet::{Fleet, Tally};
+use super::gate::Look;
+use super::plan::{Plan, Stage};
+use super::state::{DeviceRecord, Outcome, StageProgress, Standing, State, StateVersion};
+use super::verdict::{Judgement, Verdict};
+
+/// Looks are not closer than this, however short a bake is.
+const SHORTEST_LOOK: Millis = Millis(100);
+
+/// One rollout. Stored whole as JSON or postcard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    id: RolloutId,
+    plan: Plan,
+    release: ReleaseRef,
+    baselines: Vec<ReleaseRef>,
+    salt: Salt,
+    started: UnixMillis,
+    // The latest time seen: a clock that is set back does not turn deadlines back.
+    clock: UnixMillis,
+    state: State,
+    version: StateVersion,
+    stage: StageProgress,
+    control_start: Option<Position>,
+    fleet: Fleet,
+    latest: Option<Verdict>,
+}
+
+impl Rollout {
+    /// Begins a rollout: the first stage is entered and its devices are told.
+    pub fn start(start: Start) -> Result<(Self, Effects), StartError> {
+        start.plan.check()?;
+        if start.devices.len() > MAX_DEVICES {
+            return Err(StartError::TooManyDevices(start.devices.len()));
+        }
+        if start.baselines.len() > MAX_BASELINES {
+            return Err(StartError::TooManyBaselines(start.baselines.len()));
+        }
+        if start.baselines.iter().any(|baseline| baseline.id == start.release.id) {
+            return Err(StartError::ReleaseIsBaseline(start.release.id));
+        }
+        let eligible = start.devices.iter().filter(|seen| !seen.pinned);
+        let mut positions = eligible.map(|seen| Position::of(start.salt, &seen.device)).collect();
+        let mut rollout = Self {
+            id: start.id,
+            stage: StageProgress::entered(0, start.at, start.plan.stages()),
+            control_start: control_start(start.plan.control(), &mut positions),
+            plan: start.plan,
+            release: start.release,
+            baselines: start.baselines,
+            salt: start.salt,
+            started: start.at,
+            clock: start.at,
+            state: State::Running,
+            version: StateVersion(1),
+            fleet: Fleet::default(),
+            latest: None,
+        };
+        let mut effects = Effects::new();
+        rollout.announce(&mut effects);
+        // All are known before the first is told: a share is a share of all.
+        start.devices.into_iter().for_each(|seen| rollout.join(seen));
+        rollout.settle(&mut effects);
+        Ok((rollout, effects))
+    }
+
+    /// Begins a rollout again from its stored events.
+    pub fn replay(
+        start: Start,
+        events: impl IntoIterator<Item = (UnixMillis, RolloutEvent)>,
+    ) -> Result<Self, StartError> {
+        let (mut rollout, _) = Self::start(start)?;
+        for (at, event) in events {
+            let _ = rollout.handle(at, event);
+        }
+        Ok(rollout)
+    }
+
+    /// Takes one event and returns what is to be done, in order.
+    #[must_use]
+    pub fn handle(&mut self, now: UnixMillis, event: RolloutEvent) -> Effects {
+        self.clock = self.clock.max(now);
+        let mut effects = Effects::new();
+        // A person's word comes before whatever time would do next: cancel wins.
+        if !matches!(event, RolloutEvent::Operator(_)) {
+            self.expire(&mut effects);
+        }
+        match event {
+            RolloutEvent::DeviceSeen(seen) => self.seen(seen, &mut effects),
+            RolloutEvent::DeviceTransition { device, release, to, reason } => {
+                self.moved(&device, &release, to, reason, &mut effects);
+            }
+            RolloutEvent::Judged(judgement) => self.judged(*judgement, &mut effects),
+            RolloutEvent::Operator(order) => self.operator(order, &mut effects),
+            RolloutEvent::Tick => self.look(&mut effects),
+        }
+        self.settle(&mut effects);
+        effects
+    }
+
+    /// When [`RolloutEvent::Tick`] is due next. It may lie in the past: then it is due now.
+    pub fn next_deadline(&self) -> Option<UnixMillis> {
+        let devices = self.fleet.next_deadline();
+        let stage = match &self.state {
+            State::Running | State::Holding { .. } => {
+                let settled = self.stage.settled_at.is_none().then(|| self.settled_by());
+                [self.stage.next_look, Some(self.stage.timeout_at), settled]
+            }
+            State::Paused { .. } | State::AwaitingOperator { .. } => [self.stage.next_look, None, None],
+            State::RollingBack { until, .. } => [Some(*until), None, None],
+            State::Finished { .. } => [None; 3],
+        };
+        stage.into_iter().flatten().chain(devices).min()
+    }
+
+    /// What a look now would need; `None` when the rollout is past looking.
+    pub fn evidence_wanted(&self) -> Option<EvidenceWanted> {
+        self.state.is_forward().then(|| EvidenceWanted {
+            stage: self.stage.index,
+            look: self.stage.looks,
+            since: self.stage.entered,
+            release: self.release.id.clone(),
+            baselines: self.baselines.iter().map(|baseline| baseline.id.clone()).collect(),
+        })
+    }
+
+    /// Judges evidence collected for [`Self::evidence_wanted`]; changes nothing. The answer goes back in as
+    /// [`RolloutEvent::Judged`], so that what is stored is the numbers that decided, not the sketches.
+    pub fn judge(&self, evidence: &[DeviceEvidence]) -> Judgement {
+        let tally = self.fleet.tally();
+        let (mut canary, mut control) = (Vec::new(), Vec::new());
+        for device in evidence {
+            match self.fleet.get(&device.device) {
+                Some(record) if !record.pinned && is_sane(device) => {
+                    match self.arm(record, &device.release) {
+                        Some(Arm::Canary) => canary.push((record.position, device)),
+                        Some(Arm::Control) => control.push((record.position, device)),
+                        None => {}
+                    }
+                }
+                Some(_) | None => {}
+            }
+        }
+        Look {
+            plan: &self.plan,
+            stage: self.stage.index,
+            looks: self.stage.looks,
+            seed: self.seed(),
+            canary: one_per_device(canary),
+            control: one_per_device(control),
+            canary_reachable: self.expected_to_report(),
+            canary_running: tally.running,
+            control_reachable: tally.waiting.saturating_sub(tally.waiting_offline),
+        }
+        .judge()
+    }
+
+    /// Its number.
+    pub const fn id(&self) -> RolloutId {
+        self.id
+    }
+
+    /// Its plan.
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What is rolled out.
+    pub const fn release(&self) -> &ReleaseRef {
+        &self.release
+    }
+
+    /// What the fleet ran before.
+    pub fn baselines(&self) -> &[ReleaseRef] {
+        &self.baselines
+    }
+
+    /// When it started.
+    pub const fn started(&self) -> UnixMillis {
+        self.started
+    }
+
+    /// What it is doing.
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Counts changes of state and stage.
+    pub const fn version(&self) -> StateVersion {
+        self.version
+    }
+
+    /// The current stage, or the one it ended in.
+    pub const fn stage(&self) -> &StageProgress {
+        &self.stage
+    }
+
+    /// Its devices.
+    pub const fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The last verdict. All were given out as [`Effect::Record`].
+    pub const fn latest_verdict(&self) -> Option<&Verdict> {
+        self.latest.as_ref()
+    }
+
+    fn arm(&self, record: &DeviceRecord, release: &ReleaseId) -> Option<Arm> {
+        if record.standing.is_exposed() {
+            // As assigned: what a device showed before it failed counts.
+            (*release == self.release.id).then_some(Arm::Canary)
+        } else {
+            self.baselines.iter().any(|baseline| baseline.id == *release).then_some(Arm::Control)
+        }
+    }
+
+    /// The same for the same look of the same rollout, different for every other.
+    fn seed(&self) -> u64 {
+        let text = format!("{}/{}/{}/{}", self.salt.0, self.id, self.stage.index, self.stage.looks);
+        Digest::of(text.as_bytes()).0.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
+    /// Devices that run the release or may still come to.
+    fn expected_to_report(&self) -> u32 {
+        let Tally { exposed, unreachable, skipped, failed, .. } = self.fleet.tally();
+        exposed.saturating_sub(unreachable).saturating_sub(skipped).saturating_sub(failed)
+    }
+
+    fn stage_plan(&self) -> Option<&Stage> {
+        self.plan.stages().get(self.stage.index)
+    }
+
+    fn is_last_stage(&self) -> bool {
+        self.stage.index + 1 >= self.plan.stages().len()
+    }
+
+    /// Whether devices are being given the release: a completed rollout goes on for late ones.
+    const fn spreads(&self) -> bool {
+        match &self.state {
+            State::Running | State::Finished { outcome: Outcome::Completed, .. } => true,
+            State::Paused { .. }
+            | State::Holding { .. }
+            | State::AwaitingOperator { .. }
+            | State::RollingBack { .. }
+            | State::Finished { outcome: Outcome::RolledBack | Outcome::Aborted, .. } => false,
+        }
+    }
+
+    /// Whether devices are being taken back: a finished rollback goes on for those that return.
+    const fn takes_back(&self) -> bool {
+        match &self.state {
+            State::RollingBack { .. } | State::Finished { outcome: Outcome::RolledBack, .. } => true,
+            State::Running
+            | State::Paused { .. }
+            | State::Holding { .. }
+            | State::AwaitingOperator { .. }
+            | State::Finished { outcome: Outcome::Completed | Outcome::Aborted, .. } => false,
+        }
+    }
+
+    fn enter(&mut self, state: State, effects: &mut Effects) {
+        self.state = state;
+        self.version = StateVersion(self.version.0.saturating_add(1));
+        self.announce(effects);
+    }
+
+    fn announce(&self, effects: &mut Effects) {
+        effects.push(Effect::StateChanged {
+            version: self.version,
+            state: self.state.clone(),
+            stage: self.stage.index,
+        });
+    }
+
+    /// Gives the release to whom it is due by now.
+    fn spread(&mut self, effects: &mut Effects) {
+        let share = match self.stage_plan() {
+            Some(stage) if self.spreads() => stage.share,
+            Some(_) | None => return,
+        };
+        let controls = self.is_last_stage();
+        let tally = self.fleet.tally();
+        let target = places(share, usize::try_from(tally.eligible()).unwrap_or(usize::MAX));
+        let exposed = usize::try_from(tally.exposed).unwrap_or(usize::MAX);
+        for _ in exposed..target {
+            let Some(device) = self.fleet.next_ready(controls) else {
+                return;
+            };
+            self.give(&device, effects);
+        }
+    }
+}
+
+enum Arm {
+    Canary,
+    Control,
+}
+
+impl StageProgress {
+    fn entered(index: usize, now: UnixMillis, stages: &[Stage]) -> Self {
+        let timeout = stages.get(index).map_or(Millis(0), |stage| stage.timeout);
+        Self {
+            index,
+            entered: now,
+            timeout_at: now.plus(timeout),
+            settled_at: None,
+            looks: 0,
+            next_look: None,
+            missing: None,
+        }
+    }
+}
+
+/// Sketches that cannot have come from counting are not evidence.
+fn is_sane(device: &DeviceEvidence) -> bool {
+    let outputs = [&device.predictions, &device.confidence];
+    device.features.iter().chain(outputs).all(serin_protocol::sketch::Histogram::is_sane)
+}
+
+/// In the order of the line, which is random; of a device that ran several baselines, the longest.
+fn one_per_device(mut arm: Vec<(Position, &DeviceEvidence)>) -> Vec<&DeviceEvidence> {
+    arm.sort_by(|(place, a), (other, b)| {
+        (place, &a.device).cmp(&(other, &b.device)).then(b.requests.cmp(&a.requests))
+    });
+    arm.dedup_by(|(_, a), (_, b)| a.device == b.device);
+    arm.into_iter().map(|(_, device)| device).collect()
+}
+
+/// A device's own record when it joins.
+fn newcomer(seen: &Sighting, position: Position, control: bool) -> DeviceRecord {
+    DeviceRecord {
+        position,
+        control,
+        presence: seen.presence,
+        pinned: seen.pinned,
+        active: seen.active.clone(),
+        before: None,
+        attempts: 0,
+        standing: Standing::Waiting,
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -1,0 +1,307 @@
+//! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
+//! in order.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serin_protocol::envelope::KeyRing;
+use serin_protocol::ids::UnixMillis;
+use serin_protocol::topic::Topic;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info};
+use zeroize::Zeroizing;
+
+use crate::api;
+use crate::broker::embedded::{BrokerError, EmbeddedBroker, EmbeddedBrokerConfig};
+use crate::broker::identity::{EmptyPassword, SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
+use crate::broker::link::{self, Arrival, Link, LinkOptions};
+use crate::broker::publish::{Job, MAX_JOBS, Publisher};
+use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, MAX_OWNERS, read};
+use crate::fleet::metrics::Metrics;
+use crate::fleet::secrets::{SecretError, Secrets};
+use crate::fleet::{Fleet, FleetError, FleetParts, Outgoing, Outlet};
+use crate::registry::objects::{ObjectError, ObjectStore};
+use crate::store::sled::SledStore;
+use crate::store::{Store, StoreError};
+
+/// How often rollouts are asked whether something is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
+const MAX_BATCH: usize = 512;
+
+/// How long requests under way may take once the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// Why a server could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A file named in the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder.
+    #[error("{}: {source}", path.display())]
+    Data {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server's own secrets.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// The embedded broker.
+    #[error("the embedded broker: {0}")]
+    Broker(#[from] BrokerError),
+    /// The broker's password.
+    #[error(transparent)]
+    Password(#[from] EmptyPassword),
+    /// The fleet could not be taken up.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The HTTP address.
+    #[error("listening on {address} for HTTP: {source}")]
+    Http {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Signals cannot be awaited.
+    #[error("waiting for signals: {0}")]
+    Signals(std::io::Error),
+    /// The store failed while serving.
+    #[error("the store failed; see the log")]
+    StoreFailed,
+}
+
+/// Milliseconds since 1970.
+pub fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Serves until told to stop by SIGINT or SIGTERM.
+pub async fn run(config: Config) -> Result<(), ServeError> {
+    let data = config.data.clone();
+    std::fs::create_dir_all(&data).map_err(|source| ServeError::Data { path: data.clone(), source })?;
+    let secrets = Secrets::open(&data)?;
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(&data.join("store"))?);
+    let objects = Arc::new(ObjectStore::open(&data)?);
+    let (options, embedded, address) = start_broker(&config, &objects, &secrets).await?;
+    let read_back = embedded.is_none();
+    let (link, arrivals) = link::start(options);
+    let (jobs, waiting) = mpsc::channel(MAX_JOBS);
+    let metrics = Arc::new(Metrics::default());
+    let fleet = Arc::new(Fleet::open(FleetParts {
+        id: config.fleet.clone(),
+        signer: secrets.fleet,
+        owners: KeyRing::<MAX_OWNERS>::new(config.owners.iter().copied()).unwrap_or_default(),
+        store: Arc::clone(&store),
+        objects: Arc::clone(&objects),
+        metrics: Arc::clone(&metrics),
+        outlet: outlet(link.clone(), jobs, metrics),
+    })?);
+    let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);
+    let publishing = tokio::spawn(publisher.run(waiting));
+    fleet.resume_publishing();
+    let http = TcpListener::bind(config.http)
+        .await
+        .map_err(|source| ServeError::Http { address: config.http, source })?;
+    let http_address = http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
+    announce(&config, &fleet, http_address, &address);
+    let (stop, stopped) = watch::channel(false);
+    let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone()));
+    let router = api::router(Arc::clone(&fleet), secrets.operator, http_address, stopped.clone());
+    let serving = tokio::spawn(serve_http(http, router, stopped));
+    let outcome = until_told(&fleet).await;
+    info!("stopping");
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(DRAIN, serving).await;
+    let _ = clerk.await;
+    publishing.abort();
+    if let Some(broker) = embedded {
+        broker.stop().await?;
+    }
+    store.commit()?;
+    outcome
+}
+
+async fn until_told(fleet: &Fleet) -> Result<(), ServeError> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        () = fleet.store_failed() => Err(ServeError::StoreFailed),
+    }
+}
+
+/// Starts the embedded broker if it is wanted; how to reach the broker either way.
+async fn start_broker(
+    config: &Config,
+    objects: &Arc<ObjectStore>,
+    secrets: &Secrets,
+) -> Result<(LinkOptions, Option<EmbeddedBroker>, String), ServeError> {
+    let mut random = [0; 1];
+    // Without randomness waits are merely not spread.
+    let _ = getrandom::fill(&mut random);
+    let options = |host: String, port, client_id, credentials| LinkOptions {
+        host,
+        port,
+        client_id,
+        credentials,
+        fleet: config.fleet.clone(),
+        jitter_percent: u32::from(random[0]) * 100 / 255,
+    };
+    match &config.broker {
+        BrokerChoice::Embedded { listen, max_sessions } => {
+            let broker = EmbeddedBroker::start(EmbeddedBrokerConfig {
+                listen: *listen,
+                fleet: config.fleet.clone(),
+                objects: Arc::clone(objects),
+                server_password: ServerPassword::new(secrets.broker.as_bytes())?,
+                retained_dir: config.data.join("retained"),
+                max_sessions: *max_sessions,
+            })
+            .await?;
+            let address = broker.local_addr();
+            let credentials = Some((SERVER_USER.to_owned(), secrets.broker.clone()));
+            let host = reachable(address.ip()).to_string();
+            let options = options(host, address.port(), SERVER_CLIENT_PREFIX.into(), credentials);
+            Ok((options, Some(broker), format!("embedded, on {address}")))
+        }
+        BrokerChoice::External(ExternalBroker { host, port, user, password_file }) => {
+            let credentials = match password_file {
+                Some(path) => Some((user.clone(), Zeroizing::new(read(path)?.trim().to_owned()))),
+                None => None,
+            };
+            let client_id = format!("{SERVER_CLIENT_PREFIX}-{}", config.fleet);
+            Ok((options(host.clone(), *port, client_id, credentials), None, format!("{host}:{port}")))
+        }
+    }
+}
+
+/// Where a listener on every address is reached from here.
+fn reachable(listen: IpAddr) -> IpAddr {
+    match listen {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => listen,
+    }
+}
+
+fn outlet(link: Link, jobs: mpsc::Sender<Job>, metrics: Arc<Metrics>) -> Outlet {
+    Box::new(move |outgoing| {
+        let sent = match outgoing {
+            Outgoing::Message { topic, payload, retain } => link.send(topic, payload, retain).is_ok(),
+            Outgoing::Publish(job) => jobs.try_send(job).is_ok(),
+        };
+        if !sent {
+            metrics.dropped();
+        }
+    })
+}
+
+fn publisher(
+    fleet: &Arc<Fleet>,
+    link: Link,
+    objects: Arc<ObjectStore>,
+    store: Arc<dyn Store>,
+    read_back: bool,
+) -> Publisher {
+    let fleet = Arc::downgrade(fleet);
+    let published = move |id: &_| {
+        if let Some(fleet) = fleet.upgrade()
+            && let Err(error) = fleet.release_published(id, now())
+        {
+            error!(%error, "a published release could not be shown");
+        }
+    };
+    Publisher { link, objects, store, read_back, published: Box::new(published) }
+}
+
+fn announce(config: &Config, fleet: &Fleet, http: SocketAddr, broker: &str) {
+    info!(fleet = %config.fleet, %http, broker, key = %fleet.key(), owners = config.owners.len(), "serving");
+    println!("fleet       {}", config.fleet);
+    println!("page, API   http://{http}/");
+    println!("MQTT        {broker}");
+    println!("fleet key   {}", fleet.key());
+    println!("token file  {}", config.data.join("keys/operator.token").display());
+    if config.owners.is_empty() {
+        println!("owners      none: no release will be accepted until one is configured");
+    }
+}
+
+async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
+    let told = async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    if let Err(error) = axum::serve(http, router).with_graceful_shutdown(told).await {
+        error!(%error, "HTTP ended");
+    }
+}
+
+/// Takes in what arrives and lets time pass, both on a thread that may block.
+async fn clerk(
+    fleet: Arc<Fleet>,
+    link: Link,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            count = arrivals.recv_many(&mut batch, MAX_BATCH) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            _ = ticks.tick() => {}
+        }
+        fleet.metrics().broker_connected(link.is_connected());
+        let arrived = std::mem::take(&mut batch);
+        let fleet = Arc::clone(&fleet);
+        let worked = tokio::task::spawn_blocking(move || work(&fleet, arrived)).await;
+        // A store that failed has been reported, and the server is stopping.
+        match worked {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => error!(%error, "what arrived could not be taken in"),
+            Err(error) => error!(%error, "taking in ended abnormally"),
+        }
+    }
+}
+
+fn work(fleet: &Fleet, arrived: Vec<Arrival>) -> Result<(), FleetError> {
+    let mut messages: Vec<(Topic, Bytes)> = Vec::with_capacity(arrived.len());
+    let mut connected = false;
+    for arrival in arrived {
+        match arrival {
+            Arrival::Connected => connected = true,
+            Arrival::Message(topic, payload) => messages.push((topic, payload)),
+            Arrival::Strange(_) => fleet.metrics().refused("topic"),
+        }
+    }
+    if !messages.is_empty() {
+        fleet.take_in(&messages, now())?;
+    }
+    if connected {
+        fleet.reconnected(now())?;
+    }
+    fleet.tick(now())
+}

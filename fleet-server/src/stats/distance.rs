@@ -1,0 +1,94 @@
+//! Distances between two distributions given as counts over the same categories. All are symmetric,
+//! zero for equal counts, and `None` where one side has no counts or the categories differ in number:
+//! no data is not a distance of zero.
+
+use serin_protocol::sketch::Histogram;
+
+/// Counts per category: under, bins, over, missing.
+pub fn counts(histogram: &Histogram) -> Vec<f64> {
+    histogram.categories().map(|count| count as f64).collect()
+}
+
+/// Population stability index, `Σ (p − q) ln(p / q)`: the symmetrised Kullback-Leibler divergence.
+///
+/// Shares are smoothed as `(c + ½) / (n + B / 2)` over the `B` categories that occur on either side
+/// (Krichevsky and Trofimov 1981), so that a category seen on one side only counts without being infinite,
+/// and a constant column is 0 whatever the sizes.
+pub fn psi(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (n, m) = totals(a, b)?;
+    let occurring = || a.iter().zip(b).filter(|(x, y)| **x + **y > 0.0);
+    let half = occurring().count() as f64 / 2.0;
+    let terms = occurring().map(|(x, y)| {
+        let (p, q) = ((x + 0.5) / (n + half), (y + 0.5) / (m + half));
+        (p - q) * (p / q).ln()
+    });
+    Some(terms.sum::<f64>().max(0.0))
+}
+
+/// The Kolmogorov-Smirnov distance on bins: the largest difference of the cumulated shares, 0 to 1. Categories
+/// count in the order given; the missing ones come last.
+pub fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (n, m) = totals(a, b)?;
+    let (mut below_a, mut below_b, mut largest) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for (x, y) in a.iter().zip(b) {
+        below_a += x;
+        below_b += y;
+        largest = largest.max((below_a / n - below_b / m).abs());
+    }
+    Some(largest.min(1.0))
+}
+
+/// The Jensen-Shannon divergence in bits, 0 to 1 (Lin 1991). Its root is a metric.
+pub fn jensen_shannon(a: &[f64], b: &[f64]) -> Option<f64> {
+    let (n, m) = totals(a, b)?;
+    let bits = |share: f64, middle: f64| if share > 0.0 { share * (share / middle).log2() } else { 0.0 };
+    let terms = a.iter().zip(b).map(|(x, y)| {
+        let (p, q) = (x / n, y / m);
+        let middle = p.midpoint(q);
+        bits(p, middle).midpoint(bits(q, middle))
+    });
+    Some(terms.sum::<f64>().clamp(0.0, 1.0))
+}
+
+/// Number, mean and variance of values, for distributions whose bins cannot be compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moments {
+    /// How many values.
+    pub n: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their variance.
+    pub variance: f64,
+}
+
+/// Upper bound of [`normal_divergence`], where two different constants would be infinitely far apart.
+pub const LARGEST_DIVERGENCE: f64 = 1e6;
+
+/// The PSI that two normal distributions with these moments have: the symmetrised Kullback-Leibler
+/// divergence in closed form (Jeffreys 1946), `½ (v/w + w/v) − 1 + ½ δ² (1/v + 1/w)`. On the scale of [`psi`],
+/// so that the same threshold fits; at most [`LARGEST_DIVERGENCE`].
+pub fn normal_divergence(a: Moments, b: Moments) -> Option<f64> {
+    let usable = |side: &Moments| {
+        side.n > 0.0 && side.mean.is_finite() && side.variance.is_finite() && side.variance >= 0.0
+    };
+    if !usable(&a) || !usable(&b) {
+        return None;
+    }
+    let delta = a.mean - b.mean;
+    // Rounding alone must not look like a spread: the last eight digits of the means count for nothing.
+    let rounding = (a.mean.abs().max(b.mean.abs()) * 1e-8).powi(2).max(f64::MIN_POSITIVE);
+    let (v, w) = (a.variance + rounding, b.variance + rounding);
+    let divergence = 0.5 * (v / w + w / v) - 1.0 + 0.5 * delta * delta * (1.0 / v + 1.0 / w);
+    // `min` also takes what has overflown or is no number.
+    Some(divergence.min(LARGEST_DIVERGENCE).max(0.0))
+}
+
+fn totals(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
+    let (n, m) = (a.iter().sum::<f64>(), b.iter().sum::<f64>());
+    let comparable = a.len() == b.len() && n > 0.0 && m > 0.0 && n.is_finite() && m.is_finite();
+    comparable.then_some((n, m))
+}
+
+#[cfg(test)]
+#[path = "distance_tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! How reports age: the youngest stay as they came, older ones are merged two by two, so that a device's
+//! whole history takes bounded space and grows coarser with age instead of ending.
+
+use serin_protocol::ids::UnixMillis;
+use serin_protocol::message::{Coverage, Report};
+
+/// Reports kept per device and release. 48 windows of 60 features are about 100 KB; at a window a minute the
+/// last half hour stays exact and a month fits.
+pub const MAX_REPORTS: usize = 48;
+
+/// Of `reports` of one device about one release, in the order of their windows, merges pairs in the older
+/// half, but never over a fence: windows that start before and after one stay apart. Parts of a wide
+/// model's window merge only with the same part.
+pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
+    let young = reports.split_off(reports.len() / 2);
+    let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
+    let mut open: Vec<usize> = Vec::new();
+    for report in reports {
+        // At most one unpaired report per part; there are 16 parts at most.
+        let pair = open.iter().position(|at| {
+            merged.get(*at).is_some_and(|older| can_merge(older, &report, fences))
+        });
+        let partner = pair.map(|position| open.swap_remove(position));
+        if let Some(older) = partner.and_then(|at| merged.get_mut(at))
+            && merge(older, &report)
+        {
+            continue;
+        }
+        open.retain(|at| merged.get(*at).is_some_and(|older| older.first_feature != report.first_feature));
+        open.push(merged.len());
+        merged.push(report);
+    }
+    merged.extend(young);
+    merged
+}
+
+fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
+    let fenced = fences.iter().any(|fence| older.start < *fence && *fence <= younger.start);
+    !fenced && older.first_feature == younger.first_feature && older.profile == younger.profile
+}
+
+/// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
+/// nothing has changed.
+pub fn merge(older: &mut Report, younger: &Report) -> bool {
+    let mut sum = older.clone();
+    let sketches = sum.features.iter_mut().zip(&younger.features);
+    let rest = [(&mut sum.predictions, &younger.predictions), (&mut sum.confidence, &younger.confidence)];
+    if older.features.len() != younger.features.len()
+        || sketches.chain(rest).any(|(mine, theirs)| mine.merge(theirs).is_err())
+    {
+        return false;
+    }
+    sum.end = older.end.max(younger.end);
+    sum.coverage = match (older.coverage, younger.coverage) {
+        (Coverage::Complete, Coverage::Complete) => Coverage::Complete,
+        (Coverage::Partial, _) | (_, Coverage::Partial) => Coverage::Partial,
+    };
+    sum.requests = sum.requests.saturating_add(younger.requests);
+    sum.errors = sum.errors.saturating_add(younger.errors);
+    sum.refused = sum.refused.saturating_add(younger.refused);
+    sum.latency.merge(&younger.latency);
+    sum.worker_peak = sum.worker_peak.max(younger.worker_peak);
+    sum.worker_deaths = sum.worker_deaths.saturating_add(younger.worker_deaths);
+    sum.dropped_reports = sum.dropped_reports.saturating_add(younger.dropped_reports);
+    *older = sum;
+    true
+}
