@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::refusal::Refusal;
 
 /// A body too large is read on and thrown away up to this many times its limit, because a caller that
-/// is still sending when the connection closes does not see the answer.
+/// is still sending when the connection closes may not see the answer.
 const DISCARD: usize = 4;
 
 /// A body, and its share of what all bodies may hold.
@@ -37,8 +37,10 @@ pub(crate) async fn read(
 
 async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Semaphore>) -> Result<Body, Refusal> {
     let announced = body.size_hint().exact();
-    if announced.is_some_and(|size| size > limit as u64) {
-        return Err(too_large(body, limit).await);
+    match announced {
+        Some(size) if size > limit.saturating_mul(DISCARD) as u64 => return Err(refuse(limit)),
+        Some(size) if size > limit as u64 => return Err(too_large(body, limit).await),
+        Some(_) | None => {}
     }
     let mut bytes = BytesMut::new();
     let mut share: Option<OwnedSemaphorePermit> = None;
@@ -67,6 +69,10 @@ async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Semaphore>) -> R
 
 async fn too_large(body: Incoming, limit: usize) -> Refusal {
     discard(body, limit).await;
+    refuse(limit)
+}
+
+fn refuse(limit: usize) -> Refusal {
     let message = format!("the body is larger than {limit} bytes; send fewer rows at a time");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).closing()
 }

@@ -202,7 +202,24 @@ impl Reply {
     }
 }
 
+/// Far beyond anything that works; a test that would hang fails instead.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits, letting everything else go on, until `holds`.
+pub(crate) async fn eventually(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it never held");
+}
+
 pub(crate) async fn ask(address: SocketAddr, method: Method, path: &str, body: Bytes) -> Reply {
+    tokio::time::timeout(PATIENCE, ask_patiently(address, method, path, body)).await.expect("no answer")
+}
+
+async fn ask_patiently(address: SocketAddr, method: Method, path: &str, body: Bytes) -> Reply {
     let stream = TcpStream::connect(address).await.expect("listening");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("http");
     tokio::spawn(connection);

@@ -10,9 +10,7 @@ async fn a_request_finishes_on_the_release_it_started_with() {
     stage.router.flip(Some(Arc::clone(&first)));
     let body = Bytes::from(rows(&[[1.0, 2.0]]));
     let begun = tokio::spawn(ask(stage.address, Method::POST, "/v2/models/sums/infer", body.clone()));
-    while first.worker().asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| first.worker().asked.load(Ordering::SeqCst) > 0).await;
     let left = stage.router.flip(Some(served(2, Mood::Answer, None))).expect("was there");
     assert!(Arc::ptr_eq(&left, &first));
     assert_eq!(stage.infer(body).await.json["model_version"], "2");
@@ -49,7 +47,7 @@ async fn switching_under_load_loses_no_request() {
     while !callers.iter().all(JoinHandle::is_finished) {
         flips += 1;
         stage.router.flip(Some(Arc::clone(&releases[flips % 2])));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
     let mut versions = Vec::new();
     for caller in callers {
@@ -77,13 +75,9 @@ async fn asked_while(
     let path = path.to_owned();
     let address = stage.address;
     let begun = tokio::spawn(async move { ask(address, Method::POST, &path, body).await });
-    while first.worker().asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| first.worker().asked.load(Ordering::SeqCst) > 0).await;
     gate.add_permits(1);
-    while mood == Mood::Die && counters(&first).errors == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| mood != Mood::Die || counters(&first).errors == 1).await;
     then(&stage, &first);
     (begun.await.expect("answered"), first)
 }
