@@ -14,7 +14,8 @@ pub(super) async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 async fn read_all(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     // A reset after the answer is an end as well.
-    let _ = stream.read_to_end(&mut answer).await;
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let _ = ended.expect("never closed");
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -1,6 +1,10 @@
 //! One release taking over from another while apps ask.
 
+use serin_protocol::ids::BootId;
+use serin_protocol::message::Coverage;
+
 use super::*;
+use crate::telemetry::Stamp;
 
 #[tokio::test]
 async fn a_request_finishes_on_the_release_it_started_with() {
@@ -128,17 +132,46 @@ async fn a_request_is_asked_again_once_only() {
     reply.is_error(503, "memory limit");
 }
 
+fn at(millis: u64) -> Now {
+    Now { wall: UnixMillis(millis), elapsed: Millis(millis) }
+}
+
+fn stamp() -> Stamp {
+    Stamp::new("d".parse().expect("id"), BootId(1))
+}
+
+#[tokio::test]
+async fn only_the_release_that_answers_reports_quiet_windows() {
+    let router = Router::default();
+    let releases = [served(1, Mood::Answer, None), served(2, Mood::Answer, None)];
+    let mut stamp = stamp();
+    let mut quiet = |millis| {
+        let reports =
+            |served: &Arc<Served<Double>>| served.recording().lock().roll(at(millis), &mut stamp).len();
+        [&releases[0], &releases[1]].map(reports)
+    };
+    assert_eq!(quiet(1000), [0, 0]);
+    router.flip(Some(Arc::clone(&releases[0])));
+    assert_eq!(quiet(2000), [1, 0]);
+    router.flip(Some(Arc::clone(&releases[1])));
+    // Both were there within this window.
+    assert_eq!(quiet(3000), [1, 1]);
+    assert_eq!(quiet(4000), [0, 1]);
+    router.flip(None);
+    assert_eq!(quiet(5000), [0, 1]);
+    assert_eq!(quiet(6000), [0, 0]);
+}
+
 #[tokio::test]
 async fn a_new_worker_of_the_same_release_is_no_gap_in_its_windows() {
     let router = Router::default();
     let first = served(1, Mood::Answer, None);
     router.flip(Some(Arc::clone(&first)));
-    let mut stamp = crate::telemetry::Stamp::new("d".parse().expect("id"), serin_protocol::ids::BootId(1));
-    let at = |millis| Now { wall: UnixMillis(millis), elapsed: Millis(millis) };
+    let mut stamp = stamp();
     first.recording().lock().roll(at(1000), &mut stamp);
     let double = Double { class: 1, mood: Mood::Answer, gate: None, asked: Arc::default() };
     let again = Served::new(Arc::new(manifest(1)), double, first.recording().clone());
     router.flip(Some(Arc::new(again)));
     let report = first.recording().lock().roll(at(2000), &mut stamp).remove(0);
-    assert_eq!(report.coverage, serin_protocol::message::Coverage::Complete);
+    assert_eq!(report.coverage, Coverage::Complete);
 }
