@@ -72,8 +72,12 @@ pub struct Flags {
     pub mqtt: Option<SocketAddr>,
     /// An external broker, `host:port` or `mqtt://host:port`.
     pub broker: Option<String>,
-    /// Files with owners' public keys.
-    pub owner_keys: Vec<PathBuf>,
+    /// User name at that broker.
+    pub broker_user: Option<String>,
+    /// File with the password at that broker.
+    pub broker_password_file: Option<PathBuf>,
+    /// Owners' public keys, as files or as 64 digits.
+    pub owner_keys: Vec<String>,
 }
 
 /// A configuration was refused.
@@ -159,11 +163,15 @@ impl Config {
     }
 
     fn merge(file: File, flags: Flags) -> Result<Self, ConfigError> {
-        let broker = choose_broker(file.broker, flags.mqtt, flags.broker)?;
+        let of_file = BrokerFile {
+            user: flags.broker_user.or(file.broker.user),
+            password_file: flags.broker_password_file.or(file.broker.password_file),
+            ..file.broker
+        };
+        let broker = choose_broker(of_file, flags.mqtt, flags.broker)?;
         let mut owners: Vec<PublicKey> = file.owners.into_iter().map(|key| key.0).collect();
-        for path in flags.owner_keys {
-            let key = read(&path)?.trim().parse();
-            owners.push(key.map_err(|source| ConfigError::Key { path, source })?);
+        for text in flags.owner_keys {
+            owners.push(owner(&text)?);
         }
         owners.sort_unstable();
         owners.dedup();
@@ -185,6 +193,15 @@ impl Config {
             broker,
         })
     }
+}
+
+/// A public key, or the file that holds one.
+fn owner(text: &str) -> Result<PublicKey, ConfigError> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let path = PathBuf::from(text);
+    read(&path)?.trim().parse().map_err(|source| ConfigError::Key { path, source })
 }
 
 fn choose_broker(
