@@ -130,7 +130,7 @@ fn a_canary_survives_a_server_crash_and_a_bad_release_is_taken_back_by_its_gate(
     let watch = watch.expect("starts");
     let over = server.until_rollout_is(third, "rolled back");
     let verdict = &over["verdicts"].as_array().expect("a list").last().expect("one")["sentence"];
-    assert!(verdict.as_str().expect("words").contains("prediction"), "{verdict}");
+    assert!(verdict.as_str().expect("words").contains("predicted classes"), "{verdict}");
     until("all devices are back", || (running(&server, "digits@2") == 6).then_some(()));
     assert_eq!(touched(&server, "digits@3"), 2, "only the canary ever had it");
     let watched = watch.wait_with_output().expect("ends by itself");
@@ -185,7 +185,7 @@ fn only_the_operator_changes_things_and_mistakes_are_explained() {
     let publish = ["release", "publish", path.to_str().expect("plain")];
     assert_eq!(code(&refused(&publish, &keep)), "statement_refused");
     // A bundle other than the one signed.
-    let own = pack("1", 100, &owner());
+    let own = pack("2", 100, &owner());
     std::fs::write(path.with_added_extension("release"), &own.statement).expect("written");
     assert_eq!(code(&refused(&publish, &keep)), "bundle_missing");
 
