@@ -210,7 +210,8 @@ fn choose_broker(
     url: Option<String>,
 ) -> Result<BrokerChoice, ConfigError> {
     if listen.is_some() && url.is_some() || file.listen.is_some() && file.url.is_some() {
-        let both = "either an embedded broker (broker.listen, --mqtt) or an external one (broker.url, --broker)";
+        let both =
+            "either an embedded broker (broker.listen, --mqtt) or an external one (broker.url, --broker)";
         return Err(ConfigError::Invalid(both.into()));
     }
     // A flag decides the kind, whatever the file says.
@@ -221,7 +222,10 @@ fn choose_broker(
         if !(2..=1_000_000).contains(&max_sessions) {
             return Err(ConfigError::Invalid("broker.max_sessions must be 2 to 1000000".into()));
         }
-        return Ok(BrokerChoice::Embedded { listen: listen.or(file.listen).unwrap_or(default), max_sessions });
+        return Ok(BrokerChoice::Embedded {
+            listen: listen.or(file.listen).unwrap_or(default),
+            max_sessions,
+        });
     };
     let (host, port) = parse_url(&url)?;
     Ok(BrokerChoice::External(ExternalBroker {
@@ -280,12 +284,8 @@ mod tests {
     fn flags_go_before_the_file() {
         let text = format!("fleet = 'f'\ndata = '/d'\nowners = ['{KEY}']\n[broker]\nurl = 'mqtt://b:99'\n");
         let config = load(&text, Flags::default()).expect("loads");
-        let expected = ExternalBroker {
-            host: "b".into(),
-            port: 99,
-            user: SERVER_USER.into(),
-            password_file: None,
-        };
+        let expected =
+            ExternalBroker { host: "b".into(), port: 99, user: SERVER_USER.into(), password_file: None };
         assert!(matches!(config.broker, BrokerChoice::External(broker) if broker == expected));
         assert_eq!(config.owners.len(), 1);
         let mqtt = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
@@ -295,11 +295,8 @@ mod tests {
 
     #[test]
     fn flags_alone_suffice_and_what_is_missing_is_said() {
-        let flags = Flags {
-            fleet: Some("f".parse().expect("name")),
-            data: Some("/d".into()),
-            ..Flags::default()
-        };
+        let flags =
+            Flags { fleet: Some("f".parse().expect("name")), data: Some("/d".into()), ..Flags::default() };
         assert!(Config::load(None, flags.clone()).is_ok());
         let error = Config::load(None, Flags { fleet: None, ..flags }).expect_err("refused");
         assert!(error.to_string().contains("--fleet"));

@@ -120,7 +120,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let http = TcpListener::bind(config.http)
         .await
         .map_err(|source| ServeError::Http { address: config.http, source })?;
-    let http_address = http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
+    let http_address =
+        http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
     announce(&config, &fleet, http_address, &address);
     let (stop, stopped) = watch::channel(false);
     let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone()));

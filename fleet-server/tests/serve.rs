@@ -75,7 +75,8 @@ fn fetch(port: u16, topics: &[Topic]) -> Vec<Vec<u8>> {
         client.try_subscribe(name, QoS::AtLeastOnce).expect("queued");
     }
     until("all is fetched", || {
-        if let Ok(Ok(Event::Incoming(Incoming::Publish(publish)))) = connection.recv_timeout(Duration::from_millis(50))
+        if let Ok(Ok(Event::Incoming(Incoming::Publish(publish)))) =
+            connection.recv_timeout(Duration::from_millis(50))
         {
             let at = names.iter().position(|name| *name == publish.topic).expect("asked for");
             found[at] = Some(publish.payload.to_vec());
@@ -218,7 +219,9 @@ fn what_devices_say_wrongly_is_counted_and_changes_nothing() {
     }
     let mut taken = 0;
     until("the broker has them", || {
-        if let Ok(Ok(Event::Incoming(Incoming::PubAck(_)))) = connection.recv_timeout(Duration::from_millis(50)) {
+        if let Ok(Ok(Event::Incoming(Incoming::PubAck(_)))) =
+            connection.recv_timeout(Duration::from_millis(50))
+        {
             taken += 1;
         }
         (taken == 3).then_some(())
@@ -239,7 +242,27 @@ fn devices_fetch_a_release_from_the_broker_after_the_server_has_crashed() {
     let packed = pack("1", 400_000, &owner());
     server.publish(&packed);
     server.crash_and_restart();
-    let statement = Topic::Metadata(FileName::of_release(&serin_protocol::ids::Digest::of(&packed.statement)));
-    assert_eq!(fetch(server.mqtt, &[statement]), [packed.statement.clone()]);
+    let statement =
+        Topic::Metadata(FileName::of_release(&serin_protocol::ids::Digest::of(&packed.statement)));
+    assert_eq!(fetch(server.mqtt, &[statement]), std::slice::from_ref(&packed.statement));
     assert_eq!(fetch(server.mqtt, &chunk_topics(&packed)).concat(), packed.bundle);
+}
+
+#[test]
+fn a_broker_that_forgets_everything_is_given_what_devices_miss() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut broker = server::Mosquitto::start(folder.path());
+    let server = Server::start(folder.path(), Some(broker.port));
+    let packed = pack("1", 400_000, &owner());
+    // Every chunk is read back before it counts as published.
+    server.publish(&packed);
+    assert_eq!(fetch(broker.port, &chunk_topics(&packed)).concat(), packed.bundle);
+
+    broker.crash_and_restart();
+    let statement =
+        Topic::Metadata(FileName::of_release(&serin_protocol::ids::Digest::of(&packed.statement)));
+    assert_eq!(fetch(broker.port, &[statement]), std::slice::from_ref(&packed.statement));
+    let asking = device::Asking::start(&server, &packed);
+    assert_eq!(fetch(broker.port, &chunk_topics(&packed)).concat(), packed.bundle);
+    drop(asking);
 }

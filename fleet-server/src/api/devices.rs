@@ -161,7 +161,7 @@ pub(super) async fn one(
     State(context): State<Context>,
     Path(id): Path<String>,
 ) -> Result<Json<DeviceDetail>, Failure> {
-    let id: DeviceId = id.parse().map_err(Failure::bad_request)?;
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
     let (record, events) = blocking(move || context.fleet.device(&id)).await?;
     Ok(Json(DeviceDetail {
         device: DeviceView::from(&record),

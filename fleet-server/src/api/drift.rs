@@ -105,7 +105,7 @@ pub(super) async fn of_release(
     State(context): State<Context>,
     Query(asked): Query<Asked>,
 ) -> Result<Json<DriftView>, Failure> {
-    let release: ReleaseId = asked.release.parse().map_err(Failure::bad_request)?;
+    let release: ReleaseId = asked.release.parse().map_err(|error| Failure::bad_request(&error))?;
     let drift = blocking(move || context.fleet.drift(&release, now())).await?;
     Ok(Json(DriftView::from(&drift)))
 }

@@ -25,8 +25,8 @@ struct Body {
 }
 
 impl Failure {
-    pub(super) fn new(status: StatusCode, code: &'static str, error: impl ToString) -> Self {
-        Self { status, body: Body { error: error.to_string(), code, next: None } }
+    pub(super) fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
+        Self { status, body: Body { error: error.into(), code, next: None } }
     }
 
     pub(super) fn next(mut self, next: &'static str) -> Self {
@@ -34,11 +34,11 @@ impl Failure {
         self
     }
 
-    pub(super) fn bad_request(error: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", error)
+    pub(super) fn bad_request(error: &impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", error.to_string())
     }
 
-    pub(super) fn not_found(error: impl ToString) -> Self {
+    pub(super) fn not_found(error: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", error)
     }
 
@@ -59,9 +59,8 @@ impl From<FleetError> for Failure {
         match error {
             FleetError::NotFound(_) => Self::not_found(text),
             FleetError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", text),
-            FleetError::Refused(Refusal::Conflict { .. }) => {
-                Self::new(StatusCode::CONFLICT, "changed", text).next("look at the rollout again, then decide")
-            }
+            FleetError::Refused(Refusal::Conflict { .. }) => Self::new(StatusCode::CONFLICT, "changed", text)
+                .next("look at the rollout again, then decide"),
             FleetError::Refused(Refusal::NotNow { .. }) => Self::new(StatusCode::CONFLICT, "not_now", text),
             FleetError::Start(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plan_refused", text),
             FleetError::Release(error) => release(&error),
@@ -78,8 +77,10 @@ fn release(error: &ReleaseError) -> Failure {
     match error {
         ReleaseError::NoBundle(_) => Failure::new(StatusCode::CONFLICT, "bundle_missing", text)
             .next("PUT the bundle to /api/v1/bundles/<its SHA-256> first"),
-        ReleaseError::Statement(_) => Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "statement_refused", text)
-            .next("sign it with a key that is among the server's `owners`"),
+        ReleaseError::Statement(_) => {
+            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "statement_refused", text)
+                .next("sign it with a key that is among the server's `owners`")
+        }
         ReleaseError::Contradiction(_)
         | ReleaseError::Unpack(_)
         | ReleaseError::Container(_)

@@ -74,7 +74,7 @@ pub(super) async fn one(
     State(context): State<Context>,
     Path(id): Path<String>,
 ) -> Result<Json<ReleaseView>, Failure> {
-    let id: ReleaseId = id.parse().map_err(Failure::bad_request)?;
+    let id: ReleaseId = id.parse().map_err(|error| Failure::bad_request(&error))?;
     Ok(Json(ReleaseView::from(&context.fleet.release(&id)?)))
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn upload(
     Path(digest): Path<String>,
     body: Body,
 ) -> Result<Json<Uploaded>, Failure> {
-    let expected: Digest = digest.parse().map_err(Failure::bad_request)?;
+    let expected: Digest = digest.parse().map_err(|error| Failure::bad_request(&error))?;
     let Ok(_permit) = context.uploads.try_acquire() else {
         let busy = Failure::new(StatusCode::TOO_MANY_REQUESTS, "busy", "too many uploads at a time");
         return Err(busy.next("try again in a minute"));
@@ -130,7 +130,7 @@ fn refused(error: &ObjectError) -> Failure {
         ObjectError::Empty | ObjectError::Unexpected { .. } => {
             Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "digest_differs", text)
         }
-        ObjectError::Source(_) => Failure::bad_request(text),
+        ObjectError::Source(_) => Failure::bad_request(&text),
         ObjectError::Disk { .. } | ObjectError::Damaged { .. } => {
             tracing::error!(%error, "an upload failed");
             Failure::internal()
@@ -158,4 +158,3 @@ impl Read for Pieces<'_> {
         }
     }
 }
-

@@ -15,7 +15,9 @@ use crate::rollout::Rollout;
 use crate::rollout::event::{Command, OperatorOrder};
 use crate::rollout::notation::{share, span};
 use crate::rollout::plan::{OnBreach, Plan};
-use crate::rollout::state::{DeviceRecord, Failure as DeviceFailure, Standing, State as RolloutState, StateVersion};
+use crate::rollout::state::{
+    DeviceRecord, Failure as DeviceFailure, Standing, State as RolloutState, StateVersion,
+};
 use crate::rollout::verdict::{GateResult, GateVerdict, Verdict};
 use crate::serve::now;
 
@@ -270,8 +272,8 @@ pub(super) async fn start(
     State(context): State<Context>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<RolloutView>), Failure> {
-    let wanted: NewRollout = serde_json::from_slice(&body).map_err(Failure::bad_request)?;
-    let release: ReleaseId = wanted.release.parse().map_err(Failure::bad_request)?;
+    let wanted: NewRollout = serde_json::from_slice(&body).map_err(|error| Failure::bad_request(&error))?;
+    let release: ReleaseId = wanted.release.parse().map_err(|error| Failure::bad_request(&error))?;
     let fleet = Arc::clone(&context.fleet);
     let id = blocking(move || fleet.start_rollout(&release, wanted.plan, now())).await?;
     let view = context.fleet.rollout(id, |rollout| RolloutView::from(rollout))?;
@@ -297,7 +299,7 @@ pub(super) async fn order(
 ) -> Result<Json<RolloutView>, Failure> {
     let order: Order = match body.as_ref() {
         [] => Order::default(),
-        bytes => serde_json::from_slice(bytes).map_err(Failure::bad_request)?,
+        bytes => serde_json::from_slice(bytes).map_err(|error| Failure::bad_request(&error))?,
     };
     let reason = order.reason;
     let command = match command.as_str() {

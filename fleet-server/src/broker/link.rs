@@ -167,10 +167,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(
-        options: &LinkOptions,
-        wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>,
-    ) -> Self {
+    fn open(options: &LinkOptions, wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>) -> Self {
         let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
         mqtt.set_keep_alive(KEEP_ALIVE);
         mqtt.set_clean_session(true);
@@ -226,7 +223,9 @@ impl Session {
                     let _ = standing.send(true);
                     Some(Arrival::Connected)
                 }
-                Ok(Event::Incoming(Incoming::Publish(publish))) => self.arrived(&publish.topic, publish.payload),
+                Ok(Event::Incoming(Incoming::Publish(publish))) => {
+                    self.arrived(&publish.topic, publish.payload)
+                }
                 Ok(Event::Outgoing(Outgoing::Publish(packet))) => {
                     if let Some(confirm) = lock(&self.handed).pop_front().flatten() {
                         self.written.insert(packet, confirm);

@@ -26,7 +26,13 @@ const MAX_TOKEN_BYTES: u64 = 4096;
 #[derive(Args)]
 pub(super) struct ClientArgs {
     /// The server's address.
-    #[arg(long, global = true, value_name = "URL", env = "SERIN_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SERIN_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
     server: String,
     /// File with the operator's token; `SERIN_TOKEN` may hold the token itself.
     #[arg(long, global = true, value_name = "FILE", env = "SERIN_TOKEN_FILE")]

@@ -124,9 +124,10 @@ fn show(device: &Device) -> String {
     ];
     let mut lines: Vec<String> =
         facts.iter().map(|(name, value)| format!("{name:<10}  {}", plain(value))).collect();
-    let events = device.events.iter().map(|event| {
-        format!("{:>6}  {:<12}  {}", event.number, ago(event.at), plain(&event.text))
-    });
+    let events = device
+        .events
+        .iter()
+        .map(|event| format!("{:>6}  {:<12}  {}", event.number, ago(event.at), plain(&event.text)));
     lines.extend(events);
     lines.join("\n")
 }

@@ -115,7 +115,9 @@ fn read_statement(path: &Path) -> Result<Vec<u8>, Failure> {
             .hint(Some("sign the bundle with `serin-fleet bundle sign X.serin --key owner.key`".into()))
     };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_STATEMENT_BYTES).read_to_end(&mut bytes)).map_err(about)?;
+    File::open(path)
+        .and_then(|file| file.take(MAX_STATEMENT_BYTES).read_to_end(&mut bytes))
+        .map_err(about)?;
     Ok(bytes)
 }
 

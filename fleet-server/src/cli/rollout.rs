@@ -271,7 +271,12 @@ fn show(rollout: &Rollout) -> String {
     if !rollout.arms.is_empty() {
         let row = |arm: &Arm| {
             let control = if arm.control { "control" } else { "" };
-            vec![arm.device.clone(), control.into(), arm.standing.clone(), arm.detail.clone().unwrap_or_default()]
+            vec![
+                arm.device.clone(),
+                control.into(),
+                arm.standing.clone(),
+                arm.detail.clone().unwrap_or_default(),
+            ]
         };
         let rows: Vec<_> = rollout.arms.iter().map(row).collect();
         parts.push(table(&["DEVICE", "", "STANDING", ""], &rows));

@@ -70,7 +70,7 @@ impl Fleet {
         let taken = match hear(topic, payload, &self.id, key, now) {
             Ok(Heard::Hello(hello)) => self.hello(state, draft, *hello, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
-            Ok(Heard::Report(report)) => self.report(state, *report, now)?,
+            Ok(Heard::Report(report)) => self.report(state, &report, now)?,
             Err(refused) => Err(refused),
         };
         if let Err(refused) = taken {
@@ -189,9 +189,11 @@ impl Fleet {
                 }
                 Ok(())
             }
-            // A hello with the device's slots follows each of these.
-            EventKind::FieldRollback { .. } | EventKind::Pinned { .. } | EventKind::Unpinned { .. } => Ok(()),
-            EventKind::Plan { .. }
+            // Kept and shown. Where slots have changed, a hello says so.
+            EventKind::FieldRollback { .. }
+            | EventKind::Pinned { .. }
+            | EventKind::Unpinned { .. }
+            | EventKind::Plan { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
             | EventKind::JournalLost { .. } => Ok(()),
@@ -201,21 +203,21 @@ impl Fleet {
     fn report(
         &self,
         state: &mut State,
-        report: Report,
+        report: &Report,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         let facts = state.releases.get(&report.release).cloned();
         let (Some(facts), Some(record)) = (facts, state.devices.get_mut(&report.device)) else {
             return Ok(Err(Refused::NotOurs));
         };
-        if !facts.fits(&report) {
+        if !facts.fits(report) {
             return Ok(Err(Refused::NotOurs));
         }
         record.last_seen = now;
         self.store.put_device(record)?;
         let fences = state.fences();
-        if self.store.add_report(&report, &fences)? {
-            self.metrics.report(&report);
+        if self.store.add_report(report, &fences)? {
+            self.metrics.report(report);
         } else {
             self.metrics.repeated_report();
         }

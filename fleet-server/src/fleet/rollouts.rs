@@ -76,9 +76,7 @@ pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<RolloutId, Live>, Store
         let id = stored.start.id;
         let unreadable = |why: String| StoreError::Unreadable { what: "rollout", name: id.to_string(), why };
         let mut rollout: Rollout = match &stored.snapshot {
-            Some(bytes) => {
-                serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?
-            }
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?,
             None => Rollout::start(stored.start).map_err(|error| unreadable(error.to_string()))?.0,
         };
         let events = stored.events.len();
@@ -192,11 +190,13 @@ impl Fleet {
                 return Err(FleetError::NotFound(format!("rollout {id}")));
             }
             if !state.listening().contains(&id) {
-                return Err(FleetError::Conflict(format!("rollout {id} is over: a younger one took its place")));
+                return Err(FleetError::Conflict(format!(
+                    "rollout {id} is over: a younger one took its place"
+                )));
             }
             info!(rollout = %id, by = order.by, command = ?order.command, "operator's order");
             let event = RolloutEvent::Operator(order);
-            match self.step(state, draft, id, event, now)? {
+            match self.step(state, draft, id, &event, now)? {
                 Some(answer) => Ok(answer?),
                 None => Err(FleetError::Conflict(format!("rollout {id} did not answer"))),
             }
@@ -217,7 +217,7 @@ impl Fleet {
         self.change(now, |state, draft| {
             for id in state.listening() {
                 if is_due(state, id) {
-                    self.step(state, draft, id, RolloutEvent::Tick, now)?;
+                    self.step(state, draft, id, &RolloutEvent::Tick, now)?;
                 }
             }
             Ok(())
@@ -233,7 +233,7 @@ impl Fleet {
         event: &RolloutEvent,
     ) -> Result<(), FleetError> {
         for id in state.listening() {
-            self.step(state, draft, id, event.clone(), now)?;
+            self.step(state, draft, id, event, now)?;
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ impl Fleet {
                 return Ok(());
             }
             let judgement = live.rollout.judge(&evidence);
-            self.step(state, draft, id, RolloutEvent::Judged(Box::new(judgement)), now)?;
+            self.step(state, draft, id, &RolloutEvent::Judged(Box::new(judgement)), now)?;
             Ok(())
         })
     }
@@ -264,13 +264,13 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         id: RolloutId,
-        event: RolloutEvent,
+        event: &RolloutEvent,
         now: UnixMillis,
     ) -> Result<Option<Answer>, FleetError> {
         let Some(live) = state.rollouts.get_mut(&id) else {
             return Ok(None);
         };
-        let about = about(&event);
+        let about = about(event);
         let before = about.as_ref().and_then(|device| live.rollout.fleet().get(device)).cloned();
         let effects = live.rollout.handle(now, event.clone());
         let after = about.as_ref().and_then(|device| live.rollout.fleet().get(device));
@@ -280,7 +280,7 @@ impl Fleet {
         }
         live.events += 1;
         let assigned = self.assignments(state, id, &effects, now)?;
-        self.store.add_rollout_event(id, now, &event, &assigned)?;
+        self.store.add_rollout_event(id, now, event, &assigned)?;
         self.fold(state, id)?;
         self.carry_out(state, draft, id, effects, assigned)
     }

@@ -4,9 +4,10 @@ use super::*;
 use ed25519_dalek::SigningKey;
 use serin_protocol::envelope::{PublicKey, seal_to_vec};
 
-#[path = "../../tests/serve/release.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
-mod made;
+use crate::registry::made;
+
+/// What is said otherwise than it is.
+type Change = fn(&mut Release);
 
 fn owner() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
@@ -60,7 +61,7 @@ fn a_stranger_cannot_release_and_a_bundle_must_be_there() {
 #[test]
 fn a_statement_that_contradicts_its_bundle_is_refused_by_name() {
     assert!(checked_with(|_| {}).is_ok());
-    let changes: [(&str, fn(&mut Release)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("model and version", |release| release.id = "digits@2".parse().expect("id")),
         ("reference profile", |release| release.profile = Digest([9; 32])),
         ("runtime", |release| release.runtime = "other".parse().expect("fits")),

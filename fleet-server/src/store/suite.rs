@@ -113,7 +113,7 @@ fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
         worker_peak: ByteCount(0),
         worker_deaths: 0,
         dropped_reports: 0,
-        }
+    }
 }
 
 fn reports_are_kept_once_and_by_window(store: &dyn Store) {

@@ -14,9 +14,7 @@ use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{
     BootId, ByteCount, DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
-use serin_protocol::message::{
-    Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report,
-};
+use serin_protocol::message::{Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report};
 use serin_protocol::sketch::profile::Profile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::topic::Topic;
@@ -43,6 +41,21 @@ impl FakeDevice {
         let mut device = Device::new(number, server, profile.clone());
         let thread = std::thread::spawn(move || device.run(&told));
         Self { stop, thread: Some(thread) }
+    }
+}
+
+/// A device that finds all chunks of a release missing, and says so once.
+pub struct Asking(#[allow(dead_code)] FakeDevice);
+
+impl Asking {
+    pub fn start(server: &Server, packed: &super::release::Packed) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let mut device = Device::new(77, server, packed.profile.clone());
+        let object = packed.release.bundle.digest;
+        device.note(EventKind::ChunksMissing { object, first: 0, count: 64 });
+        let thread = std::thread::spawn(move || device.run(&told));
+        Self(FakeDevice { stop, thread: Some(thread) })
     }
 }
 
@@ -105,7 +118,8 @@ impl Device {
 
     fn run(&mut self, stop: &AtomicBool) {
         let mut options = options(self.id.as_str(), self.port);
-        let will = LastWill::new(self.topic(Topic::Hello), self.hello(Presence::Offline), QoS::AtLeastOnce, true);
+        let will =
+            LastWill::new(self.topic(Topic::Hello), self.hello(Presence::Offline), QoS::AtLeastOnce, true);
         options.set_last_will(will);
         let (client, mut connection) = Client::new(options, 1000);
         let mut connected = false;
@@ -138,7 +152,9 @@ impl Device {
         }
         self.say_hello(client);
         for sealed in self.unacknowledged.values() {
-            client.try_publish(self.topic(Topic::Event), QoS::AtLeastOnce, false, sealed.clone()).expect("queued");
+            client
+                .try_publish(self.topic(Topic::Event), QoS::AtLeastOnce, false, sealed.clone())
+                .expect("queued");
         }
     }
 
@@ -164,7 +180,8 @@ impl Device {
         self.rollout = assignment.rollout;
         match assignment.order {
             Order::Run { release: ReleaseRef { id, .. }, .. } => {
-                let phases = [Phase::Idle, Phase::Assigned, Phase::Fetching, Phase::Probation, Phase::Committed];
+                let phases =
+                    [Phase::Idle, Phase::Assigned, Phase::Fetching, Phase::Probation, Phase::Committed];
                 for (from, to) in phases.iter().zip(phases.iter().skip(1)) {
                     self.moved(client, &id, *from, *to, None);
                 }
@@ -186,7 +203,20 @@ impl Device {
         self.previous = std::mem::replace(&mut self.active, to);
     }
 
-    fn moved(&mut self, client: &Client, release: &ReleaseId, from: Phase, to: Phase, reason: Option<Reason>) {
+    fn moved(
+        &mut self,
+        client: &Client,
+        release: &ReleaseId,
+        from: Phase,
+        to: Phase,
+        reason: Option<Reason>,
+    ) {
+        let sealed = self.note(EventKind::Transition { release: release.clone(), from, to, reason });
+        client.try_publish(self.topic(Topic::Event), QoS::AtLeastOnce, false, sealed).expect("queued");
+    }
+
+    /// Numbers and keeps an event until it is acknowledged.
+    fn note(&mut self, kind: EventKind) -> Vec<u8> {
         self.last_event += 1;
         let event = Event {
             device: self.id.clone(),
@@ -194,11 +224,11 @@ impl Device {
             at: now(),
             sequence: self.accepted,
             rollout: self.rollout,
-            kind: EventKind::Transition { release: release.clone(), from, to, reason },
+            kind,
         };
         let sealed = seal_to_vec(&event, &self.key).expect("fits");
         self.unacknowledged.insert(self.last_event, sealed.clone());
-        client.try_publish(self.topic(Topic::Event), QoS::AtLeastOnce, false, sealed).expect("queued");
+        sealed
     }
 
     fn report(&mut self, client: &Client) {
@@ -210,8 +240,7 @@ impl Device {
         let mut latency = LatencyHistogram::default();
         let predictions = self.profile.predictions.as_ref().expect("declared");
         let confidence = self.profile.confidence.as_ref().expect("declared");
-        let [mut said, mut sure] =
-            [predictions, confidence].map(|sketch| Histogram::over_bins(&sketch.bins));
+        let [mut said, mut sure] = [predictions, confidence].map(|sketch| Histogram::over_bins(&sketch.bins));
         let mut features = heapless::Vec::new();
         let sketch = &self.profile.features[0].sketch;
         let mut seen = Histogram::over_bins(&sketch.bins);

@@ -13,7 +13,7 @@ use serin_protocol::envelope::PublicKey;
 use super::release::Packed;
 
 /// Longest that anything awaited here may take; what is awaited normally comes within seconds.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub const FLEET: &str = "test";
 
@@ -176,4 +176,53 @@ fn launch(folder: &Path, arguments: &[String]) -> Child {
     command.args(arguments).env("NO_COLOR", "1").stdin(Stdio::null());
     command.stdout(log.try_clone().expect("a log")).stderr(log);
     command.spawn().expect("starts")
+}
+
+/// Mosquitto without a memory.
+pub struct Mosquitto {
+    pub port: u16,
+    config: PathBuf,
+    child: Child,
+}
+
+impl Mosquitto {
+    pub fn start(folder: &Path) -> Self {
+        let port = free_port();
+        let config = folder.join("mosquitto.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\nlog_type error\n"
+        );
+        std::fs::write(&config, text).expect("written");
+        let child = Self::launch(&config);
+        let broker = Self { port, config, child };
+        broker.ready();
+        broker
+    }
+
+    pub fn crash_and_restart(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+        self.child = Self::launch(&self.config);
+        self.ready();
+    }
+
+    fn ready(&self) {
+        until("mosquitto listens", || std::net::TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    fn launch(config: &Path) -> Child {
+        // Debian keeps it where only root's path leads.
+        let places = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+        let program = places.into_iter().find(|place| Path::new(place).exists()).unwrap_or("mosquitto");
+        let mut command = Command::new(program);
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("mosquitto is needed for this test: apt-get install mosquitto")
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
