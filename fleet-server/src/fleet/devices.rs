@@ -1,13 +1,12 @@
 //! What devices say, taken in.
 
-use bytes::Bytes;
-use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
+use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
 use serin_protocol::message::{Event, EventKind, Hello, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
 use super::feed::Happening;
-use super::{Draft, Fleet, FleetError, State};
+use super::{Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
 use crate::fleet::Outgoing;
 use crate::ingest::{Heard, Refused, hear};
@@ -17,6 +16,9 @@ use crate::store::{DeviceRecord, Move};
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
 /// device takes about 2 KB of memory.
 pub const MAX_DEVICES: usize = 250_000;
+
+/// How long reports are kept: longer than any rollout, short enough for a disk.
+const REPORT_RETENTION: Millis = Millis::from_secs(30 * 24 * 3600);
 
 /// Most chunks that one event can have published again; the device's window is 16.
 const MAX_CHUNKS_AGAIN: u32 = 64;
@@ -35,16 +37,40 @@ impl Fleet {
     }
 
     /// Takes in what devices said, all made durable together.
-    pub fn take_in(&self, messages: &[(Topic, Bytes)], now: UnixMillis) -> Result<(), FleetError> {
+    pub fn take_in(&self, messages: &[Message], now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
-            for (topic, payload) in messages {
-                if let Some(device) = topic.device() {
-                    self.metrics.message(topic, payload.len());
-                    self.take_in_one(state, draft, device, (topic, payload), now)?;
+            for message in messages {
+                if let Some(device) = message.topic.device() {
+                    self.metrics.message(&message.topic, message.payload.len());
+                    self.take_in_one(state, draft, device, message, now)?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Notes that nobody is there: the broker has only just been started, and with the one before it went
+    /// every connection, unsaid. Whoever is still there says hello again.
+    pub fn nobody_is_there(&self, now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            let here = state.devices.values().filter(|record| record.hello.presence == Presence::Online);
+            let hellos: Vec<Hello> = here.map(|record| record.hello.clone()).collect();
+            for mut hello in hellos {
+                hello.presence = Presence::Offline;
+                // A device that is known is never refused here.
+                let _ = self.hello(state, draft, hello, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets what reports said long ago.
+    pub fn forget_old_reports(&self, now: UnixMillis) -> Result<(), FleetError> {
+        let before = UnixMillis(now.0.saturating_sub(REPORT_RETENTION.0));
+        for facts in self.releases() {
+            self.store.drop_reports(&facts.record.release.id, before)?;
+        }
+        Ok(())
     }
 
     /// Says again what may have been lost with a connection.
@@ -63,12 +89,17 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         device: &DeviceId,
-        (topic, payload): (&Topic, &Bytes),
+        message: &Message,
         now: UnixMillis,
     ) -> Result<(), FleetError> {
         let key = state.devices.get(device).map(|record| record.key);
-        let taken = match hear(topic, payload, &self.id, key, now) {
-            Ok(Heard::Hello(hello)) => self.hello(state, draft, *hello, now)?,
+        let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
+            Ok(Heard::Hello(mut hello)) => {
+                if message.stale {
+                    hello.presence = Presence::Offline;
+                }
+                self.hello(state, draft, *hello, now)?
+            }
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
             Ok(Heard::Report(report)) => self.report(state, &report, now)?,
             Err(refused) => Err(refused),

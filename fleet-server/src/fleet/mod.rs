@@ -126,6 +126,17 @@ struct State {
     rollouts: BTreeMap<RolloutId, Live>,
 }
 
+/// A message of a device.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it came.
+    pub topic: Topic,
+    /// What it says.
+    pub payload: Bytes,
+    /// Said to a broker that has been started since: of a hello, its presence is over.
+    pub stale: bool,
+}
+
 /// What one change leads to once it is durable.
 #[derive(Default)]
 struct Draft {

@@ -11,7 +11,7 @@ use serin_protocol::message::{Ack, Event, EventKind, Hello, Phase, Presence};
 use serin_protocol::topic::Topic;
 
 use super::metrics::Metrics;
-use super::{Fleet, FleetError, FleetParts, Outgoing};
+use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
 use crate::broker::publish::Job;
 use crate::config::MAX_OWNERS;
 use crate::registry::made;
@@ -67,7 +67,8 @@ impl Rig {
     }
 
     fn say(&self, topic: Topic, sealed: Vec<u8>) -> Vec<Outgoing> {
-        self.fleet.take_in(&[(topic, Bytes::from(sealed))], NOW).expect("taken in");
+        let message = Message { topic, payload: Bytes::from(sealed), stale: false };
+        self.fleet.take_in(&[message], NOW).expect("taken in");
         self.sent()
     }
 
@@ -190,6 +191,24 @@ fn a_last_will_says_only_that_the_device_is_gone() {
     let (record, _) = rig.fleet.device(&id("a")).expect("known");
     assert_eq!(record.hello.presence, Presence::Offline);
     assert_eq!(record.hello.active, Some(release));
+}
+
+#[test]
+fn after_a_broker_has_been_started_nobody_is_there_until_they_say_so() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let presence = || rig.fleet.device(&id("a")).expect("known").0.hello.presence;
+    rig.fleet.nobody_is_there(NOW).expect("noted");
+    assert_eq!(presence(), Presence::Offline);
+    // What the broker kept from before says nothing about now.
+    let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+    hello.presence = Presence::Online;
+    let payload = Bytes::from(seal_to_vec(&hello, &key(9)).expect("fits"));
+    let kept = Message { topic: Topic::Hello(id("a")), payload, stale: true };
+    rig.fleet.take_in(&[kept], NOW).expect("taken in");
+    assert_eq!(presence(), Presence::Offline);
+    rig.hello("a", |_| {});
+    assert_eq!(presence(), Presence::Online);
 }
 
 #[test]
