@@ -236,6 +236,23 @@ fn what_devices_say_wrongly_is_counted_and_changes_nothing() {
 }
 
 #[test]
+fn a_forgotten_device_is_gone_from_the_broker_too() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut server = Server::start(folder.path(), None);
+    let device = FakeDevice::start(1, &server, &release::profile());
+    until("it is there", || (devices(&server).len() == 1).then_some(()));
+    drop(device);
+    until("it is gone", || (devices(&server)[0]["online"] == false).then_some(()));
+    server.operator(&["device", "forget", "edge-1"]);
+    assert!(devices(&server).is_empty());
+    server.crash_and_restart();
+    let _other = FakeDevice::start(2, &server, &release::profile());
+    until("another is there", || (devices(&server).len() == 1).then_some(()));
+    assert_eq!(devices(&server)[0]["id"], "edge-2");
+    assert!(!server.text("/metrics").contains("malformed"));
+}
+
+#[test]
 fn devices_fetch_a_release_from_the_broker_after_the_server_has_crashed() {
     let folder = tempfile::tempdir().expect("folder");
     let mut server = Server::start(folder.path(), None);

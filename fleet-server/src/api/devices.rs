@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde::Serialize;
 use serin_protocol::ids::DeviceId;
 use serin_protocol::message::{Event, EventKind, Presence};
 
 use super::failure::Failure;
 use super::{Context, blocking};
+use crate::serve::now;
 use crate::store::DeviceRecord;
 
 #[derive(Serialize)]
@@ -167,4 +169,13 @@ pub(super) async fn one(
         device: DeviceView::from(&record),
         events: events.iter().map(EventView::from).collect(),
     }))
+}
+
+pub(super) async fn forget(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    blocking(move || context.fleet.forget_device(&id, now())).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

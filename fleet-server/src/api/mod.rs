@@ -57,7 +57,7 @@ pub fn router(
     let guarded = Router::new()
         .route("/api/v1/fleet", get(overview::fleet))
         .route("/api/v1/devices", get(devices::list))
-        .route("/api/v1/devices/{id}", get(devices::one))
+        .route("/api/v1/devices/{id}", get(devices::one).delete(devices::forget))
         .route("/api/v1/releases", get(releases::list).post(releases::add))
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))

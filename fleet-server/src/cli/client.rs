@@ -88,6 +88,12 @@ impl Client {
         self.answer(request.send(SendBody::from_reader(&mut body)))
     }
 
+    pub(super) fn delete(&self, path: &str) -> Result<(), Failure> {
+        let request = self.authorized(self.agent.delete(format!("{}{path}", self.server)));
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response)) }
+    }
+
     /// Opens the live stream.
     pub(super) fn stream(&self) -> Result<impl Read + use<>, Failure> {
         let request = self.authorized(self.agent.get(format!("{}/api/v1/stream", self.server)));

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs};
 use super::table::{ago, bytes, plain, table};
@@ -22,6 +22,11 @@ enum DeviceCommand {
     List,
     /// One device with what happened on it.
     Show {
+        /// Its id.
+        device: String,
+    },
+    /// Forget a device and its key, so that it may come back with a new one.
+    Forget {
         /// Its id.
         device: String,
     },
@@ -71,6 +76,10 @@ pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
             let json: Value = client.get(&format!("/api/v1/devices/{device}"))?;
             let device = serde_json::from_value(json.clone()).map_err(Failure::new)?;
             Ok(Report { text: show(&device), json })
+        }
+        DeviceCommand::Forget { device } => {
+            client.delete(&format!("/api/v1/devices/{device}"))?;
+            Ok(Report { text: format!("forgot {device}"), json: json!({ "forgotten": device }) })
         }
     }
 }

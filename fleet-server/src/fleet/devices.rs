@@ -5,6 +5,7 @@ use serin_protocol::message::{Event, EventKind, Hello, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
+use super::assignments::say_again;
 use super::feed::Happening;
 use super::{Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
@@ -34,6 +35,26 @@ impl Fleet {
         let record = self.lock().devices.get(id).cloned();
         let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
         Ok((record, self.store.events(id)?))
+    }
+
+    /// Forgets a device with its key, its events and its assignment, so that one with a new key may take its
+    /// name. If it is still there it is known again at its next hello.
+    pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            let record = state.devices.remove(id);
+            let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
+            info!(device = %id, key = %record.key, "device forgotten");
+            self.store.forget_device(id)?;
+            state.assigned.remove(id);
+            state.gaps.remove(id);
+            // An empty retained message takes the kept one away.
+            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone())] {
+                draft.say(topic, Vec::new(), true);
+            }
+            let mut gone = Sighting::from(&record.hello);
+            gone.presence = Presence::Offline;
+            self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
+        })
     }
 
     /// Takes in what devices said, all made durable together.
@@ -92,6 +113,10 @@ impl Fleet {
         message: &Message,
         now: UnixMillis,
     ) -> Result<(), FleetError> {
+        if message.payload.is_empty() && matches!(message.topic, Topic::Hello(_)) {
+            // What takes a kept hello away says nothing itself.
+            return Ok(());
+        }
         let key = state.devices.get(device).map(|record| record.key);
         let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
             Ok(Heard::Hello(mut hello)) => {
@@ -253,16 +278,6 @@ impl Fleet {
             self.metrics.repeated_report();
         }
         Ok(Ok(()))
-    }
-}
-
-/// The device has not shown that it has its last assignment: it is said again.
-fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord) {
-    let device = &record.hello.device;
-    if let Some(assigned) = state.assigned.get(device)
-        && assigned.sequence > record.hello.sequence
-    {
-        draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
     }
 }
 

@@ -5,6 +5,7 @@
 //! the passing of time differ only in what they work out. Should the store fail, memory may be ahead of
 //! the disk: the server then stops, and goes on from the disk when it is started again.
 
+mod assignments;
 pub mod devices;
 pub mod drift;
 pub mod evidence;

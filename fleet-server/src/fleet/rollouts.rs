@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
-use serin_protocol::envelope::seal_to_vec;
-use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::assignment::ReleaseRef;
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::info;
 
@@ -297,38 +296,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Numbers and signs what effects tell devices.
-    fn assignments(
-        &self,
-        state: &State,
-        id: RolloutId,
-        effects: &Effects,
-        now: UnixMillis,
-    ) -> Result<Vec<Assigned>, FleetError> {
-        let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
-        let mut assigned = Vec::new();
-        for effect in effects {
-            if let Effect::Assign { device, order, expires } = effect {
-                let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
-                let sequence = SequenceNumber(last.0.saturating_add(1));
-                made.insert(device, sequence);
-                log_order(id, device, order);
-                let assignment = Assignment {
-                    device: device.clone(),
-                    fleet: self.id.clone(),
-                    sequence,
-                    rollout: Some(id),
-                    issued: now,
-                    expires: *expires,
-                    order: order.clone(),
-                };
-                let sealed = seal_to_vec(&assignment, &self.signer)?;
-                assigned.push(Assigned { device: device.clone(), sequence, sealed });
-            }
-        }
-        Ok(assigned)
-    }
-
     fn carry_out(
         &self,
         state: &mut State,
@@ -377,14 +344,6 @@ fn about(event: &RolloutEvent) -> Option<DeviceId> {
     }
 }
 
-/// The highest number made for a device, or, where this server was restored from an older copy, accepted
-/// by it.
-fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
-    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
-    let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
-    made.max(accepted)
-}
-
 /// What the fleet runs, the most frequent first.
 fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
     let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
@@ -399,12 +358,4 @@ fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
         statement: facts.record.statement,
     };
     known.map(reference).take(crate::rollout::event::MAX_BASELINES).collect()
-}
-
-fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
-    match order {
-        Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
-        Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
-        Order::Stay => info!(%rollout, %device, "told to stay"),
-    }
 }

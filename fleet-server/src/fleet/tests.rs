@@ -212,6 +212,22 @@ fn after_a_broker_has_been_started_nobody_is_there_until_they_say_so() {
 }
 
 #[test]
+fn a_device_may_come_back_with_a_new_key_once_it_is_forgotten() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+    hello.key = PublicKey::of(&key(10));
+    let say = || rig.say(Topic::Hello(id("a")), seal_to_vec(&hello, &key(10)).expect("fits"));
+    say();
+    assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(9)));
+    rig.fleet.forget_device(&id("a"), NOW).expect("forgotten");
+    let erased = |topic| Outgoing::Message { topic, payload: Bytes::new(), retain: true };
+    assert_eq!(rig.sent(), [erased(Topic::Hello(id("a"))), erased(Topic::Assign(id("a")))]);
+    say();
+    assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(10)));
+}
+
+#[test]
 fn an_assignment_is_said_again_until_the_device_has_it() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
