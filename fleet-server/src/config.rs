@@ -72,8 +72,12 @@ pub struct Flags {
     pub mqtt: Option<SocketAddr>,
     /// An external broker, `host:port` or `mqtt://host:port`.
     pub broker: Option<String>,
-    /// Files with owners' public keys.
-    pub owner_keys: Vec<PathBuf>,
+    /// User name at that broker.
+    pub broker_user: Option<String>,
+    /// File with the password at that broker.
+    pub broker_password_file: Option<PathBuf>,
+    /// Owners' public keys, as files or as 64 digits.
+    pub owner_keys: Vec<String>,
 }
 
 /// A configuration was refused.
@@ -159,11 +163,15 @@ impl Config {
     }
 
     fn merge(file: File, flags: Flags) -> Result<Self, ConfigError> {
-        let broker = choose_broker(file.broker, flags.mqtt, flags.broker)?;
+        let of_file = BrokerFile {
+            user: flags.broker_user.or(file.broker.user),
+            password_file: flags.broker_password_file.or(file.broker.password_file),
+            ..file.broker
+        };
+        let broker = choose_broker(of_file, flags.mqtt, flags.broker)?;
         let mut owners: Vec<PublicKey> = file.owners.into_iter().map(|key| key.0).collect();
-        for path in flags.owner_keys {
-            let key = read(&path)?.trim().parse();
-            owners.push(key.map_err(|source| ConfigError::Key { path, source })?);
+        for text in flags.owner_keys {
+            owners.push(owner(&text)?);
         }
         owners.sort_unstable();
         owners.dedup();
@@ -187,13 +195,23 @@ impl Config {
     }
 }
 
+/// A public key, or the file that holds one.
+fn owner(text: &str) -> Result<PublicKey, ConfigError> {
+    if let Ok(key) = text.parse() {
+        return Ok(key);
+    }
+    let path = PathBuf::from(text);
+    read(&path)?.trim().parse().map_err(|source| ConfigError::Key { path, source })
+}
+
 fn choose_broker(
     file: BrokerFile,
     listen: Option<SocketAddr>,
     url: Option<String>,
 ) -> Result<BrokerChoice, ConfigError> {
     if listen.is_some() && url.is_some() || file.listen.is_some() && file.url.is_some() {
-        let both = "either an embedded broker (broker.listen, --mqtt) or an external one (broker.url, --broker)";
+        let both =
+            "either an embedded broker (broker.listen, --mqtt) or an external one (broker.url, --broker)";
         return Err(ConfigError::Invalid(both.into()));
     }
     // A flag decides the kind, whatever the file says.
@@ -204,7 +222,10 @@ fn choose_broker(
         if !(2..=1_000_000).contains(&max_sessions) {
             return Err(ConfigError::Invalid("broker.max_sessions must be 2 to 1000000".into()));
         }
-        return Ok(BrokerChoice::Embedded { listen: listen.or(file.listen).unwrap_or(default), max_sessions });
+        return Ok(BrokerChoice::Embedded {
+            listen: listen.or(file.listen).unwrap_or(default),
+            max_sessions,
+        });
     };
     let (host, port) = parse_url(&url)?;
     Ok(BrokerChoice::External(ExternalBroker {
@@ -263,12 +284,8 @@ mod tests {
     fn flags_go_before_the_file() {
         let text = format!("fleet = 'f'\ndata = '/d'\nowners = ['{KEY}']\n[broker]\nurl = 'mqtt://b:99'\n");
         let config = load(&text, Flags::default()).expect("loads");
-        let expected = ExternalBroker {
-            host: "b".into(),
-            port: 99,
-            user: SERVER_USER.into(),
-            password_file: None,
-        };
+        let expected =
+            ExternalBroker { host: "b".into(), port: 99, user: SERVER_USER.into(), password_file: None };
         assert!(matches!(config.broker, BrokerChoice::External(broker) if broker == expected));
         assert_eq!(config.owners.len(), 1);
         let mqtt = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
@@ -278,11 +295,8 @@ mod tests {
 
     #[test]
     fn flags_alone_suffice_and_what_is_missing_is_said() {
-        let flags = Flags {
-            fleet: Some("f".parse().expect("name")),
-            data: Some("/d".into()),
-            ..Flags::default()
-        };
+        let flags =
+            Flags { fleet: Some("f".parse().expect("name")), data: Some("/d".into()), ..Flags::default() };
         assert!(Config::load(None, flags.clone()).is_ok());
         let error = Config::load(None, Flags { fleet: None, ..flags }).expect_err("refused");
         assert!(error.to_string().contains("--fleet"));

@@ -76,10 +76,7 @@ impl Refused {
             Self::Envelope(OpenError::UnknownKey(_)) | Self::OtherKey => "other_key",
             Self::Envelope(OpenError::Signature(_) | OpenError::Purpose { .. }) => "signature",
             Self::Envelope(
-                OpenError::Empty
-                | OpenError::Version(_)
-                | OpenError::Malformed(_)
-                | OpenError::Trailing(_),
+                OpenError::Empty | OpenError::Version(_) | OpenError::Malformed(_) | OpenError::Trailing(_),
             ) => "malformed",
             Self::UnknownDevice => "unknown_device",
             Self::OtherDevice(_) => "other_device",

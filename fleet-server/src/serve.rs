@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serin_protocol::envelope::KeyRing;
 use serin_protocol::ids::UnixMillis;
-use serin_protocol::topic::Topic;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -25,13 +23,16 @@ use crate::broker::publish::{Job, MAX_JOBS, Publisher};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, MAX_OWNERS, read};
 use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
-use crate::fleet::{Fleet, FleetError, FleetParts, Outgoing, Outlet};
+use crate::fleet::{Fleet, FleetError, FleetParts, Message, Outgoing, Outlet};
 use crate::registry::objects::{ObjectError, ObjectStore};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 
 /// How often rollouts are asked whether something is due.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often old reports are forgotten.
+const CLEANING: Duration = Duration::from_hours(1);
 
 /// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
 const MAX_BATCH: usize = 512;
@@ -117,13 +118,17 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);
     let publishing = tokio::spawn(publisher.run(waiting));
     fleet.resume_publishing();
+    if embedded.is_some() {
+        fleet.nobody_is_there(now())?;
+    }
     let http = TcpListener::bind(config.http)
         .await
         .map_err(|source| ServeError::Http { address: config.http, source })?;
-    let http_address = http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
+    let http_address =
+        http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
     announce(&config, &fleet, http_address, &address);
     let (stop, stopped) = watch::channel(false);
-    let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone()));
+    let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone(), embedded.is_some()));
     let router = api::router(Arc::clone(&fleet), secrets.operator, http_address, stopped.clone());
     let serving = tokio::spawn(serve_http(http, router, stopped));
     let outcome = until_told(&fleet).await;
@@ -260,11 +265,15 @@ async fn clerk(
     link: Link,
     mut arrivals: mpsc::Receiver<Arrival>,
     mut stopped: watch::Receiver<bool>,
+    own_broker: bool,
 ) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut cleaning = tokio::time::interval(CLEANING);
     let mut batch = Vec::new();
+    let mut sessions = 0_u32;
     loop {
+        let mut clean = false;
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             count = arrivals.recv_many(&mut batch, MAX_BATCH) => {
@@ -273,11 +282,22 @@ async fn clerk(
                 }
             }
             _ = ticks.tick() => {}
+            _ = cleaning.tick() => clean = true,
         }
+        let begun = batch.iter().filter(|arrival| matches!(arrival, Arrival::Connected)).count();
+        sessions = sessions.saturating_add(u32::try_from(begun).unwrap_or(u32::MAX));
+        // Only what was kept from before the first session was said to the broker's last run.
+        let fresh = own_broker && sessions <= 1;
         fleet.metrics().broker_connected(link.is_connected());
         let arrived = std::mem::take(&mut batch);
         let fleet = Arc::clone(&fleet);
-        let worked = tokio::task::spawn_blocking(move || work(&fleet, arrived)).await;
+        let worked = tokio::task::spawn_blocking(move || {
+            if clean {
+                fleet.forget_old_reports(now())?;
+            }
+            work(&fleet, arrived, fresh)
+        })
+        .await;
         // A store that failed has been reported, and the server is stopping.
         match worked {
             Ok(Ok(())) => {}
@@ -287,13 +307,16 @@ async fn clerk(
     }
 }
 
-fn work(fleet: &Fleet, arrived: Vec<Arrival>) -> Result<(), FleetError> {
-    let mut messages: Vec<(Topic, Bytes)> = Vec::with_capacity(arrived.len());
+/// `fresh`: the broker has been started after all that it kept was said.
+fn work(fleet: &Fleet, arrived: Vec<Arrival>, fresh: bool) -> Result<(), FleetError> {
+    let mut messages = Vec::with_capacity(arrived.len());
     let mut connected = false;
     for arrival in arrived {
         match arrival {
             Arrival::Connected => connected = true,
-            Arrival::Message(topic, payload) => messages.push((topic, payload)),
+            Arrival::Message { topic, payload, kept } => {
+                messages.push(Message { topic, payload, stale: kept && fresh });
+            }
             Arrival::Strange(_) => fleet.metrics().refused("topic"),
         }
     }

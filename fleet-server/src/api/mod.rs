@@ -1,17 +1,95 @@
 //! The REST API, the live stream, metrics and the page: one file per noun. Domain types are converted
-//! here; nothing below knows HTTP.
+//! here; nothing below knows HTTP. `openapi.yaml` describes it for others.
+
+mod access;
+mod devices;
+mod drift;
+mod failure;
+mod overview;
+mod page;
+mod releases;
+mod rollouts;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::routing::get;
-use tokio::sync::watch;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post, put};
+use axum::{Router, middleware};
+use tokio::sync::{Semaphore, watch};
 
-use crate::fleet::Fleet;
 use crate::fleet::secrets::OperatorToken;
+use crate::fleet::{Fleet, FleetError};
+use failure::Failure;
 
-/// The whole of it.
-pub fn router(fleet: Arc<Fleet>, _operator: OperatorToken, _listen: SocketAddr, _stopped: watch::Receiver<bool>) -> Router {
-    Router::new().route("/healthz", get(|| async { "ok" })).with_state(fleet)
+/// Largest JSON body: a plan of 16 stages is a few kilobytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Watchers of the live stream at a time; each holds a connection and a place in the feed.
+const MAX_WATCHERS: usize = 64;
+/// Uploads at a time; each keeps a thread and the disk busy.
+const MAX_UPLOADS: usize = 4;
+
+/// What handlers need.
+#[derive(Clone)]
+struct Context {
+    fleet: Arc<Fleet>,
+    access: Arc<access::Access>,
+    watchers: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+}
+
+/// The whole of it, for a server that listens at `listen`.
+pub fn router(
+    fleet: Arc<Fleet>,
+    operator: OperatorToken,
+    listen: SocketAddr,
+    stopped: watch::Receiver<bool>,
+) -> Router {
+    let context = Context {
+        fleet,
+        access: Arc::new(access::Access::new(operator, listen)),
+        watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+        uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+        stopped,
+    };
+    let guarded = Router::new()
+        .route("/api/v1/fleet", get(overview::fleet))
+        .route("/api/v1/devices", get(devices::list))
+        .route("/api/v1/devices/{id}", get(devices::one).delete(devices::forget))
+        .route("/api/v1/releases", get(releases::list).post(releases::add))
+        .route("/api/v1/releases/{id}", get(releases::one))
+        .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))
+        .route("/api/v1/rollouts/{id}", get(rollouts::one))
+        .route("/api/v1/rollouts/{id}/{command}", post(rollouts::order))
+        .route("/api/v1/drift", get(drift::of_release))
+        .route("/api/v1/stream", get(stream::watch))
+        .route("/metrics", get(overview::metrics))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        // Its size is checked while it is written to disk.
+        .merge(Router::new().route("/api/v1/bundles/{digest}", put(releases::upload)))
+        .layer(middleware::from_fn_with_state(context.clone(), access::check));
+    Router::new()
+        .route("/", get(page::page))
+        .route("/healthz", get(overview::health))
+        .route("/api/v1/keys", get(overview::keys))
+        .route("/api/v1/openapi", get(page::openapi))
+        .merge(guarded)
+        .fallback(|| async { Failure::not_found("there is nothing at this path") })
+        .layer(middleware::from_fn_with_state(context.clone(), access::check_host))
+        .with_state(context)
+}
+
+/// Runs what reads or writes the disk where it may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FleetError> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Failure::from),
+        Err(error) => {
+            tracing::error!(%error, "a request ended abnormally");
+            Err(Failure::internal())
+        }
+    }
 }

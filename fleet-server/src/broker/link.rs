@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, Outgoing, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, Outgoing, Publish, QoS};
 use serin_protocol::ids::FleetId;
 use serin_protocol::topic::{Topic, TopicError, uplink_filter};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -54,7 +54,14 @@ pub enum Arrival {
     /// Connected and subscribed; what may have been lost meanwhile is to be said again.
     Connected,
     /// A message on one of our topics.
-    Message(Topic, Bytes),
+    Message {
+        /// Where.
+        topic: Topic,
+        /// What.
+        payload: Bytes,
+        /// Whether the broker had kept it from before this session.
+        kept: bool,
+    },
     /// A message on something that is not our topic.
     Strange(TopicError),
 }
@@ -167,10 +174,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(
-        options: &LinkOptions,
-        wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>,
-    ) -> Self {
+    fn open(options: &LinkOptions, wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>) -> Self {
         let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
         mqtt.set_keep_alive(KEEP_ALIVE);
         mqtt.set_clean_session(true);
@@ -226,7 +230,7 @@ impl Session {
                     let _ = standing.send(true);
                     Some(Arrival::Connected)
                 }
-                Ok(Event::Incoming(Incoming::Publish(publish))) => self.arrived(&publish.topic, publish.payload),
+                Ok(Event::Incoming(Incoming::Publish(publish))) => self.arrived(publish),
                 Ok(Event::Outgoing(Outgoing::Publish(packet))) => {
                     if let Some(confirm) = lock(&self.handed).pop_front().flatten() {
                         self.written.insert(packet, confirm);
@@ -250,8 +254,9 @@ impl Session {
         }
     }
 
-    fn arrived(&self, topic: &str, payload: Bytes) -> Option<Arrival> {
-        match Topic::parse(&self.fleet, topic) {
+    fn arrived(&self, publish: Publish) -> Option<Arrival> {
+        let Publish { topic, payload, retain: kept, .. } = publish;
+        match Topic::parse(&self.fleet, &topic) {
             Ok(topic) => match lock(&self.wanted).remove(&topic) {
                 Some(found) => {
                     let _ = found.send(payload);
@@ -259,7 +264,7 @@ impl Session {
                 }
                 // A retained message that nobody waits for any more.
                 None if topic.device().is_none() => None,
-                None => Some(Arrival::Message(topic, payload)),
+                None => Some(Arrival::Message { topic, payload, kept }),
             },
             Err(error) => Some(Arrival::Strange(error)),
         }

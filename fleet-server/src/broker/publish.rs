@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serin_protocol::chunk::ChunkMap;
 use serin_protocol::ids::{Digest, ReleaseId};
 use serin_protocol::topic::{FileName, Topic};
 use tokio::sync::mpsc;
@@ -123,7 +124,7 @@ impl Publisher {
             return Ok(());
         }
         for object in [&record.release.chunk_list.digest, &record.release.bundle.digest] {
-            let count = self.objects.chunk_map(object)?.map_or(0, |map| map.count());
+            let count = self.objects.chunk_map(object)?.map_or(0, ChunkMap::count);
             let all = (0..count).map(|index| self.chunk(object, index));
             stream::iter(all).buffer_unordered(WINDOW).try_collect::<()>().await?;
             if self.read_back {
@@ -177,7 +178,7 @@ impl Publisher {
         count: u32,
         recent: &mut HashMap<(Digest, u32), Instant>,
     ) -> Result<(), PublishError> {
-        let chunks = self.objects.chunk_map(object)?.map_or(0, |map| map.count());
+        let chunks = self.objects.chunk_map(object)?.map_or(0, ChunkMap::count);
         let now = Instant::now();
         for index in first..first.saturating_add(count).min(chunks) {
             let last = recent.get(&(*object, index));

@@ -2,8 +2,14 @@
 //! standard error; with `--json` both are JSON on standard output.
 
 mod bundle;
+mod client;
+mod device;
 mod failure;
 mod keys;
+mod release;
+mod rollout;
+mod serve;
+mod table;
 
 use std::process::ExitCode;
 
@@ -32,6 +38,14 @@ enum Command {
     /// Pack, sign, verify and inspect model bundles.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Run the fleet server.
+    Serve(serve::ServeArgs),
+    /// Look at devices.
+    Device(device::DeviceArgs),
+    /// Publish releases and look at them.
+    Release(release::ReleaseArgs),
+    /// Start rollouts, watch and steer them.
+    Rollout(rollout::RolloutArgs),
 }
 
 /// What a command says when it is done.
@@ -48,6 +62,10 @@ pub fn run() -> ExitCode {
     let outcome = match &cli.command {
         Command::Keys(command) => keys::run(command),
         Command::Bundle(command) => bundle::run(command),
+        Command::Serve(arguments) => return serve::run(arguments, cli.json),
+        Command::Device(arguments) => device::run(arguments),
+        Command::Release(arguments) => release::run(arguments, cli.json),
+        Command::Rollout(arguments) => rollout::run(arguments, cli.json),
     };
     match outcome {
         Ok(report) => {

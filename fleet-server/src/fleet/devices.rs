@@ -1,13 +1,13 @@
 //! What devices say, taken in.
 
-use bytes::Bytes;
-use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
+use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
 use serin_protocol::message::{Event, EventKind, Hello, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
+use super::assignments::say_again;
 use super::feed::Happening;
-use super::{Draft, Fleet, FleetError, State};
+use super::{Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
 use crate::fleet::Outgoing;
 use crate::ingest::{Heard, Refused, hear};
@@ -17,6 +17,9 @@ use crate::store::{DeviceRecord, Move};
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
 /// device takes about 2 KB of memory.
 pub const MAX_DEVICES: usize = 250_000;
+
+/// How long reports are kept: longer than any rollout, short enough for a disk.
+const REPORT_RETENTION: Millis = Millis::from_secs(30 * 24 * 3600);
 
 /// Most chunks that one event can have published again; the device's window is 16.
 const MAX_CHUNKS_AGAIN: u32 = 64;
@@ -34,17 +37,61 @@ impl Fleet {
         Ok((record, self.store.events(id)?))
     }
 
-    /// Takes in what devices said, all made durable together.
-    pub fn take_in(&self, messages: &[(Topic, Bytes)], now: UnixMillis) -> Result<(), FleetError> {
+    /// Forgets a device with its key, its events and its assignment, so that one with a new key may take its
+    /// name. If it is still there it is known again at its next hello.
+    pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
-            for (topic, payload) in messages {
-                if let Some(device) = topic.device() {
-                    self.metrics.message(topic, payload.len());
-                    self.take_in_one(state, draft, device, (topic, payload), now)?;
+            let record = state.devices.remove(id);
+            let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
+            info!(device = %id, key = %record.key, "device forgotten");
+            self.store.forget_device(id)?;
+            state.assigned.remove(id);
+            state.gaps.remove(id);
+            // An empty retained message takes the kept one away.
+            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone())] {
+                draft.say(topic, Vec::new(), true);
+            }
+            let mut gone = Sighting::from(&record.hello);
+            gone.presence = Presence::Offline;
+            self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
+        })
+    }
+
+    /// Takes in what devices said, all made durable together.
+    pub fn take_in(&self, messages: &[Message], now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            for message in messages {
+                if let Some(device) = message.topic.device() {
+                    self.metrics.message(&message.topic, message.payload.len());
+                    self.take_in_one(state, draft, device, message, now)?;
                 }
             }
             Ok(())
         })
+    }
+
+    /// Notes that nobody is there: the broker has only just been started, and with the one before it went
+    /// every connection, unsaid. Whoever is still there says hello again.
+    pub fn nobody_is_there(&self, now: UnixMillis) -> Result<(), FleetError> {
+        self.change(now, |state, draft| {
+            let here = state.devices.values().filter(|record| record.hello.presence == Presence::Online);
+            let hellos: Vec<Hello> = here.map(|record| record.hello.clone()).collect();
+            for mut hello in hellos {
+                hello.presence = Presence::Offline;
+                // A device that is known is never refused here.
+                let _ = self.hello(state, draft, hello, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets what reports said long ago.
+    pub fn forget_old_reports(&self, now: UnixMillis) -> Result<(), FleetError> {
+        let before = UnixMillis(now.0.saturating_sub(REPORT_RETENTION.0));
+        for facts in self.releases() {
+            self.store.drop_reports(&facts.record.release.id, before)?;
+        }
+        Ok(())
     }
 
     /// Says again what may have been lost with a connection.
@@ -63,14 +110,23 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         device: &DeviceId,
-        (topic, payload): (&Topic, &Bytes),
+        message: &Message,
         now: UnixMillis,
     ) -> Result<(), FleetError> {
+        if message.payload.is_empty() && matches!(message.topic, Topic::Hello(_)) {
+            // What takes a kept hello away says nothing itself.
+            return Ok(());
+        }
         let key = state.devices.get(device).map(|record| record.key);
-        let taken = match hear(topic, payload, &self.id, key, now) {
-            Ok(Heard::Hello(hello)) => self.hello(state, draft, *hello, now)?,
+        let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
+            Ok(Heard::Hello(mut hello)) => {
+                if message.stale {
+                    hello.presence = Presence::Offline;
+                }
+                self.hello(state, draft, *hello, now)?
+            }
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
-            Ok(Heard::Report(report)) => self.report(state, *report, now)?,
+            Ok(Heard::Report(report)) => self.report(state, &report, now)?,
             Err(refused) => Err(refused),
         };
         if let Err(refused) = taken {
@@ -189,9 +245,11 @@ impl Fleet {
                 }
                 Ok(())
             }
-            // A hello with the device's slots follows each of these.
-            EventKind::FieldRollback { .. } | EventKind::Pinned { .. } | EventKind::Unpinned { .. } => Ok(()),
-            EventKind::Plan { .. }
+            // Kept and shown. Where slots have changed, a hello says so.
+            EventKind::FieldRollback { .. }
+            | EventKind::Pinned { .. }
+            | EventKind::Unpinned { .. }
+            | EventKind::Plan { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
             | EventKind::JournalLost { .. } => Ok(()),
@@ -201,35 +259,25 @@ impl Fleet {
     fn report(
         &self,
         state: &mut State,
-        report: Report,
+        report: &Report,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         let facts = state.releases.get(&report.release).cloned();
         let (Some(facts), Some(record)) = (facts, state.devices.get_mut(&report.device)) else {
             return Ok(Err(Refused::NotOurs));
         };
-        if !facts.fits(&report) {
+        if !facts.fits(report) {
             return Ok(Err(Refused::NotOurs));
         }
         record.last_seen = now;
         self.store.put_device(record)?;
         let fences = state.fences();
-        if self.store.add_report(&report, &fences)? {
-            self.metrics.report(&report);
+        if self.store.add_report(report, &fences)? {
+            self.metrics.report(report);
         } else {
             self.metrics.repeated_report();
         }
         Ok(Ok(()))
-    }
-}
-
-/// The device has not shown that it has its last assignment: it is said again.
-fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord) {
-    let device = &record.hello.device;
-    if let Some(assigned) = state.assigned.get(device)
-        && assigned.sequence > record.hello.sequence
-    {
-        draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
     }
 }
 

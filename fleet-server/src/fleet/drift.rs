@@ -112,9 +112,8 @@ impl Fleet {
             named.filter_map(|(feature, seen)| moved(feature.name.as_str(), &feature.sketch, seen)).collect();
         features.sort_by(|a, b| b.distance.psi.total_cmp(&a.distance.psi));
         features.truncate(MAX_LISTED);
-        let output = |name, sketch: Option<&SketchProfile>, seen| {
-            sketch.and_then(|sketch| moved(name, sketch, seen))
-        };
+        let output =
+            |name, sketch: Option<&SketchProfile>, seen| sketch.and_then(|sketch| moved(name, sketch, seen));
         Ok(Drift {
             release: release.clone(),
             since,
@@ -124,7 +123,10 @@ impl Fleet {
             against_control: control
                 .as_ref()
                 .and_then(|control| distance(&control.predictions, &arm.predictions)),
-            reference_classes: profile.predictions.map(|sketch| shares(&sketch.reference)).unwrap_or_default(),
+            reference_classes: profile
+                .predictions
+                .map(|sketch| shares(&sketch.reference))
+                .unwrap_or_default(),
             arm,
             control,
         })

@@ -22,7 +22,7 @@ pub(super) fn gather(
         if let Some(facts) = facts(release) {
             let mut devices = BTreeMap::new();
             for report in store.reports(release, wanted.since)? {
-                add(&mut devices, &facts, report);
+                add(&mut devices, &facts, &report);
             }
             all.extend(devices.into_values());
         }
@@ -30,7 +30,7 @@ pub(super) fn gather(
     Ok(all)
 }
 
-fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, report: Report) {
+fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, report: &Report) {
     let evidence = devices.entry(report.device.clone()).or_insert_with(|| DeviceEvidence {
         device: report.device.clone(),
         release: report.release.clone(),

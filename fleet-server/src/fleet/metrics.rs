@@ -66,7 +66,11 @@ impl Default for Metrics {
         registry.register("reports_repeated", "Reports delivered again and not counted", repeated.clone());
         registry.register("assignments", "Assignments made", assignments.clone());
         registry.register("verdicts", "Verdicts about stages, by decision", verdicts.clone());
-        registry.register("outgoing_dropped", "Messages that found no room to wait for the broker", dropped.clone());
+        registry.register(
+            "outgoing_dropped",
+            "Messages that found no room to wait for the broker",
+            dropped.clone(),
+        );
         registry.register("devices", "Devices known", devices.clone());
         registry.register("devices_online", "Devices that are there", online.clone());
         registry.register("devices_pinned", "Devices pinned by a field engineer", pinned.clone());

@@ -5,6 +5,7 @@
 //! the passing of time differ only in what they work out. Should the store fail, memory may be ahead of
 //! the disk: the server then stops, and goes on from the disk when it is started again.
 
+mod assignments;
 pub mod devices;
 pub mod drift;
 pub mod evidence;
@@ -124,6 +125,17 @@ struct State {
     gaps: BTreeMap<DeviceId, EventNumber>,
     releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
     rollouts: BTreeMap<RolloutId, Live>,
+}
+
+/// A message of a device.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it came.
+    pub topic: Topic,
+    /// What it says.
+    pub payload: Bytes,
+    /// Said to a broker that has been started since: of a hello, its presence is over.
+    pub stale: bool,
 }
 
 /// What one change leads to once it is durable.

@@ -110,7 +110,9 @@ impl Fleet {
                     )));
                 }
                 None if state.releases.len() >= MAX_RELEASES => {
-                    return Err(FleetError::Conflict(format!("{MAX_RELEASES} releases are here, the most there can be")));
+                    return Err(FleetError::Conflict(format!(
+                        "{MAX_RELEASES} releases are here, the most there can be"
+                    )));
                 }
                 None => {}
             }

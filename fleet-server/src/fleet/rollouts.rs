@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
-use serin_protocol::envelope::seal_to_vec;
-use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::assignment::ReleaseRef;
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::info;
 
@@ -76,9 +75,7 @@ pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<RolloutId, Live>, Store
         let id = stored.start.id;
         let unreadable = |why: String| StoreError::Unreadable { what: "rollout", name: id.to_string(), why };
         let mut rollout: Rollout = match &stored.snapshot {
-            Some(bytes) => {
-                serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?
-            }
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|error| unreadable(error.to_string()))?,
             None => Rollout::start(stored.start).map_err(|error| unreadable(error.to_string()))?.0,
         };
         let events = stored.events.len();
@@ -192,11 +189,13 @@ impl Fleet {
                 return Err(FleetError::NotFound(format!("rollout {id}")));
             }
             if !state.listening().contains(&id) {
-                return Err(FleetError::Conflict(format!("rollout {id} is over: a younger one took its place")));
+                return Err(FleetError::Conflict(format!(
+                    "rollout {id} is over: a younger one took its place"
+                )));
             }
             info!(rollout = %id, by = order.by, command = ?order.command, "operator's order");
             let event = RolloutEvent::Operator(order);
-            match self.step(state, draft, id, event, now)? {
+            match self.step(state, draft, id, &event, now)? {
                 Some(answer) => Ok(answer?),
                 None => Err(FleetError::Conflict(format!("rollout {id} did not answer"))),
             }
@@ -217,7 +216,7 @@ impl Fleet {
         self.change(now, |state, draft| {
             for id in state.listening() {
                 if is_due(state, id) {
-                    self.step(state, draft, id, RolloutEvent::Tick, now)?;
+                    self.step(state, draft, id, &RolloutEvent::Tick, now)?;
                 }
             }
             Ok(())
@@ -233,7 +232,7 @@ impl Fleet {
         event: &RolloutEvent,
     ) -> Result<(), FleetError> {
         for id in state.listening() {
-            self.step(state, draft, id, event.clone(), now)?;
+            self.step(state, draft, id, event, now)?;
         }
         Ok(())
     }
@@ -253,7 +252,7 @@ impl Fleet {
                 return Ok(());
             }
             let judgement = live.rollout.judge(&evidence);
-            self.step(state, draft, id, RolloutEvent::Judged(Box::new(judgement)), now)?;
+            self.step(state, draft, id, &RolloutEvent::Judged(Box::new(judgement)), now)?;
             Ok(())
         })
     }
@@ -264,13 +263,13 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         id: RolloutId,
-        event: RolloutEvent,
+        event: &RolloutEvent,
         now: UnixMillis,
     ) -> Result<Option<Answer>, FleetError> {
         let Some(live) = state.rollouts.get_mut(&id) else {
             return Ok(None);
         };
-        let about = about(&event);
+        let about = about(event);
         let before = about.as_ref().and_then(|device| live.rollout.fleet().get(device)).cloned();
         let effects = live.rollout.handle(now, event.clone());
         let after = about.as_ref().and_then(|device| live.rollout.fleet().get(device));
@@ -280,7 +279,7 @@ impl Fleet {
         }
         live.events += 1;
         let assigned = self.assignments(state, id, &effects, now)?;
-        self.store.add_rollout_event(id, now, &event, &assigned)?;
+        self.store.add_rollout_event(id, now, event, &assigned)?;
         self.fold(state, id)?;
         self.carry_out(state, draft, id, effects, assigned)
     }
@@ -295,38 +294,6 @@ impl Fleet {
             live.events = 0;
         }
         Ok(())
-    }
-
-    /// Numbers and signs what effects tell devices.
-    fn assignments(
-        &self,
-        state: &State,
-        id: RolloutId,
-        effects: &Effects,
-        now: UnixMillis,
-    ) -> Result<Vec<Assigned>, FleetError> {
-        let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
-        let mut assigned = Vec::new();
-        for effect in effects {
-            if let Effect::Assign { device, order, expires } = effect {
-                let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
-                let sequence = SequenceNumber(last.0.saturating_add(1));
-                made.insert(device, sequence);
-                log_order(id, device, order);
-                let assignment = Assignment {
-                    device: device.clone(),
-                    fleet: self.id.clone(),
-                    sequence,
-                    rollout: Some(id),
-                    issued: now,
-                    expires: *expires,
-                    order: order.clone(),
-                };
-                let sealed = seal_to_vec(&assignment, &self.signer)?;
-                assigned.push(Assigned { device: device.clone(), sequence, sealed });
-            }
-        }
-        Ok(assigned)
     }
 
     fn carry_out(
@@ -377,14 +344,6 @@ fn about(event: &RolloutEvent) -> Option<DeviceId> {
     }
 }
 
-/// The highest number made for a device, or, where this server was restored from an older copy, accepted
-/// by it.
-fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
-    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
-    let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
-    made.max(accepted)
-}
-
 /// What the fleet runs, the most frequent first.
 fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
     let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
@@ -399,12 +358,4 @@ fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
         statement: facts.record.statement,
     };
     known.map(reference).take(crate::rollout::event::MAX_BASELINES).collect()
-}
-
-fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
-    match order {
-        Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
-        Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
-        Order::Stay => info!(%rollout, %device, "told to stay"),
-    }
 }

@@ -1,1 +1,350 @@
+//! The fleet over a real store, with what it sends caught instead of sent.
 
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use serin_protocol::assignment::{Assignment, Order};
+use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
+use serin_protocol::ids::{BootId, ByteCount, DeviceId, EventNumber, ReleaseId, SequenceNumber, UnixMillis};
+use serin_protocol::message::{Ack, Event, EventKind, Hello, Phase, Presence};
+use serin_protocol::topic::Topic;
+
+use super::metrics::Metrics;
+use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
+use crate::broker::publish::Job;
+use crate::config::MAX_OWNERS;
+use crate::registry::made;
+use crate::registry::objects::ObjectStore;
+use crate::rollout::event::{Command, OperatorOrder};
+use crate::rollout::plan::Plan;
+use crate::rollout::state::State;
+use crate::store::Store;
+use crate::store::sled::SledStore;
+use serin_protocol::ids::{Millis, RolloutId};
+
+const NOW: UnixMillis = UnixMillis(1_000_000_000);
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn id(name: &str) -> DeviceId {
+    name.parse().expect("name")
+}
+
+struct Rig {
+    folder: tempfile::TempDir,
+    fleet: Fleet,
+    sent: Arc<Mutex<Vec<Outgoing>>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::open(tempfile::tempdir().expect("folder"))
+    }
+
+    fn open(folder: tempfile::TempDir) -> Self {
+        let store: Arc<dyn Store> = Arc::new(SledStore::open(&folder.path().join("store")).expect("opens"));
+        let sent = Arc::<Mutex<Vec<Outgoing>>>::default();
+        let outlet = Arc::clone(&sent);
+        let fleet = Fleet::open(FleetParts {
+            id: "f".parse().expect("name"),
+            signer: key(1),
+            owners: KeyRing::<MAX_OWNERS>::new([PublicKey::of(&key(2))]).expect("fits"),
+            store,
+            objects: Arc::new(ObjectStore::open(folder.path()).expect("opens")),
+            metrics: Arc::new(Metrics::default()),
+            outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
+        });
+        Self { folder, fleet: fleet.expect("opens"), sent }
+    }
+
+    fn restart(self) -> Self {
+        let Self { folder, fleet, .. } = self;
+        drop(fleet);
+        Self::open(folder)
+    }
+
+    fn say(&self, topic: Topic, sealed: Vec<u8>) -> Vec<Outgoing> {
+        let message = Message { topic, payload: Bytes::from(sealed), stale: false };
+        self.fleet.take_in(&[message], NOW).expect("taken in");
+        self.sent()
+    }
+
+    fn sent(&self) -> Vec<Outgoing> {
+        std::mem::take(&mut *self.sent.lock().expect("whole"))
+    }
+
+    fn hello(&self, name: &str, change: impl FnOnce(&mut Hello)) -> Vec<Outgoing> {
+        let mut hello = Hello {
+            device: id(name),
+            fleet: "f".parse().expect("name"),
+            key: PublicKey::of(&key(9)),
+            boot: BootId(1),
+            presence: Presence::Online,
+            agent: "1".parse().expect("fits"),
+            target: "t".parse().expect("name"),
+            memory_budget: ByteCount(1),
+            free_space: ByteCount(1),
+            sequence: SequenceNumber(0),
+            active: None,
+            previous: None,
+            candidate: None,
+            pinned: false,
+        };
+        change(&mut hello);
+        self.say(Topic::Hello(id(name)), seal_to_vec(&hello, &key(9)).expect("fits"))
+    }
+
+    fn event(&self, name: &str, number: u64, kind: EventKind) -> Vec<Outgoing> {
+        let event = Event {
+            device: id(name),
+            number: EventNumber(number),
+            at: NOW,
+            sequence: SequenceNumber(1),
+            rollout: None,
+            kind,
+        };
+        self.say(Topic::Event(id(name)), seal_to_vec(&event, &key(9)).expect("fits"))
+    }
+
+    /// Adds a release and has it published.
+    fn release(&self, version: &str) -> ReleaseId {
+        let packed = made::pack(version, 100, &key(2));
+        self.fleet.objects().put(packed.bundle.as_slice()).expect("stored");
+        let release = self.fleet.add_release(&packed.statement, NOW).expect("accepted");
+        assert!(self.sent().contains(&Outgoing::Publish(Job::Release(release.clone()))));
+        self.fleet.store.set_published(&release).expect("set");
+        self.fleet.release_published(&release, NOW).expect("noted");
+        release
+    }
+
+    fn stored_events(&self, name: &str) -> Vec<u64> {
+        let (_, events) = self.fleet.device(&id(name)).expect("known");
+        events.iter().map(|event| event.number.0).collect()
+    }
+}
+
+fn ours() -> KeyRing<1> {
+    KeyRing::new([PublicKey::of(&key(1))]).expect("fits")
+}
+
+fn acknowledged(sent: &[Outgoing]) -> Option<u64> {
+    sent.iter().rev().find_map(|outgoing| match outgoing {
+        Outgoing::Message { topic: Topic::Ack(_), payload, retain: false } => {
+            Some(open::<Ack, 1>(payload, &ours()).expect("ours").stored.0)
+        }
+        Outgoing::Message { .. } | Outgoing::Publish(_) => None,
+    })
+}
+
+fn assigned(sent: &[Outgoing]) -> Vec<Assignment> {
+    let assignment = |outgoing: &Outgoing| match outgoing {
+        Outgoing::Message { topic: Topic::Assign(_), payload, retain: true } => {
+            Some(open::<Assignment, 1>(payload, &ours()).expect("ours"))
+        }
+        Outgoing::Message { .. } | Outgoing::Publish(_) => None,
+    };
+    sent.iter().filter_map(assignment).collect()
+}
+
+fn moved(release: &ReleaseId, to: Phase) -> EventKind {
+    EventKind::Transition { release: release.clone(), from: Phase::Idle, to, reason: None }
+}
+
+#[test]
+fn an_event_is_stored_once_and_acknowledged_every_time_over_restarts() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let unpinned = || EventKind::Unpinned { uid: 0 };
+    assert_eq!(acknowledged(&rig.event("a", 1, unpinned())), Some(1));
+    assert_eq!(acknowledged(&rig.event("a", 2, unpinned())), Some(2));
+    assert_eq!(acknowledged(&rig.event("a", 1, unpinned())), Some(2));
+    let rig = rig.restart();
+    assert_eq!(acknowledged(&rig.event("a", 2, unpinned())), Some(2));
+    assert_eq!(rig.stored_events("a"), [1, 2]);
+}
+
+#[test]
+fn events_lost_on_the_way_are_not_acknowledged_away() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let unpinned = || EventKind::Unpinned { uid: 0 };
+    rig.event("a", 1, unpinned());
+    assert_eq!(acknowledged(&rig.event("a", 4, unpinned())), Some(1));
+    for number in 2..=4 {
+        assert_eq!(acknowledged(&rig.event("a", number, unpinned())), Some(number));
+    }
+    assert_eq!(rig.stored_events("a"), [1, 2, 3, 4]);
+    // A gap that the device cannot fill, because it lost its journal.
+    assert_eq!(acknowledged(&rig.event("a", 9, unpinned())), Some(4));
+    assert_eq!(acknowledged(&rig.event("a", 9, unpinned())), Some(9));
+}
+
+#[test]
+fn a_last_will_says_only_that_the_device_is_gone() {
+    let rig = Rig::new();
+    let release: ReleaseId = "digits@1".parse().expect("id");
+    rig.hello("a", |hello| hello.active = Some(release.clone()));
+    rig.hello("a", |hello| hello.presence = Presence::Offline);
+    let (record, _) = rig.fleet.device(&id("a")).expect("known");
+    assert_eq!(record.hello.presence, Presence::Offline);
+    assert_eq!(record.hello.active, Some(release));
+}
+
+#[test]
+fn after_a_broker_has_been_started_nobody_is_there_until_they_say_so() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let presence = || rig.fleet.device(&id("a")).expect("known").0.hello.presence;
+    rig.fleet.nobody_is_there(NOW).expect("noted");
+    assert_eq!(presence(), Presence::Offline);
+    // What the broker kept from before says nothing about now.
+    let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+    hello.presence = Presence::Online;
+    let payload = Bytes::from(seal_to_vec(&hello, &key(9)).expect("fits"));
+    let kept = Message { topic: Topic::Hello(id("a")), payload, stale: true };
+    rig.fleet.take_in(&[kept], NOW).expect("taken in");
+    assert_eq!(presence(), Presence::Offline);
+    rig.hello("a", |_| {});
+    assert_eq!(presence(), Presence::Online);
+}
+
+#[test]
+fn a_device_may_come_back_with_a_new_key_once_it_is_forgotten() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+    hello.key = PublicKey::of(&key(10));
+    let say = || rig.say(Topic::Hello(id("a")), seal_to_vec(&hello, &key(10)).expect("fits"));
+    say();
+    assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(9)));
+    rig.fleet.forget_device(&id("a"), NOW).expect("forgotten");
+    let erased = |topic| Outgoing::Message { topic, payload: Bytes::new(), retain: true };
+    assert_eq!(rig.sent(), [erased(Topic::Hello(id("a"))), erased(Topic::Assign(id("a")))]);
+    say();
+    assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(10)));
+}
+
+#[test]
+fn an_assignment_is_said_again_until_the_device_has_it() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let release = rig.release("1");
+    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    let first = assigned(&rig.sent());
+    assert_eq!(first.len(), 1);
+    assert!(matches!(&first[0].order, Order::Run { release: told, .. } if told.id == release));
+    // The device comes back without it, and the server restarts.
+    assert_eq!(assigned(&rig.hello("a", |_| {})), first);
+    let rig = rig.restart();
+    rig.fleet.reconnected(NOW).expect("says again");
+    assert_eq!(assigned(&rig.sent()), first);
+    // Now it has it.
+    rig.hello("a", |hello| hello.sequence = SequenceNumber(1));
+    rig.fleet.reconnected(NOW).expect("says again");
+    assert!(assigned(&rig.sent()).is_empty());
+}
+
+#[test]
+fn numbers_grow_beyond_what_a_device_accepted_from_a_lost_server() {
+    let rig = Rig::new();
+    rig.hello("a", |hello| hello.sequence = SequenceNumber(41));
+    let release = rig.release("1");
+    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    assert_eq!(assigned(&rig.sent())[0].sequence, SequenceNumber(42));
+}
+
+#[test]
+fn one_rollout_at_a_time_and_only_of_what_is_published() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let packed = made::pack("2", 100, &key(2));
+    rig.fleet.objects().put(packed.bundle.as_slice()).expect("stored");
+    let early = rig.fleet.add_release(&packed.statement, NOW).expect("accepted");
+    assert!(matches!(rig.fleet.start_rollout(&early, None, NOW), Err(FleetError::Conflict(_))));
+    let release = rig.release("1");
+    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    let again = rig.fleet.start_rollout(&release, None, NOW);
+    assert!(matches!(again, Err(FleetError::Conflict(why)) if why.contains("one rollout at a time")));
+    let unknown = "digits@9".parse().expect("id");
+    assert!(matches!(rig.fleet.start_rollout(&unknown, None, NOW), Err(FleetError::NotFound(_))));
+}
+
+#[test]
+fn a_version_is_never_changed() {
+    let rig = Rig::new();
+    let release = rig.release("1");
+    let same = made::pack("1", 100, &key(2));
+    assert_eq!(rig.fleet.add_release(&same.statement, NOW).expect("the same"), release);
+    let other = made::pack("1", 200, &key(2));
+    rig.fleet.objects().put(other.bundle.as_slice()).expect("stored");
+    assert!(matches!(rig.fleet.add_release(&other.statement, NOW), Err(FleetError::Conflict(_))));
+}
+
+#[test]
+fn a_rollout_goes_on_after_a_restart_from_events_and_from_a_snapshot() {
+    let mut rig = Rig::new();
+    for name in ["a", "b"] {
+        rig.hello(name, |_| {});
+    }
+    let release = rig.release("1");
+    let plan = Plan::all_at_once(Millis(500), 0);
+    let rollout = rig.fleet.start_rollout(&release, Some(plan), NOW).expect("starts");
+    rig.event("a", 1, moved(&release, Phase::Fetching));
+    let before = rig.fleet.rollout(rollout, Clone::clone).expect("there");
+    rig = rig.restart();
+    assert_eq!(rig.fleet.rollout(rollout, Clone::clone).expect("there"), before);
+
+    // Presence that comes and goes is stored as it happens, and folded.
+    for _ in 0..600 {
+        rig.hello("b", |hello| hello.presence = Presence::Offline);
+        rig.hello("b", |_| {});
+    }
+    let stored = rig.fleet.store.rollouts().expect("readable").remove(0);
+    assert!(stored.snapshot.is_some() && stored.events.len() < 1000, "{}", stored.events.len());
+    let before = rig.fleet.rollout(rollout, Clone::clone).expect("there");
+    rig = rig.restart();
+    assert_eq!(rig.fleet.rollout(rollout, Clone::clone).expect("there"), before);
+
+    for (name, number) in [("a", 2), ("b", 1)] {
+        rig.event(name, number, moved(&release, Phase::Committed));
+        rig.hello(name, |hello| hello.active = Some(release.clone()));
+    }
+    for step in 1..10 {
+        rig.fleet.tick(UnixMillis(NOW.0 + step * 200)).expect("ticks");
+    }
+    let state = rig.fleet.rollout(rollout, |rollout| rollout.state().to_string()).expect("there");
+    assert_eq!(state, "completed");
+}
+
+#[test]
+fn an_operator_is_obeyed_once_and_told_when_things_have_changed() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let release = rig.release("1");
+    let rollout = rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    let version = rig.fleet.rollout(rollout, crate::rollout::Rollout::version).expect("there");
+    let order = |command| OperatorOrder { expected: Some(version), by: "me".into(), command };
+    rig.fleet.order(rollout, order(Command::Pause), NOW).expect("paused");
+    let late = rig.fleet.order(rollout, order(Command::Abort { reason: String::new() }), NOW);
+    assert!(matches!(late, Err(FleetError::Refused(_))), "{late:?}");
+    let paused = rig.fleet.rollout(rollout, |rollout| matches!(rollout.state(), State::Paused { .. }));
+    assert!(paused.expect("there"));
+    let nowhere = rig.fleet.order(RolloutId(99), order(Command::Pause), NOW);
+    assert!(matches!(nowhere, Err(FleetError::NotFound(_))));
+}
+
+#[test]
+fn chunks_are_published_again_only_of_our_own_releases() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let release = rig.release("1");
+    let object = rig.fleet.release(&release).expect("there").record.release.bundle.digest;
+    let missing = |object| EventKind::ChunksMissing { object, first: 0, count: u32::MAX };
+    let sent = rig.event("a", 1, missing(object));
+    assert!(sent.contains(&Outgoing::Publish(Job::Chunks { object, first: 0, count: 64 })));
+    let sent = rig.event("a", 2, missing(serin_protocol::ids::Digest([3; 32])));
+    assert!(!sent.iter().any(|outgoing| matches!(outgoing, Outgoing::Publish(_))));
+}

@@ -2,3 +2,8 @@
 
 pub mod objects;
 pub mod releases;
+
+#[cfg(test)]
+#[path = "../../tests/serve/release.rs"]
+#[allow(unreachable_pub)]
+pub(crate) mod made;

@@ -42,6 +42,14 @@ pub enum ObjectError {
     /// There is nothing to store: an empty object cannot be transferred.
     #[error("the object is empty")]
     Empty,
+    /// The bytes are not those announced.
+    #[error("the object has the digest {actual}, not {expected}")]
+    Unexpected {
+        /// Digest announced.
+        expected: Digest,
+        /// Digest of the bytes.
+        actual: Digest,
+    },
     /// More bytes than a transfer can describe.
     #[error("the object is larger than {MAX_OBJECT_BYTES} bytes")]
     TooLarge,
@@ -72,9 +80,27 @@ impl ObjectStore {
 
     /// Stores everything `source` yields, at most [`MAX_OBJECT_BYTES`], and returns its digest. When it
     /// returns, the object survives a power cut. Storing what is already here changes nothing.
-    pub fn put(&self, mut source: impl Read) -> Result<Digest, ObjectError> {
+    pub fn put(&self, source: impl Read) -> Result<Digest, ObjectError> {
+        self.put_if(source, |_| Ok(()))
+    }
+
+    /// Stores what `source` yields, but only if its digest is `expected`.
+    pub fn put_expected(&self, expected: &Digest, source: impl Read) -> Result<(), ObjectError> {
+        let check = |actual: &Digest| {
+            let unexpected = ObjectError::Unexpected { expected: *expected, actual: *actual };
+            if actual == expected { Ok(()) } else { Err(unexpected) }
+        };
+        self.put_if(source, check).map(drop)
+    }
+
+    fn put_if(
+        &self,
+        mut source: impl Read,
+        check: impl FnOnce(&Digest) -> Result<(), ObjectError>,
+    ) -> Result<Digest, ObjectError> {
         let mut file = NamedTempFile::new_in(&self.incoming).map_err(disk("creating in", &self.incoming))?;
         let digest = copy(&mut source, &mut file, MAX_OBJECT_BYTES)?;
+        check(&digest)?;
         let path = self.path(&digest);
         if path.try_exists().map_err(disk("looking for", &path))? {
             return Ok(digest);
@@ -233,6 +259,17 @@ mod tests {
         }
         assert_eq!(back, bytes);
         assert_eq!(store.chunk(&digest, 3).expect("readable"), None);
+    }
+
+    #[test]
+    fn bytes_other_than_announced_are_not_kept() {
+        let (_folder, store) = store();
+        let announced = Digest::of(b"this");
+        let refused = store.put_expected(&announced, &b"that"[..]);
+        assert!(matches!(refused, Err(ObjectError::Unexpected { .. })));
+        assert!(!store.contains(&Digest::of(b"that")).expect("readable"));
+        store.put_expected(&announced, &b"this"[..]).expect("stored");
+        assert!(store.contains(&announced).expect("readable"));
     }
 
     #[test]

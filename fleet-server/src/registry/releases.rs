@@ -102,7 +102,8 @@ pub fn check(
 
 /// Reads manifest and profile out of the bundle and checks every file's digest on the way.
 fn unpack(objects: &ObjectStore, release: &Release) -> Result<(Manifest, u64, Vec<u8>), ReleaseError> {
-    let bundle = ObjectReader { objects, object: release.bundle.digest, next: 0, piece: io::Cursor::default() };
+    let bundle =
+        ObjectReader { objects, object: release.bundle.digest, next: 0, piece: io::Cursor::default() };
     let limit = release.unpacked.0.saturating_add(CONTAINER_BYTES);
     let mut bytes = zstd::Decoder::new(bundle)?.take(limit);
     let mut reader = BundleReader::default();

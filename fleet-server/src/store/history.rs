@@ -17,9 +17,8 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
         // At most one unpaired report per part; there are 16 parts at most.
-        let pair = open.iter().position(|at| {
-            merged.get(*at).is_some_and(|older| can_merge(older, &report, fences))
-        });
+        let pair =
+            open.iter().position(|at| merged.get(*at).is_some_and(|older| can_merge(older, &report, fences)));
         let partner = pair.map(|position| open.swap_remove(position));
         if let Some(older) = partner.and_then(|at| merged.get_mut(at))
             && merge(older, &report)

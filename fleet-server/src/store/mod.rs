@@ -122,6 +122,8 @@ pub trait Store: Send + Sync {
     fn device(&self, id: &DeviceId) -> Result<Option<DeviceRecord>, StoreError>;
     /// Adds or replaces a device.
     fn put_device(&self, record: &DeviceRecord) -> Result<(), StoreError>;
+    /// Removes a device with its events, its assignment, and what is known of its reports; the reports stay.
+    fn forget_device(&self, id: &DeviceId) -> Result<(), StoreError>;
     /// Adds an event; a repeated one changes nothing. Keeps the last [`EVENTS_PER_DEVICE`].
     fn add_event(&self, event: &Event) -> Result<(), StoreError>;
     /// A device's events, oldest first.

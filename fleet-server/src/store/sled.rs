@@ -74,6 +74,16 @@ impl Store for SledStore {
         Ok(())
     }
 
+    fn forget_device(&self, id: &DeviceId) -> Result<(), StoreError> {
+        for key in self.events.scan_prefix(prefix(id.as_str())).keys() {
+            self.events.remove(key?)?;
+        }
+        for tree in [&self.assignments, &self.seen_reports, &self.devices] {
+            tree.remove(id.as_str())?;
+        }
+        Ok(())
+    }
+
     fn add_event(&self, event: &Event) -> Result<(), StoreError> {
         let prefix = prefix(event.device.as_str());
         self.events.insert(numbered(&prefix, event.number.0), wire("event", event)?)?;

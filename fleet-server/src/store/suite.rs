@@ -70,6 +70,20 @@ fn devices_are_kept_by_name(store: &dyn Store) {
     assert_eq!(store.device(&id("a")).expect("read"), Some(changed));
     assert_eq!(store.device(&id("b")).expect("read"), None);
     assert_eq!(store.devices().expect("read").len(), 2);
+
+    let event = Event {
+        device: id("gone"),
+        number: EventNumber(1),
+        at: UnixMillis(1),
+        sequence: SequenceNumber(1),
+        rollout: None,
+        kind: EventKind::Unpinned { uid: 0 },
+    };
+    store.put_device(&device("gone")).expect("put");
+    store.add_event(&event).expect("add");
+    store.forget_device(&id("gone")).expect("forget");
+    assert_eq!(store.device(&id("gone")).expect("read"), None);
+    assert!(store.events(&id("gone")).expect("read").is_empty());
 }
 
 fn events_are_kept_in_order_and_bounded(store: &dyn Store) {
@@ -113,7 +127,7 @@ fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
         worker_peak: ByteCount(0),
         worker_deaths: 0,
         dropped_reports: 0,
-        }
+    }
 }
 
 fn reports_are_kept_once_and_by_window(store: &dyn Store) {

@@ -1,0 +1,181 @@
+//! Devices.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Serialize;
+use serin_protocol::ids::DeviceId;
+use serin_protocol::message::{Event, EventKind, Presence};
+
+use super::failure::Failure;
+use super::{Context, blocking};
+use crate::serve::now;
+use crate::store::DeviceRecord;
+
+#[derive(Serialize)]
+pub(super) struct Devices {
+    devices: Vec<DeviceView>,
+}
+
+/// A device, as others see it.
+#[derive(Serialize)]
+pub(super) struct DeviceView {
+    id: String,
+    online: bool,
+    target: String,
+    agent: String,
+    active: Option<String>,
+    previous: Option<String>,
+    candidate: Option<String>,
+    pinned: bool,
+    /// The last movement of its update machine.
+    last_move: Option<MoveView>,
+    first_seen: u64,
+    last_seen: u64,
+    last_event: u64,
+    memory_budget: u64,
+    free_space: u64,
+    key: String,
+}
+
+#[derive(Serialize)]
+struct MoveView {
+    at: u64,
+    release: String,
+    phase: String,
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct DeviceDetail {
+    #[serde(flatten)]
+    device: DeviceView,
+    events: Vec<EventView>,
+}
+
+/// Something that happened on a device.
+#[derive(Serialize)]
+pub(super) struct EventView {
+    device: String,
+    number: u64,
+    at: u64,
+    rollout: Option<u64>,
+    /// Which kind.
+    kind: &'static str,
+    /// The release in question.
+    release: Option<String>,
+    /// The phase entered, of a transition.
+    phase: Option<String>,
+    /// For people.
+    text: String,
+}
+
+impl From<&DeviceRecord> for DeviceView {
+    fn from(record: &DeviceRecord) -> Self {
+        let hello = &record.hello;
+        let name = |release: &Option<_>| release.as_ref().map(ToString::to_string);
+        Self {
+            id: hello.device.to_string(),
+            online: hello.presence == Presence::Online,
+            target: hello.target.to_string(),
+            agent: hello.agent.to_string(),
+            active: name(&hello.active),
+            previous: name(&hello.previous),
+            candidate: name(&hello.candidate),
+            pinned: hello.pinned,
+            last_move: record.last_move.as_ref().map(|last| MoveView {
+                at: last.at.0,
+                release: last.release.to_string(),
+                phase: last.to.to_string(),
+                reason: last.reason.as_ref().map(ToString::to_string),
+            }),
+            first_seen: record.first_seen.0,
+            last_seen: record.last_seen.0,
+            last_event: record.last_event.0,
+            memory_budget: hello.memory_budget.0,
+            free_space: hello.free_space.0,
+            key: record.key.to_string(),
+        }
+    }
+}
+
+impl From<&Event> for EventView {
+    fn from(event: &Event) -> Self {
+        let (kind, release, phase, text) = in_words(&event.kind);
+        Self {
+            device: event.device.to_string(),
+            number: event.number.0,
+            at: event.at.0,
+            rollout: event.rollout.map(|rollout| rollout.0),
+            kind,
+            release,
+            phase,
+            text,
+        }
+    }
+}
+
+type Words = (&'static str, Option<String>, Option<String>, String);
+
+fn in_words(kind: &EventKind) -> Words {
+    match kind {
+        EventKind::Transition { release, from, to, reason } => {
+            let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let text = format!("{release}: {from} → {to}{why}");
+            ("transition", Some(release.to_string()), Some(to.to_string()), text)
+        }
+        EventKind::Plan { release, fetch, here } => {
+            let text = format!("{release}: {fetch} bytes to fetch, {here} are here");
+            ("plan", Some(release.to_string()), None, text)
+        }
+        EventKind::ChunksMissing { object, first, count } => {
+            let text = format!("{count} chunks of {object} from {first} on are not at the broker");
+            ("chunks_missing", None, None, text)
+        }
+        EventKind::FieldRollback { uid, from, to } => {
+            let text = format!("a field engineer (user {uid}) went back from {from} to {to}");
+            ("field_rollback", Some(to.to_string()), None, text)
+        }
+        EventKind::Pinned { uid, release } => {
+            let text = format!("a field engineer (user {uid}) pinned {release}");
+            ("pinned", Some(release.to_string()), None, text)
+        }
+        EventKind::Unpinned { uid } => {
+            ("unpinned", None, None, format!("a field engineer (user {uid}) gave it back to the fleet"))
+        }
+        EventKind::WorkerDied { release, death } => {
+            ("worker_died", Some(release.to_string()), None, format!("a worker of {release} died: {death}"))
+        }
+        EventKind::Refused { kind, detail } => {
+            ("refused", None, None, format!("refused a message ({kind:?}): {detail}"))
+        }
+        EventKind::JournalLost { detail } => {
+            ("journal_lost", None, None, format!("its journal was unreadable and begun anew: {detail}"))
+        }
+    }
+}
+
+pub(super) async fn list(State(context): State<Context>) -> Json<Devices> {
+    Json(Devices { devices: context.fleet.devices().iter().map(DeviceView::from).collect() })
+}
+
+pub(super) async fn one(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Json<DeviceDetail>, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    let (record, events) = blocking(move || context.fleet.device(&id)).await?;
+    Ok(Json(DeviceDetail {
+        device: DeviceView::from(&record),
+        events: events.iter().map(EventView::from).collect(),
+    }))
+}
+
+pub(super) async fn forget(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    blocking(move || context.fleet.forget_device(&id, now())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,111 @@
+//! How far a release's devices lie from its reference data.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::{Deserialize, Serialize};
+use serin_protocol::ids::ReleaseId;
+
+use super::failure::Failure;
+use super::{Context, blocking};
+use crate::fleet::drift::{Arm, Distance, Drift, Moved};
+use crate::serve::now;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    release: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct DriftView {
+    release: String,
+    since: u64,
+    fleet: ArmView,
+    control: Option<ArmView>,
+    features: Vec<MovedView>,
+    predictions: Option<MovedView>,
+    confidence: Option<MovedView>,
+    against_control: Option<DistanceView>,
+    reference_classes: Vec<f64>,
+}
+
+#[derive(Serialize)]
+struct ArmView {
+    releases: Vec<String>,
+    devices: usize,
+    requests: u64,
+    errors: u64,
+    latency_p50_micros: Option<u64>,
+    latency_p99_micros: Option<u64>,
+    classes: Vec<f64>,
+}
+
+#[derive(Serialize)]
+struct MovedView {
+    name: String,
+    #[serde(flatten)]
+    distance: DistanceView,
+    seen: u64,
+    missing: f64,
+}
+
+#[derive(Serialize)]
+struct DistanceView {
+    psi: f64,
+    ks: f64,
+}
+
+impl From<&Arm> for ArmView {
+    fn from(arm: &Arm) -> Self {
+        Self {
+            releases: arm.releases.iter().map(ToString::to_string).collect(),
+            devices: arm.devices.len(),
+            requests: arm.requests,
+            errors: arm.errors,
+            latency_p50_micros: arm.latency.quantile_micros(0.5),
+            latency_p99_micros: arm.latency.quantile_micros(0.99),
+            classes: arm.classes(),
+        }
+    }
+}
+
+impl From<&Moved> for MovedView {
+    fn from(moved: &Moved) -> Self {
+        Self {
+            name: moved.name.clone(),
+            distance: moved.distance.into(),
+            seen: moved.seen,
+            missing: moved.missing,
+        }
+    }
+}
+
+impl From<Distance> for DistanceView {
+    fn from(distance: Distance) -> Self {
+        Self { psi: distance.psi, ks: distance.ks }
+    }
+}
+
+impl From<&Drift> for DriftView {
+    fn from(drift: &Drift) -> Self {
+        Self {
+            release: drift.release.to_string(),
+            since: drift.since.0,
+            fleet: ArmView::from(&drift.arm),
+            control: drift.control.as_ref().map(ArmView::from),
+            features: drift.features.iter().map(MovedView::from).collect(),
+            predictions: drift.predictions.as_ref().map(MovedView::from),
+            confidence: drift.confidence.as_ref().map(MovedView::from),
+            against_control: drift.against_control.map(DistanceView::from),
+            reference_classes: drift.reference_classes.clone(),
+        }
+    }
+}
+
+pub(super) async fn of_release(
+    State(context): State<Context>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<DriftView>, Failure> {
+    let release: ReleaseId = asked.release.parse().map_err(|error| Failure::bad_request(&error))?;
+    let drift = blocking(move || context.fleet.drift(&release, now())).await?;
+    Ok(Json(DriftView::from(&drift)))
+}

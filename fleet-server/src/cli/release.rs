@@ -1,0 +1,169 @@
+//! `serin-fleet release`.
+
+use std::fs::{self, File};
+use std::io::{IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use serin_protocol::ids::Digest;
+
+use super::client::{Client, ClientArgs};
+use super::device::part;
+use super::table::{bytes, table};
+use super::{Failure, Report};
+
+/// Largest statement file, in bytes; the server refuses far smaller ones.
+const MAX_STATEMENT_BYTES: u64 = 64 * 1024;
+/// Between two looks at whether a release has reached the broker.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+pub(super) struct ReleaseArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: ReleaseCommand,
+}
+
+#[derive(Subcommand)]
+enum ReleaseCommand {
+    /// Publish a signed bundle: X.serin with X.serin.release beside it.
+    Publish {
+        /// The bundle.
+        #[arg(value_name = "X.serin")]
+        bundle: PathBuf,
+        /// The signed statement [default: X.serin.release].
+        #[arg(long, value_name = "FILE")]
+        statement: Option<PathBuf>,
+        /// Seconds to wait until every chunk is with the broker.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        wait: u64,
+    },
+    /// All releases.
+    List,
+}
+
+#[derive(Deserialize)]
+struct Release {
+    id: String,
+    bundle_bytes: u64,
+    memory: u64,
+    owner: String,
+    published: bool,
+}
+
+pub(super) fn run(arguments: &ReleaseArgs, quiet: bool) -> Result<Report, Failure> {
+    let client = Client::new(&arguments.client)?;
+    match &arguments.command {
+        ReleaseCommand::Publish { bundle, statement, wait } => {
+            publish(&client, bundle, statement.as_deref(), Duration::from_secs(*wait), quiet)
+        }
+        ReleaseCommand::List => list(&client),
+    }
+}
+
+fn publish(
+    client: &Client,
+    bundle: &Path,
+    statement: Option<&Path>,
+    wait: Duration,
+    quiet: bool,
+) -> Result<Report, Failure> {
+    let beside = bundle.with_added_extension("release");
+    let statement = statement.unwrap_or(&beside);
+    let signed = read_statement(statement)?;
+    let about = |error: std::io::Error| Failure::about(bundle.display(), error);
+    let file = File::open(bundle).map_err(about)?;
+    let size = file.metadata().map_err(about)?.len();
+    let digest = digest(bundle).map_err(about)?;
+    let bar = progress(size, quiet);
+    let sent: Result<Value, Failure> =
+        client.put(&format!("/api/v1/bundles/{digest}"), size, bar.wrap_read(file));
+    bar.finish_and_clear();
+    sent?;
+    let added: Value = client.post_bytes("/api/v1/releases", &signed)?;
+    let release: Release = serde_json::from_value(added).map_err(Failure::new)?;
+    let published = until_published(client, &release.id, wait)?;
+    let text = format!("published {} ({})", release.id, bytes(release.bundle_bytes));
+    Ok(Report { text, json: published })
+}
+
+/// Devices can be told to run it only then.
+fn until_published(client: &Client, id: &str, wait: Duration) -> Result<Value, Failure> {
+    let started = Instant::now();
+    loop {
+        let json: Value = client.get(&format!("/api/v1/releases/{id}"))?;
+        if json.get("published") == Some(&Value::Bool(true)) {
+            return Ok(json);
+        }
+        if started.elapsed() >= wait {
+            let late = format!("{id} was accepted but is not with the broker yet");
+            let hint = "look at `serin-fleet release list` later; the server goes on trying";
+            return Err(Failure::new(late).hint(Some(hint.into())).details(json!({ "release": json })));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn read_statement(path: &Path) -> Result<Vec<u8>, Failure> {
+    let about = |error: std::io::Error| {
+        Failure::about(path.display(), error)
+            .hint(Some("sign the bundle with `serin-fleet bundle sign X.serin --key owner.key`".into()))
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_STATEMENT_BYTES).read_to_end(&mut bytes))
+        .map_err(about)?;
+    Ok(bytes)
+}
+
+fn digest(path: &Path) -> std::io::Result<Digest> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Digest::hasher();
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+fn progress(size: u64, quiet: bool) -> ProgressBar {
+    let bar = ProgressBar::new(size);
+    if quiet || !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) =
+        ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn list(client: &Client) -> Result<Report, Failure> {
+    let json: Value = client.get("/api/v1/releases")?;
+    let releases: Vec<Release> = part(&json, "releases")?;
+    let row = |release: &Release| {
+        vec![
+            release.id.clone(),
+            if release.published { "yes" } else { "not yet" }.into(),
+            bytes(release.bundle_bytes),
+            bytes(release.memory),
+            release.owner.clone(),
+        ]
+    };
+    let rows: Vec<_> = releases.iter().map(row).collect();
+    let text = if rows.is_empty() {
+        "no release has been published yet".into()
+    } else {
+        table(&["RELEASE", "PUBLISHED", "SIZE", "MEMORY", "OWNER"], &rows)
+    };
+    Ok(Report { text, json })
+}

@@ -1,0 +1,80 @@
+//! `serin-fleet serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serin_protocol::ids::FleetId;
+use tracing::level_filters::LevelFilter;
+
+use super::Failure;
+use crate::config::{Config, Flags};
+
+#[derive(Args)]
+pub(super) struct ServeArgs {
+    /// Configuration file (TOML). Flags go before it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for everything that must survive.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Name of the fleet.
+    #[arg(long)]
+    fleet: Option<FleetId>,
+    /// Where API and page listen [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// Where the embedded broker listens [default: 127.0.0.1:1883].
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "broker")]
+    mqtt: Option<SocketAddr>,
+    /// Use this broker instead, as HOST:PORT or mqtt://HOST:PORT.
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// User name at that broker.
+    #[arg(long, value_name = "NAME")]
+    broker_user: Option<String>,
+    /// File with the password at that broker.
+    #[arg(long, value_name = "FILE")]
+    broker_password_file: Option<PathBuf>,
+    /// Public key of an owner whose releases are accepted, as a file or as 64 digits. May be repeated.
+    #[arg(long = "owner-key", value_name = "KEY")]
+    owner_keys: Vec<String>,
+    /// Least severe messages logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "SERIN_LOG")]
+    log: LevelFilter,
+}
+
+pub(super) fn run(arguments: &ServeArgs, json: bool) -> ExitCode {
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_max_level(arguments.log)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.show(json);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
+    let flags = Flags {
+        fleet: arguments.fleet.clone(),
+        data: arguments.data.clone(),
+        http: arguments.http,
+        mqtt: arguments.mqtt,
+        broker: arguments.broker.clone(),
+        broker_user: arguments.broker_user.clone(),
+        broker_password_file: arguments.broker_password_file.clone(),
+        owner_keys: arguments.owner_keys.clone(),
+    };
+    // Before the runtime: a wrong configuration starts nothing.
+    let config = Config::load(arguments.config.as_deref(), flags).map_err(Failure::new)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
+    runtime.block_on(crate::serve::run(config)).map_err(Failure::new)
+}

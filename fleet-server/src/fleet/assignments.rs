@@ -1,0 +1,72 @@
+//! What devices are told: numbered, signed, and said again until they have it.
+
+use std::collections::BTreeMap;
+
+use serin_protocol::assignment::{Assignment, Order};
+use serin_protocol::envelope::seal_to_vec;
+use serin_protocol::ids::{DeviceId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::topic::Topic;
+use tracing::info;
+
+use super::{Draft, Fleet, FleetError, State};
+use crate::rollout::event::{Effect, Effects};
+use crate::store::{Assigned, DeviceRecord};
+
+impl Fleet {
+    /// Numbers and signs what effects tell devices.
+    pub(super) fn assignments(
+        &self,
+        state: &State,
+        id: RolloutId,
+        effects: &Effects,
+        now: UnixMillis,
+    ) -> Result<Vec<Assigned>, FleetError> {
+        let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
+        let mut assigned = Vec::new();
+        for effect in effects {
+            if let Effect::Assign { device, order, expires } = effect {
+                let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
+                let sequence = SequenceNumber(last.0.saturating_add(1));
+                made.insert(device, sequence);
+                log_order(id, device, order);
+                let assignment = Assignment {
+                    device: device.clone(),
+                    fleet: self.id.clone(),
+                    sequence,
+                    rollout: Some(id),
+                    issued: now,
+                    expires: *expires,
+                    order: order.clone(),
+                };
+                let sealed = seal_to_vec(&assignment, &self.signer)?;
+                assigned.push(Assigned { device: device.clone(), sequence, sealed });
+            }
+        }
+        Ok(assigned)
+    }
+}
+
+/// The device has not shown that it has its last assignment: it is said again.
+pub(super) fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord) {
+    let device = &record.hello.device;
+    if let Some(assigned) = state.assigned.get(device)
+        && assigned.sequence > record.hello.sequence
+    {
+        draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
+    }
+}
+/// The highest number made for a device, or, where this server was restored from an older copy, accepted
+/// by it.
+fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
+    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
+    let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
+    made.max(accepted)
+}
+
+fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
+    match order {
+        Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
+        Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
+        Order::Stay => info!(%rollout, %device, "told to stay"),
+    }
+}
