@@ -362,5 +362,8 @@ fn newcomer(seen: &Sighting, position: Position, control: bool) -> DeviceRecord 
 }
 
 #[cfg(test)]
+#[path = "engine_properties.rs"]
+mod properties;
+#[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;

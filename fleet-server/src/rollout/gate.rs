@@ -57,6 +57,7 @@ impl Look<'_> {
         results.extend(gates.predictions.as_ref().map(|gate| self.predictions(gate, lacking.as_deref())));
         results.extend(gates.confidence.as_ref().map(|gate| self.confidence(gate, lacking.as_deref())));
         results.extend(gates.inputs.as_ref().map(|gate| self.inputs(gate, lacking.as_deref())));
+        results.iter_mut().for_each(round);
         Judgement {
             stage: self.stage,
             look: self.looks,
@@ -249,6 +250,15 @@ impl Look<'_> {
         result.verdict = if shown.shown { GateVerdict::Breach } else { GateVerdict::Insufficient };
         result.sentence = format!("{}; {}", result.sentence, shown.words);
     }
+}
+
+/// Nine places are more than any decision means, and survive being written as text and read back.
+fn round(result: &mut GateResult) {
+    let nine = |value: f64| (value * 1e9).round() / 1e9;
+    result.canary = result.canary.map(nine);
+    result.control = result.control.map(nine);
+    result.threshold = nine(result.threshold);
+    result.p_value = result.p_value.map(nine);
 }
 
 fn lacking_requests(arm: &str, here: u64, wanted: u64) -> Option<String> {
