@@ -2,6 +2,23 @@
 //!
 //! | room | what lives there | never there |
 //! |---|---|---|
-//! | [`update`] | what to do next, pure | tokio, files, clocks, randomness |
+//! | [`update`] | what to do next with releases, pure | tokio, files, clocks, randomness |
+//! | [`disk`] | what must survive a power cut, behind one seam to the files | decisions |
+//! | [`link`] | the MQTT session; transfer and outbox, pure | files |
+//! | [`worker`] | one process per model, sandboxed; the handle on it | MQTT, the boot record |
+//! | [`gateway`] | the pointer to the release that answers; the Open Inference Protocol | MQTT, the disk |
+//! | [`telemetry`] | sketches of what a release does, window by window | requests, MQTT |
+//! | [`field`] | the engineer on site: commands, replies | decisions |
+//! | [`supervisor`] | the loop that carries effects out | decisions |
+//! | [`config`], [`identity`] | what is known before anything runs | |
 
+pub mod config;
+pub mod disk;
+pub mod field;
+pub mod gateway;
+pub mod identity;
+pub mod link;
+pub mod supervisor;
+pub mod telemetry;
 pub mod update;
+pub mod worker;

@@ -1,1 +1,85 @@
-fn main() {}
+//! `serin-agent`: reads the command line and hands over to the library.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serin_agent::config::Config;
+use serin_agent::field::cli::Console;
+use serin_agent::worker::{qualify, serve};
+use serin_agent::{field, supervisor};
+use tracing::level_filters::LevelFilter;
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    /// The running agent's Unix socket.
+    #[arg(long, global = true, default_value = "/var/lib/serin/agent.sock", env = "SERIN_SOCKET")]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent.
+    Run(RunArgs),
+    /// Runs one model in a sandbox; the agent starts this itself.
+    #[command(hide = true)]
+    Worker(serve::WorkerArgs),
+    /// Loads an unpacked release, proves its golden vectors and measures what it needs.
+    Qualify(qualify::QualifyArgs),
+    #[command(flatten)]
+    Field(field::cli::FieldCli),
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/serin/agent.toml")]
+    config: PathBuf,
+    /// Least severe messages shown: error, warn, info, debug or trace.
+    #[arg(long, default_value = "info", env = "SERIN_LOG")]
+    log: LevelFilter,
+}
+
+fn main() -> ExitCode {
+    let Cli { socket, command } = Cli::parse();
+    match command {
+        // Before any runtime or thread is started: a worker has one thread and little memory.
+        Command::Worker(args) => serve::run(&args),
+        Command::Qualify(args) => qualify::run(&args),
+        Command::Run(args) => run(&args),
+        Command::Field(command) => ask(command, &socket),
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let colour = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_max_level(args.log).with_ansi(colour).with_writer(std::io::stderr).init();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &RunArgs) -> anyhow::Result<()> {
+    let config = Config::read(&args.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(supervisor::run(config))?;
+    Ok(())
+}
+
+/// A field engineer's command to the agent that is running.
+fn ask(command: field::cli::FieldCli, socket: &Path) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(field::cli::run(command, socket, &mut Console::standard())).into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

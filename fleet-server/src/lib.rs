@@ -1,2 +1,7 @@
+//! Serin's fleet server.
+
+pub mod broker;
+pub mod registry;
 pub mod rollout;
 pub mod stats;
+pub mod store;

@@ -1,1 +1,2 @@
+//! `serin-fleet`.
 fn main() {}

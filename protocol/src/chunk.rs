@@ -138,6 +138,18 @@ impl ChunkSet {
         fresh
     }
 
+    /// Marks `index` as absent; false when it was already, or lies beyond the object.
+    pub fn remove(&mut self, index: u32) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        let Some(word) = self.words.get_mut((index / 64) as usize) else {
+            return false;
+        };
+        *word &= !(1_u64 << (index % 64));
+        true
+    }
+
     /// Whether chunk `index` is present.
     pub fn contains(&self, index: u32) -> bool {
         let word = self.words.get((index / 64) as usize).copied().unwrap_or(0);
@@ -204,7 +216,11 @@ mod tests {
             prop_assert_eq!(set.missing().count() + model.len(), map.count() as usize);
             let mut bytes = [0; 4096];
             let coded = postcard::to_slice(&set, &mut bytes).expect("fits");
-            prop_assert_eq!(postcard::from_bytes::<ChunkSet>(coded), Ok(set));
+            prop_assert_eq!(postcard::from_bytes::<ChunkSet>(coded), Ok(set.clone()));
+            for index in model {
+                prop_assert!(set.remove(index) && !set.contains(index) && !set.remove(index));
+            }
+            prop_assert!(set.is_empty());
         }
 
         #[test]

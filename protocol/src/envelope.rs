@@ -293,7 +293,8 @@ fn decode_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OpenError> {
     if rest.is_empty() { Ok(value) } else { Err(OpenError::Trailing(rest.len())) }
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
+#[cfg(feature = "alloc")]
 mod tests {
     use super::*;
     use crate::message::Ack;

@@ -147,9 +147,8 @@ pub enum FrameError {
 impl Prefix {
     /// Reads a prefix and checks its bounds.
     pub fn decode(bytes: [u8; PREFIX_BYTES]) -> Result<Self, FrameError> {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        let prefix =
-            Self { header: u32::from_le_bytes([a, b, c, d]), body: u32::from_le_bytes([e, f, g, h]) };
+        let both = u64::from_le_bytes(bytes);
+        let prefix = Self { header: both as u32, body: (both >> 32) as u32 };
         if prefix.header > MAX_HEADER_BYTES || prefix.body > MAX_BODY_BYTES {
             return Err(FrameError::TooLarge { header: prefix.header.into(), body: prefix.body.into() });
         }

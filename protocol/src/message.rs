@@ -456,6 +456,7 @@ impl Signed for Ack {
     const MAX_BYTES: usize = MAX_ACK_BYTES;
 }
 
-#[cfg(all(test, feature = "alloc"))]
+#[cfg(test)]
+#[cfg(feature = "alloc")]
 #[path = "message_tests.rs"]
 mod tests;

@@ -173,7 +173,9 @@ impl PreStep {
         };
         match self {
             Self::Missing { replace, .. } if !replace.is_finite() => Err("replace is not finite".into()),
-            Self::Clip { min, max, .. } if !(min <= max) => Err("min is not below max".into()),
+            Self::Clip { min, max, .. } if min.partial_cmp(max).is_none_or(core::cmp::Ordering::is_gt) => {
+                Err("min is not below max".into())
+            }
             Self::Affine { scale, offset, .. } => {
                 let row = input.row_elements();
                 let fits = |numbers: &[f32]| numbers.len() == 1 || Some(numbers.len()) == row;

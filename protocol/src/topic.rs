@@ -140,8 +140,8 @@ impl Topic {
     /// Largest payload in bytes; anything larger is dropped before it is parsed.
     pub const fn max_payload(&self) -> usize {
         match self {
-            // A release statement with eight target classes is under 1 KiB; TUF metadata files are larger.
-            Self::Metadata(_) => 256 * 1024,
+            // A release statement is under 2 KiB; metadata files must fit the broker's packets of 128 KiB.
+            Self::Metadata(_) => 120 * 1024,
             Self::Chunk { .. } => CHUNK_BYTES,
             Self::Assign(_) => crate::assignment::MAX_ASSIGNMENT_BYTES,
             Self::Event(_) => crate::message::MAX_EVENT_BYTES,

@@ -191,7 +191,7 @@ impl Machine {
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Boot => self.resume(now, effects),
-            Event::Assigned(assignment) => self.assigned(now, assignment, effects),
+            Event::Assigned(assignment) => self.assigned(now, &assignment, effects),
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
             Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
@@ -223,15 +223,15 @@ impl Machine {
         }
     }
 
-    fn assigned(&mut self, now: Now, assignment: Assignment, effects: &mut Effects) {
-        if let Err(refusal) = self.check_assignment(&assignment) {
+    fn assigned(&mut self, now: Now, assignment: &Assignment, effects: &mut Effects) {
+        if let Err(refusal) = self.check_assignment(assignment) {
             if let Some(detail) = refusal {
                 self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
             }
             return;
         }
         if self.state.record.pinned_by.is_some() {
-            self.refuse_by_pin(&assignment, effects);
+            self.refuse_by_pin(assignment, effects);
             return;
         }
         self.state.record.accepted = assignment.sequence;

@@ -66,7 +66,9 @@ impl SketchProfile {
     /// Counts `values` in `bins`.
     pub fn of(bins: Bins, values: &[f32]) -> Self {
         let mut reference = Histogram::over_bins(&bins);
-        values.iter().for_each(|value| reference.record(&bins, *value));
+        for value in values {
+            reference.record(&bins, *value);
+        }
         Self { bins, reference }
     }
 
@@ -96,7 +98,7 @@ fn quantile_bins(values: &[f32], count: usize) -> Bins {
     // Walk over runs of equal values; close a bin when it has its share, and before a heavy run.
     let share = sorted.len().div_ceil(count.clamp(1, MAX_BINS));
     let mut held = 0_usize;
-    for run in sorted.chunk_by(|a, b| a == b) {
+    for run in sorted.chunk_by(|a, b| a.total_cmp(b).is_eq()) {
         let Some(value) = run.first().copied() else {
             continue;
         };

@@ -1,0 +1,41 @@
+# The commands a newcomer needs. `make demo` shows the whole product; `make test` proves it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+
+.PHONY: help build demo test needs fmt clippy deny release clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build everything once (what demo and test share)
+	$(CARGO) build --workspace --all-targets --locked
+
+demo: ## A fleet of 12 devices on this machine: canary, rollback, local rollback (DEMO_EXIT=1 ends by itself)
+	$(CARGO) build --workspace --all-targets --locked
+	$(CARGO) run --quiet --locked --package serin-tests --bin demo
+
+needs: ## Install what the tests need from Debian, or say what is missing
+	@tests/needs.sh
+
+test: needs ## Format, lints, unit, property and end-to-end tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) build --workspace --all-targets --locked
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  echo "$(CARGO) nextest run --workspace --locked"; $(CARGO) nextest run --workspace --locked; \
+	else \
+	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
+	fi
+
+deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
+	$(CARGO) deny --locked check
+
+release: ## The small device binary and the fleet server, stripped
+	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	@ls -l target/release/serin-agent target/release/serin-fleet
+
+clean: ## Remove what was built
+	$(CARGO) clean

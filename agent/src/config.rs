@@ -1,0 +1,283 @@
+//! The agent's configuration file: parsed and checked once, before anything runs. An unknown key is an
+//! error that names it, because a misspelt limit that is silently ignored is no limit.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serin_protocol::envelope::PublicKey;
+use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
+
+/// Most keys of either kind; a rotation needs two, a few owners some more.
+pub const MAX_KEYS: usize = 16;
+
+/// Largest configuration file in bytes.
+const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+
+/// Everything an agent needs to know before it starts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This device.
+    pub device: DeviceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// Its class; this machine's by default.
+    #[serde(default = "this_machine")]
+    pub target: TargetClass,
+    /// Folder for everything that must survive.
+    pub data: PathBuf,
+    /// Unix socket for local apps and the field engineer; `agent.sock` in `data` by default.
+    #[serde(default)]
+    socket: Option<PathBuf>,
+    /// Where the broker is.
+    pub broker: Broker,
+    /// Whose signatures count.
+    pub trust: Trust,
+    /// What models may use.
+    #[serde(default)]
+    pub models: Models,
+    /// Where local apps ask.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// How often the device reports.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+}
+
+/// Where the broker is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Whose signatures count.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// Keys of model owners: they sign releases.
+    pub owners: Vec<PublicKey>,
+    /// Keys of the fleet server: they sign assignments and acknowledgements.
+    pub fleet: Vec<PublicKey>,
+}
+
+/// What models may use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    /// Memory of all workers together.
+    #[serde(deserialize_with = "size")]
+    pub memory: ByteCount,
+    /// Disk space that is never used.
+    #[serde(deserialize_with = "size")]
+    pub reserve: ByteCount,
+    /// A worker that has not loaded its model by then is ended.
+    #[serde(deserialize_with = "span")]
+    pub load_deadline: Duration,
+    /// A worker that has not answered by then is ended.
+    #[serde(deserialize_with = "span")]
+    pub request_deadline: Duration,
+}
+
+impl Default for Models {
+    fn default() -> Self {
+        Self {
+            memory: ByteCount::from_mib(256),
+            reserve: ByteCount::from_mib(64),
+            load_deadline: Duration::from_mins(1),
+            request_deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Where local apps ask.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Loopback address for the Open Inference Protocol.
+    pub listen: SocketAddr,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8500)) }
+    }
+}
+
+/// How often the device reports.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Length of a window: 1 second to 1 day. Windows start at its multiples since 1970.
+    #[serde(deserialize_with = "span")]
+    pub window: Duration,
+    /// Reports kept while offline, in bytes; beyond that the oldest are dropped and counted.
+    #[serde(deserialize_with = "size")]
+    pub backlog: ByteCount,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { window: Duration::from_mins(1), backlog: ByteCount::from_mib(8) }
+    }
+}
+
+/// A configuration file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the message names line and key.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > MAX_CONFIG_BYTES {
+            let message = format!("{size} bytes, at most {MAX_CONFIG_BYTES} are allowed");
+            return Err(ConfigError::Invalid { path: path.into(), message });
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.into(), message })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.gateway.listen.ip().is_loopback() {
+            let listen = self.gateway.listen;
+            return Err(format!(
+                "gateway.listen: {listen} is not a loopback address; put a proxy with authentication in front \
+                 to serve other machines"
+            ));
+        }
+        for (name, keys) in [("owners", &self.trust.owners), ("fleet", &self.trust.fleet)] {
+            if keys.is_empty() || keys.len() > MAX_KEYS {
+                return Err(format!(
+                    "trust.{name}: 1 to {MAX_KEYS} keys are needed, {} are given",
+                    keys.len()
+                ));
+            }
+        }
+        let window = self.telemetry.window;
+        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
+            return Err("telemetry.window: must be between 1s and 24h".into());
+        }
+        Ok(())
+    }
+
+    /// The Unix socket for local apps and the field engineer.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.data.join("agent.sock"))
+    }
+
+    /// Length of a telemetry window.
+    pub fn window(&self) -> Millis {
+        Millis(self.telemetry.window.as_millis() as u64)
+    }
+}
+
+fn this_machine() -> TargetClass {
+    let text = match std::env::consts::ARCH {
+        "arm" => "linux-armv7",
+        "aarch64" => "linux-aarch64",
+        "riscv64" => "linux-riscv64",
+        _ => "linux-x86_64",
+    };
+    #[expect(clippy::expect_used, reason = "the texts above are names")]
+    TargetClass::new(text).expect("a name")
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteCount, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_scaled(&text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)])
+        .map(ByteCount)
+        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a size like \"64MiB\"")))
+}
+
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_scaled(&text, &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)])
+        .map(Duration::from_millis)
+        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a time like \"30s\"")))
+}
+
+/// A whole number directly followed by one of the units, tried in order.
+fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = text.get(digits.len()..)?;
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;
+    digits.parse::<u64>().ok()?.checked_mul(*scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    fn with(extra: &str) -> Result<Config, String> {
+        Config::parse(&format!(
+            "device = 'd1'\nfleet = 'f'\ndata = '/tmp/x'\n{extra}\n[broker]\nhost = 'h'\nport = 1883\n\
+             [trust]\nowners = ['{KEY}']\nfleet = ['{KEY}']\n"
+        ))
+    }
+
+    #[test]
+    fn a_short_file_is_enough() {
+        let config = with("").expect("complete");
+        assert_eq!(config.models.memory, ByteCount::from_mib(256));
+        assert_eq!(config.socket(), Path::new("/tmp/x/agent.sock"));
+        assert_eq!(config.window(), Millis(60_000));
+    }
+
+    #[test]
+    fn sizes_and_times_carry_units() {
+        let config = with("models.memory = '32MiB'\nmodels.request_deadline = '250ms'").expect("complete");
+        assert_eq!(config.models.memory, ByteCount(32 << 20));
+        assert_eq!(config.models.request_deadline, Duration::from_millis(250));
+        for bad in ["models.memory = '32'", "models.memory = '-1MiB'", "models.load_deadline = '5 days'"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, named) in [
+            ("surprise = 1", "surprise"),
+            ("models.memroy = '1MiB'", "memroy"),
+            ("gateway.listen = '0.0.0.0:80'", "loopback"),
+            ("telemetry.window = '0s'", "telemetry.window"),
+            ("target = '../x'", "target"),
+        ] {
+            let message = with(text).expect_err(text);
+            assert!(message.contains(named), "{message}");
+        }
+        let message = Config::parse("device = 'a/b'").expect_err("bad id");
+        assert!(message.contains("device"), "{message}");
+    }
+}

@@ -1,0 +1,24 @@
+//! What must survive a power cut, below one state directory.
+//!
+//! ```text
+//! boot.a  boot.b                     what decides what runs        boot_record
+//! files/<sha256>                     every unpacked file, once     releases, unpack
+//! releases/<statement>/<name>        hard links into files/
+//! staging/                           releases being built or removed
+//! partial/<sha256>                   objects being downloaded      partial
+//! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
+//! journal.opening                    how often opening it failed  journal_guard
+//! journal.next_event                 its highest number, beside it
+//! ```
+//!
+//! Everything but the inside of `journal/` goes through [`seam::Files`]. Nothing here decides anything:
+//! the pure rooms do, and hand down what is to be written.
+
+pub mod boot_record;
+pub mod journal;
+mod journal_guard;
+mod journal_tree;
+pub mod partial;
+pub mod releases;
+pub mod seam;
+pub mod unpack;

@@ -1,0 +1,262 @@
+//! The field engineer's commands. Every error says what to do next; exit codes are stable.
+
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use serin_protocol::ids::{ModelName, Version};
+
+use super::client::{Client, ClientError};
+use super::command::MAX_HISTORY;
+use super::infer;
+use super::print::{self, Paint};
+use super::rows::RowsError;
+
+/// Commands to the agent that runs on this device.
+#[derive(Clone, Debug, Subcommand)]
+pub enum FieldCli {
+    /// Show what runs here and how it is.
+    Status(PlainArgs),
+    /// Show what happened, the newest first.
+    History(HistoryArgs),
+    /// Go back to the previous release, with or without a network, and stay there until `unpin`.
+    Rollback(RollbackArgs),
+    /// Keep what runs, whatever the fleet says, until `unpin`.
+    Pin(PlainArgs),
+    /// Follow the fleet again.
+    Unpin(PlainArgs),
+    /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
+    Infer(InferArgs),
+}
+
+/// How to answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct PlainArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `history`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HistoryArgs {
+    /// Entries to show.
+    #[arg(short = 'n', long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=MAX_HISTORY as i64))]
+    pub limit: u16,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rollback`.
+#[derive(Clone, Debug, Args)]
+pub struct RollbackArgs {
+    /// Go back only if this is the previous version.
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<Version>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `infer`.
+#[derive(Clone, Debug, Args)]
+pub struct InferArgs {
+    /// The model to ask; the active one by default.
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<ModelName>,
+    /// CSV, one JSON array a line, or one JSON request; `-` or nothing for standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a command ended, as an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// The agent refused, or it failed.
+    Refused = 1,
+    /// The command or its input makes no sense.
+    Usage = 2,
+    /// No agent answers.
+    Unreachable = 3,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Where a command writes.
+pub struct Console {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    paint: Paint,
+}
+
+impl Console {
+    /// Standard output and error; in colour on a terminal unless `NO_COLOR` is set.
+    pub fn standard() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let colour = wanted && io::stdout().is_terminal() && io::stderr().is_terminal();
+        Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), paint: Paint(colour) }
+    }
+
+    /// Anywhere else.
+    pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, colour: bool) -> Self {
+        Self { out, err, paint: Paint(colour) }
+    }
+
+    pub(super) fn print(&mut self, text: &str) -> Result<(), CliError> {
+        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(CliError::Output)
+    }
+
+    pub(super) fn note(&mut self, text: &str) -> Result<(), CliError> {
+        writeln!(self.err, "note: {text}").map_err(CliError::Output)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{message}")]
+    Usage { message: String, next: String },
+    #[error("the output cannot be written: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl CliError {
+    pub(super) fn rows(error: RowsError) -> Self {
+        let next = "correct the input; rows before this one have been answered".into();
+        Self::Usage { message: error.to_string(), next }
+    }
+
+    pub(super) fn input(error: io::Error) -> Self {
+        Self::Usage { message: format!("the input cannot be read: {error}"), next: "check the input".into() }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => Exit::Unreachable,
+            Self::Client(
+                ClientError::Refused(_) | ClientError::Failed { .. } | ClientError::Malformed(_),
+            ) => Exit::Refused,
+            Self::Usage { .. } => Exit::Usage,
+            // Whoever read along has seen enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Output(_) => Exit::Refused,
+        }
+    }
+
+    fn next(&self) -> String {
+        match self {
+            Self::Client(ClientError::Unreachable { source, .. }) => match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "run this as root or as a member of the socket's group".into()
+                }
+                _ => "start the agent with `serin-agent run --config FILE`, or name its socket".into(),
+            },
+            Self::Client(ClientError::Broken(_)) => "look at the agent's log, then try again".into(),
+            Self::Client(ClientError::Refused(error)) => error.next.clone(),
+            Self::Client(ClientError::Failed { status: 429 | 503, .. }) => {
+                "try again in a moment; `serin-agent status` shows what runs".into()
+            }
+            Self::Client(ClientError::Failed { status: 400 | 413, .. }) => "correct the input".into(),
+            Self::Client(ClientError::Failed { .. }) => "`serin-agent status` shows what runs".into(),
+            Self::Client(ClientError::Malformed(_)) => {
+                "agent and command line are of different versions; update the older one".into()
+            }
+            Self::Usage { next, .. } => next.clone(),
+            Self::Output(_) => "check where the output goes".into(),
+        }
+    }
+}
+
+impl FieldCli {
+    const fn json(&self) -> bool {
+        match self {
+            Self::Status(args) | Self::Pin(args) | Self::Unpin(args) => args.json,
+            Self::History(args) => args.json,
+            Self::Rollback(args) => args.json,
+            Self::Infer(args) => args.json,
+        }
+    }
+}
+
+/// Carries out `command` with the agent whose socket is at `socket`. With `--json` an error is one JSON
+/// object on standard error.
+pub async fn run(command: FieldCli, socket: &Path, console: &mut Console) -> Exit {
+    let as_json = command.json();
+    let Err(error) = attempt(command, socket, console).await else {
+        return Exit::Done;
+    };
+    let exit = error.exit();
+    if exit != Exit::Done {
+        let (message, next) = (error.to_string(), error.next());
+        let text = if as_json {
+            let code = match &error {
+                CliError::Client(ClientError::Refused(refusal)) => json!(refusal.code),
+                CliError::Client(_) | CliError::Usage { .. } | CliError::Output(_) => json!(null),
+            };
+            json!({ "code": code, "message": message, "next": next }).to_string()
+        } else {
+            format!("{}: {message}\nnext: {next}", console.paint.bad("error"))
+        };
+        // There is nowhere left to complain to.
+        let _ = writeln!(console.err, "{text}");
+    }
+    exit
+}
+
+async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Result<(), CliError> {
+    let mut client = Client::connect(socket).await?;
+    let reply = match &command {
+        FieldCli::Status(_) => client.field("status", None).await?,
+        FieldCli::History(args) => client.field(&format!("history?limit={}", args.limit), None).await?,
+        FieldCli::Rollback(args) => {
+            let body = json!({ "to": args.to }).to_string();
+            client.field("rollback", Some(body.into())).await?
+        }
+        FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
+        FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
+        FieldCli::Infer(args) => return self::infer(&mut client, args, console).await,
+    };
+    let text = if command.json() {
+        let text =
+            serde_json::to_string(&reply).map_err(|error| ClientError::Malformed(error.to_string()))?;
+        text + "\n"
+    } else {
+        print::reply(&reply, console.paint)
+    };
+    console.print(&text)
+}
+
+async fn infer(client: &mut Client, args: &InferArgs, console: &mut Console) -> Result<(), CliError> {
+    let model = args.model.as_ref().map(ToString::to_string);
+    match &args.file {
+        Some(path) if path.as_os_str() != "-" => {
+            let file = File::open(path).map_err(|error| CliError::Usage {
+                message: format!("{}: {error}", path.display()),
+                next: "name a file that can be read, or `-` for standard input".into(),
+            })?;
+            infer::run(client, model, BufReader::new(file), args.json, console).await
+        }
+        Some(_) | None => infer::run(client, model, io::stdin().lock(), args.json, console).await,
+    }
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+//! HTTP over the agent's Unix socket, from the field engineer's side.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::reply::{FieldError, FieldReply};
+
+/// Time for the agent to accept; it only has to look up from what it is doing.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Time for an answer, a little more than the agent allows itself.
+const ANSWER: Duration = Duration::from_secs(100);
+/// Largest answer in bytes: the 64 MiB a worker may answer, written as JSON.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// A connection to the running agent.
+#[derive(Debug)]
+pub struct Client {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+/// Why there is no answer, or not the one hoped for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No agent answers on the socket.
+    #[error("no agent answers on {socket}: {source}")]
+    Unreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke, or the answer took too long.
+    #[error("the agent did not answer: {0}")]
+    Broken(String),
+    /// The agent refused a field command.
+    #[error(transparent)]
+    Refused(FieldError),
+    /// The agent refused an inference.
+    #[error("{message}")]
+    Failed {
+        /// Status of the answer.
+        status: u16,
+        /// Why.
+        message: String,
+    },
+    /// The answer is not understood.
+    #[error("the agent's answer is not understood: {0}")]
+    Malformed(String),
+}
+
+impl Client {
+    /// Connects to the agent whose socket is at `socket`.
+    pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
+        let unreachable = |source| ClientError::Unreachable { socket: socket.into(), source };
+        let stream = tokio::time::timeout(CONNECT, UnixStream::connect(socket))
+            .await
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unreachable)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Its errors come back through the request they belong to.
+        tokio::spawn(connection);
+        Ok(Self { sender })
+    }
+
+    /// Gives a field command: `GET` without a body, `POST` with one.
+    pub async fn field(&mut self, command: &str, body: Option<Bytes>) -> Result<FieldReply, ClientError> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let path = format!("/field/v1/{command}");
+        let (status, answer) = self.exchange(method, &path, body.unwrap_or_default()).await?;
+        if status.is_success() {
+            return parse(&answer);
+        }
+        match serde_json::from_slice::<FieldError>(&answer) {
+            Ok(error) => Err(ClientError::Refused(error)),
+            Err(_) => Err(failed(status, &answer)),
+        }
+    }
+
+    /// Asks the gateway; `None` gets, `Some` posts. The answer's JSON as it came.
+    pub async fn gateway(&mut self, path: &str, body: Option<Bytes>) -> Result<Bytes, ClientError> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let (status, answer) = self.exchange(method, path, body.unwrap_or_default()).await?;
+        if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
+    }
+
+    async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let exchange = async {
+            self.sender.ready().await.map_err(broken)?;
+            let response = self.sender.send_request(request).await.map_err(broken)?;
+            let status = response.status();
+            let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let answer = answer.map_err(|error| {
+                let too_large = error.downcast_ref::<LengthLimitError>().is_some();
+                let why = if too_large { "it is too large".into() } else { error.to_string() };
+                ClientError::Broken(why)
+            })?;
+            Ok((status, answer.to_bytes()))
+        };
+        match tokio::time::timeout(ANSWER, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ClientError::Broken(format!("nothing came within {} seconds", ANSWER.as_secs()))),
+        }
+    }
+}
+
+/// Parses an answer.
+pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(answer).map_err(|error| ClientError::Malformed(error.to_string()))
+}
+
+fn failed(status: StatusCode, answer: &[u8]) -> ClientError {
+    #[derive(serde::Deserialize)]
+    struct Failure {
+        error: String,
+    }
+    let message = serde_json::from_slice::<Failure>(answer)
+        .map_or_else(|_| format!("the agent answered {status}"), |failure| failure.error);
+    ClientError::Failed { status: status.as_u16(), message }
+}
+
+fn broken(error: hyper::Error) -> ClientError {
+    ClientError::Broken(error.to_string())
+}

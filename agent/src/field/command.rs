@@ -1,0 +1,45 @@
+//! What a field engineer asks of the supervisor.
+
+use serin_protocol::ids::Version;
+use tokio::sync::oneshot;
+
+use super::reply::{FieldError, FieldReply};
+
+/// Most entries of one history: some hundred fill any screen, and JSON of them stays under 1 MB.
+pub const MAX_HISTORY: usize = 1000;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldCommand {
+    /// How things are.
+    Status,
+    /// What happened, the newest first.
+    History {
+        /// Entries wanted, 1 to [`MAX_HISTORY`].
+        limit: usize,
+    },
+    /// Go back to the previous release and pin it.
+    Rollback {
+        /// The version expected there.
+        to: Option<Version>,
+    },
+    /// Keep what runs, whatever the fleet says.
+    Pin,
+    /// Follow the fleet again.
+    Unpin,
+}
+
+/// A reply, or why there is none.
+pub type FieldOutcome = Result<FieldReply, FieldError>;
+
+/// A command, who gave it, and where the answer goes. Whoever drops it unanswered makes the engineer
+/// read that the agent is stopping.
+#[derive(Debug)]
+pub struct FieldRequest {
+    /// The local user, as the kernel says.
+    pub uid: u32,
+    /// What he asks.
+    pub command: FieldCommand,
+    /// Takes the answer; he may have gone in the meantime.
+    pub reply: oneshot::Sender<FieldOutcome>,
+}

@@ -1,0 +1,23 @@
+//! The field engineer on site: what he can ask of the running agent, and the commands he types.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`command`], [`reply`] | what is asked and answered, as the supervisor sees it and as JSON |
+//! | [`history`] | events in words |
+//! | `routes` | `/field/v1/*` on the Unix socket |
+//! | [`client`] | HTTP over that socket, from the other side |
+//! | [`cli`] | `status`, `history`, `rollback`, `pin`, `unpin`, `infer` |
+//! | `print`, `rows` | what people read; rows for `infer` (pure) |
+
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod history;
+mod infer;
+mod print;
+pub mod reply;
+pub(crate) mod routes;
+mod rows;
+
+pub use command::{FieldCommand, FieldOutcome, FieldRequest};
+pub use reply::{FieldCode, FieldError, FieldReply, Status};

@@ -1,0 +1,349 @@
+//! What people read: replies as text. Pure.
+
+use std::fmt::Write as _;
+
+use serin_protocol::frame::Sandbox;
+use serin_protocol::ids::{ByteCount, Millis, UnixMillis};
+
+use super::reply::{
+    FieldReply, HistoryEntry, LinkStatus, SlotStanding, SlotStatus, Status, Traffic, TransferStatus,
+    WorkerStatus,
+};
+
+/// Colours, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Paint(pub(super) bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    fn doubtful(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    fn quiet(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+/// `reply` as lines.
+pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
+    match reply {
+        FieldReply::Status(status) => self::status(status, paint),
+        FieldReply::History(history) if history.entries.is_empty() => "nothing has happened yet\n".into(),
+        FieldReply::History(history) => history.entries.iter().map(|entry| line(entry, paint)).collect(),
+        FieldReply::RolledBack(done) => format!(
+            "{} in {} ms: {} answers now instead of {}\nIt stays until `serin-agent unpin`, whatever the fleet says.\n",
+            paint.good("rolled back"),
+            done.millis,
+            done.to,
+            done.from
+        ),
+        FieldReply::Pinned { release } => format!(
+            "{}: {release} stays until `serin-agent unpin`, whatever the fleet says\n",
+            paint.good("pinned")
+        ),
+        FieldReply::Unpinned => format!("{}: this device follows its fleet again\n", paint.good("unpinned")),
+    }
+}
+
+fn status(status: &Status, paint: Paint) -> String {
+    let mut table = Table { text: String::new(), paint };
+    let Status { device, fleet, agent, .. } = status;
+    table.row("device", &format!("{device} in fleet {fleet}, agent {agent}, up {}", span(status.uptime)));
+    table.row("link", &link(&status.link, paint));
+    match &status.active {
+        Some(slot) => {
+            let pin = status.pinned_by.map(|uid| paint.doubtful(&format!("  pinned by user {uid}")));
+            table.row("active", &(head(slot, paint) + &pin.unwrap_or_default()));
+            table.slot(slot);
+        }
+        None => table.row("active", &paint.bad("none: no release answers on this device")),
+    }
+    match &status.previous {
+        Some(slot) => {
+            let state = if slot.worker.is_some() { "  warm" } else { "  cold" };
+            table.row("previous", &(head(slot, paint) + state));
+            table.slot(slot);
+        }
+        None => table.row("previous", "none: a rollback is not possible"),
+    }
+    if let Some(candidate) = &status.candidate {
+        let transfer = status.transfer.as_ref().map(transfer).unwrap_or_default();
+        table.row("candidate", &format!("{candidate}  {}{transfer}", status.phase));
+    }
+    let rollout = status.rollout.map(|rollout| format!(" of rollout {rollout}")).unwrap_or_default();
+    table.row("assignment", &format!("number {}{rollout}", status.sequence));
+    let agent = status.agent_resident.map(|bytes| format!(", agent {}", size(bytes))).unwrap_or_default();
+    let (budget, free) = (size(status.memory_budget), size(status.free_space));
+    table.row("resources", &format!("{budget} memory for models{agent}, {free} disk free"));
+    let (events, reports) = (status.events_waiting, status.reports_waiting);
+    table.row("waiting", &format!("{events} events and {reports} reports for the fleet server"));
+    table.row("clock", &format!("{}, never before {}", date(status.now), date(status.clock_floor)));
+    if let Some(event) = &status.last_event {
+        table.row("last event", line(event, paint).trim_end());
+    }
+    table.text
+}
+
+struct Table {
+    text: String,
+    paint: Paint,
+}
+
+impl Table {
+    fn row(&mut self, name: &str, value: &str) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "{}{value}", self.paint.quiet(&format!("{name:<12}")));
+    }
+
+    fn slot(&mut self, slot: &SlotStatus) {
+        if let Some(traffic) = &slot.traffic {
+            self.row("", &self::traffic(traffic, self.paint));
+        }
+        if let Some(worker) = &slot.worker {
+            self.row("", &self::worker(worker, slot.memory_limit, self.paint));
+        }
+    }
+}
+
+fn head(slot: &SlotStatus, paint: Paint) -> String {
+    let standing = match slot.standing {
+        SlotStanding::Proven => paint.good("proven"),
+        SlotStanding::Unproven => paint.doubtful("in probation"),
+        SlotStanding::Condemned => paint.bad("taken back earlier"),
+    };
+    format!("{}  {standing}", slot.release)
+}
+
+fn link(link: &LinkStatus, paint: Paint) -> String {
+    let since = link.since.map(|since| format!(" since {}", date(since))).unwrap_or_default();
+    if link.connected {
+        return format!("{} to {}{since}", paint.good("connected"), link.broker);
+    }
+    let why = link.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+    format!("{} to {}{since}{why}", paint.bad("not connected"), link.broker)
+}
+
+fn traffic(traffic: &Traffic, paint: Paint) -> String {
+    let Traffic { requests, errors, refused, latency_p50_micros, latency_p99_micros } = *traffic;
+    let failed = format!("{errors} failed");
+    let failed = if errors == 0 { failed } else { paint.bad(&failed) };
+    let latency = match (latency_p50_micros, latency_p99_micros) {
+        (Some(p50), Some(p99)) => format!("; half within {}, 99 % within {}", time(p50), time(p99)),
+        (_, _) => String::new(),
+    };
+    format!("{requests} requests, {failed}, {refused} refused{latency}")
+}
+
+fn worker(worker: &WorkerStatus, limit: ByteCount, paint: Paint) -> String {
+    let used = worker.data_in_use.map_or_else(|| "?".into(), size);
+    let peak = worker.peak_resident.map(|peak| format!(", {} resident at most", size(peak)));
+    let Sandbox { no_new_privileges, files_closed, memory_limited } = worker.sandbox;
+    let lacks: Vec<&str> = [
+        (no_new_privileges, "no-new-privileges"),
+        (files_closed, "Landlock"),
+        (memory_limited, "memory limit"),
+    ]
+    .into_iter()
+    .filter_map(|(holds, name)| (!holds).then_some(name))
+    .collect();
+    let sandbox = if lacks.is_empty() {
+        "sandboxed".into()
+    } else {
+        paint.bad(&format!("without {}", lacks.join(", ")))
+    };
+    format!("worker {}, {used} of {}{}, {sandbox}", worker.pid, size(limit), peak.unwrap_or_default())
+}
+
+fn transfer(transfer: &TransferStatus) -> String {
+    let TransferStatus { chunks_here, chunks, bytes_here, bytes } = *transfer;
+    format!(", {chunks_here} of {chunks} chunks, {} of {}", size(bytes_here), size(bytes))
+}
+
+fn line(entry: &HistoryEntry, paint: Paint) -> String {
+    format!("{}  {:>5}  {}\n", paint.quiet(&date(entry.at)), entry.number, entry.text)
+}
+
+fn size(bytes: ByteCount) -> String {
+    let bytes = bytes.0;
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        1_073_741_824.. => format!("{:.1} GiB", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+fn time(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros} µs"),
+        1000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        1_000_000.. => format!("{:.1} s", micros as f64 / 1e6),
+    }
+}
+
+fn span(millis: Millis) -> String {
+    let seconds = millis.0 / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// UTC, as in `2026-05-09 07:29:33Z`.
+fn date(at: UnixMillis) -> String {
+    let seconds = at.0 / 1000;
+    let (year, month, day) = civil(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, after H. Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms", `civil_from_days`.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::{History, RolledBack};
+    use super::*;
+    use serin_protocol::ids::EventNumber;
+    use serin_protocol::message::Phase;
+
+    pub(crate) fn full() -> Status {
+        let slot = |release: &str, warm: bool| SlotStatus {
+            release: release.parse().expect("id"),
+            standing: SlotStanding::Proven,
+            memory_limit: ByteCount::from_mib(32),
+            worker: warm.then_some(WorkerStatus {
+                pid: 77,
+                peak_resident: Some(ByteCount::from_mib(20)),
+                data_in_use: Some(ByteCount(12_900_000)),
+                sandbox: Sandbox { no_new_privileges: true, files_closed: false, memory_limited: true },
+            }),
+            traffic: warm.then_some(Traffic {
+                requests: 1204,
+                errors: 3,
+                refused: 1,
+                latency_p50_micros: Some(254),
+                latency_p99_micros: Some(1016),
+            }),
+        };
+        Status {
+            device: "d1".parse().expect("id"),
+            fleet: "f".parse().expect("id"),
+            agent: "0.1.0".into(),
+            now: UnixMillis(1_778_311_773_000),
+            uptime: Millis::from_secs(11_520),
+            clock_floor: UnixMillis(1_778_311_000_000),
+            link: LinkStatus {
+                connected: false,
+                since: Some(UnixMillis(1_778_311_700_000)),
+                broker: "broker:1883".into(),
+                last_error: Some("connection refused".into()),
+            },
+            active: Some(slot("digits@2.0.0", true)),
+            previous: Some(slot("digits@1.0.0", false)),
+            candidate: Some("digits@3.0.0".parse().expect("id")),
+            phase: Phase::Fetching,
+            transfer: Some(TransferStatus {
+                chunks_here: 57,
+                chunks: 120,
+                bytes_here: ByteCount(3_502_080),
+                bytes: ByteCount::from_mib(7),
+            }),
+            pinned_by: Some(1000),
+            sequence: serin_protocol::ids::SequenceNumber(17),
+            rollout: Some(serin_protocol::ids::RolloutId(3)),
+            memory_budget: ByteCount::from_mib(256),
+            free_space: ByteCount(5 << 30),
+            agent_resident: Some(ByteCount::from_mib(9)),
+            events_waiting: 2,
+            reports_waiting: 0,
+            last_event: Some(HistoryEntry {
+                number: EventNumber(9),
+                at: UnixMillis(1_778_311_773_000),
+                kind: "pinned".into(),
+                release: None,
+                text: "user 1000 pinned digits@2.0.0".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn the_status_says_what_runs_and_how_it_is() {
+        let expected = "\
+device      d1 in fleet f, agent 0.1.0, up 3 h 12 min
+link        not connected to broker:1883 since 2026-05-09 07:28:20Z: connection refused
+active      digits@2.0.0  proven  pinned by user 1000
+            1204 requests, 3 failed, 1 refused; half within 254 µs, 99 % within 1.0 ms
+            worker 77, 12.3 MiB of 32.0 MiB, 20.0 MiB resident at most, without Landlock
+previous    digits@1.0.0  proven  cold
+candidate   digits@3.0.0  fetching, 57 of 120 chunks, 3.3 MiB of 7.0 MiB
+assignment  number 17 of rollout 3
+resources   256.0 MiB memory for models, agent 9.0 MiB, 5.0 GiB disk free
+waiting     2 events and 0 reports for the fleet server
+clock       2026-05-09 07:29:33Z, never before 2026-05-09 07:16:40Z
+last event  2026-05-09 07:29:33Z      9  user 1000 pinned digits@2.0.0
+";
+        assert_eq!(status(&full(), Paint(false)), expected);
+    }
+
+    #[test]
+    fn a_status_survives_json() {
+        let reply = FieldReply::Status(Box::new(full()));
+        let text = serde_json::to_string(&reply).expect("plain");
+        assert_eq!(serde_json::from_str::<FieldReply>(&text).expect("own"), reply);
+    }
+
+    #[test]
+    fn colours_come_only_when_wanted() {
+        let done = FieldReply::RolledBack(RolledBack {
+            from: "m@2".parse().expect("id"),
+            to: "m@1".parse().expect("id"),
+            millis: Millis(12),
+        });
+        let plain = reply(&done, Paint(false));
+        assert!(plain.starts_with("rolled back in 12 ms: m@1 answers now instead of m@2\n"), "{plain}");
+        assert!(reply(&done, Paint(true)).starts_with("\x1b[32mrolled back\x1b[0m in"));
+        let nothing = FieldReply::History(History { entries: vec![] });
+        assert_eq!(reply(&nothing, Paint(true)), "nothing has happened yet\n");
+    }
+
+    #[test]
+    fn dates_are_civil() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (4_107_542_400, "2100-03-01 00:00:00Z"),
+            (1_767_225_599, "2025-12-31 23:59:59Z"),
+        ] {
+            assert_eq!(date(UnixMillis(seconds * 1000)), text);
+        }
+    }
+}

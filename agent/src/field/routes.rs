@@ -1,0 +1,183 @@
+//! `/field/v1/*`: a field engineer's commands as HTTP, on the Unix socket only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serin_protocol::ids::Version;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::command::{FieldCommand, FieldRequest, MAX_HISTORY};
+use super::reply::{FieldCode, FieldError, FieldReply};
+use crate::gateway::body;
+use crate::gateway::refusal::{Answer, Refusal, json};
+
+/// A command's body is a version at most.
+const MAX_BODY_BYTES: usize = 4096;
+/// Time for that body.
+const RECEIVE: Duration = Duration::from_secs(10);
+/// Time for the supervisor's answer. A rollback to a release that has no worker waits for one to load,
+/// which is bounded by the configured load deadline, a minute by default.
+const REPLY: Duration = Duration::from_secs(90);
+/// Entries of a history unless told otherwise: a screenful.
+const DEFAULT_HISTORY: usize = 20;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    to: Option<Version>,
+}
+
+/// Last level of a command's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Status,
+    History,
+    Rollback,
+    Pin,
+    Unpin,
+}
+
+impl Verb {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "status" => Self::Status,
+            "history" => Self::History,
+            "rollback" => Self::Rollback,
+            "pin" => Self::Pin,
+            "unpin" => Self::Unpin,
+            _ => return None,
+        })
+    }
+
+    const fn method(self) -> (Method, &'static str) {
+        match self {
+            Self::Status | Self::History => (Method::GET, "GET"),
+            Self::Rollback | Self::Pin | Self::Unpin => (Method::POST, "POST"),
+        }
+    }
+}
+
+/// Hands the command `verb` of user `uid` to the supervisor and waits for his answer.
+pub(crate) async fn answer(
+    supervisor: &mpsc::Sender<FieldRequest>,
+    uid: u32,
+    head: &Parts,
+    verb: &str,
+    body: Incoming,
+) -> Result<Answer, Refusal> {
+    let Some(verb) = Verb::parse(verb) else {
+        let message = format!("there is no command {verb}");
+        let next = "agent and command line are of different versions; update the older one";
+        return Ok(error(&FieldError::new(FieldCode::UnknownCommand, message, next)));
+    };
+    let (method, name) = verb.method();
+    if head.method != method {
+        return Err(Refusal::wrong_method(name));
+    }
+    let budget = Arc::new(Semaphore::new(MAX_BODY_BYTES));
+    let body = body::read(body, MAX_BODY_BYTES, RECEIVE, &budget).await?;
+    let command = match parse(verb, head.uri.query(), &body.bytes) {
+        Ok(command) => command,
+        Err(message) => {
+            let next = "see `serin-agent help`";
+            return Ok(error(&FieldError::new(FieldCode::BadRequest, message, next)));
+        }
+    };
+    Ok(match ask(supervisor, uid, command).await {
+        Ok(reply) => respond(StatusCode::OK, &reply),
+        Err(refusal) => error(&refusal),
+    })
+}
+
+fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, String> {
+    match verb {
+        Verb::Status => Ok(FieldCommand::Status),
+        Verb::History => Ok(FieldCommand::History { limit: limit(query)? }),
+        Verb::Rollback if body.is_empty() => Ok(FieldCommand::Rollback { to: None }),
+        Verb::Rollback => {
+            let RollbackBody { to } =
+                serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
+            Ok(FieldCommand::Rollback { to })
+        }
+        Verb::Pin => Ok(FieldCommand::Pin),
+        Verb::Unpin => Ok(FieldCommand::Unpin),
+    }
+}
+
+fn limit(query: Option<&str>) -> Result<usize, String> {
+    let Some(query) = query else {
+        return Ok(DEFAULT_HISTORY);
+    };
+    let number = query.strip_prefix("limit=").and_then(|number| number.parse().ok());
+    number
+        .filter(|limit| (1..=MAX_HISTORY).contains(limit))
+        .ok_or_else(|| format!("a history takes limit=1 to limit={MAX_HISTORY}"))
+}
+
+async fn ask(
+    supervisor: &mpsc::Sender<FieldRequest>,
+    uid: u32,
+    command: FieldCommand,
+) -> Result<FieldReply, FieldError> {
+    let stopping = || FieldError::new(FieldCode::Stopping, "the agent is stopping", "try again in a moment");
+    let (reply, answer) = oneshot::channel();
+    supervisor.try_send(FieldRequest { uid, command, reply }).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            FieldError::new(FieldCode::Busy, "too many commands at once", "try again in a moment")
+        }
+        mpsc::error::TrySendError::Closed(_) => stopping(),
+    })?;
+    match tokio::time::timeout(REPLY, answer).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(stopping()),
+        Err(_) => {
+            let message = format!("no answer within {} seconds; it may still happen", REPLY.as_secs());
+            Err(FieldError::new(FieldCode::Timeout, message, "look at `serin-agent status`"))
+        }
+    }
+}
+
+fn error(error: &FieldError) -> Answer {
+    let status = match error.code {
+        FieldCode::NothingActive | FieldCode::NoPrevious | FieldCode::NotHere | FieldCode::Already => {
+            StatusCode::CONFLICT
+        }
+        FieldCode::Storage | FieldCode::NotStarted => StatusCode::INTERNAL_SERVER_ERROR,
+        FieldCode::BadRequest => StatusCode::BAD_REQUEST,
+        FieldCode::UnknownCommand => StatusCode::NOT_FOUND,
+        FieldCode::Busy | FieldCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        FieldCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+    };
+    respond(status, error)
+}
+
+fn respond<T: serde::Serialize>(status: StatusCode, value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(text) => json(status, text.into()),
+        Err(error) => Refusal::internal(error.to_string()).into_answer(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_parsed_with_their_bounds() {
+        assert_eq!(parse(Verb::History, None, b""), Ok(FieldCommand::History { limit: DEFAULT_HISTORY }));
+        assert_eq!(parse(Verb::History, Some("limit=5"), b""), Ok(FieldCommand::History { limit: 5 }));
+        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=", "other=1"] {
+            assert!(parse(Verb::History, Some(bad), b"").is_err(), "{bad}");
+        }
+        assert_eq!(parse(Verb::Rollback, None, b"{}"), Ok(FieldCommand::Rollback { to: None }));
+        let to = Some("1.0.0".parse().expect("version"));
+        assert_eq!(parse(Verb::Rollback, None, br#"{"to":"1.0.0"}"#), Ok(FieldCommand::Rollback { to }));
+        for bad in [&b"{\"to\":\"a b\"}"[..], b"{\"too\":\"1\"}", b"[", b"\xFF"] {
+            assert!(parse(Verb::Rollback, None, bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads a request body, bounded in size, in time, and in what all bodies hold together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::refusal::Refusal;
+
+/// A body too large is read on and thrown away up to this many times its limit, because a caller that
+/// is still sending when the connection closes does not see the answer.
+const DISCARD: usize = 4;
+
+/// A body, and its share of what all bodies may hold.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) bytes: Bytes,
+    pub(crate) share: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads `body` of at most `limit` bytes within `deadline`, taking its bytes out of `budget`.
+pub(crate) async fn read(
+    body: Incoming,
+    limit: usize,
+    deadline: Duration,
+    budget: &Arc<Semaphore>,
+) -> Result<Body, Refusal> {
+    match tokio::time::timeout(deadline, collect(body, limit, budget)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let message = format!("the body did not arrive within {} ms", deadline.as_millis());
+            Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message).closing())
+        }
+    }
+}
+
+async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Semaphore>) -> Result<Body, Refusal> {
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|size| size > limit as u64) {
+        return Err(too_large(body, limit).await);
+    }
+    let mut bytes = BytesMut::new();
+    let mut share: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Refusal::bad_request(format!("the body cannot be read: {error}")).closing())?;
+        let Ok(data) = frame.into_data() else {
+            continue; // Trailers say nothing here.
+        };
+        if bytes.len() + data.len() > limit {
+            return Err(too_large(body, limit).await);
+        }
+        // At most `limit`, which fits.
+        let Ok(permit) = Arc::clone(budget).try_acquire_many_owned(data.len() as u32) else {
+            discard(body, limit).await;
+            return Err(Refusal::too_many("too many large requests at once").closing());
+        };
+        match &mut share {
+            Some(share) => share.merge(permit),
+            None => share = Some(permit),
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Body { bytes: bytes.freeze(), share })
+}
+
+async fn too_large(body: Incoming, limit: usize) -> Refusal {
+    discard(body, limit).await;
+    let message = format!("the body is larger than {limit} bytes; send fewer rows at a time");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).closing()
+}
+
+async fn discard(mut body: Incoming, limit: usize) {
+    let mut left = limit.saturating_mul(DISCARD);
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        if length > left {
+            return;
+        }
+        left -= length;
+    }
+}

@@ -1,0 +1,48 @@
+//! The gateway's bounds in one place.
+
+use std::time::Duration;
+
+/// How much and how long the gateway lets its callers take. Tests shorten the times; the agent runs
+/// with the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests being read or answered. Twice the worker's queue: beyond that they would only wait to be
+    /// refused there.
+    pub in_flight: usize,
+    /// Bytes of one request body: a batch of 4,096 rows of 64 values, each written with 30 digits.
+    pub body: usize,
+    /// Bytes of all request bodies held together, which is what the callers can make the supervisor hold.
+    pub bodies: usize,
+    /// Connections per listener. Each may hold a read buffer of [`Limits::buffer`].
+    pub connections: usize,
+    /// Bytes of a connection's read buffer, and so of a request's headers.
+    pub buffer: usize,
+    /// Time for a request's headers, and for an idle connection to say something.
+    pub header: Duration,
+    /// Time for a whole request body.
+    pub receive: Duration,
+    /// Time a caller may leave an answer lying without reading any of it.
+    pub send: Duration,
+    /// Time for connections to end when the agent stops.
+    pub drain: Duration,
+    /// Time a request waits for another release after its worker died: a warm one takes over in
+    /// milliseconds, a cold one of usual size has loaded by then.
+    pub takeover: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight: 128,
+            body: 8 << 20,
+            bodies: 32 << 20,
+            connections: 128,
+            buffer: 64 << 10,
+            header: Duration::from_secs(30),
+            receive: Duration::from_secs(30),
+            send: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+            takeover: Duration::from_secs(2),
+        }
+    }
+}

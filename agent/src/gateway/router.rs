@@ -1,0 +1,120 @@
+//! The pointer to the release that answers.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serin_protocol::ids::ReleaseId;
+use serin_protocol::manifest::Manifest;
+use serin_protocol::tensor::TensorHeader;
+use tokio::sync::watch;
+
+use crate::telemetry::Recording;
+use crate::worker::{InferError, Inferred, Worker};
+
+/// What can be asked for an inference: a worker process, or its double in tests.
+pub trait Infer: Send + Sync + 'static {
+    /// Runs pipeline and model over `inputs`, whose raw values lie in `body` one after another.
+    fn infer(
+        &self,
+        inputs: Vec<TensorHeader>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Inferred, InferError>> + Send;
+}
+
+impl Infer for Worker {
+    fn infer(
+        &self,
+        inputs: Vec<TensorHeader>,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Inferred, InferError>> + Send {
+        Self::infer(self, inputs, body)
+    }
+}
+
+/// A release that can answer: what it is, who computes it, who counts.
+#[derive(Debug)]
+pub struct Served<W = Worker> {
+    release: ReleaseId,
+    manifest: Arc<Manifest>,
+    worker: W,
+    recording: Recording,
+}
+
+impl<W> Served<W> {
+    /// The release of `manifest`, computed by `worker`. A new worker of the same release goes on with the
+    /// same `recording`.
+    pub fn new(manifest: Arc<Manifest>, worker: W, recording: Recording) -> Self {
+        Self { release: manifest.id(), manifest, worker, recording }
+    }
+
+    /// Model and version.
+    pub const fn release(&self) -> &ReleaseId {
+        &self.release
+    }
+
+    /// Its inputs and outputs.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Who computes it.
+    pub const fn worker(&self) -> &W {
+        &self.worker
+    }
+
+    /// Who counts.
+    pub const fn recording(&self) -> &Recording {
+        &self.recording
+    }
+}
+
+/// Points to the release that answers, or to none.
+///
+/// Whoever has taken [`Router::current`] keeps that release, and its worker, until he is done.
+#[derive(Debug)]
+pub struct Router<W = Worker> {
+    pointer: watch::Sender<Option<Arc<Served<W>>>>,
+}
+
+impl<W> Default for Router<W> {
+    fn default() -> Self {
+        Self { pointer: watch::Sender::new(None) }
+    }
+}
+
+impl<W> Router<W> {
+    /// Lets `next` answer from the next request on and returns what answered until now. The recorders
+    /// learn of it.
+    pub fn flip(&self, next: Option<Arc<Served<W>>>) -> Option<Arc<Served<W>>> {
+        let entering = next.clone();
+        let left = self.pointer.send_replace(next);
+        match (&left, &entering) {
+            // Only its worker is another.
+            (Some(left), Some(entering)) if left.recording.is(&entering.recording) => {}
+            _ => {
+                left.iter().for_each(|left| left.recording.lock().leave());
+                entering.iter().for_each(|entering| entering.recording.lock().enter());
+            }
+        }
+        left
+    }
+
+    /// The release that answers now.
+    pub fn current(&self) -> Option<Arc<Served<W>>> {
+        self.pointer.borrow().clone()
+    }
+
+    /// Waits, `patience` at most, for a release to answer that `is_fit` says can take over; at once if it
+    /// already does.
+    pub(super) async fn takeover(
+        &self,
+        patience: Duration,
+        is_fit: impl Fn(&Arc<Served<W>>) -> bool,
+    ) -> Option<Arc<Served<W>>> {
+        let mut pointer = self.pointer.subscribe();
+        let fit = pointer.wait_for(|current| current.as_ref().is_some_and(&is_fit));
+        tokio::time::timeout(patience, fit).await.ok()?.ok()?.clone()
+    }
+}

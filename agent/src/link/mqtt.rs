@@ -1,0 +1,184 @@
+//! The MQTT session: one task polls one connection and hands what happens to the supervisor. A broken
+//! connection is thrown away whole, so that nothing half sent is carried over; what must arrive is in
+//! the outbox until the server itself has acknowledged it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
+use serin_protocol::ids::FleetId;
+use serin_protocol::topic::{Topic, TopicError};
+use tokio::sync::mpsc;
+
+/// Largest packet either way: a metadata file of 256 KiB with its topic.
+const MAX_PACKET_BYTES: usize = 260 * 1024;
+/// Requests handed to the client and not yet written: a window of 16 chunks, subscribed and
+/// unsubscribed, and a burst of events.
+const MAX_REQUESTS: usize = 128;
+/// Events on their way to the supervisor; when it lags, the socket is read no further.
+const MAX_EVENTS: usize = 64;
+/// The broker notices a dead device after one and a half of these.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// First wait before connecting again; doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// See [`FIRST_WAIT`].
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Where and as whom to connect.
+#[derive(Clone, Debug)]
+pub struct LinkOptions {
+    /// Broker host.
+    pub host: String,
+    /// Broker port.
+    pub port: u16,
+    /// The device id.
+    pub client_id: String,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Topic and sealed message to be left behind.
+    pub will: (String, Vec<u8>),
+    /// Spreads reconnections of a fleet: each wait is prolonged by up to this share of itself, drawn
+    /// anew for each device at its start.
+    pub jitter_percent: u32,
+}
+
+/// What happens on the link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Connected; everything is to be subscribed anew through this session.
+    Connected(Session),
+    /// No longer connected, or still not; the link tries again by itself.
+    Disconnected(String),
+    /// A message on one of our topics.
+    Message(Topic, Bytes),
+    /// A message on something that is not our topic.
+    Strange(String, TopicError),
+    /// The broker has taken the publication with this token.
+    Delivered(u64),
+}
+
+/// One connection, for requests. Requests never wait: what does not fit is refused and tried again later.
+#[derive(Clone)]
+pub struct Session {
+    client: AsyncClient,
+    fleet: FleetId,
+    tokens: Arc<Mutex<VecDeque<Option<u64>>>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("fleet", &self.fleet).finish_non_exhaustive()
+    }
+}
+
+/// Too many requests are waiting to be written, or the connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the link is busy")]
+pub struct Busy;
+
+impl Session {
+    /// Asks for a topic's retained message and all later ones.
+    pub fn subscribe(&self, topic: &Topic) -> Result<(), Busy> {
+        self.client.try_subscribe(topic.name(&self.fleet).as_str(), QoS::AtLeastOnce).map_err(|_| Busy)
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&self, topic: &Topic) -> Result<(), Busy> {
+        self.client.try_unsubscribe(topic.name(&self.fleet).as_str()).map_err(|_| Busy)
+    }
+
+    /// Publishes at least once. With a `token`, [`LinkEvent::Delivered`] follows when the broker has it.
+    pub fn publish(
+        &self,
+        topic: &Topic,
+        payload: Vec<u8>,
+        retain: bool,
+        token: Option<u64>,
+    ) -> Result<(), Busy> {
+        // The polling task pops in the order in which the client's queue takes the requests.
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        self.client
+            .try_publish(topic.name(&self.fleet).as_str(), QoS::AtLeastOnce, retain, payload)
+            .map_err(|_| Busy)?;
+        tokens.push_back(token);
+        Ok(())
+    }
+
+    /// Says goodbye, so that the broker does not publish the last will.
+    pub fn disconnect(&self) {
+        // On failure the connection is gone already.
+        let _ = self.client.try_disconnect();
+    }
+}
+
+/// Keeps a link up until the receiver is dropped.
+pub fn start(options: LinkOptions) -> mpsc::Receiver<LinkEvent> {
+    let (events, receiver) = mpsc::channel(MAX_EVENTS);
+    tokio::spawn(async move {
+        let mut wait = FIRST_WAIT;
+        while let Some(connected) = run_session(&options, &events).await {
+            wait = if connected { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
+            let jitter = wait * options.jitter_percent.min(100) / 100;
+            tokio::time::sleep(wait + jitter).await;
+        }
+    });
+    receiver
+}
+
+/// One connection from first to last packet: whether it ever stood, or `None` when nobody listens.
+async fn run_session(options: &LinkOptions, events: &mpsc::Sender<LinkEvent>) -> Option<bool> {
+    let (session, mut eventloop) = open(options);
+    let mut unacknowledged: HashMap<u16, Option<u64>> = HashMap::new();
+    let mut connected = false;
+    loop {
+        let event = match eventloop.poll().await {
+            Ok(event) => event,
+            Err(error) => {
+                events.send(LinkEvent::Disconnected(error.to_string())).await.ok()?;
+                return Some(connected);
+            }
+        };
+        let said = match event {
+            Event::Incoming(Incoming::ConnAck(_)) => {
+                connected = true;
+                Some(LinkEvent::Connected(session.clone()))
+            }
+            Event::Incoming(Incoming::Publish(publish)) => {
+                Some(match Topic::parse(&options.fleet, &publish.topic) {
+                    Ok(topic) => LinkEvent::Message(topic, publish.payload),
+                    Err(error) => LinkEvent::Strange(publish.topic, error),
+                })
+            }
+            Event::Outgoing(Outgoing::Publish(packet)) => {
+                let mut tokens = session.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+                unacknowledged.insert(packet, tokens.pop_front().flatten());
+                None
+            }
+            Event::Incoming(Incoming::PubAck(ack)) => {
+                unacknowledged.remove(&ack.pkid).flatten().map(LinkEvent::Delivered)
+            }
+            _ => None,
+        };
+        if let Some(said) = said {
+            events.send(said).await.ok()?;
+        }
+    }
+}
+
+fn open(options: &LinkOptions) -> (Session, EventLoop) {
+    let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
+    mqtt.set_keep_alive(KEEP_ALIVE);
+    mqtt.set_clean_session(true);
+    mqtt.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+    let (topic, will) = &options.will;
+    mqtt.set_last_will(LastWill::new(topic, will.clone(), QoS::AtLeastOnce, true));
+    let (client, mut eventloop) = AsyncClient::new(mqtt, MAX_REQUESTS);
+    let mut network = eventloop.network_options();
+    // Without it every round of the chunk window waits about 44 ms for a delayed acknowledgement.
+    network.set_tcp_nodelay(true);
+    eventloop.set_network_options(network);
+    let session = Session { client, fleet: options.fleet.clone(), tokens: Arc::default() };
+    (session, eventloop)
+}

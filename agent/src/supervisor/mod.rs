@@ -1,0 +1,305 @@
+//! The agent's one loop: it takes what happens, asks the update machine what to do about it, and carries
+//! that out in order. It never touches a model's bytes beyond hashing them.
+//!
+//! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
+//! answers the engineer, `download` fetches, `clock` reads clocks.
+
+mod clock;
+mod download;
+mod effects;
+mod field;
+mod start;
+mod uplink;
+mod workers;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::envelope::{KeyRing, open};
+use serin_protocol::ids::{BootId, ByteCount, Digest, Millis, UnixMillis};
+use serin_protocol::message::{Ack, Detail, EventKind, Reason, RefusedKind};
+use serin_protocol::release::Release;
+use serin_protocol::topic::{FileName, Topic};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, MAX_KEYS};
+use crate::disk::boot_record::BootStore;
+use crate::disk::journal::Journal;
+use crate::disk::partial::{Complete, PartialStore};
+use crate::disk::releases::ReleaseStore;
+use crate::field::FieldRequest;
+use crate::gateway::Router;
+use crate::link::mqtt::{LinkEvent, Session};
+use crate::link::outbox::{self, Outbox};
+use crate::telemetry::{Counters, Recording, Stamp};
+use crate::update::admission::Means;
+use crate::update::effect::{Event, Now};
+use crate::update::machine::Machine;
+
+use self::clock::Clock;
+use self::download::Download;
+use self::field::Pending;
+use self::workers::Running;
+
+pub use self::start::{StartError, run};
+
+/// Results of background work on their way to the loop. Each piece of work sends one or two.
+const INBOX: usize = 64;
+/// Field engineers' orders waiting: there is one engineer.
+const FIELD_QUEUE: usize = 8;
+/// How often a release on probation is looked at, and windows are rolled.
+const PULSE: Millis = Millis(500);
+
+/// What background work has to say.
+enum Inbox {
+    /// To the update machine.
+    Machine(Event),
+    /// A worker is up.
+    Started(Digest, Box<Running>),
+}
+
+/// The loop's state.
+struct Supervisor {
+    config: Config,
+    clock: Clock,
+    boot: BootId,
+    key: SigningKey,
+    owners: KeyRing<MAX_KEYS>,
+    fleet_keys: KeyRing<MAX_KEYS>,
+    machine: Machine,
+    record_store: BootStore,
+    releases: ReleaseStore,
+    partials: PartialStore,
+    journal: Journal,
+    outbox: Outbox,
+    router: Arc<Router>,
+    session: Option<Session>,
+    link_since: UnixMillis,
+    link_problem: Option<String>,
+    /// The statement that is waited for, and when to ask for it again.
+    awaited: Option<(ReleaseRef, Millis)>,
+    download: Option<Download>,
+    /// The bundle that is here whole, until it is unpacked.
+    fetched: Option<(Digest, Complete)>,
+    workers: HashMap<Digest, Running>,
+    /// One per release with a worker since the agent started.
+    recordings: HashMap<Digest, Recording>,
+    stamp: Stamp,
+    /// The release on probation, and what it had done before.
+    probation: Option<(Digest, Counters)>,
+    inbox: mpsc::Sender<Inbox>,
+    /// The engineer whose order is being carried out.
+    pending: Option<Pending>,
+}
+
+impl Supervisor {
+    /// Runs until told to stop.
+    async fn run(
+        mut self,
+        mut link: mpsc::Receiver<LinkEvent>,
+        mut inbox: mpsc::Receiver<Inbox>,
+        mut field: mpsc::Receiver<FieldRequest>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        self.feed(Event::Boot);
+        loop {
+            let deadline = self.clock.instant(self.next_deadline());
+            tokio::select! {
+                Some(event) = link.recv() => self.on_link(event),
+                Some(done) = inbox.recv() => self.on_inbox(done),
+                Some(request) = field.recv() => self.on_field(request),
+                () = tokio::time::sleep_until(deadline) => self.on_deadline(),
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        self.goodbye(link).await;
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now(self.machine.record().clock_floor)
+    }
+
+    /// Hands `event` to the machine and carries out what it wants, with all that follows from it.
+    fn feed(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let effects = self.machine.handle(self.now(), event);
+            for effect in effects {
+                match self.carry_out(effect) {
+                    Ok(None) => {}
+                    Ok(Some(follows)) => events.push_back(follows),
+                    Err(reason) => {
+                        tracing::error!(%reason, "the boot record could not be written");
+                        events.push_front(Event::PersistFailed(reason));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Millis {
+        let now = self.now();
+        let download = self.download.as_ref().and_then(|download| download.next_deadline(now.elapsed));
+        let deadlines = [self.machine.next_deadline(now), download, self.outbox.next_deadline()];
+        let pulse = now.elapsed.plus(PULSE);
+        deadlines.into_iter().flatten().fold(pulse, Millis::min)
+    }
+
+    fn on_deadline(&mut self) {
+        let now = self.now();
+        if let Some(download) = &mut self.download {
+            let notices = download.tick(now.elapsed);
+            self.on_notices(notices);
+        }
+        if let Some((requests, errors)) = self.health() {
+            self.feed(Event::Health { requests, errors });
+        }
+        self.feed(Event::Tick);
+        self.roll_windows();
+        self.ask_statement_again();
+        self.outbox(outbox::Input::Tick);
+    }
+
+    fn on_inbox(&mut self, done: Inbox) {
+        match done {
+            Inbox::Machine(Event::WorkerDied(statement, death)) => {
+                self.workers.remove(&statement);
+                if let Some(recording) = self.recordings.get(&statement) {
+                    recording.lock().worker_died();
+                }
+                self.feed(Event::WorkerDied(statement, death));
+            }
+            Inbox::Machine(Event::Warmed(statement, Err(reason))) => {
+                self.rollback_failed(&reason);
+                self.feed(Event::Warmed(statement, Err(reason)));
+            }
+            Inbox::Machine(event) => self.feed(event),
+            Inbox::Started(statement, running) => {
+                self.workers.insert(statement, *running);
+                self.feed(Event::Warmed(statement, Ok(())));
+            }
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected(session) => self.on_connected(session),
+            LinkEvent::Disconnected(problem) => self.on_disconnected(problem),
+            LinkEvent::Message(topic, payload) => self.on_message(topic, &payload),
+            LinkEvent::Strange(topic, error) => {
+                let detail = Detail::new(&format!("{topic}: {error}"));
+                self.refuse(RefusedKind::Unknown, &detail);
+            }
+            LinkEvent::Delivered(token) => self.outbox(outbox::Input::ReportTaken(outbox::ReportKey(token))),
+        }
+    }
+
+    fn on_message(&mut self, topic: Topic, payload: &Bytes) {
+        if payload.len() > topic.max_payload() {
+            let (size, limit) = (payload.len(), topic.max_payload());
+            let detail = Detail::new(&format!("{size} bytes on {topic:?}, at most {limit} are allowed"));
+            self.refuse(kind_of(&topic), &detail);
+            return;
+        }
+        match topic {
+            Topic::Assign(device) if device == self.config.device => self.on_assignment(payload),
+            Topic::Ack(device) if device == self.config.device => self.on_ack(payload),
+            Topic::Metadata(file) => self.on_statement(&file, payload),
+            Topic::Chunk { object, index } => {
+                let now = self.now().elapsed;
+                if let Some(download) = &mut self.download {
+                    let notices = download.chunk(now, object, index, payload);
+                    self.on_notices(notices);
+                }
+            }
+            Topic::Assign(_)
+            | Topic::Ack(_)
+            | Topic::Event(_)
+            | Topic::Report(_)
+            | Topic::Sample(_)
+            | Topic::Hello(_) => {
+                let detail = Detail::new(&format!("{topic:?} is not for this device"));
+                self.refuse(RefusedKind::Unknown, &detail);
+            }
+        }
+    }
+
+    fn on_assignment(&mut self, payload: &Bytes) {
+        // The server clears an assignment by an empty retained message.
+        if payload.is_empty() {
+            return;
+        }
+        match open::<Assignment, MAX_KEYS>(payload, &self.fleet_keys) {
+            Ok(assignment) => {
+                tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
+                self.feed(Event::Assigned(assignment));
+            }
+            Err(error) => self.refuse(RefusedKind::Assignment, &Detail::new(&error.to_string())),
+        }
+    }
+
+    fn on_ack(&mut self, payload: &Bytes) {
+        match open::<Ack, MAX_KEYS>(payload, &self.fleet_keys) {
+            Ok(ack) if ack.device == self.config.device => {
+                self.outbox(outbox::Input::Acknowledged(ack.stored));
+            }
+            Ok(ack) => {
+                let detail = Detail::new(&format!("the acknowledgement is for {}", ack.device));
+                self.refuse(RefusedKind::Ack, &detail);
+            }
+            Err(error) => self.refuse(RefusedKind::Ack, &Detail::new(&error.to_string())),
+        }
+    }
+
+    fn on_statement(&mut self, file: &FileName, payload: &Bytes) {
+        let Some((target, _)) = self.awaited.clone() else { return };
+        if *file != FileName::of_release(&target.statement) || payload.is_empty() {
+            return;
+        }
+        let outcome = self.check_statement(&target, payload);
+        self.awaited = None;
+        if let Some(session) = &self.session {
+            // At worst the same file comes once more and finds nobody waiting.
+            let _ = session.unsubscribe(&Topic::Metadata(file.clone()));
+        }
+        self.feed(Event::Statement { statement: target.statement, outcome });
+    }
+
+    /// Digest, signature, then what the device has to offer.
+    fn check_statement(&self, target: &ReleaseRef, payload: &[u8]) -> Result<(Box<Release>, Means), Reason> {
+        let bad = |text: &str| Reason::BadStatement(Detail::new(text));
+        if Digest::of(payload) != target.statement {
+            return Err(bad("its digest is not the assigned one"));
+        }
+        let release = open::<Release, MAX_KEYS>(payload, &self.owners).map_err(|error| bad(&error.to_string()))?;
+        let free = self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
+        let record = self.machine.record();
+        let means = Means {
+            target: self.config.target.clone(),
+            memory_budget: self.config.models.memory,
+            memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
+            free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
+        };
+        Ok((Box::new(release), means))
+    }
+
+    /// Reports a refused message. The device goes on with what it has.
+    fn refuse(&mut self, kind: RefusedKind, detail: &Detail) {
+        tracing::warn!(?kind, %detail, "message refused");
+        self.report_now(EventKind::Refused { kind, detail: detail.clone() });
+    }
+}
+
+const fn kind_of(topic: &Topic) -> RefusedKind {
+    match topic {
+        Topic::Assign(_) => RefusedKind::Assignment,
+        Topic::Ack(_) => RefusedKind::Ack,
+        Topic::Metadata(_) => RefusedKind::Metadata,
+        Topic::Chunk { .. } => RefusedKind::Chunk,
+        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Hello(_) => RefusedKind::Unknown,
+    }
+}

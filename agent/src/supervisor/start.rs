@@ -1,0 +1,208 @@
+//! From a configuration to a running supervisor.
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serin_protocol::envelope::{KeyRing, seal_to_vec};
+use serin_protocol::ids::{BootId, UnixMillis};
+use serin_protocol::message::{Detail, EventKind, Presence};
+use serin_protocol::topic::Topic;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::clock::Clock;
+use super::{FIELD_QUEUE, INBOX, Supervisor};
+use crate::config::{Config, MAX_KEYS};
+use crate::disk::boot_record::{BootError, BootStore};
+use crate::disk::journal::{Journal, JournalError};
+use crate::disk::partial::PartialStore;
+use crate::disk::releases::ReleaseStore;
+use crate::disk::seam::{FileError, Files};
+use crate::gateway::listen::{Listener, serve};
+use crate::gateway::socket::{LocalSocket, SocketError};
+use crate::gateway::{Gateway, Limits, Router};
+use crate::identity::{self, IdentityError};
+use crate::link::backoff::Jitter;
+use crate::link::mqtt::{self, LinkOptions};
+use crate::link::outbox::Outbox;
+use crate::telemetry::Stamp;
+use crate::update::machine::{Identity, Machine};
+use crate::update::record::{Record, RecordError};
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made or locked.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder or lock file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another agent runs on the same data.
+    #[error("{0} is in use by another agent")]
+    InUse(PathBuf),
+    /// The device key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The boot record cannot be read.
+    #[error("the boot record cannot be read: {0}")]
+    Boot(#[from] BootError),
+    /// The boot record is whole and not ours.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The disk failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The gateway cannot listen.
+    #[error("gateway.listen: {address}: {source}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The Unix socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Signals cannot be heard.
+    #[error("signals cannot be heard: {0}")]
+    Signals(std::io::Error),
+    /// The system has no randomness.
+    #[error("no randomness")]
+    Random,
+}
+
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let _lock = lock(&config)?;
+    let files = Files::real();
+    let key = identity::load_or_make(&config.data.join("device.key"))?;
+    let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
+    let record = match &loaded.record {
+        Some((_, payload)) => Record::decode(payload)?,
+        None => Record::default(),
+    };
+    let backlog = config.telemetry.backlog;
+    let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
+    let boot = BootId(random()?);
+    let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
+
+    let (stop_sender, stop) = watch::channel(false);
+    let (inbox, inbox_receiver) = mpsc::channel(INBOX);
+    let (field_sender, field) = mpsc::channel(FIELD_QUEUE);
+    let router = Arc::new(Router::default());
+    let gateway = Gateway::new(Arc::clone(&router), field_sender, Limits::default());
+    let address = config.gateway.listen;
+    let listen = |source| StartError::Listen { address, source };
+    let tcp = TcpListener::bind(address).await.map_err(listen)?;
+    tracing::info!(address = %tcp.local_addr().map_err(listen)?, "gateway listens");
+    let local = LocalSocket::bind(&config.socket())?;
+    tokio::spawn(serve(Arc::clone(&gateway), Listener::Tcp(tcp), stop.clone()));
+    tokio::spawn(serve(gateway, Listener::Local(local), stop.clone()));
+    stop_on_signals(stop_sender)?;
+
+    let clock = Clock::start();
+    let identity = Identity {
+        device: config.device.clone(),
+        fleet: config.fleet.clone(),
+        memory_budget: config.models.memory,
+    };
+    let mut supervisor = Supervisor {
+        clock,
+        boot,
+        key,
+        // The configuration has checked how many there are.
+        owners: KeyRing::<MAX_KEYS>::new(config.trust.owners.iter().copied()).unwrap_or_default(),
+        fleet_keys: KeyRing::<MAX_KEYS>::new(config.trust.fleet.iter().copied()).unwrap_or_default(),
+        machine: Machine::new(identity, record),
+        record_store,
+        releases: ReleaseStore::open(files.clone(), &config.data)?,
+        partials: PartialStore::open(files, &config.data)?,
+        journal,
+        outbox,
+        router,
+        session: None,
+        link_since: clock.now(UnixMillis(0)).wall,
+        link_problem: None,
+        awaited: None,
+        download: None,
+        fetched: None,
+        workers: std::collections::HashMap::new(),
+        recordings: std::collections::HashMap::new(),
+        stamp: Stamp::new(config.device.clone(), boot),
+        probation: None,
+        inbox,
+        pending: None,
+        config,
+    };
+    for fault in &loaded.faults {
+        tracing::warn!(?fault, "a copy of the boot record is useless");
+    }
+    if let Some(loss) = loss {
+        supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
+    }
+    let link = mqtt::start(supervisor.link_options());
+    supervisor.run(link, inbox_receiver, field, stop).await;
+    Ok(())
+}
+
+impl Supervisor {
+    fn link_options(&self) -> LinkOptions {
+        let topic = Topic::Hello(self.config.device.clone()).name(&self.config.fleet);
+        let will = seal_to_vec(&self.hello(Presence::Offline), &self.key).unwrap_or_default();
+        LinkOptions {
+            host: self.config.broker.host.clone(),
+            port: self.config.broker.port,
+            client_id: self.config.device.to_string(),
+            fleet: self.config.fleet.clone(),
+            will: (topic.to_string(), will),
+            jitter_percent: (self.boot.0 % 100) as u32,
+        }
+    }
+}
+
+/// One agent per data folder. The lock ends with the process.
+fn lock(config: &Config) -> Result<File, StartError> {
+    let failed = |path: &PathBuf, source| StartError::Folder { path: path.clone(), source };
+    let data = &config.data;
+    if !data.exists() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
+        made.map_err(|source| failed(data, source))?;
+    }
+    let path = data.join("lock");
+    let file = File::create(&path).map_err(|source| failed(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.clone())),
+        Err(TryLockError::Error(source)) => Err(failed(&path, source)),
+    }
+}
+
+fn stop_on_signals(stop: watch::Sender<bool>) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        // Kept until the end: listeners take a dropped sender for a stop as well.
+        std::future::pending::<()>().await;
+    });
+    Ok(())
+}
+
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,250 @@
+//! What the device says: hello, events and reports, and its subscriptions.
+
+use serin_protocol::envelope::seal_to_vec;
+use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, Report};
+use serin_protocol::topic::{FileName, Topic};
+
+use super::Supervisor;
+use crate::disk::journal::{HistoryEntry, HistoryItem};
+use crate::link::mqtt::Session;
+use crate::link::outbox::{Effect, Input};
+
+/// A statement that has not come by then is asked for again: the server may be publishing it just now.
+const STATEMENT_RETRY: Millis = Millis::from_secs(15);
+
+impl Supervisor {
+    pub(super) fn on_connected(&mut self, session: Session) {
+        tracing::info!("connected");
+        let now = self.now();
+        (self.link_since, self.link_problem) = (now.wall, None);
+        for topic in [Topic::Assign(self.config.device.clone()), Topic::Ack(self.config.device.clone())] {
+            if session.subscribe(&topic).is_err() {
+                // A fresh session has room for two; without them it is of no use.
+                tracing::error!(?topic, "could not subscribe");
+            }
+        }
+        self.session = Some(session.clone());
+        self.announce();
+        if let Some((_, ask_at)) = &mut self.awaited {
+            *ask_at = now.elapsed;
+        }
+        self.ask_statement_again();
+        if let Some(download) = &mut self.download {
+            let notices = download.connected(now.elapsed, session);
+            self.on_notices(notices);
+        }
+        self.outbox(Input::Connected);
+    }
+
+    pub(super) fn on_disconnected(&mut self, problem: String) {
+        let now = self.now();
+        if self.session.take().is_some() {
+            tracing::warn!(problem, "disconnected");
+            self.link_since = now.wall;
+        }
+        self.link_problem = Some(problem);
+        if let Some(download) = &mut self.download {
+            let notices = download.disconnected(now.elapsed);
+            self.on_notices(notices);
+        }
+        self.outbox(Input::Disconnected);
+    }
+
+    /// Subscribes to the statement that is waited for, when it is time to.
+    pub(super) fn ask_statement_again(&mut self) {
+        let now = self.now().elapsed;
+        let (Some((target, ask_at)), Some(session)) = (&mut self.awaited, &self.session) else { return };
+        if *ask_at > now {
+            return;
+        }
+        let topic = Topic::Metadata(FileName::of_release(&target.statement));
+        // A subscription anew brings the retained message anew. If the link is busy, the next turn is due.
+        if session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_ok() {
+            *ask_at = now.plus(STATEMENT_RETRY);
+        }
+    }
+
+    pub(super) fn ask_assignment(&self) {
+        let Some(session) = &self.session else { return };
+        let topic = Topic::Assign(self.config.device.clone());
+        if session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_err() {
+            tracing::warn!("the link is busy; the assignment is asked for at the next connection");
+        }
+    }
+
+    /// What this device is and holds.
+    pub(super) fn hello(&self, presence: Presence) -> Hello {
+        let record = self.machine.record();
+        Hello {
+            device: self.config.device.clone(),
+            fleet: self.config.fleet.clone(),
+            key: serin_protocol::envelope::PublicKey::of(&self.key),
+            boot: self.boot,
+            presence,
+            agent: env!("CARGO_PKG_VERSION").parse().unwrap_or_default(),
+            target: self.config.target.clone(),
+            memory_budget: self.config.models.memory,
+            free_space: self.releases.free_space().unwrap_or(ByteCount(0)),
+            sequence: record.accepted,
+            active: record.active.as_ref().map(|slot| slot.release.clone()),
+            previous: record.previous.as_ref().map(|slot| slot.release.clone()),
+            candidate: self.machine.candidate().cloned(),
+            pinned: record.pinned_by.is_some(),
+        }
+    }
+
+    pub(super) fn announce(&self) {
+        self.say_hello(Presence::Online);
+    }
+
+    fn say_hello(&self, presence: Presence) {
+        let Some(session) = &self.session else { return };
+        let topic = Topic::Hello(self.config.device.clone());
+        match seal_to_vec(&self.hello(presence), &self.key) {
+            Ok(sealed) => {
+                if session.publish(&topic, sealed, true, None).is_err() {
+                    tracing::warn!("the link is busy; the fleet hears at the next connection");
+                }
+            }
+            Err(error) => tracing::error!(%error, "hello could not be signed"),
+        }
+    }
+
+    /// Reports under the assignment in force.
+    pub(super) fn report_now(&mut self, kind: EventKind) {
+        let record = self.machine.record();
+        let (sequence, rollout) = (record.accepted, record.rollout);
+        self.report(sequence, rollout, kind);
+    }
+
+    /// Stores an event until the server has acknowledged it.
+    pub(super) fn report(&mut self, sequence: SequenceNumber, rollout: Option<RolloutId>, kind: EventKind) {
+        let at = self.now().wall;
+        tracing::info!(event = ?kind, "event");
+        let entry = HistoryEntry { at, what: HistoryItem::Event(kind.clone()) };
+        if let Err(error) = self.journal.append_history(&entry) {
+            tracing::warn!(%error, "the history could not be written");
+        }
+        let number = self.journal.next_event();
+        let event = Event { device: self.config.device.clone(), number, at, sequence, rollout, kind };
+        let sealed = match seal_to_vec(&event, &self.key) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::error!(%error, "an event could not be signed");
+                return;
+            }
+        };
+        match self.journal.append_event(number, &sealed) {
+            Ok(()) => self.outbox(Input::EventStored(number)),
+            // The device goes on; what it runs does not depend on the journal.
+            Err(error) => tracing::error!(%error, "an event could not be stored"),
+        }
+    }
+
+    pub(super) fn store_report(&mut self, report: &Report) {
+        let sealed = match seal_to_vec(report, &self.key) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::error!(%error, "a report could not be signed");
+                return;
+            }
+        };
+        let dropped = self.journal.dropped_reports();
+        match self.journal.append_report(&sealed) {
+            Ok(stored) => {
+                self.stamp.note_dropped(self.journal.dropped_reports().saturating_sub(dropped));
+                self.outbox(Input::ReportStored { key: stored.key, oldest: stored.oldest });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a report could not be stored");
+                self.stamp.note_dropped(1);
+            }
+        }
+    }
+
+    /// Hands what happened to the outbox and carries out what it wants.
+    pub(super) fn outbox(&mut self, input: Input) {
+        let now = self.now().elapsed;
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for effect in self.outbox.handle(now, input) {
+                match effect {
+                    Effect::PublishEvent(number) => match self.journal.event(number) {
+                        Ok(Some(sealed)) => {
+                            self.publish(&Topic::Event(self.config.device.clone()), sealed, None);
+                        }
+                        Ok(None) => tracing::warn!(number = number.0, "an event is no longer stored"),
+                        Err(error) => tracing::error!(%error, "an event could not be read"),
+                    },
+                    Effect::PublishReport(key) => match self.journal.report(key) {
+                        Ok(Some(sealed)) => {
+                            let topic = Topic::Report(self.config.device.clone());
+                            self.publish(&topic, sealed, Some(key.0));
+                        }
+                        Ok(None) => inputs.push(Input::ReportGone(key)),
+                        Err(error) => tracing::error!(%error, "a report could not be read"),
+                    },
+                    Effect::DropEventsUpTo(number) => {
+                        if let Err(error) = self.journal.drop_events_up_to(number) {
+                            tracing::error!(%error, "acknowledged events could not be dropped");
+                        }
+                    }
+                    Effect::DropReport(key) => {
+                        if let Err(error) = self.journal.drop_report(key) {
+                            tracing::error!(%error, "a sent report could not be dropped");
+                        }
+                    }
+                    Effect::NumberAbove(number) => match self.journal.number_above(number) {
+                        Ok(()) => {
+                            let text = format!("the server has events up to {number} that are not here");
+                            self.report_now(EventKind::JournalLost { detail: Detail::new(&text) });
+                        }
+                        Err(error) => tracing::error!(%error, "events could not be renumbered"),
+                    },
+                }
+            }
+        }
+    }
+
+    fn publish(&self, topic: &Topic, sealed: Vec<u8>, token: Option<u64>) {
+        let Some(session) = &self.session else { return };
+        if session.publish(topic, sealed, false, token).is_err() {
+            // The outbox sends it again when its deadline passes.
+            tracing::debug!(?topic, "the link is busy");
+        }
+    }
+
+    /// Says goodbye in an orderly stop.
+    pub(super) async fn goodbye(mut self, mut link: tokio::sync::mpsc::Receiver<crate::link::mqtt::LinkEvent>) {
+        self.router.flip(None);
+        let now = self.now();
+        let mut reports = Vec::new();
+        for recording in self.recordings.values() {
+            reports.extend(recording.lock().cut(now, &mut self.stamp));
+        }
+        for report in reports {
+            self.store_report(&report);
+        }
+        if let Err(error) = self.journal.flush() {
+            tracing::warn!(%error, "the journal could not be flushed");
+        }
+        self.say_hello(Presence::Offline);
+        if let Some(session) = self.session.take() {
+            session.disconnect();
+            // The broker closes the connection after our goodbye; a broken link is not waited for.
+            let closed = async {
+                while let Some(event) = link.recv().await {
+                    if matches!(event, crate::link::mqtt::LinkEvent::Disconnected(_)) {
+                        break;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), closed).await;
+        }
+        for running in self.workers.values() {
+            running.worker.stop().await;
+        }
+        tracing::info!("stopped");
+    }
+}

@@ -1,0 +1,182 @@
+//! Starting workers, proving them, pointing the gateway to them, and hearing when they die.
+
+use std::sync::Arc;
+
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::golden::Golden;
+use serin_protocol::ids::{Digest, Millis};
+use serin_protocol::message::{Detail, Phase, Reason};
+use serin_protocol::sketch::profile::Profile;
+use tokio::sync::mpsc;
+
+use super::{Inbox, Supervisor};
+use crate::config::Models;
+use crate::disk::releases::ReleaseStore;
+use crate::gateway::Served;
+use crate::telemetry::{Recorder, Recording};
+use crate::update::effect::{Event, Now};
+use crate::update::record::Slot;
+use crate::worker::golden::golden_pass;
+use crate::worker::{Worker, WorkerSpec};
+
+/// A worker that is up, with what is needed to let it answer.
+pub(super) struct Running {
+    pub(super) worker: Worker,
+    pub(super) served: Arc<Served>,
+}
+
+/// What starting a worker needs.
+struct Start {
+    store: ReleaseStore,
+    models: Models,
+    slot: Slot,
+    golden: bool,
+    recording: Option<Recording>,
+    window: Millis,
+    now: Now,
+}
+
+impl Supervisor {
+    /// Starts a worker in the background, unless it is there already.
+    pub(super) fn warm(&self, slot: &Slot, golden: bool) -> Option<Event> {
+        if self.workers.contains_key(&slot.statement) {
+            return Some(Event::Warmed(slot.statement, Ok(())));
+        }
+        let start = Start {
+            store: self.releases.clone(),
+            models: self.config.models.clone(),
+            slot: slot.clone(),
+            golden,
+            recording: self.recordings.get(&slot.statement).cloned(),
+            window: self.config.window(),
+            now: self.now(),
+        };
+        let inbox = self.inbox.clone();
+        let statement = slot.statement;
+        tokio::spawn(async move {
+            let release = start.slot.release.clone();
+            let said = match start.run().await {
+                Ok(running) => {
+                    watch_for_death(statement, &running.worker, inbox.clone());
+                    Inbox::Started(statement, Box::new(running))
+                }
+                Err(reason) => {
+                    tracing::warn!(%release, %reason, "the worker did not come up");
+                    Inbox::Machine(Event::Warmed(statement, Err(reason)))
+                }
+            };
+            // The loop ends only with the process.
+            let _ = inbox.send(said).await;
+        });
+        None
+    }
+
+    pub(super) fn flip(&mut self, slot: &Slot) {
+        let Some(running) = self.workers.get(&slot.statement) else {
+            // It died in the same moment; its death is in the inbox.
+            tracing::warn!(release = %slot.release, "its worker is gone");
+            return;
+        };
+        tracing::info!(release = %slot.release, "answers from now on");
+        let recording = running.served.recording().clone();
+        self.router.flip(Some(Arc::clone(&running.served)));
+        if self.machine.phase() == Phase::Probation {
+            let watched = self.probation.as_ref().is_some_and(|(statement, _)| *statement == slot.statement);
+            if !watched {
+                self.probation = Some((slot.statement, recording.lock().snapshot().counters));
+            }
+        } else {
+            self.probation = None;
+        }
+        self.recordings.insert(slot.statement, recording);
+        self.rollback_answers(slot);
+    }
+
+    /// What the release on probation has done since it was switched to.
+    pub(super) fn health(&self) -> Option<(u32, u32)> {
+        if self.machine.phase() != Phase::Probation {
+            return None;
+        }
+        let (statement, before) = self.probation.as_ref()?;
+        let counters = self.recordings.get(statement)?.lock().snapshot().counters.since(*before);
+        let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        Some((count(counters.requests), count(counters.errors)))
+    }
+
+    /// Closes telemetry windows that are over, and forgets recordings of releases that are gone.
+    pub(super) fn roll_windows(&mut self) {
+        let now = self.now();
+        for (statement, running) in &self.workers {
+            if let (Some(recording), Some(peak)) =
+                (self.recordings.get(statement), running.worker.peak_resident())
+            {
+                recording.lock().saw_peak(peak);
+            }
+        }
+        let named = self.machine.record().named();
+        let mut reports = Vec::new();
+        self.recordings.retain(|statement, recording| {
+            let mut recorder = recording.lock();
+            let kept = named.contains(statement);
+            let rolled = if kept {
+                recorder.roll(now, &mut self.stamp)
+            } else {
+                recorder.cut(now, &mut self.stamp)
+            };
+            reports.extend(rolled);
+            kept
+        });
+        for report in reports {
+            self.store_report(&report);
+        }
+    }
+}
+
+impl Start {
+    async fn run(self) -> Result<Running, Reason> {
+        let load = |text: &str| Reason::LoadFailed(Detail::new(text));
+        let Self { store, models, slot, golden, recording, window, now } = self;
+        let staged = store
+            .open_release(slot.statement)
+            .map_err(|error| load(&error.to_string()))?
+            .ok_or_else(|| load("it is not on this device"))?;
+        let read = |file: BundleFile| {
+            std::fs::read(staged.path(file)).map_err(|error| load(&format!("{}: {error}", file.name())))
+        };
+        let manifest = Arc::new(staged.manifest.clone());
+        let recording = match recording {
+            Some(recording) => recording,
+            None => {
+                let bytes = read(BundleFile::Reference)?;
+                let profile = Profile::parse(&bytes).map_err(|error| load(&error.to_string()))?;
+                let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(&bytes), window, now);
+                Recording::new(recorder.map_err(|error| load(&error.to_string()))?)
+            }
+        };
+        let spec = WorkerSpec {
+            program: WorkerSpec::own_program(),
+            dir: staged.dir.clone(),
+            release: slot.release.clone(),
+            memory_limit: slot.memory,
+            load_deadline: models.load_deadline,
+            request_deadline: models.request_deadline,
+        };
+        let worker = Worker::start(spec).await.map_err(|fault| fault.reason())?;
+        if golden {
+            let golden = Golden::parse(&read(BundleFile::Golden)?).map_err(|error| load(&error.to_string()))?;
+            let report = golden_pass(&worker, &golden, &manifest).await.map_err(|fault| fault.reason())?;
+            tracing::info!(release = %slot.release, ?report, "golden vectors hold");
+        }
+        let served = Arc::new(Served::new(manifest, worker.clone(), recording));
+        Ok(Running { worker, served })
+    }
+}
+
+fn watch_for_death(statement: Digest, worker: &Worker, inbox: mpsc::Sender<Inbox>) {
+    let death = worker.death();
+    tokio::spawn(async move {
+        if let Some(death) = death.await {
+            let _ = inbox.send(Inbox::Machine(Event::WorkerDied(statement, death))).await;
+        }
+    });
+}

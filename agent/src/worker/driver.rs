@@ -1,0 +1,267 @@
+//! The supervisor's task for one worker: hands over one request at a time, kills what does not answer
+//! in time or talks nonsense, and reaps.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serin_protocol::frame::{InferFault, LoadFault, Ready, WorkerResponse};
+use serin_protocol::ids::ReleaseId;
+use serin_protocol::message::WorkerDeath;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::process::{InferError, Inferred, StartFault, WorkerSpec};
+use super::{death, stderr, wire};
+
+/// Time a process that has closed its socket gets to end by itself, so that its own exit code is seen.
+const LAST_GASP: Duration = Duration::from_secs(2);
+
+/// A request that waits or runs.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) request: u64,
+    pub(super) head: Vec<u8>,
+    pub(super) body: Bytes,
+    pub(super) reply: oneshot::Sender<Result<Inferred, InferError>>,
+}
+
+/// Whether the worker lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Running,
+    /// It was told to end.
+    Stopped,
+    Died(WorkerDeath),
+}
+
+/// A worker that is ready, its task not yet running.
+pub(super) struct Started {
+    pub(super) ready: Ready,
+    pub(super) pid: u32,
+    pub(super) driver: Driver,
+}
+
+pub(super) struct Driver {
+    process: Process,
+    socket: UnixStream,
+    request_deadline: Duration,
+}
+
+/// The process and what it says; killed when dropped.
+struct Process {
+    child: Child,
+    stderr: Option<JoinHandle<String>>,
+    release: ReleaseId,
+}
+
+/// Why the task ends.
+enum End {
+    /// It was told to.
+    Asked,
+    /// No answer in time.
+    Hung,
+    /// It said that its memory ran out.
+    Exhausted,
+    /// The process is gone or going; its status tells why.
+    Gone,
+    /// It broke the protocol.
+    Nonsense(io::Error),
+}
+
+/// Starts the process and waits until the model is loaded.
+pub(super) async fn start(spec: WorkerSpec) -> Result<Started, StartFault> {
+    let (mut process, mut socket) = spawn(&spec).map_err(StartFault::Spawn)?;
+    let pid = process.child.id().unwrap_or_default();
+    debug!(release = %spec.release, pid, limit = %spec.memory_limit, "worker started");
+    let end = match timeout(spec.load_deadline, wire::receive(&mut socket)).await {
+        Ok(Ok((WorkerResponse::Ready(ready), _))) => {
+            info!(release = %spec.release, pid, micros = ready.load_micros, "model loaded");
+            let driver = Driver { process, socket, request_deadline: spec.request_deadline };
+            return Ok(Started { ready, pid, driver });
+        }
+        Ok(Ok((WorkerResponse::LoadFailed(fault), _))) => {
+            process.kill().await;
+            return Err(StartFault::Load(fault));
+        }
+        Ok(Ok((WorkerResponse::Inferred { .. } | WorkerResponse::InferFailed { .. }, _))) => {
+            End::Nonsense(io::Error::other("an answer without a question"))
+        }
+        Ok(Err(error)) => broken(error),
+        Err(_) => End::Hung,
+    };
+    Err(match process.end(end).await {
+        Life::Died(WorkerDeath::MemoryLimit) => StartFault::Load(LoadFault::MemoryLimit),
+        Life::Died(death) => StartFault::Died(death),
+        // Nobody could ask.
+        Life::Running | Life::Stopped => StartFault::Died(WorkerDeath::Hung),
+    })
+}
+
+fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
+    let (ours, theirs) = BlockingStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let socket = UnixStream::from_std(ours)?;
+    let mut child = Command::new(&spec.program)
+        .arg0("serin-agent")
+        .arg("worker")
+        .arg("--dir")
+        .arg(std::path::absolute(&spec.dir)?)
+        .args(["--memory-limit", &spec.memory_limit.to_string()])
+        // It needs nothing of the environment, which may hold secrets.
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        // The socket is both ways on standard input: what a library prints must not get into frames.
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Ctrl-C at the agent's terminal is for the agent.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let release = spec.release.clone();
+    let stderr = child.stderr.take().map(|stderr| tokio::spawn(stderr::follow(stderr, release.clone())));
+    Ok((Process { child, stderr, release }, socket))
+}
+
+/// A socket that ends tells of the process; anything else that is wrong, of what it says.
+fn broken(error: io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            End::Gone
+        }
+        _ => End::Nonsense(error),
+    }
+}
+
+impl Driver {
+    /// Serves `jobs` until the worker ends one way or another, then tells `life`.
+    pub(super) async fn drive(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        mut stop: watch::Receiver<bool>,
+        life: watch::Sender<Life>,
+    ) {
+        let end = self.serve(&mut jobs, &mut stop).await;
+        let outcome = self.process.end(end).await;
+        life.send_replace(outcome);
+        // Whoever waits in the queue now sees it closed and asks `life`.
+    }
+
+    async fn serve(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &mut watch::Receiver<bool>) -> End {
+        loop {
+            let job = tokio::select! {
+                biased;
+                // An error means that the last handle is gone.
+                _ = stop.changed() => return End::Asked,
+                _ = self.process.child.wait() => return End::Gone,
+                job = jobs.recv() => match job {
+                    Some(job) => job,
+                    None => return End::Asked,
+                },
+            };
+            if job.reply.is_closed() {
+                continue;
+            }
+            let start = Instant::now();
+            let answer = tokio::select! {
+                biased;
+                _ = stop.changed() => return End::Asked,
+                answer = timeout(self.request_deadline, exchange(&mut self.socket, &job)) => answer,
+            };
+            let outcome = match answer {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(end)) => return end,
+                Err(_) => return End::Hung,
+            };
+            let elapsed = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+            // Its own clock cannot have seen more time pass than ours.
+            let outcome =
+                outcome.map(|inferred| Inferred { micros: inferred.micros.min(elapsed), ..inferred });
+            // Whoever asked may have gone away meanwhile.
+            let _ = job.reply.send(outcome);
+        }
+    }
+}
+
+async fn exchange(socket: &mut UnixStream, job: &Job) -> Result<Result<Inferred, InferError>, End> {
+    wire::send(socket, &job.head, &job.body).await.map_err(broken)?;
+    let (response, body) = wire::receive(socket).await.map_err(broken)?;
+    match response {
+        WorkerResponse::Inferred { request, micros, outputs, predictions } if request == job.request => {
+            Ok(Ok(Inferred { micros, outputs, body, predictions }))
+        }
+        WorkerResponse::InferFailed { request, fault } if request == job.request => match fault {
+            InferFault::Input(text) => Ok(Err(InferError::Input(text))),
+            InferFault::Model(text) => Ok(Err(InferError::Model(text))),
+            InferFault::MemoryLimit => Err(End::Exhausted),
+        },
+        WorkerResponse::Inferred { .. }
+        | WorkerResponse::InferFailed { .. }
+        | WorkerResponse::Ready(_)
+        | WorkerResponse::LoadFailed(_) => {
+            Err(End::Nonsense(io::Error::other("an answer to another question")))
+        }
+    }
+}
+
+impl Process {
+    /// Brings the process to its end and tells which it was.
+    async fn end(&mut self, end: End) -> Life {
+        let release = self.release.clone();
+        let death = match end {
+            End::Asked => {
+                self.kill().await;
+                debug!(%release, "worker stopped");
+                return Life::Stopped;
+            }
+            End::Hung => {
+                self.kill().await;
+                WorkerDeath::Hung
+            }
+            End::Exhausted => {
+                self.kill().await;
+                WorkerDeath::MemoryLimit
+            }
+            End::Gone => self.autopsy().await,
+            End::Nonsense(error) => {
+                warn!(%release, %error, "worker breaks the protocol and is killed");
+                self.kill().await;
+                self.autopsy().await
+            }
+        };
+        warn!(%release, %death, "worker died");
+        Life::Died(death)
+    }
+
+    async fn kill(&mut self) {
+        if let Err(error) = self.child.kill().await {
+            warn!(release = %self.release, %error, "worker cannot be killed");
+        }
+    }
+
+    async fn autopsy(&mut self) -> WorkerDeath {
+        if timeout(LAST_GASP, self.child.wait()).await.is_err() {
+            self.kill().await;
+        }
+        let last_words = match self.stderr.take() {
+            // The pipe closes with the process; should something else hold it open, do without.
+            Some(stderr) => timeout(LAST_GASP, stderr).await.ok().and_then(Result::ok).unwrap_or_default(),
+            None => String::new(),
+        };
+        match self.child.wait().await {
+            Ok(status) => death::classify(status, &last_words),
+            Err(error) => {
+                warn!(release = %self.release, %error, "worker cannot be waited for");
+                WorkerDeath::Hung
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What a worker computes: a loaded release, and one request against it from raw bytes to raw bytes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
+use serin_protocol::ids::{ByteCount, FieldName};
+use serin_protocol::manifest::{Manifest, PredictionSpec};
+use serin_protocol::pipeline::{Pipeline, PostStep};
+use serin_protocol::tensor::{DataType, TensorHeader, split_body};
+
+use super::model::{Model, ROWS_AT_ONCE};
+use super::pipeline::{self, Column, Data, Feed};
+
+/// Most rows of one request: their predictions, at most 14 bytes each, must fit into a frame header.
+pub(super) const MAX_ROWS: usize = 4096;
+
+/// Release files a worker reads.
+pub(super) const FILES: [BundleFile; 4] =
+    [BundleFile::Manifest, BundleFile::Model, BundleFile::Pipeline, BundleFile::Labels];
+
+/// A loaded release.
+pub(super) struct Engine {
+    manifest: Manifest,
+    feeds: Vec<Feed>,
+    post: Vec<PostStep>,
+    labels: Vec<String>,
+    model: Model,
+    most_body_bytes: usize,
+}
+
+/// What a request is answered with.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Declared outputs, in manifest order.
+    pub(super) outputs: Vec<TensorHeader>,
+    /// Their values.
+    pub(super) body: Vec<u8>,
+    /// One per row, where the manifest declares a prediction.
+    pub(super) predictions: Vec<Prediction>,
+}
+
+impl Engine {
+    /// Loads the release unpacked in `dir` to be run within `memory` bytes.
+    pub(super) fn load(dir: &Path, memory: ByteCount) -> Result<Self, LoadFault> {
+        let manifest = read(dir, BundleFile::Manifest)?;
+        let manifest = Manifest::parse(&manifest).map_err(|error| LoadFault::File(error.to_string()))?;
+        let steps = read(dir, BundleFile::Pipeline)?;
+        let steps = Pipeline::parse(&steps, &manifest).map_err(|error| LoadFault::File(error.to_string()))?;
+        let labels = String::from_utf8(read(dir, BundleFile::Labels)?)
+            .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
+        let feeds = pipeline::feeds(&manifest, &steps).map_err(LoadFault::Invalid)?;
+        let model = Model::load(&dir.join(BundleFile::Model.name()), &feeds, &pipeline::taken(&steps))?;
+        Ok(Self {
+            most_body_bytes: most_body_bytes(&feeds, memory),
+            manifest,
+            feeds,
+            post: steps.post,
+            labels: labels.lines().map(str::to_owned).collect(),
+            model,
+        })
+    }
+
+    /// Largest request body in bytes that is even read.
+    pub(super) const fn most_body_bytes(&self) -> usize {
+        self.most_body_bytes
+    }
+
+    /// Runs pipeline and model over the tensors in `body`.
+    pub(super) fn infer(&mut self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
+        let (rows, raw) = self.check_inputs(inputs, body)?;
+        let at_once = self.model.rows_at_once();
+        let mut taken: Vec<(String, Column<'static>)> = Vec::new();
+        for first in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - first);
+            let values: Vec<Vec<f32>> =
+                self.feeds.iter().zip(&raw).map(|(feed, raw)| prepared(feed, raw, first, count)).collect();
+            let part = self.model.run(&self.feeds, &values, count)?;
+            append(&mut taken, part, count)?;
+        }
+        let made = pipeline::finish(&self.post, &taken, &self.labels).map_err(InferFault::Model)?;
+        drop(taken);
+        let (outputs, body) = self.encode(&made, rows)?;
+        let predictions = match &self.manifest.prediction {
+            Some(spec) => predictions(spec, &made).map_err(InferFault::Model)?,
+            None => Vec::new(),
+        };
+        Ok(Answer { outputs, body, predictions })
+    }
+
+    /// Each declared input once, as declared, all with equally many rows. Answers the rows and the raw
+    /// bytes in manifest order.
+    fn check_inputs<'b>(
+        &self,
+        inputs: &[TensorHeader],
+        body: &'b [u8],
+    ) -> Result<(usize, Vec<&'b [u8]>), InferFault> {
+        let Some(parts) = split_body(inputs, body) else {
+            return Err(InferFault::Input("the inputs do not use up the body exactly".into()));
+        };
+        if let Some(unknown) =
+            inputs.iter().find(|input| self.feeds.iter().all(|feed| feed.name != input.name))
+        {
+            return Err(about(&unknown.name, "the model has no such input"));
+        }
+        let mut rows = None;
+        let mut raw = Vec::with_capacity(self.feeds.len());
+        for feed in &self.feeds {
+            let mut named = inputs.iter().zip(&parts).filter(|(input, _)| input.name == feed.name);
+            let Some((input, part)) = named.next() else {
+                return Err(about(&feed.name, "it is missing"));
+            };
+            if named.next().is_some() {
+                return Err(about(&feed.name, "it is given twice"));
+            }
+            let count = rows_of(feed, input)?;
+            if rows.is_some_and(|rows| rows != count) {
+                return Err(about(&feed.name, "it has another number of rows than the inputs before it"));
+            }
+            rows = Some(count);
+            raw.push(*part);
+        }
+        match rows {
+            Some(rows) => Ok((rows, raw)),
+            None => Err(InferFault::Input("no input is given".into())),
+        }
+    }
+
+    fn encode(
+        &self,
+        made: &[(FieldName, Column<'_>)],
+        rows: usize,
+    ) -> Result<(Vec<TensorHeader>, Vec<u8>), InferFault> {
+        let mut headers = Vec::with_capacity(self.manifest.outputs.len());
+        let mut body = Vec::new();
+        for spec in &self.manifest.outputs {
+            let column = pipeline::find(made, &spec.name).map_err(InferFault::Model)?;
+            pipeline::check(column, spec, rows).map_err(InferFault::Model)?;
+            let start = body.len();
+            write_values(&column.data, &mut body);
+            if body.len() > MAX_BODY_BYTES as usize {
+                return Err(InferFault::Input(format!(
+                    "the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes"
+                )));
+            }
+            headers.push(TensorHeader {
+                name: spec.name.clone(),
+                datatype: spec.datatype,
+                // As many dimensions as declared, which fit; rows are bounded.
+                shape: column.shape.iter().filter_map(|length| u32::try_from(*length).ok()).collect(),
+                bytes: (body.len() - start) as u64,
+            });
+        }
+        Ok((headers, body))
+    }
+}
+
+/// A request buffered whole must not push the model over its limit: that would look like the model's
+/// fault. What the packer measured contains a full run of rows; beyond that an eighth of the limit is
+/// within the margin between measured minimum and limit.
+fn most_body_bytes(feeds: &[Feed], memory: ByteCount) -> usize {
+    let row: usize = feeds.iter().map(|feed| feed.row_elements.saturating_mul(size_of::<f32>())).sum();
+    let eighth = usize::try_from(memory.0 / 8).unwrap_or(usize::MAX);
+    row.saturating_mul(ROWS_AT_ONCE).max(eighth).min(MAX_BODY_BYTES as usize)
+}
+
+/// Reads a release file, no further than one byte past its bound.
+fn read(dir: &Path, file: BundleFile) -> Result<Vec<u8>, LoadFault> {
+    let fail = |error: std::io::Error| LoadFault::File(format!("{}: {error}", file.name()));
+    let mut bytes = Vec::new();
+    let opened = File::open(dir.join(file.name())).map_err(fail)?;
+    opened.take(file.max_bytes() + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > file.max_bytes() {
+        return Err(LoadFault::File(format!("{} is larger than {} bytes", file.name(), file.max_bytes())));
+    }
+    Ok(bytes)
+}
+
+fn rows_of(feed: &Feed, input: &TensorHeader) -> Result<usize, InferFault> {
+    if input.datatype != DataType::Fp32 {
+        return Err(about(&feed.name, &format!("it must be FP32, not {}", input.datatype.name())));
+    }
+    let lengths = || input.shape.iter().map(|length| *length as usize);
+    let fits =
+        input.shape.len() == feed.row_shape.len() + 1 && lengths().skip(1).eq(feed.row_shape.iter().copied());
+    if !fits {
+        let declared: Vec<String> = feed.row_shape.iter().map(ToString::to_string).collect();
+        let given: Vec<String> = lengths().map(|length| length.to_string()).collect();
+        let what = format!("its shape must be [rows, {}], not [{}]", declared.join(", "), given.join(", "));
+        return Err(about(&feed.name, &what));
+    }
+    if !input.is_consistent() {
+        return Err(about(&feed.name, &format!("{} bytes do not fit its shape", input.bytes)));
+    }
+    let rows = lengths().next().unwrap_or(0);
+    if (1..=MAX_ROWS).contains(&rows) {
+        Ok(rows)
+    } else {
+        Err(about(&feed.name, &format!("it must have 1 to {MAX_ROWS} rows, not {rows}")))
+    }
+}
+
+/// `count` rows from row `first` on, decoded and preprocessed.
+fn prepared(feed: &Feed, raw: &[u8], first: usize, count: usize) -> Vec<f32> {
+    let row_bytes = feed.row_elements * size_of::<f32>();
+    let part = raw.get(first * row_bytes..(first + count) * row_bytes).unwrap_or_default();
+    let (values, _) = part.as_chunks::<4>();
+    let mut values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    feed.prepare(&mut values);
+    values
+}
+
+/// Adds the outputs of some more rows.
+fn append(
+    all: &mut Vec<(String, Column<'static>)>,
+    part: Vec<(String, Column<'static>)>,
+    count: usize,
+) -> Result<(), InferFault> {
+    for (name, column) in &part {
+        if column.shape.first() != Some(&count) {
+            return Err(InferFault::Model(format!(
+                "output {name:?} of {count} rows has shape {:?}",
+                column.shape
+            )));
+        }
+    }
+    if all.is_empty() {
+        *all = part;
+        return Ok(());
+    }
+    for ((name, whole), (_, part)) in all.iter_mut().zip(part) {
+        let same = whole.shape.iter().skip(1).eq(part.shape.iter().skip(1));
+        match (&mut whole.data, part.data) {
+            (Data::Floats(values), Data::Floats(more)) if same => values.extend(more),
+            (Data::Integers(values), Data::Integers(more)) if same => values.extend(more),
+            (Data::Floats(_) | Data::Integers(_) | Data::Texts(_), _) => {
+                return Err(InferFault::Model(format!("output {name:?} changes its form between rows")));
+            }
+        }
+        if let Some(rows) = whole.shape.first_mut() {
+            *rows += count;
+        }
+    }
+    Ok(())
+}
+
+fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
+    match data {
+        Data::Floats(values) => {
+            body.reserve(values.len() * size_of::<f32>());
+            values.iter().for_each(|value| body.extend(value.to_le_bytes()));
+        }
+        Data::Integers(values) => {
+            body.reserve(values.len() * size_of::<i64>());
+            values.iter().for_each(|value| body.extend(value.to_le_bytes()));
+        }
+        Data::Texts(texts) => {
+            for text in texts {
+                // A label comes from a file of at most 256 KiB.
+                body.extend(u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
+                body.extend(text.as_bytes());
+            }
+        }
+    }
+}
+
+fn predictions(spec: &PredictionSpec, made: &[(FieldName, Column<'_>)]) -> Result<Vec<Prediction>, String> {
+    let Data::Integers(classes) = &pipeline::find(made, &spec.class)?.data else {
+        return Err(format!("{} is not INT64", spec.class));
+    };
+    let confidences = match &spec.confidence {
+        None => None,
+        Some(name) => match &pipeline::find(made, name)?.data {
+            Data::Floats(values) => Some(values),
+            Data::Integers(_) | Data::Texts(_) => return Err(format!("{name} is not FP32")),
+        },
+    };
+    let confidence = |row: usize| confidences.and_then(|values| values.get(row)).copied().unwrap_or(f32::NAN);
+    Ok(classes
+        .iter()
+        .enumerate()
+        .map(|(row, class)| Prediction { class: *class, confidence: confidence(row) })
+        .collect())
+}

@@ -1,0 +1,190 @@
+//! Golden vectors against a live worker: the proof that this device computes what the training side
+//! computed. Run before a release answers, and by the packer before it is signed.
+
+use bytes::Bytes;
+use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor, Mismatch};
+use serin_protocol::ids::FieldName;
+use serin_protocol::manifest::{Manifest, TensorSpec};
+use serin_protocol::message::{Detail, Reason};
+use serin_protocol::tensor::{DataType, TensorHeader, split_body};
+
+use super::engine::MAX_ROWS;
+use super::model::ROWS_AT_ONCE;
+use super::process::{InferError, Inferred, Worker};
+
+/// What a pass over the golden vectors has shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GoldenReport {
+    /// Number of cases, all passed.
+    pub cases: usize,
+    /// Largest difference as a share of what is tolerated there: 0 is equal, 1 the limit.
+    pub worst: f32,
+    /// Time in pipeline and model for each case alone, in microseconds.
+    pub micros: Vec<u64>,
+}
+
+/// Why the golden vectors do not pass.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum GoldenFault {
+    /// An output differs.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// A case does not fit the manifest.
+    #[error("golden case {case}: {what}")]
+    Case {
+        /// Number of the case, from 0.
+        case: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A case was not answered.
+    #[error("golden case {case}: {error}")]
+    Infer {
+        /// Number of the case, from 0; the first one where several ran together.
+        case: usize,
+        /// Why.
+        error: InferError,
+    },
+}
+
+impl GoldenFault {
+    /// The same as a reason to reject a release.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Infer { error: InferError::Died(death), .. } => Reason::WorkerDied(death.clone()),
+            Self::Mismatch(_) | Self::Case { .. } | Self::Infer { .. } => {
+                Reason::GoldenMismatch(Detail::new(&self.to_string()))
+            }
+        }
+    }
+}
+
+/// Runs every case alone, as requests usually come, and then as many together as the worker runs at
+/// once, because a model may mix up rows. Compares the outputs that a case names.
+pub async fn golden_pass(
+    worker: &Worker,
+    golden: &Golden,
+    manifest: &Manifest,
+) -> Result<GoldenReport, GoldenFault> {
+    let mut report = GoldenReport { cases: golden.cases.len(), worst: 0.0, micros: Vec::new() };
+    for case in 0..golden.cases.len() {
+        let (inferred, worst) = run(worker, golden, manifest, &[case]).await?;
+        report.worst = report.worst.max(worst);
+        report.micros.push(inferred.micros);
+    }
+    report.worst = report.worst.max(golden_batches(worker, golden, manifest).await?);
+    Ok(report)
+}
+
+/// Runs all cases, always as many together as the worker runs at once, and answers the worst share.
+pub(super) async fn golden_batches(
+    worker: &Worker,
+    golden: &Golden,
+    manifest: &Manifest,
+) -> Result<f32, GoldenFault> {
+    let mut worst = 0.0_f32;
+    for first in (0..golden.cases.len()).step_by(ROWS_AT_ONCE) {
+        // The last batch is filled up with cases from the start, so that all need equal memory.
+        let batch: Vec<usize> = (first..first + ROWS_AT_ONCE).map(|case| case % golden.cases.len()).collect();
+        worst = worst.max(run(worker, golden, manifest, &batch).await?.1);
+    }
+    Ok(worst)
+}
+
+async fn run(
+    worker: &Worker,
+    golden: &Golden,
+    manifest: &Manifest,
+    cases: &[usize],
+) -> Result<(Inferred, f32), GoldenFault> {
+    let rows: Vec<(usize, &GoldenCase)> =
+        cases.iter().filter_map(|case| golden.cases.get(*case).map(|row| (*case, row))).collect();
+    let inputs: Vec<&[GoldenTensor]> = rows.iter().map(|(_, row)| row.inputs.as_slice()).collect();
+    let first = cases.first().copied().unwrap_or(0);
+    let (headers, body) =
+        request(manifest, &inputs).map_err(|(row, what)| GoldenFault::Case { case: first + row, what })?;
+    let inferred =
+        worker.infer(headers, body).await.map_err(|error| GoldenFault::Infer { case: first, error })?;
+    let mut worst = 0.0_f32;
+    for (row, (case, expected)) in rows.iter().enumerate() {
+        for output in &expected.outputs {
+            let actual = values(&inferred, &output.name, row, rows.len()).ok_or_else(|| {
+                GoldenFault::Case { case: *case, what: format!("{} is no number output", output.name) }
+            })?;
+            golden.compare(*case, output, &actual)?;
+            worst = worst.max(share(golden, output, &actual));
+        }
+    }
+    Ok((inferred, worst))
+}
+
+/// Raw rows as one request. The error names the row and what is wrong with it.
+pub(super) fn request(
+    manifest: &Manifest,
+    rows: &[&[GoldenTensor]],
+) -> Result<(Vec<TensorHeader>, Bytes), (usize, String)> {
+    let mut headers = Vec::with_capacity(manifest.inputs.len());
+    let mut body = Vec::new();
+    for spec in &manifest.inputs {
+        let start = body.len();
+        for (number, row) in rows.iter().enumerate() {
+            if let Some(unknown) =
+                row.iter().find(|value| manifest.inputs.iter().all(|spec| spec.name != value.name))
+            {
+                return Err((number, format!("there is no input {}", unknown.name)));
+            }
+            let values =
+                row.iter().find(|value| value.name == spec.name).map(|value| value.values.as_slice());
+            let values = values.ok_or_else(|| (number, format!("input {} is missing", spec.name)))?;
+            if Some(values.len()) != spec.row_elements() {
+                let needed = spec.row_elements().unwrap_or(0);
+                return Err((
+                    number,
+                    format!("input {} has {} values, not {needed}", spec.name, values.len()),
+                ));
+            }
+            values.iter().for_each(|value| body.extend(value.to_le_bytes()));
+        }
+        headers.push(header(spec, rows.len(), body.len() - start));
+    }
+    Ok((headers, Bytes::from(body)))
+}
+
+fn header(spec: &TensorSpec, rows: usize, bytes: usize) -> TensorHeader {
+    debug_assert!(rows <= MAX_ROWS);
+    let lengths = spec.shape.iter().skip(1).filter_map(|length| u32::try_from(*length).ok());
+    TensorHeader {
+        name: spec.name.clone(),
+        datatype: spec.datatype,
+        shape: std::iter::once(u32::try_from(rows).unwrap_or(u32::MAX)).chain(lengths).collect(),
+        bytes: bytes as u64,
+    }
+}
+
+/// The values of output `name` for row `row` of `rows`; `None` when there is none or it is text.
+fn values(inferred: &Inferred, name: &FieldName, row: usize, rows: usize) -> Option<Vec<f32>> {
+    let parts = split_body(&inferred.outputs, &inferred.body)?;
+    let (header, part) = inferred.outputs.iter().zip(parts).find(|(header, _)| header.name == *name)?;
+    let width = part.len() / rows.max(1);
+    let part = part.get(row * width..(row + 1) * width)?;
+    match header.datatype {
+        DataType::Fp32 => {
+            Some(part.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        }
+        // Class numbers are small.
+        DataType::Int64 => {
+            Some(part.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect())
+        }
+        DataType::Bytes => None,
+    }
+}
+
+fn share(golden: &Golden, expected: &GoldenTensor, actual: &[f32]) -> f32 {
+    let shares = expected.values.iter().zip(actual).map(|(expected, actual)| {
+        let difference = (expected - actual).abs();
+        let allowed = golden.absolute + golden.relative * expected.abs();
+        // Equal values need no tolerance; both NaN has no difference.
+        if difference > 0.0 && allowed > 0.0 { difference / allowed } else { 0.0 }
+    });
+    shares.filter(|share| share.is_finite()).fold(0.0, f32::max)
+}

@@ -1,0 +1,226 @@
+//! What an ONNX file says about itself, read before tract builds anything of it: inputs, outputs, and
+//! operators that tract lacks, so that they can be named instead of failing somewhere deep.
+
+use std::collections::HashSet;
+
+use serin_protocol::frame::LoadFault;
+use tract_onnx::Onnx;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension::Value as Length;
+use tract_onnx::pb::type_proto::Value as Type;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+
+/// Operator sets whose operators tract knows; it looks at names only, so an operator of another set
+/// that happens to share a name would silently compute something else.
+const KNOWN_DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+
+/// An input of the graph that must be fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GraphInput {
+    /// Its name.
+    pub(super) name: String,
+    /// Whether it takes single-precision floats.
+    pub(super) is_float: bool,
+    /// Its lengths, `None` where left open; `None` altogether when not declared.
+    pub(super) shape: Option<Vec<Option<usize>>>,
+}
+
+/// Keeps of the graph only what `outputs` depend on: exporters add outputs (class names, zipped maps)
+/// that no pipeline takes, made by operators that tract may not have.
+pub(super) fn keep_only(proto: &mut ModelProto, outputs: &[&str]) -> Result<(), LoadFault> {
+    let Some(graph) = proto.graph.as_mut() else {
+        return Err(LoadFault::Invalid("model.onnx holds no graph".into()));
+    };
+    for wanted in outputs {
+        if !graph.output.iter().any(|output| output.name == *wanted) {
+            let names: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+            return Err(LoadFault::Invalid(format!(
+                "the pipeline takes the output {wanted:?}, the model has {names:?}"
+            )));
+        }
+    }
+    let mut needed: HashSet<String> = outputs.iter().map(|name| (*name).to_owned()).collect();
+    // Nodes are sorted by definition, so one walk from the end finds everything. In a file that breaks
+    // the rule something stays missing, which tract reports as an unresolved input.
+    let mut kept = Vec::with_capacity(graph.node.len());
+    for node in graph.node.drain(..).rev() {
+        if node.output.iter().any(|name| needed.contains(name)) {
+            names_read(&node, &mut needed);
+            kept.push(node);
+        }
+    }
+    kept.reverse();
+    graph.node = kept;
+    graph.initializer.retain(|tensor| needed.contains(&tensor.name));
+    graph.output = outputs
+        .iter()
+        .filter_map(|wanted| graph.output.iter().find(|output| output.name == *wanted).cloned())
+        .collect();
+    Ok(())
+}
+
+/// Adds what `node` reads, in nested graphs too: those may refer to names around them.
+fn names_read(node: &NodeProto, names: &mut HashSet<String>) {
+    names.extend(node.input.iter().cloned());
+    for graph in nested(node) {
+        names.extend(graph.output.iter().map(|output| output.name.clone()));
+        graph.node.iter().for_each(|inner| names_read(inner, names));
+    }
+}
+
+fn nested(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+/// The first operator, nested graphs included, that `framework` cannot build.
+pub(super) fn unsupported_operator(proto: &ModelProto, framework: &Onnx) -> Option<LoadFault> {
+    let graph = proto.graph.as_ref()?;
+    let node = first_unsupported(graph, framework)?;
+    let operator = if KNOWN_DOMAINS.contains(&node.domain.as_str()) {
+        node.op_type.clone()
+    } else {
+        format!("{}::{}", node.domain, node.op_type)
+    };
+    let name = match (node.name.is_empty(), node.output.first()) {
+        (true, Some(output)) => output.clone(),
+        (true, None) | (false, _) => node.name.clone(),
+    };
+    Some(LoadFault::UnsupportedOperator { operator, node: name })
+}
+
+fn first_unsupported<'a>(graph: &'a GraphProto, framework: &Onnx) -> Option<&'a NodeProto> {
+    graph.node.iter().find_map(|node| {
+        let known = KNOWN_DOMAINS.contains(&node.domain.as_str())
+            && framework.op_register.0.contains_key(&node.op_type);
+        if known { nested(node).find_map(|inner| first_unsupported(inner, framework)) } else { Some(node) }
+    })
+}
+
+/// Removes the names of nodes, so that tract calls each by its first output. In ONNX nodes and values
+/// have names of their own kinds; tract puts both into one and stumbles when they coincide.
+pub(super) fn forget_node_names(proto: &mut ModelProto) {
+    if let Some(graph) = proto.graph.as_mut() {
+        forget_names(graph);
+    }
+}
+
+fn forget_names(graph: &mut GraphProto) {
+    for node in &mut graph.node {
+        node.name.clear();
+        for attribute in &mut node.attribute {
+            attribute.g.iter_mut().chain(&mut attribute.graphs).for_each(forget_names);
+        }
+    }
+}
+
+/// The inputs that must be fed: not those with an initializer, which older files also list.
+pub(super) fn inputs(proto: &ModelProto) -> Vec<GraphInput> {
+    let Some(graph) = proto.graph.as_ref() else {
+        return Vec::new();
+    };
+    let initialized: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    graph.input.iter().filter(|input| !initialized.contains(input.name.as_str())).map(input_of).collect()
+}
+
+fn input_of(info: &ValueInfoProto) -> GraphInput {
+    let Some(Type::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+        return GraphInput { name: info.name.clone(), is_float: false, shape: None };
+    };
+    let length = |value: &Option<Length>| match value {
+        Some(Length::DimValue(length)) => usize::try_from(*length).ok().filter(|length| *length > 0),
+        Some(Length::DimParam(_)) | None => None,
+    };
+    let shape = tensor.shape.as_ref();
+    GraphInput {
+        name: info.name.clone(),
+        is_float: tensor.elem_type == DataType::Float as i32,
+        shape: shape.map(|shape| shape.dim.iter().map(|dim| length(&dim.value)).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::pb::{AttributeProto, TensorProto};
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op.into(),
+            input: inputs.iter().map(|name| (*name).into()).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn value(name: &str) -> ValueInfoProto {
+        ValueInfoProto { name: name.into(), ..ValueInfoProto::default() }
+    }
+
+    fn model(nodes: Vec<NodeProto>, outputs: &[&str]) -> ModelProto {
+        let weights = ["w", "unused"].map(|name| TensorProto { name: name.into(), ..TensorProto::default() });
+        let graph = GraphProto {
+            node: nodes,
+            initializer: weights.into(),
+            input: vec![value("x"), value("w")],
+            output: outputs.iter().map(|name| value(name)).collect(),
+            ..GraphProto::default()
+        };
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    #[test]
+    fn an_operator_no_taken_output_needs_does_not_matter() {
+        let nodes = vec![node("Gemm", &["x", "w"], "y"), node("ZipMap", &["y"], "zipped")];
+        let mut proto = model(nodes, &["y", "zipped"]);
+        let framework = tract_onnx::onnx();
+        let fault = unsupported_operator(&proto, &framework);
+        let zip_map = LoadFault::UnsupportedOperator { operator: "ZipMap".into(), node: "zipped".into() };
+        assert_eq!(fault, Some(zip_map));
+        keep_only(&mut proto, &["y"]).expect("y is there");
+        assert_eq!(unsupported_operator(&proto, &framework), None);
+        let graph = proto.graph.as_ref().expect("graph");
+        let weights: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!((weights, graph.node.len(), graph.output.len()), (vec!["w"], 1, 1));
+        let fed: Vec<String> = inputs(&proto).into_iter().map(|input| input.name).collect();
+        assert_eq!(fed, ["x"]);
+    }
+
+    #[test]
+    fn an_operator_deep_in_a_branch_or_of_a_foreign_set_is_named() {
+        let branch = GraphProto { node: vec![node("Wavelet", &["x"], "b")], ..GraphProto::default() };
+        let mut outer = node("If", &["x"], "y");
+        outer.attribute.push(AttributeProto { g: Some(branch), ..AttributeProto::default() });
+        let framework = tract_onnx::onnx();
+        let Some(LoadFault::UnsupportedOperator { operator, .. }) =
+            unsupported_operator(&model(vec![outer], &["y"]), &framework)
+        else {
+            panic!("not found");
+        };
+        assert_eq!(operator, "Wavelet");
+
+        let mut relu = node("Relu", &["x"], "y");
+        relu.domain = "com.acme".into();
+        relu.name = "act".into();
+        let fault = unsupported_operator(&model(vec![relu], &["y"]), &framework);
+        let foreign =
+            LoadFault::UnsupportedOperator { operator: "com.acme::Relu".into(), node: "act".into() };
+        assert_eq!(fault, Some(foreign));
+    }
+
+    #[test]
+    fn what_a_nested_graph_reads_from_outside_is_kept() {
+        let branch = GraphProto { node: vec![node("Relu", &["outside"], "b")], ..GraphProto::default() };
+        let mut outer = node("If", &["x"], "y");
+        outer.attribute.push(AttributeProto { g: Some(branch), ..AttributeProto::default() });
+        let mut proto = model(vec![node("Relu", &["x"], "outside"), outer], &["y"]);
+        keep_only(&mut proto, &["y"]).expect("y is there");
+        assert_eq!(proto.graph.expect("graph").node.len(), 2);
+    }
+
+    #[test]
+    fn a_missing_output_is_answered_with_those_there_are() {
+        let mut proto = model(vec![node("Relu", &["x"], "y")], &["y"]);
+        let fault = keep_only(&mut proto, &["z"]).expect_err("no z");
+        assert!(fault.to_string().contains("\"z\"") && fault.to_string().contains("\"y\""), "{fault}");
+    }
+}

@@ -1,0 +1,253 @@
+//! Loads one ONNX model with tract and runs it, some rows at a time.
+
+use std::path::Path;
+
+use serin_protocol::frame::{InferFault, LoadFault};
+use tract_onnx::Onnx;
+use tract_onnx::tract_hir::internal::{
+    Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
+    TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
+    TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
+};
+
+use super::graph;
+use super::limits::tells_of_exhaustion;
+use super::pipeline::{Column, Data, Feed};
+
+/// Most rows run at once. More gain nothing on one core.
+pub(super) const ROWS_AT_ONCE: usize = 16;
+
+/// Most bytes of the largest intermediate value over all rows run at once. A model with more takes so
+/// long for a row that running rows together saves nothing, and costs memory a device does not have.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Longest error text passed on; tract's can hold whole graphs.
+const MAX_ERROR_CHARS: usize = 1000;
+
+/// A loaded model.
+pub(super) struct Model {
+    plan: Arc<TypedSimplePlan>,
+    /// Kept from run to run: it holds the constants and scratch memory.
+    state: TypedSimpleState,
+    rows_at_once: usize,
+    /// For each input of the plan, its place among the feeds.
+    order: Vec<usize>,
+    outputs: Vec<String>,
+}
+
+impl Model {
+    /// Loads `path` and optimises it for inputs like `feeds`, computing `outputs` only.
+    ///
+    /// Rows of a small model are run together. They are run one by one where one row already fills
+    /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
+    /// of rows open.
+    pub(super) fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
+        let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
+        graph::keep_only(&mut proto, outputs)?;
+        if let Some(unsupported) = graph::unsupported_operator(&proto, &framework) {
+            return Err(unsupported);
+        }
+        graph::forget_node_names(&mut proto);
+        let mut open = true;
+        for input in graph::inputs(&proto) {
+            open &= rows_are_open(&input, feeds)?;
+        }
+        let parsed = parse(&framework, &proto)?;
+        drop(proto);
+        let order = input_order(&parsed, feeds)?;
+        let one = typed(parsed.clone(), feeds, &order, &1.to_dim()).map_err(|error| fault(&error))?;
+        let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
+        if open && together > 1 {
+            let rows = parsed.symbols.new_with_prefix("rows").to_dim();
+            let model = typed(parsed, feeds, &order, &rows)
+                .and_then(|typed| Self::build(typed, &order, outputs, together))
+                .and_then(|model| model.tried(feeds));
+            if let Ok(model) = model {
+                return Ok(model);
+            }
+        }
+        Self::build(one, &order, outputs, 1).map_err(|error| fault(&error))
+    }
+
+    fn build(typed: TypedModel, order: &[usize], outputs: &[&str], rows_at_once: usize) -> TractResult<Self> {
+        let plan = TypedSimplePlan::new(typed.into_optimized()?)?;
+        Ok(Self {
+            state: plan.spawn()?,
+            plan,
+            rows_at_once,
+            order: order.to_vec(),
+            outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
+        })
+    }
+
+    /// A trial: a graph that fixes its rows somewhere inside gets through the optimiser and fails, or
+    /// mixes rows, only when run.
+    fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
+        const ROWS: usize = 2;
+        let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; ROWS * feed.row_elements]).collect();
+        for (name, column) in self.evaluate(feeds, &zeros, ROWS)? {
+            ensure!(
+                column.shape.first() == Some(&ROWS),
+                "output {name} of {ROWS} rows is {:?}",
+                column.shape
+            );
+        }
+        Ok(self)
+    }
+
+    /// Most rows of one [`run`](Self::run).
+    pub(super) const fn rows_at_once(&self) -> usize {
+        self.rows_at_once
+    }
+
+    /// Runs the model over `rows` rows of prepared values, one list per feed, and gives its outputs.
+    pub(super) fn run(
+        &mut self,
+        feeds: &[Feed],
+        values: &[Vec<f32>],
+        rows: usize,
+    ) -> Result<Vec<(String, Column<'static>)>, InferFault> {
+        match self.evaluate(feeds, values, rows) {
+            Ok(columns) => Ok(columns),
+            Err(error) => {
+                let text = text_of(&error);
+                if tells_of_exhaustion(&text) {
+                    return Err(InferFault::MemoryLimit);
+                }
+                // A run that broke off leaves its number of rows behind, which would break the next.
+                self.state = self.plan.spawn().map_err(|error| InferFault::Model(text_of(&error)))?;
+                Err(InferFault::Model(text))
+            }
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        feeds: &[Feed],
+        values: &[Vec<f32>],
+        rows: usize,
+    ) -> TractResult<Vec<(String, Column<'static>)>> {
+        let mut inputs: TVec<TValue> = tvec![];
+        for place in &self.order {
+            let (feed, values) = feeds.get(*place).zip(values.get(*place)).context("input without a feed")?;
+            let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
+            inputs.push(Tensor::from_shape(&shape, values)?.into());
+        }
+        let outputs = self.state.run(inputs)?;
+        self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
+    }
+}
+
+/// The model with known types and shapes for inputs of `rows` rows.
+fn typed(
+    mut parsed: InferenceModel,
+    feeds: &[Feed],
+    order: &[usize],
+    rows: &TDim,
+) -> TractResult<TypedModel> {
+    for (input, place) in order.iter().enumerate() {
+        let feed = feeds.get(*place).context("input without a feed")?;
+        let lengths = feed.row_shape.iter().map(ToDim::to_dim);
+        let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
+        parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+    }
+    parsed.into_typed()
+}
+
+/// Bytes of the largest value that is computed, not stored.
+fn largest_value(model: &TypedModel) -> usize {
+    let facts = model.nodes().iter().flat_map(|node| &node.outputs).map(|output| &output.fact);
+    let bytes = facts.filter(|fact| fact.konst.is_none()).map(|fact| {
+        let elements = fact.shape.volume().to_usize().unwrap_or(usize::MAX);
+        elements.saturating_mul(fact.datum_type.size_of())
+    });
+    bytes.max().unwrap_or(0)
+}
+
+/// Whether the number of rows of a graph input is left open. Its other lengths and its type must be
+/// those of the feed.
+fn rows_are_open(input: &graph::GraphInput, feeds: &[Feed]) -> Result<bool, LoadFault> {
+    let name = &input.name;
+    let Some(feed) = feeds.iter().find(|feed| feed.model_input == *name) else {
+        return Err(LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it")));
+    };
+    if !input.is_float {
+        return Err(LoadFault::Invalid(format!("the model's input {name:?} does not take 32-bit floats")));
+    }
+    let Some(shape) = &input.shape else {
+        return Ok(true);
+    };
+    let Some((rows, row)) = shape.split_first() else {
+        return Err(LoadFault::Invalid(format!("the model's input {name:?} has no axis for rows")));
+    };
+    let same = row.len() == feed.row_shape.len()
+        && row.iter().zip(&feed.row_shape).all(|(length, fed)| length.is_none_or(|length| length == *fed));
+    if !same {
+        return Err(LoadFault::Invalid(format!(
+            "one row of the model's input {name:?} has shape {row:?}, the manifest declares {:?} for {}",
+            feed.row_shape, feed.name
+        )));
+    }
+    match rows {
+        None => Ok(true),
+        Some(1) => Ok(false),
+        Some(rows) => Err(LoadFault::Invalid(format!(
+            "the model's input {name:?} takes exactly {rows} rows; export it with an open first length"
+        ))),
+    }
+}
+
+fn parse(framework: &Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<InferenceModel, LoadFault> {
+    // No directory is given: weights in files beside the model are not part of a bundle.
+    let parsed = framework.parse(proto, None).map_err(|error| fault(&error))?;
+    if !parsed.unresolved_inputs.is_empty() {
+        let names = parsed.unresolved_inputs.join(", ");
+        return Err(LoadFault::Invalid(format!("nothing in the model makes {names}")));
+    }
+    Ok(parsed.model)
+}
+
+/// For each input of the parsed model, its place among the feeds.
+fn input_order(parsed: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, LoadFault> {
+    let outlets = parsed.input_outlets().map_err(|error| fault(&error))?;
+    let place = |outlet: &OutletId| {
+        let name = &parsed.node(outlet.node).name;
+        let place = feeds.iter().position(|feed| feed.model_input == *name);
+        place.ok_or_else(|| {
+            LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it"))
+        })
+    };
+    let order: Vec<usize> = outlets.iter().map(place).collect::<Result<_, _>>()?;
+    match feeds.iter().enumerate().find(|(place, _)| !order.contains(place)) {
+        Some((_, feed)) => Err(LoadFault::Invalid(format!(
+            "input {} is fed to {:?}, which the model does not have",
+            feed.name, feed.model_input
+        ))),
+        None => Ok(order),
+    }
+}
+
+/// An output as one of the types that can be answered.
+fn column(value: &Tensor) -> TractResult<Column<'static>> {
+    let data = match value.datum_type() {
+        DatumType::F32 | DatumType::F64 | DatumType::F16 => {
+            Data::Floats(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+        }
+        DatumType::String | DatumType::Blob | DatumType::TDim => {
+            bail!("outputs of type {:?} are not supported", value.datum_type())
+        }
+        _ => Data::Integers(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()),
+    };
+    Ok(Column { shape: value.shape().to_vec(), data })
+}
+
+fn fault(error: &TractError) -> LoadFault {
+    let text = text_of(error);
+    if tells_of_exhaustion(&text) { LoadFault::MemoryLimit } else { LoadFault::Invalid(text) }
+}
+
+/// The error with its causes, cut.
+fn text_of(error: &TractError) -> String {
+    format!("{error:#}").chars().take(MAX_ERROR_CHARS).collect()
+}

@@ -1,0 +1,157 @@
+//! What `serin-agent qualify` prints: measurements, or a fault in words that help. The packer parses
+//! this, so fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+use serin_protocol::frame::LoadFault;
+use serin_protocol::manifest::Measured;
+use serin_protocol::message::WorkerDeath;
+
+use super::golden::GoldenFault;
+use super::process::{InferError, StartFault};
+
+/// What is printed when the release qualifies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Qualified {
+    /// The golden vectors.
+    pub golden: GoldenSummary,
+    /// What the worker needs.
+    pub measured: Measured,
+    /// With `--rows`: class and confidence per row, where the manifest declares a prediction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<Vec<(i64, Option<f32>)>>,
+}
+
+/// How the golden vectors passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenSummary {
+    /// Number of cases.
+    pub cases: usize,
+    /// Largest difference as a share of what is tolerated there.
+    pub worst: f32,
+}
+
+/// What is printed otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why.
+    pub fault: Fault,
+}
+
+/// Why a release does not qualify.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which kind.
+    pub kind: FaultKind,
+    /// In words.
+    pub message: String,
+    /// The ONNX operator, where that is the problem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// What to do about it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The runtime lacks an operator.
+    UnsupportedOperator,
+    /// The model or a file beside it is broken.
+    Load,
+    /// The model does not compute what the golden vectors say.
+    GoldenMismatch,
+    /// Memory ran out.
+    MemoryLimit,
+    /// No answer in time.
+    Hung,
+    /// The worker died otherwise.
+    Died,
+    /// The file of `--rows` is broken or does not fit the model.
+    Rows,
+}
+
+impl Fault {
+    pub(super) fn new(kind: FaultKind, message: String) -> Self {
+        Self { kind, message, operator: None, hint: None }
+    }
+
+    pub(super) fn of_start(fault: &StartFault) -> Self {
+        let message = fault.to_string();
+        match fault {
+            StartFault::Load(LoadFault::UnsupportedOperator { operator, .. }) => Self {
+                kind: FaultKind::UnsupportedOperator,
+                message,
+                operator: Some(operator.clone()),
+                hint: Some(hint(operator)),
+            },
+            StartFault::Load(LoadFault::MemoryLimit) => Self::new(FaultKind::MemoryLimit, message),
+            StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_)) => {
+                Self::new(FaultKind::Load, message)
+            }
+            StartFault::Died(death) => Self::new(kind_of(death), message),
+            StartFault::Spawn(_) => Self::new(FaultKind::Died, message),
+        }
+    }
+
+    pub(super) fn of_golden(fault: &GoldenFault) -> Self {
+        match fault {
+            GoldenFault::Mismatch(_) => {
+                let hint = "expected outputs must come from the training side's runtime, on the raw inputs that \
+                            pipeline.json starts from; if they do, the runtime computes an operator differently: \
+                            re-export without quantisation, with plain operators";
+                let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
+                Self { hint: Some(hint.into()), ..fault }
+            }
+            GoldenFault::Case { .. } => Self::new(FaultKind::GoldenMismatch, fault.to_string()),
+            GoldenFault::Infer { case, error } => Self::of_infer(error, &format!("golden case {case}")),
+        }
+    }
+
+    pub(super) fn of_infer(error: &InferError, about: &str) -> Self {
+        let kind = match error {
+            InferError::Died(death) => kind_of(death),
+            InferError::Input(_) | InferError::Model(_) => FaultKind::Load,
+            InferError::Busy | InferError::Stopped => FaultKind::Died,
+        };
+        Self::new(kind, format!("{about}: {error}"))
+    }
+}
+
+const fn kind_of(death: &WorkerDeath) -> FaultKind {
+    match death {
+        WorkerDeath::MemoryLimit => FaultKind::MemoryLimit,
+        WorkerDeath::Hung => FaultKind::Hung,
+        WorkerDeath::Signal(_) | WorkerDeath::Exit(_) => FaultKind::Died,
+    }
+}
+
+/// What to do about an operator that the runtime lacks.
+fn hint(operator: &str) -> String {
+    let quantised =
+        operator.starts_with("QLinear") || operator.contains("Quantize") || operator.ends_with("Integer");
+    let advice = if operator.contains("::") {
+        "operators of other sets than ONNX's own cannot run on a device; re-export with standard operators only"
+    } else if quantised {
+        "export the float model: here float is faster than int8"
+    } else if operator == "ZipMap" {
+        "convert with skl2onnx's option zipmap=False, or take only the probabilities in pipeline.json"
+    } else {
+        "re-export with plain operators (for scikit-learn a linear model or an MLP becomes Gemm), with opset 13 to 18, \
+         or let onnxsim fold it away"
+    };
+    advice.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unsupported_operator_gets_advice_that_fits() {
+        assert!(hint("QLinearAdd").contains("float is faster"));
+        assert!(hint("com.acme::Relu").contains("standard operators"));
+        assert!(hint("Det").contains("Gemm"));
+    }
+}

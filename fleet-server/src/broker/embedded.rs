@@ -1,0 +1,228 @@
+//! A broker inside the server process: a single binary is a whole fleet server.
+
+use std::error::Error;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use rmqtt::context::ServerContext;
+use rmqtt::net::{Builder, Listener};
+use rmqtt::server::MqttServer;
+use rmqtt::types::QoS;
+use serin_protocol::ids::FleetId;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use super::hooks::{self, Gate, RetainedTopics};
+use super::identity::{Authenticator, ServerPassword};
+use super::limits::{self, Limits};
+use super::retained::{RetainedError, RetainedStore};
+use super::uplink::Uplink;
+use crate::registry::objects::ObjectStore;
+
+/// Sessions at a time unless configured otherwise: 20,000 file descriptors are a common limit of a process,
+/// and objects, logs and the HTTP side need some.
+pub const DEFAULT_MAX_SESSIONS: u32 = 16_000;
+
+/// How much of what was retained last a power cut may take.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The only listener's number inside the engine.
+const LISTENER: u16 = 1;
+
+/// What an embedded broker needs.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBrokerConfig {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The fleet it serves.
+    pub fleet: FleetId,
+    /// Where chunks are read from.
+    pub objects: Arc<ObjectStore>,
+    /// What the server's own client proves itself with.
+    pub server_password: ServerPassword,
+    /// Folder for what is retained; created when missing. One broker at a time may use it.
+    pub retained_dir: PathBuf,
+    /// Most sessions at a time, such as [`DEFAULT_MAX_SESSIONS`].
+    pub max_sessions: u32,
+}
+
+/// Why a broker could not start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The address could not be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Another broker uses the folder for what is retained.
+    #[error("{} is in use by another broker", .0.display())]
+    InUse(PathBuf),
+    /// The folder for what is retained could not be locked.
+    #[error("locking {}", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The retained messages could not be read or written.
+    #[error("the retained messages")]
+    Retained(#[from] RetainedError),
+}
+
+/// A running broker. Dropping it closes the door; [`stop`](Self::stop) also sees everybody out.
+pub struct EmbeddedBroker {
+    local_addr: SocketAddr,
+    engine: ServerContext,
+    gate: Arc<Gate>,
+    accepting: JoinHandle<()>,
+    syncing: JoinHandle<()>,
+    /// Held as long as the broker runs.
+    _folder: File,
+}
+
+impl EmbeddedBroker {
+    /// Starts listening. When it returns, clients can connect.
+    pub async fn start(config: EmbeddedBrokerConfig) -> Result<Self, BrokerError> {
+        let EmbeddedBrokerConfig { listen, fleet, objects, server_password, retained_dir, max_sessions } =
+            config;
+        let folder = lock(&retained_dir)?;
+        let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
+        let (listener, local_addr) = bind(listen, max_sessions)?;
+        let engine = ServerContext::new()
+            .mqtt_max_sessions(isize::try_from(max_sessions).unwrap_or(isize::MAX))
+            // It would refuse connections whenever the machine is busy with something else.
+            .busy_check_enable(false)
+            .build()
+            .await;
+        let gate = Arc::new(Gate {
+            fleet,
+            authenticator: Authenticator::new(server_password),
+            retained: Arc::clone(&retained),
+            uplink: Uplink::new(),
+            stopping: AtomicBool::new(false),
+        });
+        *engine.extends.retain_mut().await = Box::new(RetainedTopics(Arc::clone(&retained)));
+        *engine.extends.fitter_mgr_mut().await = Box::new(Limits);
+        hooks::install(&gate, engine.extends.hook_mgr()).await;
+        let server = MqttServer::new(engine.clone()).listener_by_id(listener, LISTENER).build();
+        let accepting = tokio::spawn(async move {
+            if let Err(error) = server.run().await {
+                error!(%error, "the broker no longer accepts connections");
+            }
+        });
+        info!(address = %local_addr, retained = retained.count(), "broker started");
+        Ok(Self {
+            local_addr,
+            engine,
+            gate,
+            accepting,
+            syncing: tokio::spawn(sync_regularly(retained)),
+            _folder: folder,
+        })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops listening, ends every session (without publishing wills: it is not the devices that left) and
+    /// writes down what is retained. Takes at most some five seconds.
+    pub async fn stop(mut self) -> Result<(), BrokerError> {
+        self.gate.stopping.store(true, Ordering::Release);
+        self.accepting.abort();
+        // Awaited, so that the port is free and nobody comes in behind our back.
+        let _ = (&mut self.accepting).await;
+        let sessions: Vec<_> = self.engine.extends.shared().await.iter().collect();
+        let ended = join_all(
+            sessions.into_iter().map(|mut session| async move { session.kick(true, true, true).await }),
+        );
+        let failed = ended.await.into_iter().filter(Result::is_err).count();
+        if failed > 0 {
+            warn!(sessions = failed, "sessions did not end in time");
+        }
+        self.syncing.abort();
+        sync(&self.gate.retained).await?;
+        info!(address = %self.local_addr, "broker stopped");
+        Ok(())
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        self.gate.stopping.store(true, Ordering::Release);
+        self.accepting.abort();
+        self.syncing.abort();
+    }
+}
+
+/// Two brokers appending to one log would destroy it.
+fn lock(folder: &Path) -> Result<File, BrokerError> {
+    let path = folder.join("lock");
+    let failed = |source| BrokerError::Lock { path: path.clone(), source };
+    let file = fs::create_dir_all(folder).and_then(|()| File::create(&path)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(BrokerError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+fn bind(listen: SocketAddr, max_sessions: u32) -> Result<(Listener, SocketAddr), BrokerError> {
+    let builder = Builder::new()
+        .name("serin")
+        .laddr(listen)
+        .backlog(limits::BACKLOG)
+        // Without it every message waits some 40 ms for the one before it to be acknowledged.
+        .nodelay(true)
+        // A restart must not wait for the connections of the last run to leave TIME_WAIT.
+        .reuseaddr(Some(true))
+        .max_connections(max_sessions as usize)
+        .max_handshaking_limit(limits::MAX_HANDSHAKES)
+        .handshake_timeout(limits::HANDSHAKE_TIMEOUT)
+        .send_timeout(limits::SEND_TIMEOUT)
+        .max_packet_size(limits::MAX_PACKET_BYTES)
+        .max_subscriptions(limits::MAX_SUBSCRIPTIONS)
+        .max_inflight(limits::DEVICE_IN_FLIGHT)
+        .max_qos_allowed(QoS::AtLeastOnce)
+        // "Anonymous" clients would not be asked about at all.
+        .allow_anonymous(false)
+        .allow_zero_keepalive(false)
+        .max_keepalive(limits::MAX_KEEP_ALIVE_SECONDS)
+        .session_expiry_interval(Duration::ZERO)
+        .message_expiry_interval(Duration::ZERO)
+        // TCP already repeats what was lost; MQTT repeats only over a new connection.
+        .message_retry_interval(Duration::ZERO);
+    let bound = builder.bind().and_then(Listener::tcp).and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|source| BrokerError::Listen { address: listen, source: source.into() })
+}
+
+async fn sync_regularly(retained: Arc<RetainedStore>) {
+    let mut ticks = tokio::time::interval(SYNC_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sync(&retained).await {
+            error!(error = &error as &dyn Error, "what is retained cannot be written down");
+        }
+    }
+}
+
+async fn sync(retained: &Arc<RetainedStore>) -> Result<(), BrokerError> {
+    let retained = Arc::clone(retained);
+    // The task neither panics nor is aborted, so there is always an answer.
+    tokio::task::spawn_blocking(move || retained.sync()).await.unwrap_or(Ok(()))?;
+    Ok(())
+}

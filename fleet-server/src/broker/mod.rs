@@ -1,0 +1,31 @@
+//! MQTT between the server and its devices.
+//!
+//! The broker is the fleet's content network: whatever a device may need lies there as a retained message
+//! and subscribing is getting. [`embedded`] runs a broker inside the server process; any other broker can
+//! take its place by configuration.
+//!
+//! - [`embedded`]: start and stop.
+//! - [`identity`]: who is connecting (the only place that believes a claim).
+//! - [`access`]: who may say and hear what (pure).
+//! - [`retained`]: what subscribing gets: small messages from memory, chunks from the object store.
+//! - `retained_log`, `retained_state`: how that survives a restart, and what it is in memory.
+//! - `limits`: what one session may hold.
+//! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
+//! - `hooks`: the wiring of all this into the MQTT engine.
+
+pub mod access;
+mod downlink;
+pub mod embedded;
+mod hooks;
+pub mod identity;
+mod limits;
+pub mod link;
+pub mod publish;
+mod read_back;
+pub mod retained;
+mod retained_log;
+mod retained_state;
+mod uplink;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What the server publishes: objects and, above them, releases.
+
+pub mod objects;

@@ -1,0 +1,187 @@
+//! What every store must do. `open` opens the same store again and again, as after restarts.
+
+use super::*;
+use serin_protocol::chunk::ObjectRef;
+use serin_protocol::ids::{BootId, ByteCount};
+use serin_protocol::message::{Coverage, EventKind, Presence};
+use serin_protocol::sketch::{Histogram, LatencyHistogram};
+
+use crate::rollout::cohort::Salt;
+use crate::rollout::plan::Plan;
+
+pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
+    let store = open();
+    devices_are_kept_by_name(&*store);
+    events_are_kept_in_order_and_bounded(&*store);
+    reports_are_kept_once_and_by_window(&*store);
+    releases_are_kept_with_their_parts(&*store);
+    rollouts_and_assignments_change_together(&*store);
+    store.commit().expect("commits");
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.devices().expect("read").len(), 2);
+    assert_eq!(store.events(&id("a")).expect("read").len(), EVENTS_PER_DEVICE);
+    assert_eq!(store.rollouts().expect("read").len(), 1);
+    assert_eq!(store.assignments().expect("read").len(), 1);
+}
+
+fn id(name: &str) -> DeviceId {
+    name.parse().expect("name")
+}
+
+fn device(name: &str) -> DeviceRecord {
+    let key: PublicKey =
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse().expect("key");
+    DeviceRecord {
+        hello: Hello {
+            device: id(name),
+            fleet: "f".parse().expect("name"),
+            key,
+            boot: BootId(1),
+            presence: Presence::Online,
+            agent: "1".parse().expect("fits"),
+            target: "t".parse().expect("name"),
+            memory_budget: ByteCount(1),
+            free_space: ByteCount(1),
+            sequence: SequenceNumber(0),
+            active: None,
+            previous: None,
+            candidate: None,
+            pinned: false,
+        },
+        key,
+        first_seen: UnixMillis(1),
+        last_seen: UnixMillis(1),
+        last_event: EventNumber(0),
+        last_move: None,
+    }
+}
+
+fn devices_are_kept_by_name(store: &dyn Store) {
+    store.put_device(&device("a")).expect("put");
+    store.put_device(&device("ab")).expect("put");
+    let mut changed = device("a");
+    changed.last_seen = UnixMillis(9);
+    store.put_device(&changed).expect("put");
+    assert_eq!(store.device(&id("a")).expect("read"), Some(changed));
+    assert_eq!(store.device(&id("b")).expect("read"), None);
+    assert_eq!(store.devices().expect("read").len(), 2);
+}
+
+fn events_are_kept_in_order_and_bounded(store: &dyn Store) {
+    let event = |device: &str, number: u64| Event {
+        device: id(device),
+        number: EventNumber(number),
+        at: UnixMillis(number),
+        sequence: SequenceNumber(1),
+        rollout: None,
+        kind: EventKind::Unpinned { uid: 0 },
+    };
+    for number in 1..=EVENTS_PER_DEVICE as u64 + 5 {
+        store.add_event(&event("a", number)).expect("add");
+    }
+    store.add_event(&event("a", 100)).expect("again");
+    store.add_event(&event("ab", 1)).expect("another's");
+    let numbers: Vec<u64> =
+        store.events(&id("a")).expect("read").iter().map(|event| event.number.0).collect();
+    let expected: Vec<u64> = (6..=EVENTS_PER_DEVICE as u64 + 5).collect();
+    assert_eq!(numbers, expected);
+}
+
+fn reports_are_kept_once_and_by_window(store: &dyn Store) {
+    let report = |release: &str, device: &str, start: u64, sequence: u64| Report {
+        device: id(device),
+        boot: BootId(1),
+        sequence,
+        start: UnixMillis(start),
+        end: UnixMillis(start + 10),
+        coverage: Coverage::Complete,
+        release: release.parse().expect("id"),
+        profile: Digest([0; 32]),
+        requests: start,
+        errors: 0,
+        refused: 0,
+        latency: LatencyHistogram::default(),
+        first_feature: 0,
+        features: heapless::Vec::new(),
+        predictions: Histogram::default(),
+        confidence: Histogram::default(),
+        worker_peak: ByteCount(0),
+        worker_deaths: 0,
+        dropped_reports: 0,
+    };
+    assert!(store.add_report(&report("m@1", "a", 10, 1)).expect("add"));
+    assert!(!store.add_report(&report("m@1", "a", 10, 1)).expect("again"));
+    assert!(store.add_report(&report("m@1", "b", 20, 1)).expect("add"));
+    assert!(store.add_report(&report("m@10", "a", 20, 2)).expect("add"));
+    let release: ReleaseId = "m@1".parse().expect("id");
+    let starts = |since: u64| {
+        let reports = store.reports(&release, UnixMillis(since)).expect("read");
+        reports.iter().map(|report| report.start.0).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(0), [10, 20]);
+    assert_eq!(starts(11), [20]);
+    store.drop_reports(&release, UnixMillis(20)).expect("drop");
+    assert_eq!(starts(0), [20]);
+}
+
+fn releases_are_kept_with_their_parts(store: &dyn Store) {
+    let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(1) };
+    let record = ReleaseRecord {
+        release: Release {
+            id: "m@1".parse().expect("id"),
+            bundle: object,
+            chunk_list: object,
+            unpacked: ByteCount(1),
+            memory: ByteCount(1),
+            runtime: "r".parse().expect("fits"),
+            targets: heapless::Vec::new(),
+            profile: Digest([2; 32]),
+        },
+        statement: Digest([3; 32]),
+        added: UnixMillis(1),
+        published: false,
+        owner: "team".into(),
+        description: String::new(),
+        features: vec!["x".into()],
+    };
+    store.put_release(&record, b"statement", b"profile").expect("put");
+    store.set_published(&record.release.id).expect("set");
+    let read = store.release(&record.release.id).expect("read").expect("there");
+    assert!(read.published);
+    assert_eq!(store.statement(&Digest([3; 32])).expect("read").as_deref(), Some(&b"statement"[..]));
+    assert_eq!(store.profile(&Digest([2; 32])).expect("read").as_deref(), Some(&b"profile"[..]));
+    assert_eq!(store.releases().expect("read").len(), 1);
+}
+
+fn rollouts_and_assignments_change_together(store: &dyn Store) {
+    let rollout = store.next_rollout().expect("next");
+    let start = Start {
+        id: rollout,
+        plan: Plan::default(),
+        release: serin_protocol::assignment::ReleaseRef {
+            id: "m@1".parse().expect("id"),
+            statement: Digest([3; 32]),
+        },
+        baselines: Vec::new(),
+        salt: Salt(7),
+        at: UnixMillis(1),
+        devices: Vec::new(),
+    };
+    let assigned = |sequence: u64| Assigned {
+        device: id("a"),
+        sequence: SequenceNumber(sequence),
+        sealed: vec![sequence as u8],
+    };
+    store.add_rollout(&start, &[assigned(1)]).expect("add");
+    for at in 2..=3 {
+        store.add_rollout_event(rollout, UnixMillis(at), &RolloutEvent::Tick, &[assigned(at)]).expect("add");
+    }
+    assert_eq!(store.next_rollout().expect("next"), RolloutId(rollout.0 + 1));
+    let stored = store.rollouts().expect("read").remove(0);
+    assert_eq!(stored.start, start);
+    let times: Vec<u64> = stored.events.iter().map(|(at, _)| at.0).collect();
+    assert_eq!(times, [2, 3]);
+    assert_eq!(store.assignments().expect("read"), [assigned(3)]);
+}

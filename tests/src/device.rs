@@ -1,0 +1,119 @@
+//! A device: the real agent with its workers.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::bundles::text;
+use crate::process::{Running, free_port, program};
+use crate::server::FLEET;
+
+/// Whom a device trusts and where it finds the broker.
+#[derive(Clone)]
+pub struct Provision {
+    pub mqtt: u16,
+    pub owner: String,
+    pub fleet: String,
+    /// Further lines of its configuration, before the first table.
+    pub extra: String,
+}
+
+/// One device.
+pub struct Device {
+    pub name: String,
+    pub folder: PathBuf,
+    pub gateway: u16,
+    running: Option<Running>,
+}
+
+impl Device {
+    /// A new device that keeps everything under `lab/NAME`.
+    pub fn start(lab: &Path, name: &str, provision: &Provision) -> Result<Self> {
+        let folder = lab.join(name);
+        std::fs::create_dir_all(&folder)?;
+        let gateway = free_port()?;
+        let Provision { mqtt, owner, fleet, extra } = provision;
+        let config = format!(
+            "device = '{name}'\nfleet = '{FLEET}'\ndata = '{}'\n{extra}\n\
+             broker = {{ host = '127.0.0.1', port = {mqtt} }}\n\
+             trust = {{ owners = ['{owner}'], fleet = ['{fleet}'] }}\n\
+             gateway.listen = '127.0.0.1:{gateway}'\ntelemetry.window = '2s'\n",
+            text(&folder),
+        );
+        std::fs::write(folder.join("agent.toml"), config)?;
+        let mut device = Self { name: name.into(), folder, gateway, running: None };
+        device.power_on()?;
+        Ok(device)
+    }
+
+    pub fn power_on(&mut self) -> Result<()> {
+        let mut command = Command::new(program("serin-agent")?);
+        command.arg("run").arg("--config").arg(self.folder.join("agent.toml"));
+        self.running = Some(Running::start(&mut command, &self.folder.join("agent.log"))?);
+        crate::until("the agent answers", Duration::from_secs(20), || self.status().ok()).map(drop)
+    }
+
+    /// Pulls the plug.
+    pub fn power_off(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.kill();
+        }
+    }
+
+    pub fn id(&self) -> Option<u32> {
+        self.running.as_ref().map(Running::id)
+    }
+
+    /// Runs a field engineer's command on the device, whatever comes of it.
+    pub fn try_engineer(&self, arguments: &[&str]) -> Result<Output> {
+        let (command, rest) = arguments.split_first().context("no command")?;
+        let socket = self.folder.join("agent.sock");
+        Ok(Command::new(program("serin-agent")?)
+            .args([command, "--socket", text(&socket)])
+            .args(rest)
+            .output()?)
+    }
+
+    /// Runs a field engineer's command, which must succeed, and returns what it printed as JSON.
+    pub fn engineer(&self, arguments: &[&str]) -> Result<Value> {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        let output = self.try_engineer(&arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "serin-agent {arguments:?} on {}: {error}", self.name);
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        self.engineer(&["status"])
+    }
+
+    /// Version of the active release.
+    pub fn active(&self) -> Option<String> {
+        let status = self.status().ok()?;
+        let release = status["active"]["release"].as_str()?;
+        release.split_once('@').map(|(_, version)| version.to_owned())
+    }
+
+    pub fn runs(&self, version: &str) -> bool {
+        self.active().as_deref() == Some(version)
+    }
+
+    /// Asks the active model about rows of 64 pixels, as an app on the device would.
+    pub fn infer(&self, rows: &[Vec<f32>]) -> Result<Value> {
+        let body = json!({"inputs": [{
+            "name": "pixels", "datatype": "FP32", "shape": [rows.len(), 64],
+            "data": rows.concat(),
+        }]});
+        let url = format!("http://127.0.0.1:{}/v2/models/digits/infer", self.gateway);
+        Ok(ureq::post(url).send_json(body)?.body_mut().read_json()?)
+    }
+
+    /// Everything the agent said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
+    }
+}

@@ -1,0 +1,113 @@
+//! A fleet server, and its operator.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::bundles::text;
+use crate::process::{Running, free_port, program};
+
+/// The fleet of every lab.
+pub const FLEET: &str = "lab";
+
+/// A fleet server with the embedded broker or an external one.
+pub struct Server {
+    pub url: String,
+    /// Port of the broker that devices are to use.
+    pub mqtt: u16,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    running: Running,
+}
+
+impl Server {
+    /// Starts a server that keeps its state in `folder` and accepts releases of `owner`. With
+    /// `external`, the port of a broker, it uses that instead of its own.
+    pub fn start(folder: &Path, owner: &str, external: Option<u16>) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let http = format!("127.0.0.1:{}", free_port()?);
+        let mqtt = external.map_or_else(free_port, Ok)?;
+        let key = folder.join("owner.pub");
+        std::fs::write(&key, owner)?;
+        let mut arguments: Vec<String> = ["serve", "--fleet", FLEET, "--http", &http, "--data"]
+            .iter()
+            .map(ToString::to_string)
+            .chain([text(folder).to_owned(), "--owner-key".into(), text(&key).to_owned()])
+            .collect();
+        match external {
+            Some(port) => arguments.extend(["--broker".into(), format!("127.0.0.1:{port}")]),
+            None => arguments.extend(["--mqtt".into(), format!("127.0.0.1:{mqtt}")]),
+        }
+        let running = launch(folder, &arguments)?;
+        let server = Self { url: format!("http://{http}"), mqtt, folder: folder.into(), arguments, running };
+        server.ready()?;
+        Ok(server)
+    }
+
+    /// Pulls the plug and starts it again.
+    pub fn crash_and_restart(&mut self) -> Result<()> {
+        self.running.kill();
+        self.running = launch(&self.folder, &self.arguments)?;
+        self.ready()
+    }
+
+    /// Pulls the plug.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    fn ready(&self) -> Result<()> {
+        crate::until("the server is ready", Duration::from_secs(30), || self.get("/healthz").ok().map(drop))
+    }
+
+    /// The fleet's public key, which devices trust.
+    pub fn key(&self) -> Result<String> {
+        let keys = self.json("/api/v1/keys")?;
+        Ok(keys["fleet"].as_str().context("no fleet key")?.to_owned())
+    }
+
+    pub fn get(&self, path: &str) -> Result<String> {
+        Ok(ureq::get(format!("{}{path}", self.url)).call()?.body_mut().read_to_string()?)
+    }
+
+    pub fn json(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.get(path)?)?)
+    }
+
+    /// Runs an operator's command, whatever comes of it.
+    pub fn try_operator(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(Command::new(program("serin-fleet")?)
+            .args(arguments)
+            .env("SERIN_SERVER", &self.url)
+            .env("SERIN_TOKEN_FILE", self.folder.join("keys/operator.token"))
+            .output()?)
+    }
+
+    /// Runs an operator's command, which must succeed, and returns what it printed as JSON.
+    pub fn operator(&self, arguments: &[&str]) -> Result<Value> {
+        let mut arguments = arguments.to_vec();
+        arguments.push("--json");
+        let output = self.try_operator(&arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "serin-fleet {arguments:?}: {error}");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    pub fn publish(&self, bundle: &Path) -> Result<()> {
+        self.operator(&["release", "publish", text(bundle)]).map(drop)
+    }
+
+    /// Everything it said so far.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+}
+
+fn launch(folder: &Path, arguments: &[String]) -> Result<Running> {
+    let mut command = Command::new(program("serin-fleet")?);
+    command.args(arguments);
+    Running::start(&mut command, &folder.join("server.log"))
+}
