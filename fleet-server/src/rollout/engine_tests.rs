@@ -9,7 +9,7 @@ use serin_protocol::message::{Detail, Reason};
 use super::super::event::{Command, OperatorOrder, Refusal};
 use super::super::plan::{Canary, DriftGate, OnBreach, OnInconclusive, Strategy, Thousandths};
 use super::super::state::Failure;
-use super::super::test_fleet::{DEFAULT_REQUESTS, device, evidence, reference, release, sighting, skewed};
+use super::super::test_fleet::{device, evidence, reference, release, sighting, skewed};
 use super::super::verdict::Decision;
 use super::*;
 
@@ -547,5 +547,4 @@ fn a_plan_that_cannot_work_is_refused_before_anything_moves() {
     start.plan = small_plan();
     start.baselines = vec![reference("v2")];
     assert_eq!(Rollout::start(start).err(), Some(StartError::ReleaseIsBaseline(release("v2"))));
-    assert!(DEFAULT_REQUESTS >= 100, "three devices reach the evidence asked for");
 }

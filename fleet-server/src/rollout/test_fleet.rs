@@ -8,8 +8,8 @@ use serin_protocol::sketch::{Bins, Histogram, LatencyHistogram};
 use super::event::Sighting;
 use super::evidence::{Binning, DeviceEvidence};
 
-/// Inferences per device.
-pub(super) const DEFAULT_REQUESTS: u64 = 200;
+/// Inferences per device: three devices reach the 300 that the stories ask for.
+const DEFAULT_REQUESTS: u64 = 200;
 
 pub(super) fn device(number: u32) -> DeviceId {
     DeviceId::new(&format!("edge-{number:04}")).expect("a name")
