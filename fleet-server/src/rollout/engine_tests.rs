@@ -157,18 +157,14 @@ impl World {
     fn pass(&mut self, span: Millis) {
         let end = self.now.plus(span);
         for _ in 0..10_000 {
-            match self.rollout.next_deadline().filter(|due| *due <= end) {
-                Some(due) => {
-                    self.now = self.now.max(due);
-                    self.say(RolloutEvent::Tick);
-                    let next = self.rollout.next_deadline();
-                    assert!(next.is_none_or(|next| next > self.now), "a tick leaves nothing due");
-                }
-                None => {
-                    self.now = end;
-                    return;
-                }
-            }
+            let Some(due) = self.rollout.next_deadline().filter(|due| *due <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(due);
+            self.say(RolloutEvent::Tick);
+            let next = self.rollout.next_deadline();
+            assert!(next.is_none_or(|next| next > self.now), "a tick leaves nothing due");
         }
         panic!("the rollout ticks for ever");
     }
