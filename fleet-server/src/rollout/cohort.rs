@@ -40,7 +40,7 @@ pub fn places(share: BasisPoints, n: usize) -> usize {
 /// Where the control group begins among devices at `positions`: the last `ceil(control · n)` of them,
 /// but never all. With fewer than two devices, where that share of all possible places begins. `None`
 /// without a control group.
-pub fn control_start(control: BasisPoints, positions: &mut Vec<Position>) -> Option<Position> {
+pub fn control_start(control: BasisPoints, positions: &mut [Position]) -> Option<Position> {
     if control.0 == 0 {
         return None;
     }

@@ -5,11 +5,12 @@
 //! What holds after every event: shares never exceed the plan; controls are untouched before the last
 //! stage; whatever is waited for has a deadline; after an abort or a rollback no device is told to run
 //! the release; nothing is promoted without evidence. `devices` follows each device, `decide` moves
-//! between stages and back, `operator` answers people.
+//! between stages, `returning` takes back, `operator` answers people.
 
 mod decide;
 mod devices;
 mod operator;
+mod returning;
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::ReleaseRef;
@@ -61,7 +62,8 @@ impl Rollout {
             return Err(StartError::ReleaseIsBaseline(start.release.id));
         }
         let eligible = start.devices.iter().filter(|seen| !seen.pinned);
-        let mut positions = eligible.map(|seen| Position::of(start.salt, &seen.device)).collect();
+        let mut positions: Vec<Position> =
+            eligible.map(|seen| Position::of(start.salt, &seen.device)).collect();
         let mut rollout = Self {
             id: start.id,
             stage: StageProgress::entered(0, start.at, start.plan.stages()),
@@ -361,6 +363,9 @@ fn newcomer(seen: &Sighting, position: Position, control: bool) -> DeviceRecord 
     }
 }
 
+#[cfg(test)]
+#[path = "engine_properties.rs"]
+mod properties;
 #[cfg(test)]
 #[path = "engine_tests.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use serin_protocol::message::{Detail, Reason};
 use super::super::event::{Command, OperatorOrder, Refusal};
 use super::super::plan::{Canary, DriftGate, OnBreach, OnInconclusive, Strategy, Thousandths};
 use super::super::state::Failure;
-use super::super::test_fleet::{DEFAULT_REQUESTS, device, evidence, reference, release, sighting, skewed};
+use super::super::test_fleet::{device, evidence, reference, release, sighting, skewed};
 use super::super::verdict::Decision;
 use super::*;
 
@@ -157,18 +157,14 @@ impl World {
     fn pass(&mut self, span: Millis) {
         let end = self.now.plus(span);
         for _ in 0..10_000 {
-            match self.rollout.next_deadline().filter(|due| *due <= end) {
-                Some(due) => {
-                    self.now = self.now.max(due);
-                    self.say(RolloutEvent::Tick);
-                    let next = self.rollout.next_deadline();
-                    assert!(next.is_none_or(|next| next > self.now), "a tick leaves nothing due");
-                }
-                None => {
-                    self.now = end;
-                    return;
-                }
-            }
+            let Some(due) = self.rollout.next_deadline().filter(|due| *due <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(due);
+            self.say(RolloutEvent::Tick);
+            let next = self.rollout.next_deadline();
+            assert!(next.is_none_or(|next| next > self.now), "a tick leaves nothing due");
         }
         panic!("the rollout ticks for ever");
     }
@@ -220,6 +216,7 @@ fn a_healthy_release_reaches_a_quarter_and_then_all() {
     assert_eq!(world.running(), 3);
     world.pass(Millis(9_999));
     assert_eq!((world.rollout.stage().index, world.running()), (0, 3), "not before the bake is over");
+    assert!(world.rollout.stage().looks > 1, "looked at meanwhile, at the cost of some alpha");
     world.pass(MINUTE);
     assert_eq!(world.outcome(), Some(Outcome::Completed), "{}", world.last_words());
     assert_eq!(world.running(), 12);
@@ -270,6 +267,21 @@ fn devices_that_cannot_load_it_stop_the_rollout_at_once() {
         )
     });
     assert_eq!(failures.count(), 3, "each with its own reason");
+}
+
+#[test]
+fn a_few_failures_among_many_stop_it_when_they_reach_the_budget() {
+    let mut world = World::new(small_plan(), 100, |_| Manner::Healthy);
+    let line = world.line();
+    let fail = |world: &mut World, device: &DeviceId| {
+        let reason = Some(Reason::WorkerDied(serin_protocol::message::WorkerDeath::MemoryLimit));
+        world.transition(device, release("v2"), Phase::RolledBack, reason);
+    };
+    line[..2].iter().for_each(|device| fail(&mut world, device));
+    assert_eq!(*world.rollout.state(), State::Running, "2 of 25 are below 3 devices");
+    fail(&mut world, &line[2]);
+    assert_eq!(world.outcome(), Some(Outcome::RolledBack), "3 of 25 are 3 devices and 5 %");
+    assert_eq!(world.rollout.fleet().tally().returned, 22);
 }
 
 #[test]
@@ -383,6 +395,7 @@ fn no_data_ends_with_the_operator_not_with_a_promotion() {
     assert!(matches!(world.rollout.state(), State::AwaitingOperator { .. }));
     assert!(world.last_words().contains("0 of 3 canary devices have reported"), "{}", world.last_words());
     assert!(world.verdicts.len() < 10, "the same thing is said once");
+    assert_eq!(world.rollout.stage().looks, 0, "and looking at nothing has spent nothing of the alpha");
 }
 
 #[test]
@@ -547,5 +560,4 @@ fn a_plan_that_cannot_work_is_refused_before_anything_moves() {
     start.plan = small_plan();
     start.baselines = vec![reference("v2")];
     assert_eq!(Rollout::start(start).err(), Some(StartError::ReleaseIsBaseline(release("v2"))));
-    assert!(DEFAULT_REQUESTS >= 100, "three devices reach the evidence asked for");
 }

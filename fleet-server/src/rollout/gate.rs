@@ -52,11 +52,12 @@ impl Look<'_> {
         );
         let gates = &self.plan.gates;
         let mut results: Vec<GateResult> = Vec::new();
-        results.extend(gates.error_rate.as_ref().map(|gate| self.error_rate(gate, lacking.as_deref())));
-        results.extend(gates.latency.as_ref().map(|gate| self.latency(gate, lacking.as_deref())));
-        results.extend(gates.predictions.as_ref().map(|gate| self.predictions(gate, lacking.as_deref())));
-        results.extend(gates.confidence.as_ref().map(|gate| self.confidence(gate, lacking.as_deref())));
-        results.extend(gates.inputs.as_ref().map(|gate| self.inputs(gate, lacking.as_deref())));
+        results.extend(gates.error_rate.map(|gate| self.error_rate(gate, lacking.as_deref())));
+        results.extend(gates.latency.map(|gate| self.latency(gate, lacking.as_deref())));
+        results.extend(gates.predictions.map(|gate| self.predictions(gate, lacking.as_deref())));
+        results.extend(gates.confidence.map(|gate| self.confidence(gate, lacking.as_deref())));
+        results.extend(gates.inputs.map(|gate| self.inputs(gate, lacking.as_deref())));
+        results.iter_mut().for_each(round);
         Judgement {
             stage: self.stage,
             look: self.looks,
@@ -107,7 +108,7 @@ impl Look<'_> {
         f64::from(self.plan.alpha.0) / 10_000.0 / compared / gates / (look * (look + 1.0))
     }
 
-    fn error_rate(&self, gate: &ErrorRateGate, lacking: Option<&str>) -> GateResult {
+    fn error_rate(&self, gate: ErrorRateGate, lacking: Option<&str>) -> GateResult {
         let limit = f64::from(gate.hard_max.0) / 10_000.0;
         let (failed, all) = (errors(&self.canary), requests(&self.canary));
         let rate = failed as f64 / all.max(1) as f64;
@@ -139,7 +140,7 @@ impl Look<'_> {
         result
     }
 
-    fn compare_error_rate(&self, gate: &ErrorRateGate, rate: f64, result: &mut GateResult) {
+    fn compare_error_rate(&self, gate: ErrorRateGate, rate: f64, result: &mut GateResult) {
         let row = |device: &&DeviceEvidence| {
             vec![device.errors.min(device.requests) as f64, device.requests as f64]
         };
@@ -165,7 +166,7 @@ impl Look<'_> {
         self.decide(result, rate >= threshold && rate > control, &table, statistic);
     }
 
-    fn latency(&self, gate: &LatencyGate, lacking: Option<&str>) -> GateResult {
+    fn latency(&self, gate: LatencyGate, lacking: Option<&str>) -> GateResult {
         let threshold = f64::from(gate.max_share.0) / 10_000.0;
         let mut result = self.blank(GateName::Latency, OnBreach::RollBack, threshold, lacking);
         if result.verdict == GateVerdict::NotCompared || lacking.is_some() {
@@ -246,9 +247,18 @@ impl Look<'_> {
         }
         let shown = table.shown(self.alpha(), seed_for(self.seed, result.name), statistic);
         result.p_value = shown.p_value;
-        result.verdict = if shown.shown { GateVerdict::Breach } else { GateVerdict::Insufficient };
+        result.verdict = if shown.is_more { GateVerdict::Breach } else { GateVerdict::Insufficient };
         result.sentence = format!("{}; {}", result.sentence, shown.words);
     }
+}
+
+/// Nine places are more than any decision means, and survive being written as text and read back.
+fn round(result: &mut GateResult) {
+    let nine = |value: f64| (value * 1e9).round() / 1e9;
+    result.canary = result.canary.map(nine);
+    result.control = result.control.map(nine);
+    result.threshold = nine(result.threshold);
+    result.p_value = result.p_value.map(nine);
 }
 
 fn lacking_requests(arm: &str, here: u64, wanted: u64) -> Option<String> {

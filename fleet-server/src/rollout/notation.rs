@@ -103,13 +103,12 @@ pub mod span {
     /// A text that [`parse`] reads back.
     pub fn text(span: Millis) -> String {
         let mut left = span.0;
-        let mut text = String::new();
-        for (name, factor) in UNITS {
-            if left >= factor {
-                text.push_str(&format!("{}{name}", left / factor));
-                left %= factor;
-            }
-        }
+        let parts = UNITS.map(|(name, factor)| {
+            let count = left / factor;
+            left %= factor;
+            if count > 0 { format!("{count}{name}") } else { String::new() }
+        });
+        let text = parts.concat();
         if text.is_empty() { "0s".to_owned() } else { text }
     }
 

@@ -15,11 +15,11 @@ pub fn counts(histogram: &Histogram) -> Vec<f64> {
 /// (Krichevsky and Trofimov 1981), so that a category seen on one side only counts without being infinite,
 /// and a constant column is 0 whatever the sizes.
 pub fn psi(a: &[f64], b: &[f64]) -> Option<f64> {
-    let (n, m) = totals(a, b)?;
+    let (total_a, total_b) = totals(a, b)?;
     let occurring = || a.iter().zip(b).filter(|(x, y)| **x + **y > 0.0);
     let half = occurring().count() as f64 / 2.0;
     let terms = occurring().map(|(x, y)| {
-        let (p, q) = ((x + 0.5) / (n + half), (y + 0.5) / (m + half));
+        let (p, q) = ((x + 0.5) / (total_a + half), (y + 0.5) / (total_b + half));
         (p - q) * (p / q).ln()
     });
     Some(terms.sum::<f64>().max(0.0))
@@ -28,22 +28,22 @@ pub fn psi(a: &[f64], b: &[f64]) -> Option<f64> {
 /// The Kolmogorov-Smirnov distance on bins: the largest difference of the cumulated shares, 0 to 1. Categories
 /// count in the order given; the missing ones come last.
 pub fn kolmogorov_smirnov(a: &[f64], b: &[f64]) -> Option<f64> {
-    let (n, m) = totals(a, b)?;
+    let (total_a, total_b) = totals(a, b)?;
     let (mut below_a, mut below_b, mut largest) = (0.0_f64, 0.0_f64, 0.0_f64);
     for (x, y) in a.iter().zip(b) {
         below_a += x;
         below_b += y;
-        largest = largest.max((below_a / n - below_b / m).abs());
+        largest = largest.max((below_a / total_a - below_b / total_b).abs());
     }
     Some(largest.min(1.0))
 }
 
 /// The Jensen-Shannon divergence in bits, 0 to 1 (Lin 1991). Its root is a metric.
 pub fn jensen_shannon(a: &[f64], b: &[f64]) -> Option<f64> {
-    let (n, m) = totals(a, b)?;
+    let (total_a, total_b) = totals(a, b)?;
     let bits = |share: f64, middle: f64| if share > 0.0 { share * (share / middle).log2() } else { 0.0 };
     let terms = a.iter().zip(b).map(|(x, y)| {
-        let (p, q) = (x / n, y / m);
+        let (p, q) = (x / total_a, y / total_b);
         let middle = p.midpoint(q);
         bits(p, middle).midpoint(bits(q, middle))
     });
@@ -79,14 +79,14 @@ pub fn normal_divergence(a: Moments, b: Moments) -> Option<f64> {
     let rounding = (a.mean.abs().max(b.mean.abs()) * 1e-8).powi(2).max(f64::MIN_POSITIVE);
     let (v, w) = (a.variance + rounding, b.variance + rounding);
     let divergence = 0.5 * (v / w + w / v) - 1.0 + 0.5 * delta * delta * (1.0 / v + 1.0 / w);
-    // `min` also takes what has overflown or is no number.
-    Some(divergence.min(LARGEST_DIVERGENCE).max(0.0))
+    // What has overflown or is no number is not below either.
+    Some(if divergence < LARGEST_DIVERGENCE { divergence.max(0.0) } else { LARGEST_DIVERGENCE })
 }
 
 fn totals(a: &[f64], b: &[f64]) -> Option<(f64, f64)> {
-    let (n, m) = (a.iter().sum::<f64>(), b.iter().sum::<f64>());
-    let comparable = a.len() == b.len() && n > 0.0 && m > 0.0 && n.is_finite() && m.is_finite();
-    comparable.then_some((n, m))
+    let (total_a, total_b) = (a.iter().sum::<f64>(), b.iter().sum::<f64>());
+    let usable = |total: f64| total > 0.0 && total.is_finite();
+    (a.len() == b.len() && usable(total_a) && usable(total_b)).then_some((total_a, total_b))
 }
 
 #[cfg(test)]

@@ -58,33 +58,24 @@ pub fn permutation_test(
     let bar = observed - observed.abs() * 1e-9;
     let as_much = |value: f64| !value.is_finite() || value >= bar;
     let mirrors = if chosen.saturating_mul(2) == units { 2.0 } else { 1.0 };
-    match divisions(units, chosen).filter(|all| *all <= MAX_EXACT) {
-        Some(all) => {
-            let mut as_extreme = 0;
-            for_each_choice(units, chosen, |group| as_extreme += u64::from(as_much(statistic(group))));
-            let p_value = as_extreme as f64 / all as f64;
-            Some(Permutation {
-                p_value,
-                smallest: mirrors / all as f64,
-                as_extreme,
-                divisions: all,
-                exact: true,
-            })
-        }
-        None => {
-            let mut random = SplitMix64(seed);
-            let (mut as_extreme, mut drawn) = (0, 0);
-            while drawn < max_draws && as_extreme < ENOUGH {
-                shuffle_head(&mut order, chosen, &mut random);
-                as_extreme += u64::from(as_much(statistic(order.get(..chosen)?)));
-                drawn += 1;
-            }
-            let (as_extreme, divisions) = (as_extreme + 1, drawn + 1);
-            let p_value = as_extreme as f64 / divisions as f64;
-            let smallest = 1.0 / (max_draws + 1) as f64;
-            Some(Permutation { p_value, smallest, as_extreme, divisions, exact: false })
-        }
+    if let Some(all) = divisions(units, chosen).filter(|all| *all <= MAX_EXACT) {
+        let mut as_extreme = 0;
+        for_each_choice(units, chosen, |group| as_extreme += u64::from(as_much(statistic(group))));
+        let p_value = as_extreme as f64 / all as f64;
+        let smallest = mirrors / all as f64;
+        return Some(Permutation { p_value, smallest, as_extreme, divisions: all, exact: true });
     }
+    let mut random = SplitMix64(seed);
+    let (mut as_extreme, mut drawn) = (0, 0);
+    while drawn < max_draws && as_extreme < ENOUGH {
+        shuffle_head(&mut order, chosen, &mut random);
+        as_extreme += u64::from(as_much(statistic(order.get(..chosen)?)));
+        drawn += 1;
+    }
+    let (as_extreme, divisions) = (as_extreme + 1, drawn + 1);
+    let p_value = as_extreme as f64 / divisions as f64;
+    let smallest = 1.0 / (max_draws + 1) as f64;
+    Some(Permutation { p_value, smallest, as_extreme, divisions, exact: false })
 }
 
 /// `units` choose `chosen`, unless it is beyond any enumeration.

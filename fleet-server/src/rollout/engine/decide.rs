@@ -83,7 +83,11 @@ impl Rollout {
             }
             (_, Some(missing)) => self.wait(missing, judgement, effects),
             (_, None) => {
-                self.wait(format!("every gate passed, but the rollout is {}", self.state), judgement, effects)
+                self.wait(
+                    format!("every gate passed, but the rollout is {}", self.state),
+                    judgement,
+                    effects,
+                );
             }
         }
     }

@@ -14,12 +14,12 @@ use crate::stats::distance::{Moments, counts, normal_divergence, psi};
 const MOMENT_COLUMNS: usize = 3;
 
 impl Look<'_> {
-    pub(super) fn predictions(&self, gate: &DriftGate, lacking: Option<&str>) -> GateResult {
+    pub(super) fn predictions(&self, gate: DriftGate, lacking: Option<&str>) -> GateResult {
         let pick = |device: &DeviceEvidence| device.predictions.clone();
         self.output(GateName::Predictions, "predicted classes", gate, lacking, pick, |bins| bins.predictions)
     }
 
-    pub(super) fn confidence(&self, gate: &DriftGate, lacking: Option<&str>) -> GateResult {
+    pub(super) fn confidence(&self, gate: DriftGate, lacking: Option<&str>) -> GateResult {
         let pick = |device: &DeviceEvidence| device.confidence.clone();
         self.output(GateName::Confidence, "the confidence", gate, lacking, pick, |bins| bins.confidence)
     }
@@ -28,7 +28,7 @@ impl Look<'_> {
         &self,
         name: GateName,
         what: &str,
-        gate: &DriftGate,
+        gate: DriftGate,
         lacking: Option<&str>,
         pick: impl Fn(&DeviceEvidence) -> Histogram,
         bins: impl Fn(&Binning) -> Digest,
@@ -62,7 +62,7 @@ impl Look<'_> {
 
     /// The features compared bin by bin where the releases share them, else by their moments. The
     /// statistic is the worst feature, in each permutation anew, so that many features do not alarm sooner.
-    pub(super) fn inputs(&self, gate: &DriftGate, lacking: Option<&str>) -> GateResult {
+    pub(super) fn inputs(&self, gate: DriftGate, lacking: Option<&str>) -> GateResult {
         let mut result = self.blank(GateName::Inputs, gate.on_breach, gate.threshold.value(), lacking);
         if result.verdict == GateVerdict::NotCompared || lacking.is_some() {
             return result;
@@ -89,7 +89,7 @@ impl Look<'_> {
         result
     }
 
-    fn inputs_by_bins(&self, gate: &DriftGate, control: &[&DeviceEvidence], result: &mut GateResult) {
+    fn inputs_by_bins(&self, gate: DriftGate, control: &[&DeviceEvidence], result: &mut GateResult) {
         let widths: Vec<usize> = self.canary.first().map_or_else(Vec::new, |device| {
             device.features.iter().map(|feature| feature.categories().count()).collect()
         });
@@ -111,7 +111,7 @@ impl Look<'_> {
         self.decide_inputs(gate, &table, "", worst, result);
     }
 
-    fn inputs_by_moments(&self, gate: &DriftGate, result: &mut GateResult) {
+    fn inputs_by_moments(&self, gate: DriftGate, result: &mut GateResult) {
         let all: Vec<&DeviceEvidence> = self.canary.iter().chain(&self.control).copied().collect();
         let features = self.canary.first().map_or(0, |device| device.features.len());
         // Squares about zero would lose the spread of values far from it.
@@ -133,7 +133,7 @@ impl Look<'_> {
 
     fn decide_inputs(
         &self,
-        gate: &DriftGate,
+        gate: DriftGate,
         table: &Table,
         how: &str,
         worst: impl Fn(&[f64], &[f64]) -> Option<(usize, f64)>,

@@ -31,7 +31,7 @@ pub(super) struct Table {
 
 /// Whether an effect is more than chance, with the words that say how this is known.
 pub(super) struct Shown {
-    pub(super) shown: bool,
+    pub(super) is_more: bool,
     pub(super) p_value: Option<f64>,
     pub(super) words: String,
 }
@@ -92,10 +92,10 @@ impl Table {
     fn weigh(&self, found: Option<Permutation>, alpha: f64) -> Shown {
         let arms = format!("{} against {} devices", self.canary_devices, self.control_devices);
         let Some(found) = found else {
-            return Shown { shown: false, p_value: None, words: format!("{arms} cannot be compared") };
+            return Shown { is_more: false, p_value: None, words: format!("{arms} cannot be compared") };
         };
         let others = found.divisions - 1;
-        let (shown, words) = if found.p_value <= alpha {
+        let (is_more, words) = if found.p_value <= alpha {
             let p = short(found.p_value);
             (true, format!("by chance this is seen with probability {p}, {} is allowed", short(alpha)))
         } else if found.smallest <= alpha {
@@ -110,7 +110,7 @@ impl Table {
             let others = format!("{} of the {others} other divisions of them", found.as_extreme - 1);
             (false, format!("{arms}, and {others} shows as much: nothing is shown"))
         };
-        Shown { shown, p_value: Some(found.p_value), words }
+        Shown { is_more, p_value: Some(found.p_value), words }
     }
 }
 

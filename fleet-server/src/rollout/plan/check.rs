@@ -172,3 +172,7 @@ fn check_drift(field: &str, gate: Option<&DriftGate>) -> Result<(), PlanError> {
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;
