@@ -77,7 +77,7 @@ impl Supervisor {
         let mut events = self.take_notices(notices);
         let first = (!events.is_empty()).then(|| events.remove(0));
         for event in events {
-            if self.inbox.try_send(Inbox::Machine(event)).is_err() {
+            if self.inbox.try_send(Inbox::Machine(Box::new(event))).is_err() {
                 tracing::error!("the supervisor's inbox is full");
             }
         }
@@ -129,7 +129,7 @@ impl Supervisor {
                 tracing::warn!(%error, "the unpacked bundle could not be removed");
             }
             // The loop ends only with the process.
-            let _ = inbox.blocking_send(Inbox::Machine(Event::Staged(statement, outcome)));
+            let _ = inbox.blocking_send(Inbox::Machine(Box::new(Event::Staged(statement, outcome))));
         });
     }
 

@@ -75,9 +75,8 @@ impl Supervisor {
 
     /// The gateway was pointed to `slot`: perhaps that is what an engineer waits for.
     pub(super) fn rollback_answers(&mut self, slot: &Slot) {
-        let waited = |pending: &mut Pending| {
-            pending.rollback.as_ref().is_some_and(|(_, to)| *to == slot.release)
-        };
+        let waited =
+            |pending: &mut Pending| pending.rollback.as_ref().is_some_and(|(_, to)| *to == slot.release);
         let Some(pending) = self.pending.take_if(waited) else { return };
         let millis = Millis(self.now().elapsed.0.saturating_sub(pending.since.0));
         if let Some((from, to)) = pending.rollback {

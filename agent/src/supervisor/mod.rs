@@ -56,7 +56,7 @@ const PULSE: Millis = Millis(500);
 /// What background work has to say.
 enum Inbox {
     /// To the update machine.
-    Machine(Event),
+    Machine(Box<Event>),
     /// A worker is up.
     Started(Digest, Box<Running>),
 }
@@ -166,18 +166,19 @@ impl Supervisor {
 
     fn on_inbox(&mut self, done: Inbox) {
         match done {
-            Inbox::Machine(Event::WorkerDied(statement, death)) => {
-                self.workers.remove(&statement);
-                if let Some(recording) = self.recordings.get(&statement) {
-                    recording.lock().worker_died();
+            Inbox::Machine(event) => {
+                match &*event {
+                    Event::WorkerDied(statement, _) => {
+                        self.workers.remove(statement);
+                        if let Some(recording) = self.recordings.get(statement) {
+                            recording.lock().worker_died();
+                        }
+                    }
+                    Event::Warmed(_, Err(reason)) => self.rollback_failed(reason),
+                    _ => {}
                 }
-                self.feed(Event::WorkerDied(statement, death));
+                self.feed(*event);
             }
-            Inbox::Machine(Event::Warmed(statement, Err(reason))) => {
-                self.rollback_failed(&reason);
-                self.feed(Event::Warmed(statement, Err(reason)));
-            }
-            Inbox::Machine(event) => self.feed(event),
             Inbox::Started(statement, running) => {
                 self.workers.insert(statement, *running);
                 self.feed(Event::Warmed(statement, Ok(())));
@@ -275,8 +276,10 @@ impl Supervisor {
         if Digest::of(payload) != target.statement {
             return Err(bad("its digest is not the assigned one"));
         }
-        let release = open::<Release, MAX_KEYS>(payload, &self.owners).map_err(|error| bad(&error.to_string()))?;
-        let free = self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
+        let release =
+            open::<Release, MAX_KEYS>(payload, &self.owners).map_err(|error| bad(&error.to_string()))?;
+        let free =
+            self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
         let record = self.machine.record();
         let means = Means {
             target: self.config.target.clone(),

@@ -105,8 +105,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let tcp = TcpListener::bind(address).await.map_err(listen)?;
     tracing::info!(address = %tcp.local_addr().map_err(listen)?, "gateway listens");
     let local = LocalSocket::bind(&config.socket())?;
-    tokio::spawn(serve(Arc::clone(&gateway), Listener::Tcp(tcp), stop.clone()));
-    tokio::spawn(serve(gateway, Listener::Local(local), stop.clone()));
+    let apps = tokio::spawn(serve(Arc::clone(&gateway), Listener::Tcp(tcp), stop.clone()));
+    let site = tokio::spawn(serve(gateway, Listener::Local(local), stop.clone()));
     stop_on_signals(stop_sender)?;
 
     let clock = Clock::start();
@@ -150,7 +150,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
     let link = mqtt::start(supervisor.link_options());
-    supervisor.run(link, inbox_receiver, field, stop).await;
+    Box::pin(supervisor.run(link, inbox_receiver, field, stop)).await;
+    // Requests that were begun are answered before the process ends; bounded by the gateway.
+    let _ = tokio::join!(apps, site);
     Ok(())
 }
 

@@ -174,7 +174,7 @@ impl Supervisor {
                         Ok(Some(sealed)) => {
                             self.publish(&Topic::Event(self.config.device.clone()), sealed, None);
                         }
-                        Ok(None) => tracing::warn!(number = number.0, "an event is no longer stored"),
+                        Ok(None) => inputs.push(Input::EventGone(number)),
                         Err(error) => tracing::error!(%error, "an event could not be read"),
                     },
                     Effect::PublishReport(key) => match self.journal.report(key) {
@@ -216,7 +216,10 @@ impl Supervisor {
     }
 
     /// Says goodbye in an orderly stop.
-    pub(super) async fn goodbye(mut self, mut link: tokio::sync::mpsc::Receiver<crate::link::mqtt::LinkEvent>) {
+    pub(super) async fn goodbye(
+        mut self,
+        mut link: tokio::sync::mpsc::Receiver<crate::link::mqtt::LinkEvent>,
+    ) {
         self.router.flip(None);
         let now = self.now();
         let mut reports = Vec::new();

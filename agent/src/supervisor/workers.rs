@@ -62,7 +62,7 @@ impl Supervisor {
                 }
                 Err(reason) => {
                     tracing::warn!(%release, %reason, "the worker did not come up");
-                    Inbox::Machine(Event::Warmed(statement, Err(reason)))
+                    Inbox::Machine(Box::new(Event::Warmed(statement, Err(reason))))
                 }
             };
             // The loop ends only with the process.
@@ -118,11 +118,8 @@ impl Supervisor {
         self.recordings.retain(|statement, recording| {
             let mut recorder = recording.lock();
             let kept = named.contains(statement);
-            let rolled = if kept {
-                recorder.roll(now, &mut self.stamp)
-            } else {
-                recorder.cut(now, &mut self.stamp)
-            };
+            let rolled =
+                if kept { recorder.roll(now, &mut self.stamp) } else { recorder.cut(now, &mut self.stamp) };
             reports.extend(rolled);
             kept
         });
@@ -144,14 +141,13 @@ impl Start {
             std::fs::read(staged.path(file)).map_err(|error| load(&format!("{}: {error}", file.name())))
         };
         let manifest = Arc::new(staged.manifest.clone());
-        let recording = match recording {
-            Some(recording) => recording,
-            None => {
-                let bytes = read(BundleFile::Reference)?;
-                let profile = Profile::parse(&bytes).map_err(|error| load(&error.to_string()))?;
-                let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(&bytes), window, now);
-                Recording::new(recorder.map_err(|error| load(&error.to_string()))?)
-            }
+        let recording = if let Some(recording) = recording {
+            recording
+        } else {
+            let bytes = read(BundleFile::Reference)?;
+            let profile = Profile::parse(&bytes).map_err(|error| load(&error.to_string()))?;
+            let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(&bytes), window, now);
+            Recording::new(recorder.map_err(|error| load(&error.to_string()))?)
         };
         let spec = WorkerSpec {
             program: WorkerSpec::own_program(),
@@ -163,7 +159,8 @@ impl Start {
         };
         let worker = Worker::start(spec).await.map_err(|fault| fault.reason())?;
         if golden {
-            let golden = Golden::parse(&read(BundleFile::Golden)?).map_err(|error| load(&error.to_string()))?;
+            let golden =
+                Golden::parse(&read(BundleFile::Golden)?).map_err(|error| load(&error.to_string()))?;
             let report = golden_pass(&worker, &golden, &manifest).await.map_err(|fault| fault.reason())?;
             tracing::info!(release = %slot.release, ?report, "golden vectors hold");
         }
@@ -176,7 +173,7 @@ fn watch_for_death(statement: Digest, worker: &Worker, inbox: mpsc::Sender<Inbox
     let death = worker.death();
     tokio::spawn(async move {
         if let Some(death) = death.await {
-            let _ = inbox.send(Inbox::Machine(Event::WorkerDied(statement, death))).await;
+            let _ = inbox.send(Inbox::Machine(Box::new(Event::WorkerDied(statement, death)))).await;
         }
     });
 }
