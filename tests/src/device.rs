@@ -94,8 +94,7 @@ impl Device {
     /// Version of the active release.
     pub fn active(&self) -> Option<String> {
         let status = self.status().ok()?;
-        let release = status["active"]["release"].as_str()?;
-        release.split_once('@').map(|(_, version)| version.to_owned())
+        status["active"]["release"]["version"].as_str().map(ToOwned::to_owned)
     }
 
     pub fn runs(&self, version: &str) -> bool {

@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod bundles;
 pub mod device;
+pub mod lab;
 pub mod process;
 pub mod server;
 pub mod traffic;

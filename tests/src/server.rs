@@ -96,6 +96,32 @@ impl Server {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
+    /// Starts a rollout of `release` by `plan` (TOML) and returns its number.
+    pub fn roll_out(&self, release: &str, plan: &str) -> Result<u64> {
+        let path = self.folder.join("plan.toml");
+        std::fs::write(&path, plan)?;
+        let rollout = self.operator(&["rollout", "start", "--release", release, "--plan", text(&path)])?;
+        rollout["id"].as_u64().context("no number")
+    }
+
+    pub fn rollout(&self, id: u64) -> Result<Value> {
+        self.json(&format!("/api/v1/rollouts/{id}"))
+    }
+
+    /// Waits until the rollout is in this state.
+    pub fn until_rollout_is(&self, id: u64, state: &str, limit: Duration) -> Result<Value> {
+        let look = || self.rollout(id).ok().filter(|rollout| rollout["state"] == state);
+        crate::until(&format!("rollout {id} is {state}"), limit, look)
+            .with_context(|| format!("it is {:#}", self.rollout(id).unwrap_or_default()))
+    }
+
+    /// Everything a device has reported, in words.
+    pub fn events(&self, device: &str) -> Result<Vec<String>> {
+        let detail = self.json(&format!("/api/v1/devices/{device}"))?;
+        let events = detail["events"].as_array().cloned().unwrap_or_default();
+        Ok(events.iter().filter_map(|event| Some(event["text"].as_str()?.to_owned())).collect())
+    }
+
     pub fn publish(&self, bundle: &Path) -> Result<()> {
         self.operator(&["release", "publish", text(bundle)]).map(drop)
     }

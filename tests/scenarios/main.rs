@@ -1,0 +1,7 @@
+//! What users of a fleet do and what happens then, with the real programs, once with the embedded broker
+//! and once with Mosquitto.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod bad_input;
+mod rollouts;

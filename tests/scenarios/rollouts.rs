@@ -1,0 +1,113 @@
+//! Rolling out, rolling back, and the engineer on site.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serin_tests::lab::{Broker, CANARY, Lab, PATIENCE};
+use serin_tests::traffic::{Traffic, rows};
+use serin_tests::until;
+
+/// The main job, from the first release to an engineer's rollback without a network.
+fn main_job(broker: Broker) -> Result<()> {
+    let mut lab = Lab::new(broker)?;
+    lab.add_devices(8)?;
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 8);
+    let answer = lab.devices[0].infer(&rows()?[..3])?;
+    assert_eq!(answer["model_version"], "1.0.0", "{answer}");
+
+    let traffic = Traffic::start(&lab.gateways(), Duration::from_millis(15))?;
+    lab.publish("digits/v2")?;
+    let good = lab.server.roll_out("digits@2.0.0", CANARY)?;
+    lab.server.until_rollout_is(good, "completed", PATIENCE)?;
+    assert_eq!(lab.running("2.0.0"), 8);
+
+    lab.publish("digits/v3")?;
+    let bad = lab.server.roll_out("digits@3.0.0", CANARY)?;
+    let rolled_back = lab.server.until_rollout_is(bad, "rolled back", PATIENCE)?;
+    let verdicts = rolled_back["verdicts"].as_array().cloned().unwrap_or_default();
+    let sentence = |verdict: &serde_json::Value| verdict["sentence"].as_str().unwrap_or_default().to_owned();
+    let said: Vec<String> = verdicts.iter().map(sentence).collect();
+    assert!(said.iter().any(|sentence| sentence.contains("prediction")), "{said:?}");
+    until("everyone is back at version 2", PATIENCE, || (lab.running("2.0.0") == 8).then_some(()))?;
+
+    let answered = traffic.answered.load(std::sync::atomic::Ordering::Relaxed);
+    let failed = traffic.failed.load(std::sync::atomic::Ordering::Relaxed);
+    drop(traffic);
+    assert!(answered > 500, "{answered} requests were answered");
+    assert_eq!(failed, 0, "requests failed while releases were switched");
+
+    engineer_without_network(&mut lab)
+}
+
+fn engineer_without_network(lab: &mut Lab) -> Result<()> {
+    // One that never saw version 3: its previous release is version 1.
+    let keeps_one = |device: &serin_tests::device::Device| {
+        let status = device.status().unwrap_or_default();
+        status["previous"]["release"].to_string().contains("1.0.0")
+    };
+    let at = lab.devices.iter().position(keeps_one).expect("the control group never had version 3");
+    lab.server.kill();
+    drop(lab.mosquitto.take());
+    let device = &mut lab.devices[at];
+    let reply = device.engineer(&["rollback"])?;
+    assert!(reply.to_string().contains("1.0.0"), "{reply}");
+    assert!(device.runs("1.0.0"));
+    let answer = device.infer(&rows()?[..1])?;
+    assert_eq!(answer["model_version"], "1.0.0", "{answer}");
+    // The pin and the version survive a power cut.
+    device.power_off();
+    device.power_on()?;
+    let status = device.status()?;
+    assert!(device.runs("1.0.0"), "{status:#}");
+    assert!(!status["pinned_by"].is_null(), "{status:#}");
+    until("it answers after the power cut", PATIENCE, || device.infer(&rows().ok()?[..1]).ok())?;
+    Ok(())
+}
+
+#[test]
+fn main_job_with_the_embedded_broker() -> Result<()> {
+    main_job(Broker::Embedded)
+}
+
+#[test]
+fn main_job_with_mosquitto() -> Result<()> {
+    main_job(Broker::Mosquitto)
+}
+
+#[test]
+fn a_pinned_device_refuses_the_fleet_until_it_is_unpinned_and_then_follows() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(2)?;
+    lab.first_release()?;
+    lab.devices[0].engineer(&["pin"])?;
+    lab.publish("digits/v2")?;
+    lab.server.roll_out("digits@2.0.0", serin_tests::lab::ALL_AT_ONCE)?;
+    until("the other device follows", PATIENCE, || lab.devices[1].runs("2.0.0").then_some(()))?;
+    assert!(lab.devices[0].runs("1.0.0"));
+    lab.devices[0].engineer(&["unpin"])?;
+    until("the unpinned device follows", PATIENCE, || lab.devices[0].runs("2.0.0").then_some(()))?;
+    Ok(())
+}
+
+#[test]
+fn a_dying_worker_on_probation_brings_the_previous_release_back() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    lab.publish("digits/v2")?;
+    let patient = serin_tests::lab::ALL_AT_ONCE.replace("duration = '1s'", "duration = '60s'");
+    lab.server.roll_out("digits@2.0.0", &patient)?;
+    let device = &lab.devices[0];
+    let worker = until("version 2 is on probation", PATIENCE, || {
+        let status = device.status().ok()?;
+        (device.runs("2.0.0") && status["phase"] == "probation")
+            .then(|| status["active"]["worker"]["pid"].as_i64())?
+    })?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(worker)?).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    until("version 1 is back", PATIENCE, || device.runs("1.0.0").then_some(()))?;
+    lab.until_told("device-01", &["2.0.0", "rolled back", "signal 9"])?;
+    assert_eq!(device.infer(&rows()?[..1])?["model_version"], "1.0.0");
+    Ok(())
+}
