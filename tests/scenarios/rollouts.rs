@@ -28,7 +28,7 @@ fn main_job(broker: Broker) -> Result<()> {
     let verdicts = rolled_back["verdicts"].as_array().cloned().unwrap_or_default();
     let sentence = |verdict: &serde_json::Value| verdict["sentence"].as_str().unwrap_or_default().to_owned();
     let said: Vec<String> = verdicts.iter().map(sentence).collect();
-    assert!(said.iter().any(|sentence| sentence.contains("prediction")), "{said:?}");
+    assert!(said.iter().any(|sentence| sentence.contains("predicted classes moved")), "{said:?}");
     until("everyone is back at version 2", PATIENCE, || (lab.running("2.0.0") == 8).then_some(()))?;
 
     let answered = traffic.answered.load(std::sync::atomic::Ordering::Relaxed);
