@@ -36,7 +36,7 @@ pub(crate) fn tell(started: Instant) -> Result<()> {
     lab.server.until_rollout_is(good, "completed", PATIENCE)?;
     ensure!(lab.running("2.0.0") == DEVICES, "not every device runs version 2");
 
-    say("step 3: version 3 was trained on inverted scans; its own tests are perfect, live rows are not");
+    say("step 3: version 3 was trained on inverted scans; its own tests look fine, live rows will not");
     lab.publish("digits/v3")?;
     let bad = lab.server.roll_out("digits@3.0.0", CANARY)?;
     lab.server.until_rollout_is(bad, "rolled back", PATIENCE)?;
