@@ -5,3 +5,4 @@
 
 mod bad_input;
 mod rollouts;
+mod tidy;

@@ -1,3 +1,5 @@
+//! Requests for an inference: what is read, what is refused, and what any bytes become.
+
 use super::*;
 use proptest::prelude::*;
 use serin_protocol::ids::Digest;

@@ -145,8 +145,9 @@ impl Supervisor {
         let now = self.now();
         let download = self.download.as_ref().and_then(|download| download.next_deadline(now.elapsed));
         let deadlines = [self.machine.next_deadline(now), download, self.outbox.next_deadline()];
+        let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
         let pulse = now.elapsed.plus(PULSE);
-        deadlines.into_iter().flatten().fold(pulse, Millis::min)
+        deadlines.into_iter().flatten().chain(windows).fold(pulse, Millis::min)
     }
 
     fn on_deadline(&mut self) {

@@ -1,3 +1,5 @@
+//! Windows: nothing counted is lost, none overlaps another, whatever the clocks do.
+
 use super::*;
 use proptest::prelude::*;
 use serin_protocol::envelope::Signed as _;

@@ -1,3 +1,5 @@
+//! The declared steps compute what they say, also for missing values and ties.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! A model folder is read, or refused with the place named.
+
 use super::*;
 
 const TOML: &str = r#"

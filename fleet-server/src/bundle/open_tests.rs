@@ -1,3 +1,5 @@
+//! Bundles that break the rules are refused by name.
+
 use super::*;
 use proptest::prelude::*;
 use serin_protocol::bundle::{TRAILER, header, padding};

@@ -1,3 +1,5 @@
+//! Gates: what passes, what breaches, and what shows too little.
+
 use proptest::prelude::*;
 use serin_protocol::ids::{BasisPoints, Digest};
 use serin_protocol::sketch::{Bins, Histogram};

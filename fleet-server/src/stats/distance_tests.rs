@@ -1,3 +1,5 @@
+//! Distances against values computed independently, and their laws.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Permutation tests against values computed independently.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -79,9 +79,21 @@ pub(crate) fn tell(started: Instant) -> Result<()> {
     say("every step happened");
     if leave_page_up {
         say(&format!("{} stays up; press Ctrl-C to end", lab.server.url));
-        loop {
-            std::thread::park();
-        }
+        until_told_to_stop()?;
     }
     Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM, so that server and devices are stopped and their folder removed.
+fn until_told_to_stop() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            told = tokio::signal::ctrl_c() => told?,
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
 }

@@ -1,3 +1,5 @@
+//! What devices get: chunks, assignments, wills.
+
 use std::collections::HashSet;
 
 use futures::future::join_all;

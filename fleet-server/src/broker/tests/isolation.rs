@@ -1,3 +1,5 @@
+//! What devices may not say or hear.
+
 use rumqttc::{ConnectReturnCode, LastWill, QoS};
 use serin_protocol::ids::Digest;
 use serin_protocol::topic::{FileName, Topic, uplink_filter};

@@ -1,3 +1,5 @@
+//! What is retained: by whom, from where, and across restarts.
+
 use std::fs;
 use std::sync::Arc;
 

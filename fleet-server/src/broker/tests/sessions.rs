@@ -1,3 +1,5 @@
+//! Sessions: who may have one, how many, and what ends them.
+
 use serin_protocol::topic::{Topic, uplink_filter};
 
 use super::rig::{Rig, chunk, content, device, fleet, name};

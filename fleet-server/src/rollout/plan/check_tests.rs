@@ -1,3 +1,5 @@
+//! Plans that make no sense are refused with the field named.
+
 use super::super::{Canary, OnBreach, Plan, Strategy, Thousandths};
 use super::*;
 use proptest::prelude::*;

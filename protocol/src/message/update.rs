@@ -1,0 +1,169 @@
+//! Words about an update: its phases, how workers end, why a release is rejected or taken back.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Detail;
+use crate::ids::{ByteCount, TargetClass};
+
+/// A phase of the update machine, as reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing to do.
+    Idle,
+    /// An assignment was accepted; its release statement is being fetched.
+    Assigned,
+    /// Target class, runtime, memory and space suffice.
+    Admitted,
+    /// Chunks are being fetched.
+    Fetching,
+    /// The whole bundle has the signed digest.
+    Verified,
+    /// Unpacked, every file checked.
+    Staged,
+    /// A worker runs the golden vectors.
+    Warming,
+    /// A worker sees live inputs without answering.
+    Shadowing,
+    /// Answering, watched.
+    Probation,
+    /// Kept.
+    Committed,
+    /// Given up before it ever answered.
+    Rejected,
+    /// Taken back after it had answered.
+    RolledBack,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Assigned => "assigned",
+            Self::Admitted => "admitted",
+            Self::Fetching => "fetching",
+            Self::Verified => "verified",
+            Self::Staged => "staged",
+            Self::Warming => "warming",
+            Self::Shadowing => "shadowing",
+            Self::Probation => "probation",
+            Self::Committed => "committed",
+            Self::Rejected => "rejected",
+            Self::RolledBack => "rolled back",
+        })
+    }
+}
+
+/// How a worker ended that should not have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerDeath {
+    /// It ran into its memory limit.
+    MemoryLimit,
+    /// It did not answer in time and was killed.
+    Hung,
+    /// It was ended by this signal.
+    Signal(i32),
+    /// It exited with this code.
+    Exit(i32),
+}
+
+impl fmt::Display for WorkerDeath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MemoryLimit => f.write_str("memory limit reached"),
+            Self::Hung => f.write_str("no answer before the deadline"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+            Self::Exit(code) => write!(f, "exited with code {code}"),
+        }
+    }
+}
+
+/// Why a release was rejected or rolled back, with the numbers that decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A newer assignment took its place.
+    Superseded,
+    /// The server told the device to stay with what it has.
+    Cancelled,
+    /// The assignment's time ran out.
+    Expired,
+    /// Built for other devices.
+    WrongTarget {
+        /// This device's class.
+        device: TargetClass,
+    },
+    /// Needs another inference engine.
+    WrongRuntime {
+        /// What it needs.
+        needed: heapless::String<32>,
+    },
+    /// Needs more memory than models may use here.
+    OverMemoryBudget {
+        /// Bytes needed.
+        needed: ByteCount,
+        /// Bytes allowed.
+        budget: ByteCount,
+    },
+    /// Does not fit on the disk.
+    NoSpace {
+        /// Bytes needed.
+        needed: ByteCount,
+        /// Bytes free above the reserve.
+        free: ByteCount,
+    },
+    /// The signed release statement is missing, forged or contradicts the assignment.
+    BadStatement(Detail),
+    /// The bundle does not have the signed digest, or its contents break the rules.
+    BadBundle(Detail),
+    /// The model does not load.
+    LoadFailed(Detail),
+    /// The model does not compute what its owner signed.
+    GoldenMismatch(Detail),
+    /// A worker died.
+    WorkerDied(WorkerDeath),
+    /// Too many inferences failed.
+    ErrorRate {
+        /// Failed inferences in the probation.
+        errors: u32,
+        /// All inferences in the probation.
+        requests: u32,
+    },
+    /// A field engineer took it back.
+    FieldRollback,
+    /// The server took it back.
+    FleetRollback,
+    /// The disk failed.
+    Storage(Detail),
+    /// A field engineer has pinned another release here.
+    Pinned,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Superseded => f.write_str("superseded by a newer assignment"),
+            Self::Cancelled => f.write_str("cancelled by the server"),
+            Self::Expired => f.write_str("the assignment expired"),
+            Self::WrongTarget { device } => write!(f, "not built for {device}"),
+            Self::WrongRuntime { needed } => write!(f, "needs the runtime {needed}"),
+            Self::OverMemoryBudget { needed, budget } => {
+                write!(f, "needs {needed} bytes of memory, the budget is {budget}")
+            }
+            Self::NoSpace { needed, free } => write!(f, "needs {needed} bytes of disk, {free} are free"),
+            Self::BadStatement(detail) => write!(f, "release statement refused: {detail}"),
+            Self::BadBundle(detail) => write!(f, "bundle refused: {detail}"),
+            Self::LoadFailed(detail) => write!(f, "the model does not load: {detail}"),
+            Self::GoldenMismatch(detail) => write!(f, "golden vectors differ: {detail}"),
+            Self::WorkerDied(death) => write!(f, "the worker died: {death}"),
+            Self::ErrorRate { errors, requests } => write!(f, "{errors} of {requests} inferences failed"),
+            Self::FieldRollback => f.write_str("rolled back by a field engineer"),
+            Self::FleetRollback => f.write_str("rolled back by the server"),
+            Self::Storage(detail) => write!(f, "storage failed: {detail}"),
+            Self::Pinned => f.write_str("a field engineer has pinned another release"),
+        }
+    }
+}
