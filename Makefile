@@ -15,7 +15,8 @@ build: ## Build everything once (what demo and test share)
 
 demo: ## A fleet of 12 devices on this machine: canary, rollback, local rollback (DEMO_EXIT=1 ends by itself)
 	$(CARGO) build --workspace --all-targets --locked
-	$(CARGO) run --quiet --locked --package serin-tests --bin demo
+	@# Not by `cargo run --package`: other features would be unified, and dependencies built again.
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/demo"
 
 needs: ## Install what the tests need from Debian, or say what is missing
 	@tests/needs.sh
