@@ -111,3 +111,25 @@ fn a_dying_worker_on_probation_brings_the_previous_release_back() -> Result<()> 
     assert_eq!(device.infer(&rows()?[..1])?["model_version"], "1.0.0");
     Ok(())
 }
+
+#[test]
+fn devices_that_stop_or_lose_power_are_shown_as_offline_and_come_back() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(2)?;
+    let online = |lab: &Lab, name: &str| {
+        let device = lab.server.json(&format!("/api/v1/devices/{name}"))?;
+        anyhow::Ok(device["online"] == true)
+    };
+    lab.devices[0].stop();
+    lab.devices[1].power_off();
+    for name in ["device-01", "device-02"] {
+        until("it is offline", PATIENCE, || (!online(&lab, name).ok()?).then_some(()))?;
+    }
+    for device in &mut lab.devices {
+        device.power_on()?;
+    }
+    for name in ["device-01", "device-02"] {
+        until("it is back", PATIENCE, || online(&lab, name).ok()?.then_some(()))?;
+    }
+    Ok(())
+}

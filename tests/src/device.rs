@@ -63,6 +63,13 @@ impl Device {
         }
     }
 
+    /// Tells the agent to stop, and waits.
+    pub fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.stop();
+        }
+    }
+
     pub fn id(&self) -> Option<u32> {
         self.running.as_ref().map(Running::id)
     }

@@ -156,6 +156,11 @@ async fn run_session(options: &LinkOptions, events: &mpsc::Sender<LinkEvent>) ->
                 unacknowledged.insert(packet, tokens.pop_front().flatten());
                 None
             }
+            // Written, and with it all before it: the broker leaves it to us to close the connection.
+            Event::Outgoing(Outgoing::Disconnect) => {
+                let _ = events.send(LinkEvent::Disconnected("goodbye".into())).await;
+                return None;
+            }
             Event::Incoming(Incoming::PubAck(ack)) => {
                 unacknowledged.remove(&ack.pkid).flatten().map(LinkEvent::Delivered)
             }

@@ -235,7 +235,7 @@ impl Supervisor {
         self.say_hello(Presence::Offline);
         if let Some(session) = self.session.take() {
             session.disconnect();
-            // The broker closes the connection after our goodbye; a broken link is not waited for.
+            // Until the goodbye is written; a broken link is not waited for.
             let closed = async {
                 while let Some(event) = link.recv().await {
                     if matches!(event, crate::link::mqtt::LinkEvent::Disconnected(_)) {
