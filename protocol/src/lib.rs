@@ -10,6 +10,7 @@
 //! | [`message`] | hello, events, reports, acknowledgements |
 //! | [`chunk`] | how an object is cut into retained messages, and which are here |
 //! | [`sketch`] | mergeable summaries of fixed size |
+//! | `trust` | who may say what a device runs: TUF metadata and its checks (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
 //!
 //! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
@@ -44,3 +45,5 @@ pub mod manifest;
 pub mod pipeline;
 #[cfg(feature = "alloc")]
 pub mod tensor;
+#[cfg(feature = "alloc")]
+pub mod trust;
