@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs fmt clippy deny release clean
+.PHONY: help build demo test needs conformance fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ test: needs ## Format, lints, unit, property and end-to-end tests
 	else \
 	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
 	fi
+
+conformance: needs ## The public test-suite for TUF clients on our trust core (SUITE=path/to/checkout)
+	@test -n "$(SUITE)" || { echo "say where the suite is: make conformance SUITE=path/to/checkout" >&2; exit 2; }
+	$(CARGO) build --workspace --all-targets --locked
+	@tests/conformance.sh "$(SUITE)"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check

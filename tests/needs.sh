@@ -1,21 +1,38 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the tests need where that is possible, else says which to install.
+# Installs what the tests need where that is possible, else says what to install: Debian packages, and
+# python-tuf in an environment of its own beside the build.
 set -euo pipefail
 
 missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 
-if [ ${#missing[@]} -eq 0 ]; then
-  exit 0
-fi
-if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-  echo "installing: ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-else
-  echo "The tests need these Debian packages: ${missing[*]}" >&2
-  echo "Install them with: sudo apt-get install ${missing[*]}" >&2
-  exit 1
-fi
+install_packages() {
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    echo "installing: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    echo "The tests need these Debian packages: ${missing[*]}" >&2
+    echo "Install them with: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+}
+
+# The environment is made anew when the list of packages changes, and is complete once the list is in it.
+install_python() {
+  local wanted environment
+  wanted="$(dirname "$0")/python/requirements.txt"
+  environment="${CARGO_TARGET_DIR:-target}/python"
+  cmp -s "$wanted" "$environment/requirements.txt" && return
+  echo "installing: python-tuf into $environment"
+  rm -rf "$environment"
+  python3 -m venv "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"
+  cp "$wanted" "$environment/requirements.txt"
+}
+
+command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
+[ ${#missing[@]} -eq 0 ] || install_packages
+install_python

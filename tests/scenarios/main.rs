@@ -6,3 +6,4 @@
 mod bad_input;
 mod rollouts;
 mod tidy;
+mod tuf_interop;
