@@ -8,6 +8,7 @@
 //! | [`key`] | Ed25519 and ECDSA P-256 keys, their names, their signatures |
 //! | [`metadata`] | root, timestamp, snapshot and targets as types |
 //! | [`signed`] | the envelope `{signatures, signed}`, thresholds |
+//! | [`delegation`] | who else may speak for which targets |
 //! | [`pattern`] | which paths a delegation covers |
 //! | [`session`] | one refresh: bytes in, next wanted file or verdict out |
 //! | [`error`] | refusals, named after the attack they stop |
@@ -16,6 +17,7 @@
 //! HTTP or a USB stick; the order of checks is the specification's section 5.
 
 pub mod canonical;
+pub mod delegation;
 pub mod error;
 pub mod key;
 pub mod metadata;
@@ -24,11 +26,11 @@ pub mod session;
 pub mod signed;
 pub mod time;
 
+pub use self::delegation::{DelegatedRole, Delegations, SuccinctRoles};
 pub use self::error::TrustError;
 pub use self::key::{Key, KeyName};
 pub use self::metadata::{
-    DelegatedRole, Delegations, FileMeta, MetadataVersion, Role, RoleKeys, Root, Snapshot, TargetFile,
-    Targets, Timestamp,
+    FileMeta, MetadataVersion, Role, RoleKeys, Root, Snapshot, TargetFile, Targets, Timestamp,
 };
 pub use self::session::{Accepted, Fetch, Found, Limits, Next, Session};
 pub use self::signed::Metadata;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::delegation::Delegations;
 use super::key::{Key, KeyName};
-use super::pattern;
 use super::time::UtcSeconds;
 use crate::ids::Digest;
 
@@ -268,61 +268,6 @@ pub struct TargetFile {
     /// Fields this program does not know, among them `custom`.
     #[serde(flatten)]
     pub other: Map<String, Value>,
-}
-
-/// Roles that speak for a part of the targets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Delegations {
-    /// All keys by name.
-    pub keys: BTreeMap<KeyName, Key>,
-    /// The roles, in the order in which they are asked.
-    #[serde(default)]
-    pub roles: Vec<DelegatedRole>,
-    /// Fields this program does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-/// A role that speaks for the targets whose paths match.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DelegatedRole {
-    /// Its name.
-    pub name: String,
-    /// Names of its keys.
-    pub keyids: Vec<KeyName>,
-    /// Distinct keys that must sign, at least 1.
-    pub threshold: core::num::NonZeroU32,
-    /// Whether nobody after it is asked about a path it matches.
-    pub terminating: bool,
-    /// Patterns of paths.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<Vec<String>>,
-    /// Or prefixes of the SHA-256 of paths.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_hash_prefixes: Option<Vec<String>>,
-    /// Fields this program does not know.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
-}
-
-impl DelegatedRole {
-    /// Whether it speaks for `path`.
-    pub fn covers(&self, path: &str) -> bool {
-        let by_pattern = self.paths.iter().flatten().any(|pattern| pattern::matches(pattern, path));
-        by_pattern || pattern::hash_matches(self.path_hash_prefixes.iter().flatten(), path)
-    }
-
-    /// Its keys and threshold.
-    pub fn role_keys(&self) -> RoleKeys {
-        RoleKeys { keyids: self.keyids.clone(), threshold: self.threshold, other: Map::new() }
-    }
-}
-
-impl Delegations {
-    /// The role of this name.
-    pub fn role(&self, name: &str) -> Option<&DelegatedRole> {
-        self.roles.iter().find(|role| role.name == name)
-    }
 }
 
 /// Compares `bytes` with hashes by algorithm; the text says what differs. A hash of an unknown kind is a

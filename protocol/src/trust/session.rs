@@ -12,10 +12,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::lookup::Lookup;
+use super::delegation::Delegations;
 use super::error::TrustError;
 use super::key::Key;
 use super::metadata::{
-    Delegations, FileMeta, MetadataVersion, Role, RoleKeys, Root, Snapshot, TargetFile, Targets, Timestamp,
+    FileMeta, MetadataVersion, Role, RoleKeys, Root, Snapshot, TargetFile, Targets, Timestamp,
 };
 use super::signed::Metadata;
 use super::time::UtcSeconds;
@@ -340,7 +341,7 @@ impl Session {
             Role::Targets => &roles.targets,
             Role::Delegated(name) => {
                 let delegations: &Delegations = self.targets(delegator)?.delegations.as_ref()?;
-                return Some((&delegations.keys, delegations.role(name)?.role_keys()));
+                return Some((&delegations.keys, delegations.keys_of(name)?));
             }
         };
         Some((&self.root.keys, top.clone()))

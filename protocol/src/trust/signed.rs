@@ -60,6 +60,12 @@ impl<T: Signable> Metadata<T> {
         if signatures.len() > MAX_SIGNATURES {
             return Err(malformed(format!("{} signatures, at most {MAX_SIGNATURES}", signatures.len())));
         }
+        let twice = |(at, signature): (usize, &Signature)| {
+            signatures.iter().take(at).any(|earlier| earlier.keyid == signature.keyid)
+        };
+        if signatures.iter().enumerate().any(twice) {
+            return Err(malformed("a key signs twice".into()));
+        }
         let kind = value.get("_type").and_then(Value::as_str).unwrap_or_default();
         if kind != T::TYPE {
             return Err(malformed(format!("it is of type {kind:?}, not {:?}", T::TYPE)));

@@ -66,10 +66,11 @@ impl Session {
                 return Some(Ok((role, file.clone())));
             }
             let mut children = Vec::new();
-            let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
-            for child in delegated.filter(|child| child.covers(&lookup.path)) {
-                children.push((Role::Delegated(child.name.clone()), role.clone()));
-                if child.terminating {
+            let covering =
+                targets.delegations.iter().flat_map(|delegations| delegations.covering(&lookup.path));
+            for (child, terminating) in covering {
+                children.push((Role::Delegated(child), role.clone()));
+                if terminating {
                     lookup.waiting.clear();
                     break;
                 }

@@ -14,9 +14,10 @@ use serde_json::Map;
 use super::{Accepted, Limits, Next, Session};
 use crate::envelope::PublicKey;
 use crate::ids::Digest;
+use crate::trust::delegation::{DelegatedRole, Delegations};
 use crate::trust::metadata::{
-    DelegatedRole, Delegations, FileMeta, MetadataVersion, Role, Root, Signable, Snapshot, TargetFile,
-    Targets, Timestamp, TimestampMeta, TopLevelRoles,
+    FileMeta, MetadataVersion, Role, Root, Signable, Snapshot, TargetFile, Targets, Timestamp, TimestampMeta,
+    TopLevelRoles,
 };
 use crate::trust::signed::{Metadata, key_table, role_keys};
 use crate::trust::{Key, TrustError, UtcSeconds};
@@ -127,6 +128,7 @@ impl Repository {
                 BTreeMap::new(),
                 Some(Delegations {
                     keys: key_table([5, 6].map(public)),
+                    succinct_roles: None,
                     roles: vec![
                         delegated("fleet", &[6], &["assignments/*"], true),
                         delegated("digits", &[5], &["models/digits/*"], true),
@@ -358,7 +360,9 @@ fn below_the_threshold_and_one_key_many_times_do_not_count() {
     file.signatures.push(file.signatures[0].clone());
     repository.hashes = false;
     repository.bent.insert("1.targets.json".into(), Some(file.to_bytes()));
-    assert_eq!(Kept::shipped(&repository).refused(&repository), below);
+    let twice = TrustError::Malformed { role: Role::Targets, reason: "a key signs twice".into() };
+    assert_eq!(Kept::shipped(&repository).refused(&repository), twice);
+    file.signatures.pop();
 
     // The same key under a second name.
     repository.root.keys.insert("another".into(), public(4));
@@ -653,6 +657,7 @@ fn delegations_to_top_level_names_and_cycles_are_harmless() {
     repository.digits.delegations = Some(Delegations {
         keys: key_table([public(5)]),
         roles: vec![delegated("digits", &[5], &["models/digits/*"], false)],
+        succinct_roles: None,
         other: Map::new(),
     });
     let refused = Kept::shipped(&repository).pull(&repository, NOW, "models/digits/none").1;
