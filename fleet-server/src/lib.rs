@@ -26,3 +26,4 @@ pub mod rollout;
 pub mod serve;
 pub mod stats;
 pub mod store;
+pub mod trust;

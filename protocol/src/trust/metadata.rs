@@ -89,7 +89,7 @@ impl fmt::Debug for Role {
 }
 
 /// What the four kinds of metadata have in common.
-pub trait Signable: Serialize + for<'de> Deserialize<'de> {
+pub trait Signable: Clone + Serialize + for<'de> Deserialize<'de> {
     /// The value of `_type`.
     const TYPE: &'static str;
     /// The version.

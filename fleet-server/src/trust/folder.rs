@@ -1,0 +1,352 @@
+//! Metadata and drafts as files. `metadata/<version>.<role>.json` is signed by its threshold and never
+//! changes; `staged/<role>.json` is the next version while it waits for signatures.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::SigningKey;
+use serin_protocol::envelope::PublicKey;
+use serin_protocol::topic::FileName;
+use serin_protocol::trust::metadata::Signable;
+use serin_protocol::trust::{
+    Key, KeyName, Metadata, MetadataVersion, Role, RoleKeys, Root, Targets, TrustError,
+};
+
+/// Largest metadata file: one message of the embedded broker, which devices must be able to read.
+pub const MAX_FILE_BYTES: u64 = 120 * 1024;
+
+/// Something in a trust folder is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The folder is in use already.
+    #[error("{} already holds a repository", .0.display())]
+    Exists(PathBuf),
+    /// There is no metadata of this role.
+    #[error("there is no metadata of the role {0} here")]
+    NoRole(Role),
+    /// There is nothing to sign.
+    #[error("no draft of {0} waits for signatures")]
+    NoDraft(Role),
+    /// A draft is not finished.
+    #[error("a draft of {0} still waits for signatures")]
+    Unfinished(Role),
+    /// The key has no say in this role.
+    #[error("key {key} may not sign {role}")]
+    ForeignKey {
+        /// The key.
+        key: KeyName,
+        /// The role.
+        role: Role,
+    },
+    /// Two drafts of one version say different things.
+    #[error("{} is another draft of {role} than the one here", path.display())]
+    OtherDraft {
+        /// The file.
+        path: PathBuf,
+        /// The role.
+        role: Role,
+    },
+    /// Larger than devices accept.
+    #[error("{role} would have {bytes} bytes, devices accept {MAX_FILE_BYTES}; withdraw old releases")]
+    TooLarge {
+        /// The role.
+        role: Role,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A name or number makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The metadata itself is refused.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+impl FolderError {
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoRole(Role::Root) => Some("make a repository with `serin-fleet trust init`".into()),
+            Self::NoRole(role) => Some(format!("delegate to it with `serin-fleet trust delegate {role}`")),
+            Self::Unfinished(role) => {
+                Some(format!("sign it with `serin-fleet trust sign {role} --key PATH`, or delete the draft"))
+            }
+            Self::ForeignKey { .. } => Some("`serin-fleet trust show` lists who may sign what".into()),
+            _ => None,
+        }
+    }
+}
+
+/// How far a draft is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// So many distinct keys have signed, so many must.
+    Waiting {
+        /// Signatures that count.
+        valid: usize,
+        /// Signatures needed.
+        threshold: usize,
+    },
+    /// It is the role's metadata now, in this file.
+    Complete(PathBuf),
+}
+
+/// A publisher's folder.
+#[derive(Clone, Debug)]
+pub struct TrustFolder {
+    path: PathBuf,
+}
+
+impl TrustFolder {
+    /// The folder at `path`, which need not exist yet.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of all complete metadata files, roots first, then by name.
+    pub fn files(&self) -> Result<Vec<String>, FolderError> {
+        let folder = self.path.join("metadata");
+        let mut names = Vec::new();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+            Err(source) => return Err(FolderError::Io { path: folder, source }),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| FolderError::Io { path: folder.clone(), source })?;
+            names.extend(entry.file_name().into_string().ok().filter(|name| split(name).is_some()));
+        }
+        names.sort_by_key(|name| {
+            split(name).map(|(version, role)| (role != "root", role.to_owned(), version))
+        });
+        Ok(names)
+    }
+
+    /// Bytes of a complete metadata file.
+    pub fn file(&self, name: &str) -> Result<Vec<u8>, FolderError> {
+        read(&self.path.join("metadata").join(name))
+    }
+
+    /// The newest metadata of `role`.
+    pub fn newest<T: Signable>(&self, role: &Role) -> Result<Metadata<T>, FolderError> {
+        let versions = self.files()?;
+        let newest = versions
+            .iter()
+            .filter_map(|name| split(name).filter(|(_, of)| *of == role.as_str()).map(|at| (at.0, name)))
+            .max();
+        let (_, name) = newest.ok_or_else(|| FolderError::NoRole(role.clone()))?;
+        Ok(Metadata::parse(role, &self.file(name)?)?)
+    }
+
+    /// The draft of `role`, if one waits.
+    pub fn draft<T: Signable>(&self, role: &Role) -> Result<Option<Metadata<T>>, FolderError> {
+        let path = self.draft_path(role);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Metadata::parse(role, &read(&path)?)?))
+    }
+
+    /// Roles with a draft, by name.
+    pub fn drafts(&self) -> Result<Vec<Role>, FolderError> {
+        let folder = self.path.join("staged");
+        let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
+        let mut roles = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| FolderError::Io { path: folder.clone(), source })?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            roles.extend(name.strip_suffix(".json").map(Role::named));
+        }
+        roles.sort();
+        Ok(roles)
+    }
+
+    /// Stages `content` as the next version of `role`; a draft that waits already is an error.
+    pub fn stage<T: Signable>(&self, role: &Role, content: T) -> Result<(), FolderError> {
+        if self.draft_path(role).exists() {
+            return Err(FolderError::Unfinished(role.clone()));
+        }
+        let draft = Metadata::unsigned(role, content)?;
+        self.keep(role, &draft)
+    }
+
+    /// Adds the signature of `key` to the draft of `role`.
+    pub fn sign(&self, role: &Role, key: &SigningKey) -> Result<Standing, FolderError> {
+        match role {
+            Role::Root => self.sign_as::<Root>(role, key),
+            _ => self.sign_as::<Targets>(role, key),
+        }
+    }
+
+    fn sign_as<T: Signable>(&self, role: &Role, key: &SigningKey) -> Result<Standing, FolderError> {
+        let mut draft: Metadata<T> = self.draft(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
+        let name = Key::ed25519(&PublicKey::of(key)).name();
+        if !self.signers_of(role)?.iter().any(|(_, of)| of.keyids.contains(&name)) {
+            return Err(FolderError::ForeignKey { key: name, role: role.clone() });
+        }
+        draft.sign(role, key)?;
+        self.keep(role, &draft)?;
+        self.settle::<T>(role)
+    }
+
+    /// Takes over the signatures in `file`, the same draft signed elsewhere. A draft that is not here yet
+    /// is taken as it is.
+    pub fn merge(&self, role: &Role, file: &Path) -> Result<Standing, FolderError> {
+        match role {
+            Role::Root => self.merge_as::<Root>(role, file),
+            _ => self.merge_as::<Targets>(role, file),
+        }
+    }
+
+    fn merge_as<T: Signable>(&self, role: &Role, file: &Path) -> Result<Standing, FolderError> {
+        let theirs = Metadata::<T>::parse(role, &read(file)?)?;
+        let mut ours = match self.draft::<T>(role)? {
+            Some(ours) => ours,
+            None => self.next_from_elsewhere(role, theirs.clone())?,
+        };
+        if ours.canonical(role)? != theirs.canonical(role)? {
+            return Err(FolderError::OtherDraft { path: file.into(), role: role.clone() });
+        }
+        for signature in theirs.signatures {
+            if ours.signatures.iter().all(|own| own.keyid != signature.keyid) {
+                ours.signatures.push(signature);
+            }
+        }
+        self.keep(role, &ours)?;
+        self.settle::<T>(role)
+    }
+
+    /// `draft`, if it would be the next version of `role`.
+    fn next_from_elsewhere<T: Signable>(
+        &self,
+        role: &Role,
+        draft: Metadata<T>,
+    ) -> Result<Metadata<T>, FolderError> {
+        let next = match self.newest::<T>(role) {
+            Ok(newest) => newest.signed.version().next(),
+            Err(FolderError::NoRole(_)) => Some(MetadataVersion::FIRST),
+            Err(error) => return Err(error),
+        };
+        let version = draft.signed.version();
+        if Some(version) == next {
+            return Ok(draft);
+        }
+        Err(FolderError::Invalid(format!("version {version} of {role} is not the next")))
+    }
+
+    /// Makes the draft the role's metadata once every threshold is reached.
+    fn settle<T: Signable>(&self, role: &Role) -> Result<Standing, FolderError> {
+        let draft: Metadata<T> = self.draft(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
+        for (keys, of) in self.signers_of(role)? {
+            let valid = draft.signers(role, &keys, &of)?.len();
+            let threshold = of.threshold.get() as usize;
+            if valid < threshold {
+                return Ok(Standing::Waiting { valid, threshold });
+            }
+        }
+        let name = format!("{}.{role}.json", draft.signed.version());
+        let path = self.path.join("metadata").join(name);
+        write(&path, &draft.to_bytes())?;
+        let staged = self.draft_path(role);
+        fs::remove_file(&staged).map_err(|source| FolderError::Io { path: staged, source })?;
+        Ok(Standing::Complete(path))
+    }
+
+    /// Who must sign the draft of `role`, each with its threshold: for a root the keys of the root before
+    /// it and its own (specification, section 5.3.4).
+    fn signers_of(&self, role: &Role) -> Result<Vec<(KeyTable, RoleKeys)>, FolderError> {
+        match role {
+            Role::Root => {
+                let draft = self.draft::<Root>(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
+                let mut roots = vec![draft.signed];
+                match self.newest::<Root>(role) {
+                    Ok(before) => roots.push(before.signed),
+                    Err(FolderError::NoRole(_)) => {}
+                    Err(error) => return Err(error),
+                }
+                Ok(roots.into_iter().map(|root| (root.keys, root.roles.root)).collect())
+            }
+            Role::Targets => {
+                let root = self.root()?;
+                Ok(vec![(root.keys, root.roles.targets)])
+            }
+            Role::Delegated(name) => {
+                let delegations = self.newest::<Targets>(&Role::Targets)?.signed.delegations;
+                let delegations = delegations.unwrap_or_default();
+                let of = delegations.keys_of(name).ok_or_else(|| FolderError::NoRole(role.clone()))?;
+                Ok(vec![(delegations.keys, of)])
+            }
+            Role::Timestamp | Role::Snapshot => {
+                Err(FolderError::Invalid(format!("{role} is signed by the server, not here")))
+            }
+        }
+    }
+
+    /// The newest root, or the draft of the first.
+    pub(super) fn root(&self) -> Result<Root, FolderError> {
+        match (self.newest::<Root>(&Role::Root), self.draft::<Root>(&Role::Root)?) {
+            (Ok(root), _) => Ok(root.signed),
+            (Err(FolderError::NoRole(_)), Some(draft)) => Ok(draft.signed),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn keep<T: Signable>(&self, role: &Role, draft: &Metadata<T>) -> Result<(), FolderError> {
+        let bytes = draft.to_bytes();
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(FolderError::TooLarge { role: role.clone(), bytes: bytes.len() as u64 });
+        }
+        write(&self.draft_path(role), &bytes)
+    }
+
+    /// Where the draft of `role` is, to be carried to those who sign.
+    pub fn draft_path(&self, role: &Role) -> PathBuf {
+        self.path.join("staged").join(format!("{role}.json"))
+    }
+}
+
+type KeyTable = std::collections::BTreeMap<KeyName, Key>;
+
+/// Version and role in the name of a metadata file; nothing for other names.
+fn split(name: &str) -> Option<(u64, &str)> {
+    FileName::new(name).ok()?;
+    let (version, role) = name.strip_suffix(".json")?.split_once('.')?;
+    Some((version.parse().ok()?, role))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    // One byte more than allowed shows that there is more.
+    let opened = fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    opened.map_err(|source| FolderError::Io { path: path.into(), source })?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(FolderError::Invalid(format!("{}: larger than {MAX_FILE_BYTES} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Replaces the file at `path` whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    let failed = |source| FolderError::Io { path: path.into(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
