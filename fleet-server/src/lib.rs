@@ -22,6 +22,7 @@ pub mod config;
 pub mod fleet;
 pub mod ingest;
 pub mod registry;
+pub mod repository;
 pub mod rollout;
 pub mod serve;
 pub mod stats;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Report};
 use crate::bundle::key_file::{self, public_path};
+use crate::fleet::secrets::Secrets;
 
 #[derive(Subcommand)]
 pub(super) enum KeysCommand {
@@ -15,6 +16,12 @@ pub(super) enum KeysCommand {
         /// File for the private half; it must not exist.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
+    },
+    /// Print the public keys that a server signs with, for `serin-fleet trust init`.
+    Online {
+        /// The server's data folder; keys that are missing are made.
+        #[arg(long, value_name = "FOLDER")]
+        data: PathBuf,
     },
 }
 
@@ -30,6 +37,13 @@ pub(super) fn run(command: &KeysCommand) -> Result<Report, Failure> {
             );
             let json = json!({"private": out, "public": public, "key": key, "id": key.id()});
             Ok(Report { text, json })
+        }
+        KeysCommand::Online { data } => {
+            std::fs::create_dir_all(data).map_err(|error| Failure::about(data.display(), error))?;
+            let secrets = Secrets::open(data).map_err(Failure::new)?;
+            let json = serde_json::to_value(secrets.online()).map_err(Failure::new)?;
+            // The same either way: it is made to be written into a file.
+            Ok(Report { text: json.to_string(), json })
         }
     }
 }

@@ -10,6 +10,7 @@ mod release;
 mod rollout;
 mod serve;
 mod table;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Command {
     /// Pack, sign, verify and inspect model bundles.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Say who may release what: keys, owners, signatures. Works without a network.
+    Trust(trust::TrustArgs),
     /// Run the fleet server.
     Serve(serve::ServeArgs),
     /// Look at devices.
@@ -62,6 +65,7 @@ pub fn run() -> ExitCode {
     let outcome = match &cli.command {
         Command::Keys(command) => keys::run(command),
         Command::Bundle(command) => bundle::run(command),
+        Command::Trust(arguments) => trust::run(arguments),
         Command::Serve(arguments) => return serve::run(arguments, cli.json),
         Command::Device(arguments) => device::run(arguments),
         Command::Release(arguments) => release::run(arguments, cli.json),

@@ -9,12 +9,15 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use serin_protocol::ids::Digest;
+use serin_protocol::ids::{Digest, ReleaseId};
+use serin_protocol::trust::TargetFile;
 
 use super::client::{Client, ClientArgs};
 use super::device::part;
 use super::table::{bytes, table};
+use super::trust::{self, FolderArgs};
 use super::{Failure, Report};
+use crate::bundle::open::read_bundle;
 
 /// Largest statement file, in bytes; the server refuses far smaller ones.
 const MAX_STATEMENT_BYTES: u64 = 64 * 1024;
@@ -43,6 +46,28 @@ enum ReleaseCommand {
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         wait: u64,
     },
+    /// List a signed bundle in its owner's metadata and sign that: no device accepts what is not listed.
+    /// With too few keys here the draft goes on to the other owners' machines.
+    Sign {
+        /// The bundle, with X.serin.release beside it.
+        #[arg(value_name = "X.serin")]
+        bundle: PathBuf,
+        /// Files with the owner's private keys.
+        #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+        key: Vec<PathBuf>,
+        #[command(flatten)]
+        folder: FolderArgs,
+    },
+    /// Take a release out of its owner's metadata: no device installs it any more.
+    Withdraw {
+        /// The release, as MODEL@VERSION.
+        release: ReleaseId,
+        /// Files with the owner's private keys.
+        #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+        key: Vec<PathBuf>,
+        #[command(flatten)]
+        folder: FolderArgs,
+    },
     /// All releases.
     List,
 }
@@ -57,12 +82,17 @@ struct Release {
 }
 
 pub(super) fn run(arguments: &ReleaseArgs, quiet: bool) -> Result<Report, Failure> {
-    let client = Client::new(&arguments.client)?;
+    let client = || Client::new(&arguments.client);
     match &arguments.command {
         ReleaseCommand::Publish { bundle, statement, wait } => {
-            publish(&client, bundle, statement.as_deref(), Duration::from_secs(*wait), quiet)
+            publish(&client()?, bundle, statement.as_deref(), Duration::from_secs(*wait), quiet)
         }
-        ReleaseCommand::List => list(&client),
+        ReleaseCommand::Sign { bundle, key, folder } => sign(bundle, key, folder),
+        ReleaseCommand::Withdraw { release, key, folder } => {
+            let role = folder.folder().withdraw(release, folder.expiry());
+            trust::sign(&folder.folder(), &role.map_err(|error| trust::failure(&error))?, key)
+        }
+        ReleaseCommand::List => list(&client()?),
     }
 }
 
@@ -90,6 +120,17 @@ fn publish(
     let published = until_published(client, &release.id, wait)?;
     let text = format!("published {} ({})", release.id, bytes(release.bundle_bytes));
     Ok(Report { text, json: published })
+}
+
+/// Works without a network: the bundle and its statement are checked, listed and signed.
+fn sign(bundle: &Path, keys: &[PathBuf], arguments: &FolderArgs) -> Result<Report, Failure> {
+    let about = |error: &dyn std::fmt::Display| Failure::about(bundle.display(), error);
+    let opened = read_bundle(bundle).map_err(|error| about(&error))?;
+    let statement = read_statement(&bundle.with_added_extension("release"))?;
+    let target = TargetFile::sized(opened.bundle.size.0, opened.bundle.digest);
+    let folder = arguments.folder();
+    let staged = folder.add_release(&opened.manifest.id(), &statement, target, arguments.expiry());
+    trust::sign(&folder, &staged.map_err(|error| trust::failure(&error))?, keys)
 }
 
 /// Devices can be told to run it only then.

@@ -6,9 +6,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
+use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::Digest;
+use serin_protocol::trust::Key;
+use serin_protocol::trust::signed::key_table;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
+
+use crate::trust::Online;
 
 /// A secret cannot be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,10 @@ pub enum SecretError {
 pub struct Secrets {
     /// Signs assignments and acknowledgements.
     pub fleet: SigningKey,
+    /// Signs which targets metadata is current.
+    pub snapshot: SigningKey,
+    /// Signs which snapshot is current.
+    pub timestamp: SigningKey,
     /// Lets operators change things.
     pub operator: OperatorToken,
     /// Lets the server's own client into the embedded broker.
@@ -60,15 +69,34 @@ impl Secrets {
     pub fn open(data: &Path) -> Result<Self, SecretError> {
         let folder = data.join("keys");
         fs::create_dir_all(&folder).map_err(|source| SecretError::File { path: folder.clone(), source })?;
-        let fleet = read_or_make(&folder.join("fleet.key"))?;
         let operator = read_or_make(&folder.join("operator.token"))?;
-        let seed: Digest = fleet.parse().map_err(|_| SecretError::Malformed(folder.join("fleet.key")))?;
         Ok(Self {
-            fleet: SigningKey::from_bytes(&seed.0),
+            fleet: signing_key(&folder.join("fleet.key"))?,
+            snapshot: signing_key(&folder.join("snapshot.key"))?,
+            timestamp: signing_key(&folder.join("timestamp.key"))?,
             operator: OperatorToken::new(&operator),
             broker: read_or_make(&folder.join("broker.password"))?,
         })
     }
+
+    /// The public halves of the keys that sign, and for what: what a publisher needs to begin.
+    pub fn online(&self) -> Online {
+        let [fleet, snapshot, timestamp] =
+            [&self.fleet, &self.snapshot, &self.timestamp].map(|key| Key::ed25519(&PublicKey::of(key)));
+        Online {
+            snapshot: vec![snapshot.name()],
+            timestamp: vec![timestamp.name()],
+            fleet: vec![fleet.name()],
+            keys: key_table([fleet, snapshot, timestamp]),
+        }
+    }
+}
+
+fn signing_key(path: &Path) -> Result<SigningKey, SecretError> {
+    let text = read_or_make(path)?;
+    let seed: Digest = text.parse().map_err(|_| SecretError::Malformed(path.to_owned()))?;
+    let seed = Zeroizing::new(seed.0);
+    Ok(SigningKey::from_bytes(&seed))
 }
 
 fn read_or_make(path: &Path) -> Result<Zeroizing<String>, SecretError> {
@@ -112,7 +140,7 @@ mod tests {
         let first = Secrets::open(folder.path()).expect("made");
         let again = Secrets::open(folder.path()).expect("read");
         assert_eq!(first.fleet.to_bytes(), again.fleet.to_bytes());
-        for name in ["fleet.key", "operator.token", "broker.password"] {
+        for name in ["fleet.key", "snapshot.key", "timestamp.key", "operator.token", "broker.password"] {
             let path = folder.path().join("keys").join(name);
             let mode = fs::metadata(&path).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");

@@ -136,6 +136,24 @@ impl TrustFolder {
         Ok(names)
     }
 
+    /// What a server needs, in the order in which it can check it: all roots, the newest targets, the
+    /// newest metadata of every owner.
+    pub fn to_upload(&self) -> Result<Vec<String>, FolderError> {
+        let mut newest = std::collections::BTreeMap::new();
+        for name in self.files()? {
+            if let Some((version, role)) = split(&name) {
+                let rank = match role {
+                    "root" => (0, version, String::new()),
+                    "targets" => (1, 0, String::new()),
+                    owner => (2, 0, owner.to_owned()),
+                };
+                let known = newest.entry(rank).or_insert((version, name.clone()));
+                *known = known.clone().max((version, name));
+            }
+        }
+        Ok(newest.into_values().map(|(_, name)| name).collect())
+    }
+
     /// Bytes of a complete metadata file.
     pub fn file(&self, name: &str) -> Result<Vec<u8>, FolderError> {
         read(&self.path.join("metadata").join(name))
@@ -322,13 +340,13 @@ impl TrustFolder {
 type KeyTable = std::collections::BTreeMap<KeyName, Key>;
 
 /// Version and role in the name of a metadata file; nothing for other names.
-fn split(name: &str) -> Option<(u64, &str)> {
+pub(crate) fn split(name: &str) -> Option<(u64, &str)> {
     FileName::new(name).ok()?;
     let (version, role) = name.strip_suffix(".json")?.split_once('.')?;
     Some((version.parse().ok()?, role))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     // One byte more than allowed shows that there is more.
@@ -341,7 +359,7 @@ fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
 }
 
 /// Replaces the file at `path` whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     let failed = |source| FolderError::Io { path: path.into(), source };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(failed)?;

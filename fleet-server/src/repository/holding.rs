@@ -1,0 +1,245 @@
+//! Uploaded metadata: roots in a chain without a gap, the newest targets, the newest of each owner. A file
+//! is kept only when the keys that must sign it have signed it, and versions only grow.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serin_protocol::ids::Digest;
+use serin_protocol::trust::metadata::Signable;
+use serin_protocol::trust::{
+    Delegations, FileMeta, KeyName, Metadata, MetadataVersion, Role, Root, Snapshot, Targets, TrustError,
+    UtcSeconds,
+};
+
+use crate::trust::FolderError;
+use crate::trust::folder::{MAX_FILE_BYTES, read, split, write};
+
+/// Metadata was refused or could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// The files.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// It is not signed as it must be.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The name is none of a metadata file, or of one that the server makes itself.
+    #[error("{0} is not the name of a metadata file that is uploaded")]
+    Name(String),
+    /// Something that must be there first is not.
+    #[error("upload {0} first")]
+    Before(&'static str),
+    /// Another file of this version is kept already.
+    #[error("version {version} of {role} is here with other contents")]
+    Differs {
+        /// Whose.
+        role: Role,
+        /// Which.
+        version: MetadataVersion,
+    },
+    /// It would make this server unable to publish.
+    #[error("the root does not name this server's key for {0}")]
+    OtherServer(&'static str),
+    /// Nobody delegates to this role.
+    #[error("the targets metadata does not delegate to {0}")]
+    NotDelegated(Role),
+}
+
+/// Names of the server's keys.
+#[derive(Clone, Debug)]
+pub struct ServerKeys {
+    /// For snapshot.
+    pub snapshot: KeyName,
+    /// For timestamp.
+    pub timestamp: KeyName,
+}
+
+/// What was uploaded.
+pub(super) struct Holding {
+    folder: PathBuf,
+    roots: BTreeMap<MetadataVersion, Bytes>,
+    newest: BTreeMap<Role, (MetadataVersion, Bytes)>,
+}
+
+impl Holding {
+    pub(super) fn open(folder: &Path) -> Result<Self, RepositoryError> {
+        let folder = folder.join("uploaded");
+        let failed = |source: io::Error| FolderError::Io { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let mut holding = Self { folder: folder.clone(), roots: BTreeMap::new(), newest: BTreeMap::new() };
+        for entry in fs::read_dir(&folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
+            if let Some((version, role)) = parse_name(&name) {
+                let bytes = read(&folder.join(&name))?;
+                holding.remember(&role, version, bytes.into());
+            }
+        }
+        Ok(holding)
+    }
+
+    fn remember(&mut self, role: &Role, version: MetadataVersion, bytes: Bytes) {
+        if *role == Role::Root {
+            self.roots.insert(version, bytes.clone());
+        }
+        let newer = self.newest.get(role).is_none_or(|(newest, _)| *newest < version);
+        if newer {
+            self.newest.insert(role.clone(), (version, bytes));
+        }
+    }
+
+    pub(super) fn accept(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        now: UtcSeconds,
+        server: &ServerKeys,
+    ) -> Result<(), RepositoryError> {
+        let (version, role) = parse_name(name).ok_or_else(|| RepositoryError::Name(name.into()))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(TrustError::EndlessData { role, limit: MAX_FILE_BYTES }.into());
+        }
+        let here = match &role {
+            Role::Root => self.roots.get(&version),
+            _ => self.newest.get(&role).filter(|(newest, _)| *newest == version).map(|(_, bytes)| bytes),
+        };
+        match here {
+            Some(here) if here == bytes => return Ok(()),
+            Some(_) => return Err(RepositoryError::Differs { role, version }),
+            None => {}
+        }
+        match &role {
+            Role::Root => self.check_root(version, bytes, server)?,
+            Role::Targets => {
+                let root = self.root()?;
+                let metadata = self.check::<Targets>(&role, version, bytes, now)?;
+                metadata.verify(&role, &root.keys, &root.roles.targets)?;
+            }
+            Role::Delegated(name) => {
+                let delegations = self.delegations()?;
+                let of = delegations.keys_of(name);
+                let of = of.ok_or_else(|| RepositoryError::NotDelegated(role.clone()))?;
+                self.check::<Targets>(&role, version, bytes, now)?.verify(&role, &delegations.keys, &of)?;
+            }
+            Role::Snapshot | Role::Timestamp => return Err(RepositoryError::Name(name.into())),
+        }
+        write(&self.folder.join(name), bytes)?;
+        self.remember(&role, version, Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    /// The first root is taken from whoever holds the operator's token; every later one must follow from
+    /// the one before. Devices decide for themselves anyway.
+    fn check_root(
+        &self,
+        version: MetadataVersion,
+        bytes: &[u8],
+        server: &ServerKeys,
+    ) -> Result<(), RepositoryError> {
+        let role = Role::Root;
+        let new = Metadata::<Root>::parse(&role, bytes)?;
+        let expected = match self.newest.get(&role) {
+            Some((newest, before)) => {
+                let before = Metadata::<Root>::parse(&role, before)?.signed;
+                new.verify(&role, &before.keys, &before.roles.root)?;
+                newest.next()
+            }
+            None => Some(MetadataVersion::FIRST),
+        };
+        new.verify(&role, &new.signed.keys, &new.signed.roles.root)?;
+        let found = new.signed.version;
+        if found != version || Some(found) != expected {
+            let expected = expected.unwrap_or(version);
+            return Err(TrustError::RootVersion { expected, found }.into());
+        }
+        let roles = &new.signed.roles;
+        for (what, of, key) in [
+            ("snapshot", &roles.snapshot, &server.snapshot),
+            ("timestamp", &roles.timestamp, &server.timestamp),
+        ] {
+            if !of.keyids.contains(key) || of.threshold.get() > 1 {
+                return Err(RepositoryError::OtherServer(what));
+            }
+        }
+        Ok(())
+    }
+
+    fn check<T: Signable>(
+        &self,
+        role: &Role,
+        version: MetadataVersion,
+        bytes: &[u8],
+        now: UtcSeconds,
+    ) -> Result<Metadata<T>, RepositoryError> {
+        let metadata = Metadata::<T>::parse(role, bytes)?;
+        let offered = metadata.signed.version();
+        if offered != version {
+            let reason = format!("it is version {offered}");
+            return Err(TrustError::MixAndMatch { role: role.clone(), by: role.clone(), reason }.into());
+        }
+        if let Some((trusted, _)) = self.newest.get(role)
+            && offered < *trusted
+        {
+            return Err(TrustError::Rollback { role: role.clone(), trusted: *trusted, offered }.into());
+        }
+        let expires = metadata.signed.expires();
+        if expires <= now {
+            return Err(TrustError::Freeze { role: role.clone(), expires, now }.into());
+        }
+        Ok(metadata)
+    }
+
+    fn root(&self) -> Result<Root, RepositoryError> {
+        let (_, bytes) = self.newest.get(&Role::Root).ok_or(RepositoryError::Before("a root"))?;
+        Ok(Metadata::<Root>::parse(&Role::Root, bytes)?.signed)
+    }
+
+    fn delegations(&self) -> Result<Delegations, RepositoryError> {
+        let (_, bytes) = self.newest.get(&Role::Targets).ok_or(RepositoryError::Before("the targets"))?;
+        Ok(Metadata::<Targets>::parse(&Role::Targets, bytes)?.signed.delegations.unwrap_or_default())
+    }
+
+    /// What a snapshot of all this says.
+    pub(super) fn listing(&self) -> Result<BTreeMap<String, FileMeta>, RepositoryError> {
+        self.root()?;
+        self.delegations()?;
+        let listed = self.newest.iter().filter(|(role, _)| **role != Role::Root);
+        let listed = listed.map(|(role, (version, bytes))| (format!("{role}.json"), meta(*version, bytes)));
+        Ok(listed.collect())
+    }
+
+    /// All roots, and the files that `snapshot` lists.
+    pub(super) fn listed(&self, snapshot: &Snapshot) -> Vec<(String, Bytes)> {
+        let roots = self.roots.iter().map(|(version, bytes)| (format!("{version}.root.json"), bytes.clone()));
+        let listed = snapshot.meta.iter().filter_map(|(name, meta)| {
+            let role = Role::named(name.strip_suffix(".json")?);
+            let name = format!("{}.{name}", meta.version);
+            match self.newest.get(&role) {
+                Some((version, bytes)) if *version == meta.version => Some((name, bytes.clone())),
+                // Something newer was uploaded and is not published yet.
+                _ => read(&self.folder.join(&name)).ok().map(|bytes| (name, bytes.into())),
+            }
+        });
+        roots.chain(listed).collect()
+    }
+}
+
+/// What another file says about one of this version with these bytes.
+pub(super) fn meta(version: MetadataVersion, bytes: &[u8]) -> FileMeta {
+    let hashes = BTreeMap::from([("sha256".to_owned(), Digest::of(bytes).to_string())]);
+    FileMeta {
+        version,
+        length: Some(bytes.len() as u64),
+        hashes: Some(hashes),
+        other: serde_json::Map::new(),
+    }
+}
+
+fn parse_name(name: &str) -> Option<(MetadataVersion, Role)> {
+    let (version, role) = split(name)?;
+    let version = MetadataVersion(std::num::NonZeroU64::new(version)?);
+    // One spelling per version.
+    (name == format!("{version}.{role}.json")).then(|| (version, Role::named(role)))
+}
