@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serin_protocol::envelope::KeyRing;
 use serin_protocol::ids::UnixMillis;
+use serin_protocol::topic::Topic;
+use serin_protocol::trust::UtcSeconds;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -25,6 +27,7 @@ use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Outgoing, Outlet};
 use crate::registry::objects::{ObjectError, ObjectStore};
+use crate::repository::{Repository, RepositoryError};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 
@@ -33,6 +36,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often old reports are forgotten.
 const CLEANING: Duration = Duration::from_hours(1);
+
+/// How often the repository is looked at for what will expire: often against half a timestamp's life.
+const FRESHNESS: Duration = Duration::from_mins(10);
 
 /// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
 const MAX_BATCH: usize = 512;
@@ -69,6 +75,9 @@ pub enum ServeError {
     /// The broker's password.
     #[error(transparent)]
     Password(#[from] EmptyPassword),
+    /// The repository.
+    #[error("the repository: {0}")]
+    Repository(#[from] RepositoryError),
     /// The fleet could not be taken up.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -94,6 +103,11 @@ pub fn now() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Seconds since 1970.
+pub fn seconds() -> UtcSeconds {
+    UtcSeconds(i64::try_from(now().0 / 1000).unwrap_or(i64::MAX))
+}
+
 /// Serves until told to stop by SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<(), ServeError> {
     let data = config.data.clone();
@@ -101,6 +115,9 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let secrets = Secrets::open(&data)?;
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&data.join("store"))?);
     let objects = Arc::new(ObjectStore::open(&data)?);
+    let online = secrets.online();
+    let (snapshot, timestamp) = (secrets.snapshot.clone(), secrets.timestamp.clone());
+    let repository = Arc::new(Repository::open(&data.join("repository"), snapshot, timestamp)?);
     let (options, embedded, address) = start_broker(&config, &objects, &secrets).await?;
     let read_back = embedded.is_none();
     let (link, arrivals) = link::start(options);
@@ -128,8 +145,15 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
     announce(&config, &fleet, http_address, &address);
     let (stop, stopped) = watch::channel(false);
+    let keeping = tokio::spawn(keep_repository(Arc::clone(&repository), link.clone()));
     let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone(), embedded.is_some()));
-    let router = api::router(Arc::clone(&fleet), secrets.operator, http_address, stopped.clone());
+    let router = api::router(
+        Arc::clone(&fleet),
+        (repository, online),
+        secrets.operator,
+        http_address,
+        stopped.clone(),
+    );
     let serving = tokio::spawn(serve_http(http, router, stopped));
     let outcome = until_told(&fleet).await;
     info!("stopping");
@@ -137,6 +161,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let _ = tokio::time::timeout(DRAIN, serving).await;
     let _ = clerk.await;
     publishing.abort();
+    keeping.abort();
     if let Some(broker) = embedded {
         broker.stop().await?;
     }
@@ -256,6 +281,38 @@ async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch:
     };
     if let Err(error) = axum::serve(http, router).with_graceful_shutdown(told).await {
         error!(%error, "HTTP ended");
+    }
+}
+
+/// Brings the repository's metadata to the broker at the start and at each change, and has it signed anew
+/// before it expires.
+async fn keep_repository(repository: Arc<Repository>, link: Link) {
+    let mut changes = repository.changes();
+    changes.mark_changed();
+    let mut fresh = tokio::time::interval(FRESHNESS);
+    fresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            _ = fresh.tick() => {
+                let repository = Arc::clone(&repository);
+                let signed = tokio::task::spawn_blocking(move || repository.keep_fresh(seconds()));
+                if let Ok(Err(error)) = signed.await {
+                    error!(%error, "the repository could not be signed anew");
+                }
+                continue;
+            }
+        }
+        if !link.connected().await {
+            return;
+        }
+        for (file, bytes) in repository.files() {
+            if link.retain(Topic::Metadata(file), bytes).await.is_err() {
+                // Over the next session, from the start.
+                repository.say_again();
+                break;
+            }
+        }
     }
 }
 

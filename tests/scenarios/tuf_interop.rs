@@ -29,7 +29,7 @@ fn python() -> PathBuf {
     python
 }
 
-fn script(name: &str) -> Command {
+pub(crate) fn script(name: &str) -> Command {
     let mut command = Command::new(python());
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name));
     command

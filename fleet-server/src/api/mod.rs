@@ -10,6 +10,7 @@ mod page;
 mod releases;
 mod rollouts;
 mod stream;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +22,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::fleet::secrets::OperatorToken;
 use crate::fleet::{Fleet, FleetError};
+use crate::repository::Repository;
+use crate::trust::Online;
+use crate::trust::folder::MAX_FILE_BYTES;
 use failure::Failure;
 
 /// Largest JSON body: a plan of 16 stages is a few kilobytes.
@@ -34,6 +38,8 @@ const MAX_UPLOADS: usize = 4;
 #[derive(Clone)]
 struct Context {
     fleet: Arc<Fleet>,
+    repository: Arc<Repository>,
+    online: Arc<Online>,
     access: Arc<access::Access>,
     watchers: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -43,12 +49,15 @@ struct Context {
 /// The whole of it, for a server that listens at `listen`.
 pub fn router(
     fleet: Arc<Fleet>,
+    (repository, online): (Arc<Repository>, Online),
     operator: OperatorToken,
     listen: SocketAddr,
     stopped: watch::Receiver<bool>,
 ) -> Router {
     let context = Context {
         fleet,
+        repository,
+        online: Arc::new(online),
         access: Arc::new(access::Access::new(operator, listen)),
         watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
@@ -63,10 +72,18 @@ pub fn router(
         .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))
         .route("/api/v1/rollouts/{id}", get(rollouts::one))
         .route("/api/v1/rollouts/{id}/{command}", post(rollouts::order))
+        .route("/api/v1/trust/publish", post(trust::publish))
+        .route("/tuf/metadata/{file}", get(trust::metadata))
+        .route("/tuf/targets/{*path}", get(trust::target))
         .route("/api/v1/drift", get(drift::of_release))
         .route("/api/v1/stream", get(stream::watch))
         .route("/metrics", get(overview::metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .merge(
+            Router::new()
+                .route("/api/v1/trust/metadata/{file}", put(trust::accept))
+                .layer(DefaultBodyLimit::max(MAX_FILE_BYTES as usize)),
+        )
         // Its size is checked while it is written to disk.
         .merge(Router::new().route("/api/v1/bundles/{digest}", put(releases::upload)))
         .layer(middleware::from_fn_with_state(context.clone(), access::check));
@@ -74,6 +91,7 @@ pub fn router(
         .route("/", get(page::page))
         .route("/healthz", get(overview::health))
         .route("/api/v1/keys", get(overview::keys))
+        .route("/api/v1/trust/online", get(trust::online))
         .route("/api/v1/openapi", get(page::openapi))
         .merge(guarded)
         .fallback(|| async { Failure::not_found("there is nothing at this path") })

@@ -10,6 +10,7 @@ use serin_protocol::ids::{ModelName, ReleaseId};
 use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{Key, KeyName, Metadata, Role, RoleKeys, Root, Targets, UtcSeconds};
 
+use super::client::{Client, ClientArgs};
 use super::table::table;
 use super::{Failure, Report};
 use crate::bundle::key_file;
@@ -130,6 +131,11 @@ enum TrustCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Upload complete metadata to a server and make it current.
+    Publish {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Who may sign what, until when, and which drafts wait.
     Show,
 }
@@ -180,8 +186,23 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
             }
             Ok(standing(&role, reached.as_ref()))
         }
+        TrustCommand::Publish { client } => publish(&Client::new(client)?, &folder),
         TrustCommand::Show => show(&folder),
     }
+}
+
+/// Uploads what is complete and makes it current, all of it together.
+fn publish(client: &Client, folder: &TrustFolder) -> Result<Report, Failure> {
+    let names = folder.to_upload().map_err(|error| failure(&error))?;
+    for name in &names {
+        let bytes = folder.file(name).map_err(|error| failure(&error))?;
+        let path = format!("/api/v1/trust/metadata/{name}");
+        let _: Value = client.put(&path, bytes.len() as u64, bytes.as_slice())?;
+    }
+    let published: Value = client.post("/api/v1/trust/publish", &Value::Null)?;
+    let snapshot = published.get("snapshot").and_then(Value::as_u64).unwrap_or_default();
+    let text = format!("{} files are current with snapshot {snapshot}", names.len());
+    Ok(Report { text, json: json!({"files": names, "snapshot": snapshot}) })
 }
 
 /// Signs the draft of `role` with each key until it is complete.

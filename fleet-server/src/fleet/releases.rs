@@ -148,6 +148,11 @@ impl Fleet {
         Ok(ReleaseFacts::new(record, &parsed))
     }
 
+    /// The signed statement with this digest, if a release here has it.
+    pub fn statement(&self, digest: &Digest) -> Result<Option<Vec<u8>>, FleetError> {
+        Ok(self.store.statement(digest)?)
+    }
+
     /// Notes that devices can get a release.
     pub fn release_published(&self, id: &ReleaseId, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
