@@ -1,5 +1,6 @@
-//! Ed25519 keys in files: the private one in hexadecimal and for its owner's eyes only, the public one
-//! beside it under the same name with `.pub`.
+//! Ed25519 keys in files: the private one for its owner's eyes only, encrypted with a passphrase (PKCS#8 with
+//! PBES2: scrypt and AES-256, which OpenSSL reads too) or in hexadecimal, the public one beside it under the
+//! same name with `.pub`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -7,11 +8,16 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::KeypairBytes;
+use pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
 use serin_protocol::envelope::{KeyError, PublicKey};
 use zeroize::Zeroizing;
 
-/// Largest key file read: 64 digits and a line end.
-const MAX_BYTES: u64 = 128;
+/// Largest key file read: an encrypted key has about 400 bytes.
+const MAX_BYTES: u64 = 4096;
+
+/// How an encrypted key begins.
+const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// A key cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,21 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// It is encrypted, and no passphrase was given.
+    #[error("{}: the private key is encrypted", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The passphrase is not the one.
+    #[error("{}: wrong passphrase, or the file is damaged", path.display())]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It could not be encrypted.
+    #[error("the key cannot be encrypted: {0}")]
+    Encrypt(pkcs8::Error),
     /// It does not hold a public key.
     #[error("{origin}: {source}")]
     NotPublic {
@@ -64,8 +85,9 @@ impl KeyFileError {
             Self::Exists { .. } => Some("name another file, or move this one away".into()),
             Self::Exposed { path, .. } => Some(format!("run chmod 600 {}", path.display())),
             Self::NotPrivate { .. } => Some("make one with serin-fleet keys generate --out PATH".into()),
+            Self::Locked { .. } => Some("name a file with its passphrase in SERIN_PASSPHRASE_FILE".into()),
             Self::NotPublic { .. } => Some("pass the .pub file of keys generate, or its 64 digits".into()),
-            Self::Io { .. } | Self::Random(_) => None,
+            Self::Io { .. } | Self::Random(_) | Self::Passphrase { .. } | Self::Encrypt(_) => None,
         }
     }
 }
@@ -77,16 +99,25 @@ pub fn public_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes a key: the private half at `path`, the public half beside it. Neither may exist.
-pub fn generate(path: &Path) -> Result<PublicKey, KeyFileError> {
+/// Makes a key: the private half at `path`, encrypted if there is a passphrase, the public half beside it.
+/// Neither may exist.
+pub fn generate(path: &Path, passphrase: Option<&str>) -> Result<PublicKey, KeyFileError> {
     let public = public_path(path);
     if let Some(path) = [path, &public].into_iter().find(|path| path.exists()) {
         return Err(KeyFileError::Exists { path: path.into() });
     }
     let mut seed = Zeroizing::new([0_u8; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(|error| KeyFileError::Random(error.to_string()))?;
-    let text = Zeroizing::new(hex::encode(seed.as_slice()));
-    let key = PublicKey::of(&SigningKey::from_bytes(&seed));
+    let signer = SigningKey::from_bytes(&seed);
+    let text = match passphrase {
+        Some(passphrase) => {
+            // Without the public half, which OpenSSL 3.0 does not expect there.
+            let bare = KeypairBytes { secret_key: *seed, public_key: None };
+            bare.to_pkcs8_encrypted_pem(passphrase, LineEnding::LF).map_err(KeyFileError::Encrypt)?
+        }
+        None => Zeroizing::new(hex::encode(seed.as_slice())),
+    };
+    let key = PublicKey::of(&signer);
     write_new(path, 0o600, text.as_bytes())?;
     write_new(&public, 0o644, format!("{key}\n").as_bytes())?;
     Ok(key)
@@ -105,7 +136,7 @@ fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), KeyFileError> {
 }
 
 /// The private key at `path`, which nobody else may be able to read.
-pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
+pub fn read_private(path: &Path, passphrase: Option<&str>) -> Result<SigningKey, KeyFileError> {
     let failed = |source| KeyFileError::Io { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode();
@@ -115,6 +146,12 @@ pub fn read_private(path: &Path) -> Result<SigningKey, KeyFileError> {
     // Room for all of it, so that no copy stays behind in memory that was outgrown.
     let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_BYTES as usize));
     file.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
+    if text.starts_with(ENCRYPTED) {
+        let passphrase = passphrase.ok_or_else(|| KeyFileError::Locked { path: path.into() })?;
+        let wrong = || KeyFileError::Passphrase { path: path.into() };
+        let text = std::str::from_utf8(&text).map_err(|_| wrong())?;
+        return SigningKey::from_pkcs8_encrypted_pem(text, passphrase).map_err(|_| wrong());
+    }
     let mut seed = Zeroizing::new([0_u8; 32]);
     hex::decode_to_slice(text.trim_ascii(), seed.as_mut_slice())
         .map_err(|_| KeyFileError::NotPrivate { path: path.into() })?;
@@ -146,15 +183,15 @@ mod tests {
     fn both_halves_are_read_back_and_never_overwritten() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("owner.key");
-        let made = generate(&path).expect("made");
+        let made = generate(&path, None).expect("made");
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);
-        assert_eq!(PublicKey::of(&read_private(&path).expect("private")), made);
+        assert_eq!(PublicKey::of(&read_private(&path, None).expect("private")), made);
         let public = public_path(&path);
         assert_eq!(read_public(public.to_str().expect("plain")).expect("file"), made);
         assert_eq!(read_public(&made.to_string()).expect("digits"), made);
-        assert!(matches!(generate(&path), Err(KeyFileError::Exists { .. })));
+        assert!(matches!(generate(&path, None), Err(KeyFileError::Exists { .. })));
         fs::remove_file(&path).expect("ours");
-        assert!(matches!(generate(&path), Err(KeyFileError::Exists { path }) if path == public));
+        assert!(matches!(generate(&path, None), Err(KeyFileError::Exists { path }) if path == public));
         assert!(!path.exists());
     }
 
@@ -162,13 +199,27 @@ mod tests {
     fn an_exposed_or_malformed_private_key_is_refused() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("owner.key");
-        generate(&path).expect("made");
+        generate(&path, None).expect("made");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("ours");
-        let error = read_private(&path).expect_err("exposed");
+        let error = read_private(&path, None).expect_err("exposed");
         assert!(error.to_string().contains("640") && error.hint().is_some());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("ours");
         fs::write(&path, "half a ke").expect("ours");
-        assert!(matches!(read_private(&path), Err(KeyFileError::NotPrivate { .. })));
+        assert!(matches!(read_private(&path, None), Err(KeyFileError::NotPrivate { .. })));
+    }
+
+    #[test]
+    fn an_encrypted_key_opens_with_its_passphrase_only() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("owner.key");
+        let made = generate(&path, Some("correct horse")).expect("made");
+        assert!(fs::read(&path).expect("there").starts_with(ENCRYPTED));
+        let opened = read_private(&path, Some("correct horse")).expect("opens");
+        assert_eq!(PublicKey::of(&opened), made);
+        let wrong = read_private(&path, Some("battery staple"));
+        assert!(matches!(wrong, Err(KeyFileError::Passphrase { .. })), "{wrong:?}");
+        let locked = read_private(&path, None).expect_err("is locked");
+        assert!(matches!(locked, KeyFileError::Locked { .. }) && locked.hint().is_some());
     }
 
     #[test]

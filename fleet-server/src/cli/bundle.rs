@@ -9,7 +9,7 @@ use serin_protocol::chunk::ChunkMap;
 use serin_protocol::envelope::{KeyRing, PublicKey, Signed as _};
 use serin_protocol::release::Release;
 
-use super::{Failure, Report};
+use super::{Failure, Report, keys};
 use crate::bundle::key_file::{self, KeyFileError};
 use crate::bundle::open::{OpenedBundle, read_bundle};
 use crate::bundle::pack::{PackError, PackOrder, pack};
@@ -103,7 +103,7 @@ fn pack_failure(error: &PackError) -> Failure {
 }
 
 fn run_sign(bundle: &Path, key: &Path) -> Result<Report, Failure> {
-    let key = key_file::read_private(key).map_err(|error| key_failure(&error))?;
+    let key = keys::private(key)?;
     let signed = sign::sign(bundle, &key);
     let (release, envelope) = signed.map_err(|error| Failure::about(bundle.display(), error))?;
     let path = sign::release_path(bundle);

@@ -12,7 +12,7 @@ use serin_protocol::trust::{Key, KeyName, Metadata, Role, RoleKeys, Root, Target
 
 use super::client::{Client, ClientArgs};
 use super::table::table;
-use super::{Failure, Report};
+use super::{Failure, Report, keys};
 use crate::bundle::key_file;
 use crate::trust::change::Keys;
 use crate::trust::{Expiry, FolderError, Online, Rotation, Standing, TrustFolder};
@@ -209,7 +209,7 @@ fn publish(client: &Client, folder: &TrustFolder) -> Result<Report, Failure> {
 pub(super) fn sign(folder: &TrustFolder, role: &Role, keys: &[PathBuf]) -> Result<Report, Failure> {
     let mut reached = None;
     for path in keys {
-        let key = key_file::read_private(path).map_err(|error| Failure::new(&error).hint(error.hint()))?;
+        let key = keys::private(path)?;
         let now = folder.sign(role, &key).map_err(|error| failure(&error))?;
         let complete = matches!(now, Standing::Complete(_));
         reached = Some(now);
