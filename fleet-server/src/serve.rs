@@ -1,14 +1,16 @@
 //! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
 //! in order.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serin_protocol::envelope::KeyRing;
 use serin_protocol::ids::UnixMillis;
-use serin_protocol::topic::Topic;
+use serin_protocol::topic::{FileName, Topic};
 use serin_protocol::trust::UtcSeconds;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -289,6 +291,7 @@ async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch:
 async fn keep_repository(repository: Arc<Repository>, link: Link) {
     let mut changes = repository.changes();
     changes.mark_changed();
+    let mut said: BTreeSet<FileName> = BTreeSet::new();
     let mut fresh = tokio::time::interval(FRESHNESS);
     fresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -306,12 +309,25 @@ async fn keep_repository(repository: Arc<Repository>, link: Link) {
         if !link.connected().await {
             return;
         }
-        for (file, bytes) in repository.files() {
+        let files = repository.files();
+        let names: BTreeSet<_> = files.iter().map(|(file, _)| file.clone()).collect();
+        // What the timestamp no longer leads to is cleared, by an empty message, once the new one is there:
+        // a device in the middle of a refresh begins it again.
+        let superseded = said.difference(&names).map(|file| (file.clone(), Bytes::new()));
+        let all: Vec<_> = files.into_iter().chain(superseded).collect();
+        let mut complete = true;
+        for (file, bytes) in all {
+            said.insert(file.clone());
             if link.retain(Topic::Metadata(file), bytes).await.is_err() {
-                // Over the next session, from the start.
-                repository.say_again();
+                complete = false;
                 break;
             }
+        }
+        if complete {
+            said = names;
+        } else {
+            // Over the next session, from the start.
+            repository.say_again();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, QoS};
 use serin_tests::bundles::{Owner, fleet, text};
 use serin_tests::server::{FLEET, Server};
 use tempfile::TempDir;
@@ -32,19 +32,31 @@ fn begin(work: &Path, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the broker hands out these bytes as `t/<file>`.
-fn until_kept(port: u16, file: &str, expected: &[u8]) -> Result<()> {
-    let mut options = MqttOptions::new("reader", "127.0.0.1", port);
-    options.set_max_packet_size(300_000, 300_000);
-    let (client, mut connection) = Client::new(options, 10);
-    client.subscribe(format!("serin/1/{FLEET}/t/{file}"), QoS::AtLeastOnce)?;
-    loop {
-        let event =
-            connection.recv_timeout(Duration::from_secs(20)).map_err(|_| anyhow!("{file} is not kept"))??;
-        if let Event::Incoming(Incoming::Publish(publish)) = event
-            && publish.payload == expected
-        {
-            return Ok(());
+/// One who reads `t/<file>`.
+struct Reader {
+    _client: Client,
+    connection: Connection,
+}
+
+impl Reader {
+    fn of(port: u16, file: &str) -> Result<Self> {
+        let mut options = MqttOptions::new("reader", "127.0.0.1", port);
+        options.set_max_packet_size(300_000, 300_000);
+        let (client, connection) = Client::new(options, 10);
+        client.subscribe(format!("serin/1/{FLEET}/t/{file}"), QoS::AtLeastOnce)?;
+        Ok(Self { _client: client, connection })
+    }
+
+    /// Waits until the broker hands out these bytes.
+    fn until_said(&mut self, expected: &[u8]) -> Result<()> {
+        loop {
+            let event = self.connection.recv_timeout(Duration::from_secs(20));
+            let event = event.map_err(|_| anyhow!("it is not said"))??;
+            if let Event::Incoming(Incoming::Publish(publish)) = event
+                && publish.payload == expected
+            {
+                return Ok(());
+            }
         }
     }
 }
@@ -99,14 +111,19 @@ fn a_release_signed_offline_by_two_owners_is_read_with_python_tuf() -> Result<()
 
     // Devices find the same files at the broker.
     for file in ["timestamp.json", "1.root.json", "2.digits.json"] {
-        until_kept(server.mqtt, file, server.get(&format!("/tuf/metadata/{file}"))?.as_bytes())?;
+        let bytes = server.get(&format!("/tuf/metadata/{file}"))?;
+        Reader::of(server.mqtt, file)?.until_said(bytes.as_bytes())?;
     }
 
-    // An owner takes it back.
+    // An owner takes it back, and the broker forgets what is superseded.
+    let listed = server.get("/tuf/metadata/2.digits.json")?;
+    let mut reader = Reader::of(server.mqtt, "2.digits.json")?;
+    reader.until_said(listed.as_bytes())?;
     let keys = [text(&ann), text(&bob)];
     fleet(&[&["release", "withdraw", "digits@1.0.0", "--trust", text(&trust), "--key"], &keys[..]].concat())?;
     server.operator(&publish)?;
     let nobody = read()?;
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("nobody lists"), "{nobody:?}");
+    reader.until_said(b"")?;
     Ok(())
 }
