@@ -19,6 +19,7 @@ pub mod broker;
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod durable;
 pub mod fleet;
 pub mod ingest;
 pub mod registry;

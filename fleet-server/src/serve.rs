@@ -1,16 +1,13 @@
 //! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
 //! in order.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serin_protocol::envelope::KeyRing;
 use serin_protocol::ids::UnixMillis;
-use serin_protocol::topic::{FileName, Topic};
 use serin_protocol::trust::UtcSeconds;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,7 +26,7 @@ use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Outgoing, Outlet};
 use crate::registry::objects::{ObjectError, ObjectStore};
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError, keeper};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
 
@@ -38,9 +35,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often old reports are forgotten.
 const CLEANING: Duration = Duration::from_hours(1);
-
-/// How often the repository is looked at for what will expire: often against half a timestamp's life.
-const FRESHNESS: Duration = Duration::from_mins(10);
 
 /// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
 const MAX_BATCH: usize = 512;
@@ -147,15 +141,17 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
     announce(&config, &fleet, http_address, &address);
     let (stop, stopped) = watch::channel(false);
-    let keeping = tokio::spawn(keep_repository(Arc::clone(&repository), link.clone()));
-    let clerk = tokio::spawn(clerk(Arc::clone(&fleet), link, arrivals, stopped.clone(), embedded.is_some()));
-    let router = api::router(
-        Arc::clone(&fleet),
-        (repository, online),
-        secrets.operator,
-        http_address,
+    let changes = repository.changes();
+    let keeping = tokio::spawn(keeper::keep(Arc::clone(&repository), link.clone(), changes));
+    let clerk = tokio::spawn(clerk(
+        (Arc::clone(&fleet), Arc::clone(&repository)),
+        link,
+        arrivals,
         stopped.clone(),
-    );
+        embedded.is_some(),
+    ));
+    let router =
+        api::router(Arc::clone(&fleet), repository, online, secrets.operator, http_address, stopped.clone());
     let serving = tokio::spawn(serve_http(http, router, stopped));
     let outcome = until_told(&fleet).await;
     info!("stopping");
@@ -286,55 +282,9 @@ async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch:
     }
 }
 
-/// Brings the repository's metadata to the broker at the start and at each change, and has it signed anew
-/// before it expires.
-async fn keep_repository(repository: Arc<Repository>, link: Link) {
-    let mut changes = repository.changes();
-    changes.mark_changed();
-    let mut said: BTreeSet<FileName> = BTreeSet::new();
-    let mut fresh = tokio::time::interval(FRESHNESS);
-    fresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            _ = fresh.tick() => {
-                let repository = Arc::clone(&repository);
-                let signed = tokio::task::spawn_blocking(move || repository.keep_fresh(seconds()));
-                if let Ok(Err(error)) = signed.await {
-                    error!(%error, "the repository could not be signed anew");
-                }
-                continue;
-            }
-        }
-        if !link.connected().await {
-            return;
-        }
-        let files = repository.files();
-        let names: BTreeSet<_> = files.iter().map(|(file, _)| file.clone()).collect();
-        // What the timestamp no longer leads to is cleared, by an empty message, once the new one is there:
-        // a device in the middle of a refresh begins it again.
-        let superseded = said.difference(&names).map(|file| (file.clone(), Bytes::new()));
-        let all: Vec<_> = files.into_iter().chain(superseded).collect();
-        let mut complete = true;
-        for (file, bytes) in all {
-            said.insert(file.clone());
-            if link.retain(Topic::Metadata(file), bytes).await.is_err() {
-                complete = false;
-                break;
-            }
-        }
-        if complete {
-            said = names;
-        } else {
-            // Over the next session, from the start.
-            repository.say_again();
-        }
-    }
-}
-
 /// Takes in what arrives and lets time pass, both on a thread that may block.
 async fn clerk(
-    fleet: Arc<Fleet>,
+    (fleet, repository): (Arc<Fleet>, Arc<Repository>),
     link: Link,
     mut arrivals: mpsc::Receiver<Arrival>,
     mut stopped: watch::Receiver<bool>,
@@ -359,6 +309,10 @@ async fn clerk(
         }
         let begun = batch.iter().filter(|arrival| matches!(arrival, Arrival::Connected)).count();
         sessions = sessions.saturating_add(u32::try_from(begun).unwrap_or(u32::MAX));
+        if begun > 0 {
+            // The broker may have forgotten it.
+            repository.say_again();
+        }
         // Only what was kept from before the first session was said to the broker's last run.
         let fresh = own_broker && sessions <= 1;
         fleet.metrics().broker_connected(link.is_connected());

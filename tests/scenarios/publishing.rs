@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, QoS};
+use serin_tests::broker::Mosquitto;
 use serin_tests::bundles::{Owner, fleet, text};
 use serin_tests::server::{FLEET, Server};
 use tempfile::TempDir;
@@ -126,4 +127,18 @@ fn a_release_signed_offline_by_two_owners_is_read_with_python_tuf() -> Result<()
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("nobody lists"), "{nobody:?}");
     reader.until_said(b"")?;
     Ok(())
+}
+
+#[test]
+fn a_broker_that_forgets_everything_is_given_the_repository_again() -> Result<()> {
+    let work = TempDir::new()?;
+    let mut broker = Mosquitto::start(work.path())?;
+    let owner = Owner::new(&work.path().join("owner"))?;
+    let server = Server::start(&work.path().join("server"), &owner.public()?, Some(broker.port))?;
+    begin(work.path(), &server)?;
+    server.operator(&["trust", "publish", "--trust", text(&work.path().join("trust"))])?;
+    let timestamp = server.get("/tuf/metadata/timestamp.json")?;
+    Reader::of(broker.port, "timestamp.json")?.until_said(timestamp.as_bytes())?;
+    broker.crash_and_restart()?;
+    Reader::of(broker.port, "timestamp.json")?.until_said(timestamp.as_bytes())
 }

@@ -49,7 +49,8 @@ struct Context {
 /// The whole of it, for a server that listens at `listen`.
 pub fn router(
     fleet: Arc<Fleet>,
-    (repository, online): (Arc<Repository>, Online),
+    repository: Arc<Repository>,
+    online: Online,
     operator: OperatorToken,
     listen: SocketAddr,
     stopped: watch::Receiver<bool>,

@@ -57,7 +57,8 @@ pub(super) async fn metadata(
     State(context): State<Context>,
     Path(file): Path<String>,
 ) -> Result<Response, Failure> {
-    let bytes = context.repository.file(&file).ok_or_else(nothing)?;
+    let repository = Arc::clone(&context.repository);
+    let bytes = blocking(move || Ok(repository.file(&file))).await?.ok_or_else(nothing)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
 }
 

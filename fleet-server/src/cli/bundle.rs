@@ -10,7 +10,7 @@ use serin_protocol::envelope::{KeyRing, PublicKey, Signed as _};
 use serin_protocol::release::Release;
 
 use super::{Failure, Report, keys};
-use crate::bundle::key_file::{self, KeyFileError};
+use crate::bundle::key_file;
 use crate::bundle::open::{OpenedBundle, read_bundle};
 use crate::bundle::pack::{PackError, PackOrder, pack};
 use crate::bundle::qualify::QualifyError;
@@ -114,7 +114,7 @@ fn run_sign(bundle: &Path, key: &Path) -> Result<Report, Failure> {
 }
 
 fn run_verify(bundle: &Path, key: &str, release: Option<&Path>) -> Result<Report, Failure> {
-    let key = key_file::read_public(key).map_err(|error| key_failure(&error))?;
+    let key = key_file::read_public(key).map_err(|error| keys::failure(&error))?;
     // One key always fits a ring of one.
     let keys = KeyRing::<1>::new([key]).unwrap_or_default();
     let default = sign::release_path(bundle);
@@ -139,10 +139,6 @@ fn read_release(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn open(bundle: &Path) -> Result<OpenedBundle, Failure> {
     read_bundle(bundle).map_err(|error| Failure::about(bundle.display(), error))
-}
-
-fn key_failure(error: &KeyFileError) -> Failure {
-    Failure::new(error).hint(error.hint())
 }
 
 fn describe(path: &Path, opened: &OpenedBundle) -> String {

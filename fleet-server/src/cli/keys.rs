@@ -9,7 +9,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Failure, Report};
-use crate::bundle::key_file::{self, public_path};
+use crate::bundle::key_file::{self, KeyFileError, public_path};
 use crate::fleet::secrets::Secrets;
 
 #[derive(Subcommand)]
@@ -29,14 +29,18 @@ pub(super) enum KeysCommand {
     },
 }
 
-/// Largest passphrase file.
+/// Largest passphrase file; nobody types more.
 const MAX_PASSPHRASE_BYTES: u64 = 1024;
 
 /// The private key at `path`, opened with the passphrase in the file that `SERIN_PASSPHRASE_FILE` names.
 pub(super) fn private(path: &Path) -> Result<SigningKey, Failure> {
     let passphrase = passphrase()?;
     let key = key_file::read_private(path, passphrase.as_deref().map(String::as_str));
-    key.map_err(|error| Failure::new(&error).hint(error.hint()))
+    key.map_err(|error| failure(&error))
+}
+
+pub(super) fn failure(error: &KeyFileError) -> Failure {
+    Failure::new(error).hint(error.hint())
 }
 
 /// The passphrase in the file that `SERIN_PASSPHRASE_FILE` names, without its line end.
@@ -59,8 +63,7 @@ pub(super) fn run(command: &KeysCommand) -> Result<Report, Failure> {
         KeysCommand::Generate { out } => {
             let passphrase = passphrase()?;
             let passphrase = passphrase.as_deref().map(String::as_str);
-            let key = key_file::generate(out, passphrase)
-                .map_err(|error| Failure::new(&error).hint(error.hint()))?;
+            let key = key_file::generate(out, passphrase).map_err(|error| failure(&error))?;
             let public = public_path(out);
             let text = format!(
                 "private key  {}\npublic key   {}\n             {key}",

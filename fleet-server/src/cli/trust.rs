@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use serin_protocol::ids::{ModelName, ReleaseId};
+use serin_protocol::topic::FileName;
 use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{Key, KeyName, Metadata, Role, RoleKeys, Root, Targets, UtcSeconds};
 
@@ -163,13 +164,13 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
                 remove: remove.iter().map(|name| KeyName::from(name.as_str())).collect(),
                 threshold: *threshold,
             };
-            let role = Role::named(role);
+            let role = parse_role(role)?;
             folder.rotate(&role, &rotation, expiry).map_err(|error| failure(&error))?;
             let changed = if matches!(role, Role::Delegated(_)) { Role::Targets } else { Role::Root };
             drafted(&folder, &[changed])
         }
         TrustCommand::Renew { role } => {
-            let role = Role::named(role);
+            let role = parse_role(role)?;
             folder.renew(&role, expiry).map_err(|error| failure(&error))?;
             drafted(&folder, &[role])
         }
@@ -177,9 +178,9 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
             let role = folder.set_floor(release, expiry).map_err(|error| failure(&error))?;
             drafted(&folder, &[role])
         }
-        TrustCommand::Sign { role, key } => sign(&folder, &Role::named(role), key),
+        TrustCommand::Sign { role, key } => sign(&folder, &parse_role(role)?, key),
         TrustCommand::Merge { role, files } => {
-            let role = Role::named(role);
+            let role = parse_role(role)?;
             let mut reached = None;
             for file in files {
                 reached = Some(folder.merge(&role, file).map_err(|error| failure(&error))?);
@@ -218,6 +219,12 @@ pub(super) fn sign(folder: &TrustFolder, role: &Role, keys: &[PathBuf]) -> Resul
         }
     }
     Ok(standing(role, reached.as_ref()))
+}
+
+/// A role by its name, which is also a file's.
+fn parse_role(text: &str) -> Result<Role, Failure> {
+    FileName::new(&format!("1.{text}.json")).map_err(|error| Failure::about(format!("{text:?}"), error))?;
+    Ok(Role::named(text))
 }
 
 pub(super) fn failure(error: &FolderError) -> Failure {
@@ -322,7 +329,7 @@ fn owned(keys: &[String], threshold: NonZeroU32) -> Result<Keys, Failure> {
 
 fn public_keys(texts: &[String]) -> Result<Vec<Key>, Failure> {
     let read = |text: &String| {
-        let key = key_file::read_public(text).map_err(|error| Failure::new(&error).hint(error.hint()))?;
+        let key = key_file::read_public(text).map_err(|error| keys::failure(&error))?;
         Ok(Key::ed25519(&key))
     };
     texts.iter().map(read).collect()

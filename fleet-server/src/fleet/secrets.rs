@@ -1,8 +1,7 @@
 //! The server's own secrets, made at the first start and kept in `keys/`, readable by nobody else.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -13,6 +12,7 @@ use serin_protocol::trust::signed::key_table;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::trust::Online;
 
 /// A secret cannot be made or read.
@@ -111,22 +111,12 @@ fn read_or_make(path: &Path) -> Result<Zeroizing<String>, SecretError> {
             let mut bytes = [0; 32];
             getrandom::fill(&mut bytes).map_err(SecretError::Random)?;
             let text = Zeroizing::new(Digest(bytes).to_string());
-            write_new(path, &text).map_err(failed)?;
+            let line = Zeroizing::new(format!("{}\n", text.as_str()));
+            durable::replace(path, line.as_bytes()).map_err(failed)?;
             Ok(text)
         }
         Err(error) => Err(failed(error)),
     }
-}
-
-/// Under another name first, so that a power cut leaves all of it or none.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]

@@ -210,6 +210,22 @@ impl Holding {
         Ok(listed.collect())
     }
 
+    /// Deletes what is older than what `snapshot` lists: each owner's file would be kept for every release
+    /// otherwise. Roots stay, devices follow them one by one.
+    pub(super) fn forget_superseded(&self, snapshot: &Snapshot) -> Result<(), RepositoryError> {
+        let failed = |source: io::Error| FolderError::Io { path: self.folder.clone(), source };
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let Some((version, role)) = parse_name(&name) else { continue };
+            let listed = snapshot.meta.get(&format!("{role}.json"));
+            if role != Role::Root && listed.is_some_and(|listed| version < listed.version) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// All roots, and the files that `snapshot` lists.
     pub(super) fn listed(&self, snapshot: &Snapshot) -> Vec<(String, Bytes)> {
         let roots = self.roots.iter().map(|(version, bytes)| (format!("{version}.root.json"), bytes.clone()));

@@ -4,10 +4,12 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`holding`] | the files as they were uploaded, each checked against the ones above it |
+//! | [`keeper`] | brings all of it to the broker |
 //! | [`current`] | snapshot and timestamp, signed anew when something changes and before they expire |
 
 pub mod current;
 pub mod holding;
+pub mod keeper;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -55,7 +57,11 @@ impl Repository {
         let version = {
             let mut state = self.lock();
             let State { holding, current } = &mut *state;
-            current.publish(&holding.listing()?, now)?
+            let version = current.publish(&holding.listing()?, now)?;
+            if let Some(snapshot) = current.snapshot() {
+                holding.forget_superseded(snapshot)?;
+            }
+            version
         };
         self.say_again();
         Ok(version)

@@ -135,6 +135,8 @@ fn a_rotated_root_and_a_revoked_owner_reach_clients_together() {
     }
     lab.look_up(NOW).expect("nothing changes before it is published");
     lab.server.publish(NOW).expect("publishes");
+    let uploaded = std::fs::read_dir(lab.home.path().join("server/uploaded")).expect("there");
+    assert_eq!(uploaded.count(), 4, "two roots, targets and an owner; nothing that is superseded");
     assert!(matches!(lab.look_up(NOW), Err(TrustError::UnknownTarget { .. })));
 }
 

@@ -296,7 +296,7 @@ impl TrustFolder {
         self.stage(role, targets)
     }
 
-    /// The newest targets metadata of `role`, or its draft if it has none yet, as the next version.
+    /// The newest targets metadata of `role` as its next version; none while a draft waits.
     fn next_targets(&self, role: &Role, expiry: Expiry) -> Result<Targets, FolderError> {
         if self.draft_path(role).exists() {
             return Err(FolderError::Unfinished(role.clone()));

@@ -2,7 +2,7 @@
 //! changes; `staged/<role>.json` is the next version while it waits for signatures.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
@@ -12,6 +12,8 @@ use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{
     Key, KeyName, Metadata, MetadataVersion, Role, RoleKeys, Root, Targets, TrustError,
 };
+
+use crate::durable;
 
 /// Largest metadata file: one message of the embedded broker, which devices must be able to read.
 pub const MAX_FILE_BYTES: u64 = 120 * 1024;
@@ -76,7 +78,9 @@ impl FolderError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoRole(Role::Root) => Some("make a repository with `serin-fleet trust init`".into()),
-            Self::NoRole(role) => Some(format!("delegate to it with `serin-fleet trust delegate {role}`")),
+            Self::NoRole(role @ Role::Delegated(_)) => {
+                Some(format!("delegate to it with `serin-fleet trust delegate {role}`"))
+            }
             Self::Unfinished(role) => {
                 Some(format!("sign it with `serin-fleet trust sign {role} --key PATH`, or delete the draft"))
             }
@@ -119,17 +123,8 @@ impl TrustFolder {
 
     /// Names of all complete metadata files, roots first, then by name.
     pub fn files(&self) -> Result<Vec<String>, FolderError> {
-        let folder = self.path.join("metadata");
-        let mut names = Vec::new();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
-            Err(source) => return Err(FolderError::Io { path: folder, source }),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|source| FolderError::Io { path: folder.clone(), source })?;
-            names.extend(entry.file_name().into_string().ok().filter(|name| split(name).is_some()));
-        }
+        let mut names = names_in(&self.path.join("metadata"))?;
+        names.retain(|name| split(name).is_some());
         names.sort_by_key(|name| {
             split(name).map(|(version, role)| (role != "root", role.to_owned(), version))
         });
@@ -181,14 +176,9 @@ impl TrustFolder {
 
     /// Roles with a draft, by name.
     pub fn drafts(&self) -> Result<Vec<Role>, FolderError> {
-        let folder = self.path.join("staged");
-        let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
-        let mut roles = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|source| FolderError::Io { path: folder.clone(), source })?;
-            let name = entry.file_name().into_string().unwrap_or_default();
-            roles.extend(name.strip_suffix(".json").map(Role::named));
-        }
+        let names = names_in(&self.path.join("staged"))?;
+        let mut roles: Vec<Role> =
+            names.iter().filter_map(|name| name.strip_suffix(".json").map(Role::named)).collect();
         roles.sort();
         Ok(roles)
     }
@@ -360,11 +350,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
 
 /// Replaces the file at `path` whole or not at all.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
-    let failed = |source| FolderError::Io { path: path.into(), source };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    durable::replace(path, bytes).map_err(|source| FolderError::Io { path: path.into(), source })
+}
+
+/// Names of the files in `folder`; none when it is not there.
+fn names_in(folder: &Path) -> Result<Vec<String>, FolderError> {
+    let failed = |source| FolderError::Io { path: folder.into(), source };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name().into_string().unwrap_or_default()));
+    names.collect()
 }
