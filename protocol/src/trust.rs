@@ -30,7 +30,7 @@ pub use self::delegation::{DelegatedRole, Delegations, SuccinctRoles};
 pub use self::error::TrustError;
 pub use self::key::{Key, KeyName};
 pub use self::metadata::{
-    FileMeta, MetadataVersion, Role, RoleKeys, Root, Snapshot, TargetFile, Targets, Timestamp,
+    FileMeta, MetadataVersion, Role, RoleKeys, Root, Serial, Snapshot, TargetFile, Targets, Timestamp,
 };
 pub use self::session::{Accepted, Fetch, Found, Limits, Next, Session};
 pub use self::signed::Metadata;

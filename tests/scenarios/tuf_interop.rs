@@ -12,8 +12,8 @@ use serin_protocol::ids::Digest;
 use serin_protocol::trust::metadata::{Signable, TimestampMeta, TopLevelRoles};
 use serin_protocol::trust::signed::{key_table, role_keys};
 use serin_protocol::trust::{
-    DelegatedRole, Delegations, FileMeta, Key, Metadata, MetadataVersion, Role, RoleKeys, Root, Snapshot,
-    TargetFile, Targets, Timestamp, UtcSeconds,
+    DelegatedRole, Delegations, FileMeta, Key, Metadata, MetadataVersion, Role, RoleKeys, Root, Serial,
+    Snapshot, TargetFile, Targets, Timestamp, UtcSeconds,
 };
 use serin_tests::process::Running;
 use tempfile::TempDir;
@@ -233,7 +233,7 @@ fn publish(folder: &Path) {
     let delegations =
         Delegations { keys: key_table([public(5)]), roles: vec![owner], ..Delegations::default() };
     let top = targets(BTreeMap::new(), Some(delegations), BTreeMap::new());
-    let floor = BTreeMap::from([("digits".to_owned(), "1.0.0".to_owned())]);
+    let floor = BTreeMap::from([("digits".to_owned(), Serial(1))]);
     let digits = targets(BTreeMap::from([(RELEASE.to_owned(), release)]), None, floor);
     let meta = BTreeMap::from([
         ("targets.json".to_owned(), write(&metadata, "1.targets.json", &Role::Targets, top, &[4])),

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::ReleaseId;
 use serin_protocol::trust::signed::key_table;
-use serin_protocol::trust::{Key, Limits, Next, Role, Session, TargetFile, TrustError};
+use serin_protocol::trust::{Key, Limits, Next, Role, Serial, Session, TargetFile, TrustError};
 
 use super::*;
 use crate::trust::change::{Keys, statement_path};
@@ -96,7 +96,7 @@ fn a_client_trusts_what_publisher_and_server_made() {
     lab.upload().expect("is accepted");
     assert!(lab.server.files().is_empty(), "nothing is shown before it is published");
     assert_eq!(lab.server.publish(NOW).expect("publishes"), 1);
-    assert_eq!(lab.look_up(NOW).expect("is trusted"), TargetFile::of(b"statement"));
+    assert_eq!(lab.look_up(NOW).expect("is trusted"), TargetFile::of(b"statement").with_serial(Serial(1)));
 
     // Again: nothing new, so the snapshot stays. After a restart it is still there.
     lab.upload().expect("may be repeated");

@@ -250,14 +250,15 @@ impl TrustFolder {
     ) -> Result<Role, FolderError> {
         let role = owner(&id.model)?;
         let mut targets = self.next_targets(&role, expiry)?;
-        let statement = TargetFile::of(statement);
         let listed = targets.targets.get(&statement_path(id));
-        if listed.is_some_and(|listed| *listed != statement) {
+        if listed.is_some_and(|listed| listed.check(statement).is_err()) {
             return Err(FolderError::Invalid(format!(
                 "{id} is listed with other contents; give it another version"
             )));
         }
-        targets.targets.insert(statement_path(id), statement);
+        let highest = targets.targets.values().map(TargetFile::serial).chain(targets.floor.values().copied());
+        let serial = listed.map_or_else(|| highest.max().unwrap_or_default().next(), TargetFile::serial);
+        targets.targets.insert(statement_path(id), TargetFile::of(statement).with_serial(serial));
         targets.targets.insert(bundle_path(id), bundle);
         self.stage(&role, targets)?;
         Ok(role)
@@ -275,14 +276,14 @@ impl TrustFolder {
         Ok(role)
     }
 
-    /// Stages the owner's word that nothing below release `id` may be installed any more.
+    /// Stages the owner's word that nothing released before `id` may be installed any more.
     pub fn set_floor(&self, id: &ReleaseId, expiry: Expiry) -> Result<Role, FolderError> {
         let role = owner(&id.model)?;
         let mut targets = self.next_targets(&role, expiry)?;
-        if !targets.targets.contains_key(&statement_path(id)) {
+        let Some(listed) = targets.targets.get(&statement_path(id)) else {
             return Err(FolderError::Invalid(format!("{id} is not listed, so nothing could be installed")));
-        }
-        targets.floor.insert(id.model.to_string(), id.version.to_string());
+        };
+        targets.floor.insert(id.model.to_string(), listed.serial());
         self.stage(&role, targets)?;
         Ok(role)
     }

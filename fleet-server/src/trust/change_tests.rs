@@ -2,7 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::trust::Metadata;
+use serin_protocol::trust::{Metadata, Serial};
 
 use super::*;
 use crate::trust::folder::Standing;
@@ -142,7 +142,17 @@ fn a_published_version_cannot_be_given_other_contents() {
     assert!(matches!(folder.set_floor(&id("2"), EXPIRY), Err(FolderError::Invalid(_))));
     folder.set_floor(&id("1"), EXPIRY).expect("stages");
     let draft: Metadata<Targets> = folder.draft(&role).expect("reads").expect("waits");
-    assert_eq!(draft.signed.floor.get("digits").map(String::as_str), Some("1"));
+    assert_eq!(draft.signed.floor.get("digits"), Some(&Serial(1)));
+    folder.sign(&role, &key(5)).expect("signs");
+    complete(folder.sign(&role, &key(6)));
+    release(&folder, "0.9").expect("stages");
+    let draft: Metadata<Targets> = folder.draft(&role).expect("reads").expect("waits");
+    let serial = |version| draft.signed.targets.get(&statement_path(&id(version))).map(TargetFile::serial);
+    assert_eq!(
+        (serial("1"), serial("0.9")),
+        (Some(Serial(1)), Some(Serial(2))),
+        "in the order they were made"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use alloc::string::String;
 
 use super::key::KeyName;
-use super::metadata::{MetadataVersion, Role};
+use super::metadata::{MetadataVersion, Role, Serial};
 use super::time::UtcSeconds;
 
 /// Why metadata or a target is not trusted.
@@ -85,6 +85,16 @@ pub enum TrustError {
         by: Role,
         /// The difference.
         reason: String,
+    },
+    /// Rollback: a target that its owner no longer wants installed.
+    #[error("rollback: {path} is number {serial} of its owner's releases, below the floor {floor}")]
+    BelowFloor {
+        /// The target.
+        path: String,
+        /// Its place among its owner's releases.
+        serial: Serial,
+        /// The lowest that may be installed.
+        floor: Serial,
     },
     /// A root that does not follow the one trusted.
     #[error("rollback: root version {expected} was expected, version {found} is offered")]

@@ -249,14 +249,37 @@ pub struct Targets {
     /// Who else may speak.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegations: Option<Delegations>,
-    /// Lowest version of a model that may still be installed, by model: the owner's word against
-    /// rolling devices back to releases with known faults. Empty when there is none.
+    /// Lowest serial of a model's releases that may still be installed, by model: the owner's word
+    /// against rolling devices back to releases with known faults. Empty when there is none.
     #[serde(default, rename = "x-serin-floor", skip_serializing_if = "BTreeMap::is_empty")]
-    pub floor: BTreeMap<String, String>,
+    pub floor: BTreeMap<String, Serial>,
     /// Fields this program does not know.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
+
+/// The place of a release in the order in which its owner made them, from 1. Versions are names and have
+/// no order; this has. Zero stands for a target without a serial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Serial(pub u64);
+
+impl Serial {
+    /// The next one, saturating.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Where a serial stands in a target's `custom`.
+const SERIAL: &str = "x-serin-serial";
 
 /// Size and hashes of a target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -307,6 +330,22 @@ impl TargetFile {
     pub fn sized(length: u64, digest: Digest) -> Self {
         let hashes = [("sha256".into(), alloc::format!("{digest}"))].into();
         Self { length, hashes, other: Map::new() }
+    }
+
+    /// The same with this serial.
+    #[must_use]
+    pub fn with_serial(mut self, serial: Serial) -> Self {
+        let custom = self.other.entry("custom").or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(custom) = custom {
+            custom.insert(SERIAL.into(), serial.0.into());
+        }
+        self
+    }
+
+    /// Its serial; zero when it has none.
+    pub fn serial(&self) -> Serial {
+        let custom = self.other.get("custom").and_then(|custom| custom.get(SERIAL));
+        Serial(custom.and_then(Value::as_u64).unwrap_or_default())
     }
 
     /// Its SHA-256, when that is among its hashes.

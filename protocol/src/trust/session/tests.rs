@@ -16,8 +16,8 @@ use crate::envelope::PublicKey;
 use crate::ids::Digest;
 use crate::trust::delegation::{DelegatedRole, Delegations};
 use crate::trust::metadata::{
-    FileMeta, MetadataVersion, Role, Root, Signable, Snapshot, TargetFile, Targets, Timestamp, TimestampMeta,
-    TopLevelRoles,
+    FileMeta, MetadataVersion, Role, Root, Serial, Signable, Snapshot, TargetFile, Targets, Timestamp,
+    TimestampMeta, TopLevelRoles,
 };
 use crate::trust::signed::{Metadata, key_table, role_keys};
 use crate::trust::{Key, TrustError, UtcSeconds};
@@ -300,6 +300,31 @@ fn a_target_is_found_through_its_owner_and_nothing_is_fetched_twice() {
     let (asked, again) = kept.pull(&repository, NOW, PATH);
     assert_eq!(asked, ["2.root.json", "timestamp.json"]);
     assert_eq!(again, Ok(found));
+}
+
+#[test]
+fn what_lies_below_a_floor_is_refused_whoever_set_it() {
+    let refusal = |own: u64, offline: u64| {
+        let mut repository = Repository::new();
+        let listed = TargetFile::of(b"statement").with_serial(Serial(3));
+        repository.digits.targets.insert(PATH.into(), listed);
+        repository.digits.floor.insert("digits".into(), Serial(own));
+        repository.targets.floor.insert("digits".into(), Serial(offline));
+        repository.targets.floor.insert("others".into(), Serial(99));
+        let mut kept = Kept::shipped(&repository);
+        let mut session = Session::begin(&kept.0[&Role::Root], NOW, Limits::DEVICE).expect("holds");
+        let (files, mut asked) = (repository.files(), Vec::new());
+        kept.drive(&mut session, &files, &mut asked).expect("holds");
+        session.find(PATH).expect("in turn");
+        kept.drive(&mut session, &files, &mut asked).expect("holds");
+        session.check_floor(&session.found().expect("is listed"))
+    };
+    let below =
+        |floor| Err(TrustError::BelowFloor { path: PATH.into(), serial: Serial(3), floor: Serial(floor) });
+    assert_eq!(refusal(0, 0), Ok(()));
+    assert_eq!(refusal(3, 3), Ok(()));
+    assert_eq!(refusal(4, 0), below(4));
+    assert_eq!(refusal(3, 5), below(5));
 }
 
 #[test]
