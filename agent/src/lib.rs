@@ -5,6 +5,7 @@
 //! | [`update`] | what to do next with releases, pure | tokio, files, clocks, randomness |
 //! | [`disk`] | what must survive a power cut, behind one seam to the files | decisions |
 //! | [`link`] | the MQTT session; transfer and outbox, pure | files |
+//! | [`trust`] | who may say what runs: trusted metadata, refreshed from the broker | the update machine |
 //! | [`worker`] | one process per model, sandboxed; the handle on it | MQTT, the boot record |
 //! | [`gateway`] | the pointer to the release that answers; the Open Inference Protocol | MQTT, the disk |
 //! | [`telemetry`] | sketches of what a release does, window by window | requests, MQTT |
@@ -20,5 +21,6 @@ pub mod identity;
 pub mod link;
 pub mod supervisor;
 pub mod telemetry;
+pub mod trust;
 pub mod update;
 pub mod worker;

@@ -9,6 +9,7 @@
 //! | [`metadata`] | root, timestamp, snapshot and targets as types |
 //! | [`signed`] | the envelope `{signatures, signed}`, thresholds |
 //! | [`delegation`] | who else may speak for which targets |
+//! | [`layout`] | where a fleet's releases stand among the targets |
 //! | [`pattern`] | which paths a delegation covers |
 //! | [`session`] | one refresh: bytes in, next wanted file or verdict out |
 //! | [`error`] | refusals, named after the attack they stop |
@@ -20,6 +21,7 @@ pub mod canonical;
 pub mod delegation;
 pub mod error;
 pub mod key;
+pub mod layout;
 pub mod metadata;
 pub mod pattern;
 pub mod session;

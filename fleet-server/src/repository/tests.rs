@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 
 use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::ReleaseId;
+use serin_protocol::trust::layout::statement_path;
 use serin_protocol::trust::signed::key_table;
 use serin_protocol::trust::{Key, Limits, Next, Role, Serial, Session, TargetFile, TrustError};
 
 use super::*;
-use crate::trust::change::{Keys, statement_path};
+use crate::trust::change::Keys;
 use crate::trust::{Expiry, Online, Rotation, TrustFolder};
 
 const NOW: UtcSeconds = UtcSeconds(1_790_000_000);

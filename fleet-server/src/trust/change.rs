@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use serin_protocol::ids::{ModelName, ReleaseId};
 use serin_protocol::topic::FileName;
+use serin_protocol::trust::layout::{FLEET_ROLE, bundle_path, statement_path};
 use serin_protocol::trust::metadata::{Signable, TopLevelRoles};
 use serin_protocol::trust::signed::{key_table, role_keys};
 use serin_protocol::trust::{
@@ -19,9 +20,6 @@ use super::folder::{FolderError, TrustFolder};
 
 /// Specification version written into metadata.
 pub const SPEC_VERSION: &str = "1.0.31";
-
-/// The role that signs assignments.
-pub const FLEET_ROLE: &str = "fleet";
 
 /// Most roles that targets delegates to: each is a file in the snapshot, which is one message.
 pub const MAX_DELEGATIONS: usize = 256;
@@ -307,16 +305,6 @@ impl TrustFolder {
         targets.expires = expiry.of(role);
         Ok(targets)
     }
-}
-
-/// Where a release's signed statement stands among the targets.
-pub fn statement_path(id: &ReleaseId) -> String {
-    format!("models/{}/{}.release", id.model, id.version)
-}
-
-/// Where a release's bundle stands among the targets.
-pub fn bundle_path(id: &ReleaseId) -> String {
-    format!("models/{}/{}.tar.zst", id.model, id.version)
 }
 
 /// The role of a model's owner: it has the model's name, unless that is another role's.

@@ -282,8 +282,7 @@ impl Session {
     /// Succeeds unless the role that speaks for this target, or the top-level targets, has set a floor
     /// above it. A target `models/<model>/…` is below the floor of its model when its serial is.
     pub fn check_floor(&self, found: &Found) -> Result<(), TrustError> {
-        let mut segments = found.path.split('/');
-        let (Some("models"), Some(model)) = (segments.next(), segments.next()) else { return Ok(()) };
+        let Some(model) = super::layout::model_of(&found.path) else { return Ok(()) };
         let speakers = [&Role::Targets, &found.role].into_iter().filter_map(|role| self.targets(role));
         let floor = speakers.filter_map(|targets| targets.floor.get(model)).max().copied();
         let (serial, floor) = (found.file.serial(), floor.unwrap_or_default());

@@ -1,0 +1,14 @@
+//! Who may say what this device runs: the TUF client's files and its conversation with the broker. What
+//! holds and what does not is decided in `serin_protocol::trust`.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`store`] | the trusted metadata on disk |
+//! | [`client`] | refreshes over subscriptions |
+//! | `failures` | when a failed refresh is tried again, and what is reported |
+//! | `search` | whether a release may be installed |
+
+pub mod client;
+mod failures;
+mod search;
+pub mod store;
