@@ -6,11 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
-
-/// Most keys of either kind; a rotation needs two, a few owners some more.
-pub const MAX_KEYS: usize = 16;
 
 /// Largest configuration file in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -60,10 +56,8 @@ pub struct Broker {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trust {
-    /// Keys of model owners: they sign releases.
-    pub owners: Vec<PublicKey>,
-    /// Keys of the fleet server: they sign assignments and acknowledgements.
-    pub fleet: Vec<PublicKey>,
+    /// The first `root.json` of the publisher, from which all else is learnt and verified.
+    pub root: PathBuf,
 }
 
 /// What models may use.
@@ -175,14 +169,6 @@ impl Config {
                  to serve other machines"
             ));
         }
-        for (name, keys) in [("owners", &self.trust.owners), ("fleet", &self.trust.fleet)] {
-            if keys.is_empty() || keys.len() > MAX_KEYS {
-                return Err(format!(
-                    "trust.{name}: 1 to {MAX_KEYS} keys are needed, {} are given",
-                    keys.len()
-                ));
-            }
-        }
         let window = self.telemetry.window;
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
             return Err("telemetry.window: must be between 1s and 24h".into());
@@ -238,12 +224,10 @@ fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-
     fn with(extra: &str) -> Result<Config, String> {
         Config::parse(&format!(
             "device = 'd1'\nfleet = 'f'\ndata = '/tmp/x'\n{extra}\n[broker]\nhost = 'h'\nport = 1883\n\
-             [trust]\nowners = ['{KEY}']\nfleet = ['{KEY}']\n"
+             [trust]\nroot = 'root.json'\n"
         ))
     }
 

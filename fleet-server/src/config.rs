@@ -4,15 +4,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer};
-use serin_protocol::envelope::PublicKey;
+use serde::Deserialize;
 use serin_protocol::ids::FleetId;
 
 use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
-
-/// Most owners of models; each release is checked against all of them.
-pub const MAX_OWNERS: usize = 32;
 
 /// Largest configuration or key file in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -26,8 +22,6 @@ pub struct Config {
     pub data: PathBuf,
     /// Where the API and the page are.
     pub http: SocketAddr,
-    /// Whose releases are accepted.
-    pub owners: Vec<PublicKey>,
     /// The broker.
     pub broker: BrokerChoice,
 }
@@ -76,8 +70,6 @@ pub struct Flags {
     pub broker_user: Option<String>,
     /// File with the password at that broker.
     pub broker_password_file: Option<PathBuf>,
-    /// Owners' public keys, as files or as 64 digits.
-    pub owner_keys: Vec<String>,
 }
 
 /// A configuration was refused.
@@ -102,14 +94,6 @@ pub enum ConfigError {
         /// What is wrong, and where.
         source: Box<toml::de::Error>,
     },
-    /// A key file holds no public key.
-    #[error("{}: {source}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serin_protocol::envelope::KeyError,
-    },
     /// Something needed is said nowhere.
     #[error("{0}")]
     Missing(&'static str),
@@ -124,7 +108,6 @@ struct File {
     fleet: Option<FleetId>,
     data: Option<PathBuf>,
     http: Option<SocketAddr>,
-    owners: Vec<PublicKeyText>,
     broker: BrokerFile,
 }
 
@@ -136,16 +119,6 @@ struct BrokerFile {
     url: Option<String>,
     user: Option<String>,
     password_file: Option<PathBuf>,
-}
-
-#[derive(Debug)]
-struct PublicKeyText(PublicKey);
-
-impl<'de> Deserialize<'de> for PublicKeyText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(serde::de::Error::custom)
-    }
 }
 
 impl Config {
@@ -169,15 +142,6 @@ impl Config {
             ..file.broker
         };
         let broker = choose_broker(of_file, flags.mqtt, flags.broker)?;
-        let mut owners: Vec<PublicKey> = file.owners.into_iter().map(|key| key.0).collect();
-        for text in flags.owner_keys {
-            owners.push(owner(&text)?);
-        }
-        owners.sort_unstable();
-        owners.dedup();
-        if owners.len() > MAX_OWNERS {
-            return Err(ConfigError::Invalid(format!("more than {MAX_OWNERS} owners")));
-        }
         let default_http = SocketAddr::from(([127, 0, 0, 1], 8080));
         Ok(Self {
             fleet: flags
@@ -189,19 +153,9 @@ impl Config {
                 .or(file.data)
                 .ok_or(ConfigError::Missing("where is everything kept? Say `data = \"…\"` or --data"))?,
             http: flags.http.or(file.http).unwrap_or(default_http),
-            owners,
             broker,
         })
     }
-}
-
-/// A public key, or the file that holds one.
-fn owner(text: &str) -> Result<PublicKey, ConfigError> {
-    if let Ok(key) = text.parse() {
-        return Ok(key);
-    }
-    let path = PathBuf::from(text);
-    read(&path)?.trim().parse().map_err(|source| ConfigError::Key { path, source })
 }
 
 fn choose_broker(
@@ -263,8 +217,6 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
-
     fn load(text: &str, flags: Flags) -> Result<Config, ConfigError> {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("server.toml");
@@ -282,14 +234,13 @@ mod tests {
 
     #[test]
     fn flags_go_before_the_file() {
-        let text = format!("fleet = 'f'\ndata = '/d'\nowners = ['{KEY}']\n[broker]\nurl = 'mqtt://b:99'\n");
-        let config = load(&text, Flags::default()).expect("loads");
+        let text = "fleet = 'f'\ndata = '/d'\n[broker]\nurl = 'mqtt://b:99'\n";
+        let config = load(text, Flags::default()).expect("loads");
         let expected =
             ExternalBroker { host: "b".into(), port: 99, user: SERVER_USER.into(), password_file: None };
         assert!(matches!(config.broker, BrokerChoice::External(broker) if broker == expected));
-        assert_eq!(config.owners.len(), 1);
         let mqtt = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
-        let config = load(&text, Flags { mqtt, ..Flags::default() }).expect("loads");
+        let config = load(text, Flags { mqtt, ..Flags::default() }).expect("loads");
         assert!(matches!(config.broker, BrokerChoice::Embedded { listen, .. } if Some(listen) == mqtt));
     }
 

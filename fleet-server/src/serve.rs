@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serin_protocol::envelope::KeyRing;
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::trust::UtcSeconds;
 use tokio::net::TcpListener;
@@ -21,11 +20,12 @@ use crate::broker::embedded::{BrokerError, EmbeddedBroker, EmbeddedBrokerConfig}
 use crate::broker::identity::{EmptyPassword, SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
 use crate::broker::link::{self, Arrival, Link, LinkOptions};
 use crate::broker::publish::{Job, MAX_JOBS, Publisher};
-use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, MAX_OWNERS, read};
+use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
 use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Outgoing, Outlet};
 use crate::registry::objects::{ObjectError, ObjectStore};
+use crate::registry::releases::Listed;
 use crate::repository::{Repository, RepositoryError, keeper};
 use crate::store::sled::SledStore;
 use crate::store::{Store, StoreError};
@@ -122,7 +122,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let fleet = Arc::new(Fleet::open(FleetParts {
         id: config.fleet.clone(),
         signer: secrets.fleet,
-        owners: KeyRing::<MAX_OWNERS>::new(config.owners.iter().copied()).unwrap_or_default(),
+        listed: listed(&repository),
         store: Arc::clone(&store),
         objects: Arc::clone(&objects),
         metrics: Arc::clone(&metrics),
@@ -139,7 +139,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Http { address: config.http, source })?;
     let http_address =
         http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
-    announce(&config, &fleet, http_address, &address);
+    announce(&config, &fleet, &repository, http_address, &address);
     let (stop, stopped) = watch::channel(false);
     let changes = repository.changes();
     let keeping = tokio::spawn(keeper::keep(Arc::clone(&repository), link.clone(), changes));
@@ -243,6 +243,12 @@ fn outlet(link: Link, jobs: mpsc::Sender<Job>, metrics: Arc<Metrics>) -> Outlet 
     })
 }
 
+/// What uploaded metadata says about releases.
+fn listed(repository: &Arc<Repository>) -> Box<Listed> {
+    let repository = Arc::clone(repository);
+    Box::new(move |id, statement| repository.lists(id, statement))
+}
+
 fn publisher(
     fleet: &Arc<Fleet>,
     link: Link,
@@ -261,15 +267,15 @@ fn publisher(
     Publisher { link, objects, store, read_back, published: Box::new(published) }
 }
 
-fn announce(config: &Config, fleet: &Fleet, http: SocketAddr, broker: &str) {
-    info!(fleet = %config.fleet, %http, broker, key = %fleet.key(), owners = config.owners.len(), "serving");
+fn announce(config: &Config, fleet: &Fleet, repository: &Repository, http: SocketAddr, broker: &str) {
+    info!(fleet = %config.fleet, %http, broker, key = %fleet.key(), "serving");
     println!("fleet       {}", config.fleet);
     println!("page, API   http://{http}/");
     println!("MQTT        {broker}");
     println!("fleet key   {}", fleet.key());
     println!("token file  {}", config.data.join("keys/operator.token").display());
-    if config.owners.is_empty() {
-        println!("owners      none: no release will be accepted until one is configured");
+    if repository.files().is_empty() {
+        println!("trust       none yet: devices follow this server once `serin-fleet trust publish` was run");
     }
 }
 

@@ -105,13 +105,12 @@ fn a_model_becomes_a_signed_release_that_is_the_same_every_time() {
     assert_eq!(revised["measured_now"], false);
     assert_ne!(revised["bundle"], packed["bundle"]);
 
-    desk.done(&["keys", "generate", "--out", "owner.key"]);
-    let signed = desk.done(&["bundle", "sign", "a.serin", "--key", "owner.key"]);
-    assert_eq!(signed["release"]["memory"], measured["memory_limit"]);
-    let verified = desk.done(&["bundle", "verify", "a.serin", "--key", "owner.key.pub"]);
+    begin_trust(&desk);
+    desk.done(&["release", "sign", "a.serin", "--key", "key"]);
+    let verified = desk.done(&["bundle", "verify", "a.serin"]);
     assert_eq!(verified["release"]["bundle"], packed["bundle"]);
-    let digits = String::from_utf8(desk.bytes("owner.key.pub")).expect("text");
-    desk.done(&["bundle", "verify", "b.serin", "--key", digits.trim(), "--release", "a.serin.release"]);
+    assert_eq!(verified["release"]["memory"], measured["memory_limit"]);
+    desk.done(&["bundle", "verify", "b.serin", "--release", "a.serin.release"]);
     let inspected = desk.done(&["bundle", "inspect", "a.serin"]);
     assert_eq!((&inspected["golden_cases"], &inspected["chunks"]), (&24.into(), &1.into()));
 
@@ -144,35 +143,52 @@ fn measurements_can_be_kept_elsewhere_and_made_anew() {
     assert_eq!(desk.done(&pack)["measured_now"], false);
 }
 
+/// A repository in `trust` whose every role one key signs.
+fn begin_trust(desk: &Desk) {
+    desk.done(&["keys", "generate", "--out", "key"]);
+    let online = desk.done(&["keys", "online", "--data", "server"]);
+    std::fs::write(desk.path("online.json"), online.to_string()).expect("ours");
+    let keys = ["--root-keys", "key.pub", "--targets-keys", "key.pub"];
+    desk.done(&[["trust", "init", "--online", "online.json"].as_slice(), &keys].concat());
+    desk.done(&["trust", "sign", "root", "--key", "key"]);
+    desk.done(&["trust", "sign", "targets", "--key", "key"]);
+    desk.done(&["trust", "delegate", "digits", "--keys", "key.pub"]);
+    desk.done(&["trust", "sign", "targets", "--key", "key"]);
+    desk.done(&["trust", "sign", "digits", "--key", "key"]);
+}
+
 /// The second half of the first story; packing takes seconds, so that it goes on with the same bundle.
 fn what_was_not_signed_is_refused(desk: &Desk) {
-    desk.done(&["keys", "generate", "--out", "other.key"]);
-    let error = desk.refused(&["bundle", "verify", "a.serin", "--key", "other.key.pub"]);
-    assert!(message(&error).contains("unknown key"), "{error}");
-
-    // Another bundle under the same signature, and one without.
-    let under = ["--key", "owner.key.pub", "--release", "a.serin.release"];
+    // Another bundle under the same statement, and one without.
+    let under = ["--release", "a.serin.release"];
     let error = desk.refused(&[["bundle", "verify", "c.serin"].as_slice(), &under].concat());
     assert!(message(&error).contains("digest of the bundle"), "{error}");
-    let error = desk.refused(&["bundle", "verify", "c.serin", "--key", "owner.key.pub"]);
-    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("bundle sign")), "{error}");
+    let error = desk.refused(&["bundle", "verify", "c.serin"]);
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("release sign")), "{error}");
+    // The same version with other contents.
+    let error = desk.refused(&["release", "sign", "c.serin", "--key", "key"]);
+    assert!(message(&error).contains("another version"), "{error}");
 
     // A damaged bundle is neither verified nor signed nor shown.
     desk.turn_a_bit("a.serin", desk.bytes("a.serin").len() / 2, "d.serin");
     for words in [
         [["bundle", "verify", "d.serin"].as_slice(), &under].concat(),
-        vec!["bundle", "sign", "d.serin", "--key", "owner.key"],
+        vec!["release", "sign", "d.serin", "--key", "key"],
         vec!["bundle", "inspect", "d.serin"],
     ] {
         assert!(message(&desk.refused(&words)).starts_with("d.serin: "));
     }
     assert!(!desk.path("d.serin.release").exists());
 
-    // A forged signature.
+    // A changed statement: its owner lists another.
     desk.turn_a_bit("a.serin.release", desk.bytes("a.serin.release").len() - 1, "forged");
-    let error =
-        desk.refused(&["bundle", "verify", "a.serin", "--key", "owner.key.pub", "--release", "forged"]);
-    assert!(message(&error).contains("signature"), "{error}");
+    let error = desk.refused(&["bundle", "verify", "a.serin", "--release", "forged"]);
+    assert!(message(&error).contains("reference.bin"), "{error}");
+    desk.done(&["keys", "generate", "--out", "other"]);
+    desk.done(&["trust", "rotate", "digits", "--add", "other.pub", "--remove", "key.pub"]);
+    desk.done(&["trust", "sign", "targets", "--key", "key"]);
+    let error = desk.refused(&["bundle", "verify", "a.serin"]);
+    assert!(message(&error).contains("arbitrary content"), "{error}");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 #[path = "serve/device.rs"]
 mod device;
+#[path = "serve/publisher.rs"]
+mod publisher;
 #[path = "serve/release.rs"]
 mod release;
 #[path = "serve/server.rs"]
@@ -12,7 +14,6 @@ mod server;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use rumqttc::{Client, Event, Incoming, QoS};
 use serde_json::Value;
 use serin_protocol::chunk::ChunkMap;
@@ -20,7 +21,7 @@ use serin_protocol::topic::{FileName, Topic};
 
 use device::{FakeDevice, fleet, options};
 use release::{Packed, pack};
-use server::{Server, owner, until};
+use server::{Server, until};
 
 const ALL_AT_ONCE: &str = "
     [[strategy.canary.stages]]
@@ -96,7 +97,7 @@ fn chunk_topics(packed: &Packed) -> Vec<Topic> {
 fn a_canary_survives_a_server_crash_and_a_bad_release_is_taken_back_by_its_gate() {
     let folder = tempfile::tempdir().expect("folder");
     let mut server = Server::start(folder.path(), None);
-    let first_release = pack("1", 1000, &owner());
+    let first_release = pack("1", 1000);
     let profile = first_release.profile.clone();
     let _devices: Vec<_> = (1..=6).map(|number| FakeDevice::start(number, &server, &profile)).collect();
     let online = |server: &Server| devices(server).iter().filter(|device| device["online"] == true).count();
@@ -109,7 +110,7 @@ fn a_canary_survives_a_server_crash_and_a_bad_release_is_taken_back_by_its_gate(
     assert_eq!(running(&server, "digits@1"), 6);
 
     // A better one by canary; the plug is pulled as soon as the canary has it.
-    server.publish(&pack("2", 300_000, &owner()));
+    server.publish(&pack("2", 300_000));
     let second = server.roll_out("digits@2", CANARY);
     until("the canary has it", || (running(&server, "digits@2") == 2).then_some(()));
     let before = server.rollout(second);
@@ -124,7 +125,7 @@ fn a_canary_survives_a_server_crash_and_a_bad_release_is_taken_back_by_its_gate(
     assert!(verdicts.iter().any(|verdict| verdict["decision"] == "promote"), "{verdicts:#?}");
 
     // A broken one; somebody watches.
-    server.publish(&pack(device::BROKEN, 1000, &owner()));
+    server.publish(&pack(device::BROKEN, 1000));
     let third = server.roll_out("digits@3", CANARY);
     let number = third.to_string();
     let watch = server.command(&["rollout", "status", &number, "--watch"]).stdout(Stdio::piped()).spawn();
@@ -178,15 +179,18 @@ fn only_the_operator_changes_things_and_mistakes_are_explained() {
     assert_eq!(code(&refused(&start, &keep)), "not_found");
     assert_eq!(code(&refused(&["rollout", "pause", "7"], &keep)), "not_found");
 
-    // A release of somebody else.
-    let strange = pack("1", 100, &SigningKey::from_bytes(&[9; 32]));
+    // A release that nobody lists.
+    let strange = pack("1", 100);
     let path = folder.path().join("x.serin");
     std::fs::write(&path, &strange.bundle).expect("written");
     std::fs::write(path.with_added_extension("release"), &strange.statement).expect("written");
     let publish = ["release", "publish", path.to_str().expect("plain")];
+    assert_eq!(code(&refused(&publish, &keep)), "not_listed");
+    std::fs::write(path.with_added_extension("release"), b"\x01").expect("written");
     assert_eq!(code(&refused(&publish, &keep)), "statement_refused");
-    // A bundle other than the one signed.
-    let own = pack("2", 100, &owner());
+    // A bundle other than the one listed.
+    let own = pack("2", 100);
+    server.list(&own);
     std::fs::write(path.with_added_extension("release"), &own.statement).expect("written");
     assert_eq!(code(&refused(&publish, &keep)), "bundle_missing");
 
@@ -256,7 +260,7 @@ fn a_forgotten_device_is_gone_from_the_broker_too() {
 fn devices_fetch_a_release_from_the_broker_after_the_server_has_crashed() {
     let folder = tempfile::tempdir().expect("folder");
     let mut server = Server::start(folder.path(), None);
-    let packed = pack("1", 400_000, &owner());
+    let packed = pack("1", 400_000);
     server.publish(&packed);
     server.crash_and_restart();
     let statement =
@@ -270,7 +274,7 @@ fn a_broker_that_forgets_everything_is_given_what_devices_miss() {
     let folder = tempfile::tempdir().expect("folder");
     let mut broker = server::Mosquitto::start(folder.path());
     let server = Server::start(folder.path(), Some(broker.port));
-    let packed = pack("1", 400_000, &owner());
+    let packed = pack("1", 400_000);
     // Every chunk is read back before it counts as published.
     server.publish(&packed);
     assert_eq!(fetch(broker.port, &chunk_topics(&packed)).concat(), packed.bundle);

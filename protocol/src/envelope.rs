@@ -97,7 +97,7 @@ impl fmt::Debug for KeyId {
 }
 
 /// The keys that may sign one kind of message.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRing<const N: usize>(heapless::Vec<PublicKey, N>);
 
 impl<const N: usize> KeyRing<N> {

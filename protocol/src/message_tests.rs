@@ -2,10 +2,8 @@
 
 use super::*;
 use crate::assignment::{Assignment, Order, Probation, ReleaseRef};
-use crate::chunk::ObjectRef;
 use crate::envelope::{KeyRing, open, seal_to_vec};
 use crate::ids::{BasisPoints, Millis};
-use crate::release::Release;
 use crate::sketch::{Bins, MAX_BINS};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -89,17 +87,6 @@ fn the_largest_of_every_kind_fits_its_cap() {
             order,
         });
     }
-    let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(u64::MAX) };
-    survives(&Release {
-        id,
-        bundle: object,
-        chunk_list: object,
-        unpacked: ByteCount(u64::MAX),
-        memory: ByteCount(u64::MAX),
-        runtime: "r".repeat(32).parse().expect("fits"),
-        targets: core::iter::repeat_n("t".repeat(32).parse().expect("name"), 8).collect(),
-        profile: Digest([2; 32]),
-    });
 }
 
 #[test]
@@ -136,14 +123,7 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
 
 #[test]
 fn purposes_are_unique() {
-    let purposes = [
-        Assignment::PURPOSE,
-        Release::PURPOSE,
-        Hello::PURPOSE,
-        Event::PURPOSE,
-        Report::PURPOSE,
-        Ack::PURPOSE,
-    ];
+    let purposes = [Assignment::PURPOSE, Hello::PURPOSE, Event::PURPOSE, Report::PURPOSE, Ack::PURPOSE];
     let distinct: std::collections::BTreeSet<u8> = purposes.into_iter().collect();
     assert_eq!(distinct.len(), purposes.len());
 }
@@ -189,6 +169,5 @@ proptest! {
         let _ = postcard::from_bytes::<Report>(&bytes);
         let _ = postcard::from_bytes::<Hello>(&bytes);
         let _ = postcard::from_bytes::<Assignment>(&bytes);
-        let _ = postcard::from_bytes::<Release>(&bytes);
     }
 }

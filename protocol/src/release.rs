@@ -1,16 +1,20 @@
-//! What an owner signs about a bundle: enough for a device to decide, before the first byte is
+//! What an owner says about a bundle, a target that the owner's TUF metadata lists: enough for a device to decide, before the first byte is
 //! fetched, whether it may and can run it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::ObjectRef;
-use crate::envelope::Signed;
+use crate::envelope::WIRE_VERSION;
 use crate::ids::{ByteCount, Digest, ReleaseId, TargetClass};
 
 /// Most target classes in one release.
 pub const MAX_TARGETS: usize = 8;
 
-/// A bundle, signed by its model's owner. The signature covers the bundle whole, by digest.
+/// Largest statement in bytes: names, four digests and eight target classes are under 1 KiB.
+pub const MAX_STATEMENT_BYTES: usize = 2048;
+
+/// A bundle as its model's owner describes it. What the owner signs covers this by digest, and this the
+/// bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Model and version.
@@ -31,8 +35,88 @@ pub struct Release {
     pub profile: Digest,
 }
 
-impl Signed for Release {
-    const PURPOSE: u8 = 2;
-    // Names, four digests, eight target classes: under 1 KiB.
-    const MAX_BYTES: usize = 2048;
+/// Bytes are no release statement.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatementError {
+    /// Larger than any statement.
+    #[error("a release statement has at most {MAX_STATEMENT_BYTES} bytes, not {0}")]
+    TooLarge(usize),
+    /// Not a single byte.
+    #[error("the release statement is empty")]
+    Empty,
+    /// Of another version of this format.
+    #[error("the release statement has version {0}, this program reads {WIRE_VERSION}")]
+    Version(u8),
+    /// Not what it should be.
+    #[error("the release statement is malformed")]
+    Malformed,
+}
+
+impl Release {
+    /// The statement as a file: `version byte · postcard`. Its digest names the release wherever one is
+    /// ordered.
+    pub fn to_bytes(&self) -> Result<heapless::Vec<u8, MAX_STATEMENT_BYTES>, StatementError> {
+        let mut body = [0; MAX_STATEMENT_BYTES - 1];
+        let body = postcard::to_slice(self, &mut body).map_err(|_| StatementError::Malformed)?;
+        let mut bytes = heapless::Vec::from_iter([WIRE_VERSION]);
+        bytes.extend_from_slice(body).map_err(|_| StatementError::Malformed)?;
+        Ok(bytes)
+    }
+
+    /// Reads a statement whose digest was compared with what its owner lists.
+    pub fn parse(bytes: &[u8]) -> Result<Self, StatementError> {
+        if bytes.len() > MAX_STATEMENT_BYTES {
+            return Err(StatementError::TooLarge(bytes.len()));
+        }
+        match bytes.split_first() {
+            None => Err(StatementError::Empty),
+            Some((&WIRE_VERSION, body)) => match postcard::take_from_bytes(body) {
+                Ok((release, [])) => Ok(release),
+                Ok(_) | Err(_) => Err(StatementError::Malformed),
+            },
+            Some((version, _)) => Err(StatementError::Version(*version)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The largest there is.
+    fn release() -> Release {
+        let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(u64::MAX) };
+        let id = std::format!("{}@{}", "m".repeat(48), "v".repeat(48));
+        Release {
+            id: id.parse().expect("id"),
+            bundle: object,
+            chunk_list: object,
+            unpacked: ByteCount(u64::MAX),
+            memory: ByteCount(u64::MAX),
+            runtime: "r".repeat(32).parse().expect("fits"),
+            targets: core::iter::repeat_n("t".repeat(32).parse().expect("name"), MAX_TARGETS).collect(),
+            profile: Digest([2; 32]),
+        }
+    }
+
+    #[test]
+    fn a_statement_survives_and_what_is_none_is_named() {
+        let bytes = release().to_bytes().expect("fits");
+        assert_eq!(Release::parse(&bytes), Ok(release()));
+        assert_eq!(Release::parse(&[]), Err(StatementError::Empty));
+        assert_eq!(Release::parse(&[9]), Err(StatementError::Version(9)));
+        assert_eq!(Release::parse(&bytes[..bytes.len() - 1]), Err(StatementError::Malformed));
+        let mut longer = bytes;
+        longer.push(0).expect("fits");
+        assert_eq!(Release::parse(&longer), Err(StatementError::Malformed));
+        assert_eq!(Release::parse(&[WIRE_VERSION; 2049]), Err(StatementError::TooLarge(2049)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_statement_or_an_error(bytes: std::vec::Vec<u8>) {
+            let _ = Release::parse(&bytes);
+        }
+    }
 }

@@ -70,14 +70,16 @@ fn a_model_too_large_for_the_memory_budget_is_refused_with_the_numbers() -> Resu
 }
 
 #[test]
-fn a_release_of_an_owner_the_device_does_not_trust_is_refused() -> Result<()> {
+fn a_device_of_another_publisher_follows_nobody_here() -> Result<()> {
     let mut lab = Lab::new(Broker::Embedded)?;
     let other = Owner::new(&lab.folder().join("other"))?;
-    let provision = Provision { owner: other.public()?, ..lab.provision() };
+    other.begin(&lab.server)?;
+    let provision = Provision { root: other.root(), ..lab.provision() };
     lab.add_provisioned("device-01", &provision)?;
     lab.publish("digits/v1")?;
     lab.server.roll_out("digits@1.0.0", ALL_AT_ONCE)?;
-    lab.until_told("device-01", &["1.0.0", "rejected", "unknown key"])?;
+    lab.until_told("device-01", &["refused", "arbitrary content", "targets"])?;
+    assert_eq!(lab.devices[0].active(), None);
     Ok(())
 }
 
@@ -85,18 +87,24 @@ fn a_release_of_an_owner_the_device_does_not_trust_is_refused() -> Result<()> {
 fn a_release_signed_by_a_stranger_is_not_published() -> Result<()> {
     let lab = Lab::new(Broker::Embedded)?;
     let stranger = Owner::new(&lab.folder().join("stranger"))?;
+    stranger.begin(&lab.server)?;
     let bundle = stranger.release("digits/v1")?;
-    let output = lab.server.try_operator(&["release", "publish", text(&bundle)])?;
-    assert_eq!(output.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("unknown key"), "{error}");
-    Ok(())
+    let refused = |arguments: &[&str], why: &str| -> Result<()> {
+        let output = lab.server.try_operator(arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(error.contains(why), "{error}");
+        Ok(())
+    };
+    refused(&["release", "publish", text(&bundle)], "no owner's metadata here lists digits@1.0.0")?;
+    refused(&["trust", "publish", "--trust", text(&stranger.trust())], "version 1 of root is here")
 }
 
 #[test]
 fn a_changed_bundle_is_not_published() -> Result<()> {
     let lab = Lab::new(Broker::Embedded)?;
     let bundle = lab.owner.release("digits/v1")?;
+    lab.server.operator(&["trust", "publish", "--trust", text(&lab.owner.trust())])?;
     let mut bytes = std::fs::read(&bundle)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

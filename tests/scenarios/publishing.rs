@@ -65,10 +65,8 @@ impl Reader {
 #[test]
 fn a_release_signed_offline_by_two_owners_is_read_with_python_tuf() -> Result<()> {
     let work = TempDir::new()?;
-    let owner = Owner::new(&work.path().join("owner"))?;
-    let server = Server::start(&work.path().join("server"), &owner.public()?, None)?;
-    let bundle = owner.release("digits/v1")?;
-    server.publish(&bundle)?;
+    let server = Server::start(&work.path().join("server"), None)?;
+    let bundle = Owner::new(&work.path().join("owner"))?.pack("digits/v1")?;
     begin(work.path(), &server)?;
 
     let (trust, ann, bob) = (work.path().join("trust"), work.path().join("ann"), work.path().join("bob"));
@@ -98,7 +96,7 @@ fn a_release_signed_offline_by_two_owners_is_read_with_python_tuf() -> Result<()
     let theirs = copied.join("metadata/2.digits.json");
     let merged = fleet(&["trust", "merge", "digits", text(&theirs), "--trust", text(&trust)])?;
     assert!(merged.contains("complete"), "{merged}");
-    server.operator(&publish)?;
+    server.publish(&bundle, &trust)?;
 
     let statement = read()?;
     assert!(statement.status.success(), "{}", String::from_utf8_lossy(&statement.stderr));
@@ -133,8 +131,7 @@ fn a_release_signed_offline_by_two_owners_is_read_with_python_tuf() -> Result<()
 fn a_broker_that_forgets_everything_is_given_the_repository_again() -> Result<()> {
     let work = TempDir::new()?;
     let mut broker = Mosquitto::start(work.path())?;
-    let owner = Owner::new(&work.path().join("owner"))?;
-    let server = Server::start(&work.path().join("server"), &owner.public()?, Some(broker.port))?;
+    let server = Server::start(&work.path().join("server"), Some(broker.port))?;
     begin(work.path(), &server)?;
     server.operator(&["trust", "publish", "--trust", text(&work.path().join("trust"))])?;
     let timestamp = server.get("/tuf/metadata/timestamp.json")?;

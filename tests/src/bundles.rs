@@ -6,13 +6,14 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use crate::process::program;
+use crate::server::Server;
 
 /// Where the fixture models are.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// Keys and bundles of one owner, in one folder.
+/// One who holds every key of a repository, with bundles and trust folder in one folder.
 pub struct Owner {
     folder: PathBuf,
 }
@@ -22,26 +23,68 @@ impl Owner {
     pub fn new(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let owner = Self { folder: folder.into() };
-        fleet(&["keys", "generate", "--out", text(&owner.key())])?;
+        for name in ["root", "targets", "owner"] {
+            fleet(&["keys", "generate", "--out", text(&owner.key(name))])?;
+        }
         Ok(owner)
     }
 
-    pub fn key(&self) -> PathBuf {
-        self.folder.join("owner.key")
+    /// The private key of `root`, `targets` or `owner`.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
-    /// The public half, in hexadecimal.
-    pub fn public(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.folder.join("owner.key.pub"))?.trim().to_owned())
+    /// The folder of signed metadata.
+    pub fn trust(&self) -> PathBuf {
+        self.folder.join("trust")
+    }
+
+    /// The root that devices are shipped with.
+    pub fn root(&self) -> PathBuf {
+        self.trust().join("metadata/1.root.json")
+    }
+
+    /// Begins the repository of this server: the owner speaks for the model `digits`.
+    pub fn begin(&self, server: &Server) -> Result<()> {
+        std::fs::write(self.folder.join("online.json"), server.get("/api/v1/trust/online")?)?;
+        let public = |name: &str| self.key(name).with_added_extension("pub");
+        let [root, targets, owner] = ["root", "targets", "owner"].map(public);
+        let online = self.folder.join("online.json");
+        let keys = ["--root-keys", text(&root), "--targets-keys", text(&targets)];
+        self.publisher(&[&["init", "--online", text(&online)], &keys[..]].concat())?;
+        self.sign("root", "root")?;
+        self.sign("targets", "targets")?;
+        self.publisher(&["delegate", "digits", "--keys", text(&owner)])?;
+        self.sign("targets", "targets")?;
+        self.sign("digits", "owner")
+    }
+
+    /// Runs `serin-fleet trust`.
+    pub fn publisher(&self, arguments: &[&str]) -> Result<String> {
+        fleet(&[&["trust", "--trust", text(&self.trust())], arguments].concat())
+    }
+
+    /// Signs the draft of `role`, which must be enough.
+    pub fn sign(&self, role: &str, key: &str) -> Result<()> {
+        let said = self.publisher(&["sign", role, "--key", text(&self.key(key))])?;
+        anyhow::ensure!(said.contains("complete"), "{said}");
+        Ok(())
     }
 
     /// Packs and signs the fixture model `model` (such as `digits/v1`) and returns the bundle's path.
     pub fn release(&self, model: &str) -> Result<PathBuf> {
+        let bundle = self.pack(model)?;
+        let (key, trust) = (self.key("owner"), self.trust());
+        fleet(&["release", "sign", text(&bundle), "--key", text(&key), "--trust", text(&trust)])?;
+        Ok(bundle)
+    }
+
+    /// Packs the fixture model `model` and returns the bundle's path.
+    pub fn pack(&self, model: &str) -> Result<PathBuf> {
         let source = self.folder.join(model.replace('/', "-"));
         copy_folder(&fixtures().join(model), &source)?;
         let bundle = source.with_extension("serin");
         fleet(&["bundle", "pack", text(&source), "-o", text(&bundle)])?;
-        fleet(&["bundle", "sign", text(&bundle), "--key", text(&self.key())])?;
         Ok(bundle)
     }
 }

@@ -15,8 +15,8 @@ use crate::server::FLEET;
 #[derive(Clone)]
 pub struct Provision {
     pub mqtt: u16,
-    pub owner: String,
-    pub fleet: String,
+    /// The first root of the publisher.
+    pub root: PathBuf,
     /// Further lines of its configuration, before the first table.
     pub extra: String,
 }
@@ -35,13 +35,14 @@ impl Device {
         let folder = lab.join(name);
         std::fs::create_dir_all(&folder)?;
         let gateway = free_port()?;
-        let Provision { mqtt, owner, fleet, extra } = provision;
+        let Provision { mqtt, root, extra } = provision;
         let config = format!(
             "device = '{name}'\nfleet = '{FLEET}'\ndata = '{}'\n{extra}\n\
              broker = {{ host = '127.0.0.1', port = {mqtt} }}\n\
-             trust = {{ owners = ['{owner}'], fleet = ['{fleet}'] }}\n\
+             trust.root = '{}'\n\
              gateway.listen = '127.0.0.1:{gateway}'\ntelemetry.window = '2s'\n",
             text(&folder),
+            text(root),
         );
         std::fs::write(folder.join("agent.toml"), config)?;
         let mut device = Self { name: name.into(), folder, gateway, running: None };

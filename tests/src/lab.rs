@@ -7,7 +7,7 @@ use anyhow::Result;
 use tempfile::TempDir;
 
 use crate::broker::Mosquitto;
-use crate::bundles::Owner;
+use crate::bundles::{Owner, text};
 use crate::device::{Device, Provision};
 use crate::server::Server;
 
@@ -88,13 +88,10 @@ impl Lab {
             Broker::Mosquitto => Some(Mosquitto::start(folder.path())?),
         };
         let external = mosquitto.as_ref().map(|mosquitto| mosquitto.port);
-        let server = Server::start(&folder.path().join("server"), &owner.public()?, external)?;
-        let provision = Provision {
-            mqtt: server.mqtt,
-            owner: owner.public()?,
-            fleet: server.key()?,
-            extra: String::new(),
-        };
+        let server = Server::start(&folder.path().join("server"), external)?;
+        owner.begin(&server)?;
+        server.operator(&["trust", "publish", "--trust", text(&owner.trust())])?;
+        let provision = Provision { mqtt: server.mqtt, root: owner.root(), extra: String::new() };
         Ok(Self { devices: Vec::new(), server, owner, mosquitto, provision, folder })
     }
 
@@ -136,7 +133,7 @@ impl Lab {
 
     /// Packs, signs and publishes a fixture model.
     pub fn publish(&self, model: &str) -> Result<()> {
-        self.server.publish(&self.owner.release(model)?)
+        self.server.publish(&self.owner.release(model)?, &self.owner.trust())
     }
 
     /// Rolls the first release out to everyone and waits until they run it.

@@ -24,18 +24,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that keeps its state in `folder` and accepts releases of `owner`. With
-    /// `external`, the port of a broker, it uses that instead of its own.
-    pub fn start(folder: &Path, owner: &str, external: Option<u16>) -> Result<Self> {
+    /// Starts a server that keeps its state in `folder`. With `external`, the port of a broker, it uses
+    /// that instead of its own.
+    pub fn start(folder: &Path, external: Option<u16>) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let http = format!("127.0.0.1:{}", free_port()?);
         let mqtt = external.map_or_else(free_port, Ok)?;
-        let key = folder.join("owner.pub");
-        std::fs::write(&key, owner)?;
         let mut arguments: Vec<String> = ["serve", "--fleet", FLEET, "--http", &http, "--data"]
             .iter()
             .map(ToString::to_string)
-            .chain([text(folder).to_owned(), "--owner-key".into(), text(&key).to_owned()])
+            .chain([text(folder).to_owned()])
             .collect();
         match external {
             Some(port) => arguments.extend(["--broker".into(), format!("127.0.0.1:{port}")]),
@@ -61,12 +59,6 @@ impl Server {
 
     fn ready(&self) -> Result<()> {
         crate::until("the server is ready", Duration::from_secs(30), || self.get("/healthz").ok().map(drop))
-    }
-
-    /// The fleet's public key, which devices trust.
-    pub fn key(&self) -> Result<String> {
-        let keys = self.json("/api/v1/keys")?;
-        Ok(keys["fleet"].as_str().context("no fleet key")?.to_owned())
     }
 
     pub fn get(&self, path: &str) -> Result<String> {
@@ -122,8 +114,9 @@ impl Server {
         Ok(events.iter().filter_map(|event| Some(event["text"].as_str()?.to_owned())).collect())
     }
 
-    pub fn publish(&self, bundle: &Path) -> Result<()> {
-        self.operator(&["release", "publish", text(bundle)]).map(drop)
+    /// Publishes a release with the metadata that lists it.
+    pub fn publish(&self, bundle: &Path, trust: &Path) -> Result<()> {
+        self.operator(&["release", "publish", text(bundle), "--trust", text(trust)]).map(drop)
     }
 
     /// Everything it said so far.

@@ -44,6 +44,12 @@ impl Supervisor {
 
     fn fetch_statement(&mut self, target: ReleaseRef) {
         self.cancel_download();
+        self.awaited = None;
+        self.search(target);
+    }
+
+    /// An owner lists it: now its statement is wanted.
+    pub(super) fn await_statement(&mut self, target: ReleaseRef) {
         self.awaited = Some((target, self.now().elapsed));
         self.ask_statement_again();
     }
@@ -137,6 +143,7 @@ impl Supervisor {
         if self.awaited.as_ref().is_some_and(|(target, _)| target.statement == statement) {
             self.awaited = None;
         }
+        self.trust.client.cancel_search(statement);
         if self.download.as_ref().is_some_and(|download| download.statement() == statement) {
             self.cancel_download();
         }

@@ -2,13 +2,15 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
-//! answers the engineer, `download` fetches, `clock` reads clocks.
+//! answers the engineer, `download` fetches, `trust` asks who may
+//! order what, `clock` reads clocks.
 
 mod clock;
 mod download;
 mod effects;
 mod field;
 mod start;
+mod trust;
 mod uplink;
 mod workers;
 
@@ -17,15 +19,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use serin_protocol::assignment::{Assignment, ReleaseRef};
-use serin_protocol::envelope::{KeyRing, open};
+use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::{BootId, ByteCount, Digest, Millis, UnixMillis};
-use serin_protocol::message::{Ack, Detail, EventKind, Reason, RefusedKind};
+use serin_protocol::message::{Detail, EventKind, Reason, RefusedKind};
 use serin_protocol::release::Release;
 use serin_protocol::topic::{FileName, Topic};
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, MAX_KEYS};
+use crate::config::Config;
 use crate::disk::boot_record::BootStore;
 use crate::disk::journal::Journal;
 use crate::disk::partial::{Complete, PartialStore};
@@ -42,6 +43,7 @@ use crate::update::machine::Machine;
 use self::clock::Clock;
 use self::download::Download;
 use self::field::Pending;
+use self::trust::Trust;
 use self::workers::Running;
 
 pub use self::start::{StartError, run};
@@ -67,8 +69,7 @@ struct Supervisor {
     clock: Clock,
     boot: BootId,
     key: SigningKey,
-    owners: KeyRing<MAX_KEYS>,
-    fleet_keys: KeyRing<MAX_KEYS>,
+    trust: Trust,
     machine: Machine,
     record_store: BootStore,
     releases: ReleaseStore,
@@ -114,8 +115,9 @@ impl Supervisor {
                 () = tokio::time::sleep_until(deadline) => self.on_deadline(),
                 _ = stop.wait_for(|stop| *stop) => break,
             }
+            self.attend_trust();
         }
-        self.goodbye(link).await;
+        Box::pin(self.goodbye(link)).await;
     }
 
     fn now(&self) -> Now {
@@ -144,7 +146,8 @@ impl Supervisor {
     fn next_deadline(&self) -> Millis {
         let now = self.now();
         let download = self.download.as_ref().and_then(|download| download.next_deadline(now.elapsed));
-        let deadlines = [self.machine.next_deadline(now), download, self.outbox.next_deadline()];
+        let trust = self.trust.client.next_deadline();
+        let deadlines = [self.machine.next_deadline(now), download, self.outbox.next_deadline(), trust];
         let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
         let pulse = now.elapsed.plus(PULSE);
         deadlines.into_iter().flatten().chain(windows).fold(pulse, Millis::min)
@@ -160,6 +163,7 @@ impl Supervisor {
             self.feed(Event::Health { requests, errors });
         }
         self.feed(Event::Tick);
+        self.tick_trust();
         self.roll_windows();
         self.ask_statement_again();
         self.outbox(outbox::Input::Tick);
@@ -210,7 +214,8 @@ impl Supervisor {
         match topic {
             Topic::Assign(device) if device == self.config.device => self.on_assignment(payload),
             Topic::Ack(device) if device == self.config.device => self.on_ack(payload),
-            Topic::Metadata(file) => self.on_statement(&file, payload),
+            Topic::Metadata(file) if self.awaits(&file) => self.on_statement(&file, payload),
+            Topic::Metadata(file) => self.on_metadata(&file, payload),
             Topic::Chunk { object, index } => {
                 let now = self.now().elapsed;
                 if let Some(download) = &mut self.download {
@@ -230,38 +235,12 @@ impl Supervisor {
         }
     }
 
-    fn on_assignment(&mut self, payload: &Bytes) {
-        // The server clears an assignment by an empty retained message.
-        if payload.is_empty() {
-            return;
-        }
-        match open::<Assignment, MAX_KEYS>(payload, &self.fleet_keys) {
-            Ok(assignment) => {
-                tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
-                self.feed(Event::Assigned(assignment));
-            }
-            Err(error) => self.refuse(RefusedKind::Assignment, &Detail::new(&error.to_string())),
-        }
-    }
-
-    fn on_ack(&mut self, payload: &Bytes) {
-        match open::<Ack, MAX_KEYS>(payload, &self.fleet_keys) {
-            Ok(ack) if ack.device == self.config.device => {
-                self.outbox(outbox::Input::Acknowledged(ack.stored));
-            }
-            Ok(ack) => {
-                let detail = Detail::new(&format!("the acknowledgement is for {}", ack.device));
-                self.refuse(RefusedKind::Ack, &detail);
-            }
-            Err(error) => self.refuse(RefusedKind::Ack, &Detail::new(&error.to_string())),
-        }
+    fn awaits(&self, file: &FileName) -> bool {
+        self.awaited.as_ref().is_some_and(|(target, _)| *file == FileName::of_release(&target.statement))
     }
 
     fn on_statement(&mut self, file: &FileName, payload: &Bytes) {
-        let Some((target, _)) = self.awaited.clone() else { return };
-        if *file != FileName::of_release(&target.statement) || payload.is_empty() {
-            return;
-        }
+        let Some((target, _)) = self.awaited.clone().filter(|_| !payload.is_empty()) else { return };
         let outcome = self.check_statement(&target, payload);
         self.awaited = None;
         if let Some(session) = &self.session {
@@ -271,14 +250,13 @@ impl Supervisor {
         self.feed(Event::Statement { statement: target.statement, outcome });
     }
 
-    /// Digest, signature, then what the device has to offer.
+    /// The digest that its owner lists, then what the device has to offer.
     fn check_statement(&self, target: &ReleaseRef, payload: &[u8]) -> Result<(Box<Release>, Means), Reason> {
         let bad = |text: &str| Reason::BadStatement(Detail::new(text));
         if Digest::of(payload) != target.statement {
             return Err(bad("its digest is not the assigned one"));
         }
-        let release =
-            open::<Release, MAX_KEYS>(payload, &self.owners).map_err(|error| bad(&error.to_string()))?;
+        let release = Release::parse(payload).map_err(|error| bad(&error.to_string()))?;
         let free =
             self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
         let record = self.machine.record();

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serin_protocol::envelope::{KeyRing, seal_to_vec};
+use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{BootId, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Presence};
 use serin_protocol::topic::Topic;
@@ -14,8 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
-use crate::config::{Config, MAX_KEYS};
+use crate::config::Config;
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::journal::{Journal, JournalError};
 use crate::disk::partial::PartialStore;
@@ -29,6 +30,8 @@ use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions};
 use crate::link::outbox::Outbox;
 use crate::telemetry::Stamp;
+use crate::trust::client::Client;
+use crate::trust::store::{TrustStore, TrustStoreError};
 use crate::update::machine::{Identity, Machine};
 use crate::update::record::{Record, RecordError};
 
@@ -58,6 +61,9 @@ pub enum StartError {
     /// The disk failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no root to trust.
+    #[error(transparent)]
+    Trust(#[from] TrustStoreError),
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -93,6 +99,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
     let boot = BootId(random()?);
+    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root)?;
+    let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
 
     let (stop_sender, stop) = watch::channel(false);
@@ -119,9 +127,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         clock,
         boot,
         key,
-        // The configuration has checked how many there are.
-        owners: KeyRing::<MAX_KEYS>::new(config.trust.owners.iter().copied()).unwrap_or_default(),
-        fleet_keys: KeyRing::<MAX_KEYS>::new(config.trust.fleet.iter().copied()).unwrap_or_default(),
+        trust,
         machine: Machine::new(identity, record),
         record_store,
         releases: ReleaseStore::open(files.clone(), &config.data)?,

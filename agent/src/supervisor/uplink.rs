@@ -25,6 +25,7 @@ impl Supervisor {
             }
         }
         self.session = Some(session.clone());
+        self.trust_connected();
         self.announce();
         if let Some((_, ask_at)) = &mut self.awaited {
             *ask_at = now.elapsed;
@@ -44,6 +45,7 @@ impl Supervisor {
             self.link_since = now.wall;
         }
         self.link_problem = Some(problem);
+        self.trust_disconnected();
         if let Some(download) = &mut self.download {
             let notices = download.disconnected(now.elapsed);
             self.on_notices(notices);

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::envelope::KeyRing;
-use serin_protocol::ids::{Millis, UnixMillis};
+use serin_protocol::ids::{Digest, Millis, UnixMillis};
 use serin_protocol::message::Detail;
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::layout::FLEET_ROLE;
@@ -33,7 +33,10 @@ pub enum Effect {
     /// End the subscription.
     Leave(FileName),
     /// The refresh is complete: look again at what waits for [`Client::fleet_keys`].
-    Refreshed,
+    Refreshed {
+        /// Others sign assignments than before.
+        keys_changed: bool,
+    },
     /// The end of the search: an owner lists the release with this statement, above every floor.
     Listed(ReleaseRef),
     /// The end of the search: the release must not be installed.
@@ -182,9 +185,9 @@ impl Client {
         effects
     }
 
-    /// Gives up looking for a release.
-    pub fn cancel_search(&mut self) {
-        self.search = None;
+    /// Gives up looking for the release with this statement.
+    pub fn cancel_search(&mut self, statement: Digest) {
+        self.search.take_if(|search| search.target.statement == statement);
     }
 
     /// When [`Client::tick`] is due.
@@ -326,10 +329,12 @@ impl Client {
             session.targets(&Role::Targets).map(|targets| targets.expires),
         ];
         let keys = KeyRing::new(session.delegated_keys(FLEET_ROLE).into_iter().take(MAX_FLEET_KEYS));
+        let before = self.trusted.take().map(|trusted| trusted.keys);
         self.trusted =
             keys.zip(expiries.into_iter().flatten().min()).map(|(keys, until)| Trusted { keys, until });
         self.failures.clear();
-        effects.push(Effect::Refreshed);
+        let now = self.trusted.as_ref().map(|trusted| &trusted.keys);
+        effects.push(Effect::Refreshed { keys_changed: before.as_ref() != now });
     }
 
     fn done(&mut self, effects: &mut Effects) {

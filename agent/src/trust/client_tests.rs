@@ -6,7 +6,6 @@ use std::num::NonZeroU32;
 use ed25519_dalek::SigningKey;
 use serde_json::Map;
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::ids::Digest;
 use serin_protocol::trust::metadata::{Serial, Signable, TimestampMeta, TopLevelRoles};
 use serin_protocol::trust::signed::{key_table, role_keys};
 use serin_protocol::trust::{
@@ -19,6 +18,9 @@ use crate::disk::seam::Files;
 
 const NOW: UtcSeconds = UtcSeconds(1_795_000_000);
 const STATEMENT: &[u8] = b"statement";
+
+const REFRESHED: Effect = Effect::Refreshed { keys_changed: false };
+const FIRST: Effect = Effect::Refreshed { keys_changed: true };
 
 fn at(seconds: u64) -> Now {
     let wall = UnixMillis((NOW.0 as u64 + seconds) * 1000);
@@ -247,11 +249,11 @@ fn a_first_connection_learns_who_assigns_and_a_search_who_releases() {
     let repository = Repository::new();
     let mut device = Device::new(&repository);
     assert!(device.client.fleet_keys(at(0).wall).is_none());
-    assert_eq!(device.connect(&repository, 0), [Effect::Refreshed]);
+    assert_eq!(device.connect(&repository, 0), [FIRST]);
     assert_eq!(device.asked, ["2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json"]);
     let fleet = PublicKey::of(&key(6)).id();
     assert!(device.client.fleet_keys(at(0).wall).expect("trusted").find(&fleet).is_some());
-    assert_eq!(device.search(&repository, 1), [Effect::Refreshed, Effect::Listed(target())]);
+    assert_eq!(device.search(&repository, 1), [REFRESHED, Effect::Listed(target())]);
     assert_eq!(device.client.next_deadline(), None);
 
     // After a restart only what may have changed is asked for.
@@ -259,7 +261,7 @@ fn a_first_connection_learns_who_assigns_and_a_search_who_releases() {
     device.asked.clear();
     let search = device.client.search(at(2), target());
     assert_eq!(search, []);
-    assert_eq!(device.connect(&repository, 3), [Effect::Refreshed, Effect::Listed(target())]);
+    assert_eq!(device.connect(&repository, 3), [FIRST, Effect::Listed(target())]);
     assert_eq!(device.asked, ["2.root.json", "timestamp.json"]);
 }
 
@@ -286,7 +288,7 @@ fn a_frozen_repository_is_reported_once_and_refuses_the_search() {
     repository.timestamp_days = 1;
     repository.version = 2;
     let said = device.wait(&repository, 40, 400);
-    assert_eq!(said, [Effect::Refreshed]);
+    assert_eq!(said, [FIRST]);
     assert_eq!(device.client.problem(), None);
 }
 
@@ -324,7 +326,7 @@ fn a_withheld_file_is_named_and_waits_for_nothing_offline() {
         said.extend(device.serve(&files, at(seconds), effects));
     }
     let why = Detail::new("withheld: the repository has no digits");
-    assert_eq!(said, [Effect::Refreshed, Effect::Unlisted(target(), why)]);
+    assert_eq!(said, [REFRESHED, Effect::Unlisted(target(), why)]);
 }
 
 #[test]
@@ -333,13 +335,13 @@ fn a_release_listed_a_moment_later_is_found_then() {
     repository.listed = false;
     let mut device = Device::new(&repository);
     device.connect(&repository, 0);
-    assert_eq!(device.search(&repository, 0), [Effect::Refreshed]);
+    assert_eq!(device.search(&repository, 0), [REFRESHED]);
     repository.listed = true;
     repository.version = 2;
     let files = repository.files();
     let file = FileName::new("timestamp.json").expect("name");
     let effects = device.client.message(at(5), &file, &files["timestamp.json"].clone().into());
-    assert_eq!(device.serve(&files, at(5), effects), [Effect::Refreshed, Effect::Listed(target())]);
+    assert_eq!(device.serve(&files, at(5), effects), [REFRESHED, Effect::Listed(target())]);
 }
 
 #[test]
@@ -386,7 +388,7 @@ fn roots_are_followed_even_when_the_new_timestamp_comes_first() {
     assert!(device.client.problem().is_some_and(|problem| problem.starts_with("arbitrary content")));
     let second = FileName::new("2.root.json").expect("name");
     let effects = device.client.message(at(1), &second, &files["2.root.json"].clone().into());
-    assert_eq!(device.serve(&files, at(1), effects), [Effect::Refreshed]);
+    assert_eq!(device.serve(&files, at(1), effects), [FIRST]);
     assert_eq!(device.client.watched, FileName::new("7.root.json").ok());
     assert_eq!(device.client.problem(), None);
 }

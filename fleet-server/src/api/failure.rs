@@ -79,8 +79,10 @@ fn release(error: &ReleaseError) -> Failure {
             .next("PUT the bundle to /api/v1/bundles/<its SHA-256> first"),
         ReleaseError::Statement(_) => {
             Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "statement_refused", text)
-                .next("sign it with a key that is among the server's `owners`")
+                .next("make it with `serin-fleet release sign`")
         }
+        ReleaseError::NotListed(_) => Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_listed", text)
+            .next("sign it with `serin-fleet release sign` and publish with `--trust FOLDER`"),
         ReleaseError::Contradiction(_)
         | ReleaseError::Unpack(_)
         | ReleaseError::Container(_)

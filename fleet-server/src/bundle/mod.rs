@@ -1,4 +1,4 @@
-//! From a model folder to a signed release, and back to checked contents. The device program measures;
+//! From a model folder to a bundle with its statement, and back to checked contents. The device program measures;
 //! nothing here runs a model.
 
 pub mod container;
@@ -10,7 +10,7 @@ pub mod open;
 pub mod pack;
 pub mod qualify;
 pub mod reference_rows;
-pub mod sign;
+pub mod statement;
 
 use std::io::{self, Read};
 

@@ -6,38 +6,30 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use serin_protocol::chunk::ChunkMap;
-use serin_protocol::envelope::{KeyRing, PublicKey, Signed as _};
-use serin_protocol::release::Release;
+use serin_protocol::release::{MAX_STATEMENT_BYTES, Release};
+use serin_protocol::trust::layout::{bundle_path, statement_path};
 
-use super::{Failure, Report, keys};
-use crate::bundle::key_file;
+use super::trust::{self, FolderArgs};
+use super::{Failure, Report};
 use crate::bundle::open::{OpenedBundle, read_bundle};
 use crate::bundle::pack::{PackError, PackOrder, pack};
 use crate::bundle::qualify::QualifyError;
-use crate::bundle::sign;
+use crate::bundle::statement;
+use crate::trust::change::owner;
 
 #[derive(Subcommand)]
 pub(super) enum BundleCommand {
     /// Pack a model folder: the device program proves its golden vectors and measures what it needs.
     Pack(PackArgs),
-    /// Check a bundle and sign it; writes BUNDLE.release beside it.
-    Sign {
-        /// The bundle.
-        bundle: PathBuf,
-        /// File with the private key.
-        #[arg(long)]
-        key: PathBuf,
-    },
-    /// Check a bundle, its signature, and that one is about the other.
+    /// Check a bundle, its statement, and that its owner's signed metadata lists both.
     Verify {
         /// The bundle.
         bundle: PathBuf,
-        /// The signer's public key: a file, or its 64 hexadecimal digits.
-        #[arg(long)]
-        key: String,
-        /// The signed statement [default: BUNDLE.release].
+        /// The statement [default: BUNDLE.release].
         #[arg(long)]
         release: Option<PathBuf>,
+        #[command(flatten)]
+        folder: FolderArgs,
     },
     /// Check a bundle's contents and show them.
     Inspect {
@@ -67,8 +59,7 @@ pub(super) struct PackArgs {
 pub(super) fn run(command: &BundleCommand) -> Result<Report, Failure> {
     match command {
         BundleCommand::Pack(args) => run_pack(args),
-        BundleCommand::Sign { bundle, key } => run_sign(bundle, key),
-        BundleCommand::Verify { bundle, key, release } => run_verify(bundle, key, release.as_deref()),
+        BundleCommand::Verify { bundle, release, folder } => verify(bundle, release.as_deref(), folder),
         BundleCommand::Inspect { bundle } => {
             let opened = open(bundle)?;
             Ok(Report { text: describe(bundle, &opened), json: describe_json(bundle, &opened) })
@@ -102,38 +93,33 @@ fn pack_failure(error: &PackError) -> Failure {
     Failure::new(error).hint(error.hint()).details(details)
 }
 
-fn run_sign(bundle: &Path, key: &Path) -> Result<Report, Failure> {
-    let key = keys::private(key)?;
-    let signed = sign::sign(bundle, &key);
-    let (release, envelope) = signed.map_err(|error| Failure::about(bundle.display(), error))?;
-    let path = sign::release_path(bundle);
-    std::fs::write(&path, envelope).map_err(|error| Failure::about(path.display(), error))?;
-    let id = PublicKey::of(&key).id();
-    let text = format!("{} signed by key {id}\n{}", release.id, path.display());
-    Ok(Report { text, json: json!({"release_file": path, "key": id, "release": release}) })
-}
-
-fn run_verify(bundle: &Path, key: &str, release: Option<&Path>) -> Result<Report, Failure> {
-    let key = key_file::read_public(key).map_err(|error| keys::failure(&error))?;
-    // One key always fits a ring of one.
-    let keys = KeyRing::<1>::new([key]).unwrap_or_default();
-    let default = sign::release_path(bundle);
-    let path = release.unwrap_or(&default);
-    let unsigned = format!("sign it with serin-fleet bundle sign {} --key PATH", bundle.display());
-    let bytes =
-        read_release(path).map_err(|error| Failure::about(path.display(), error).hint(Some(unsigned)))?;
-    let statement =
-        sign::verify_release(&bytes, &keys).map_err(|error| Failure::about(path.display(), error))?;
+fn verify(bundle: &Path, release: Option<&Path>, folder: &FolderArgs) -> Result<Report, Failure> {
+    let path = release.map_or_else(|| statement::statement_file(bundle), Path::to_path_buf);
+    let bytes = read_statement(&path)?;
+    let release = Release::parse(&bytes).map_err(|error| Failure::about(path.display(), error))?;
     let opened = open(bundle)?;
-    sign::matches(bundle, &opened, &statement).map_err(|error| Failure::about(bundle.display(), error))?;
-    let text = format!("{} is good: signed by key {}", statement.id, key.id());
-    Ok(Report { text, json: json!({"verified": true, "key": key.id(), "release": statement}) })
+    statement::matches(bundle, &opened, &release).map_err(|error| Failure::about(bundle.display(), error))?;
+    let folder = folder.folder();
+    let role = owner(&release.id.model).map_err(|error| trust::failure(&error))?;
+    let listed = |path: &str| folder.listed(&role, path).map_err(|error| trust::failure(&error));
+    let stated = listed(&statement_path(&release.id))?;
+    stated.check(&bytes).map_err(|why| Failure::about(path.display(), format!("listed otherwise: {why}")))?;
+    if listed(&bundle_path(&release.id))?.sha256() != Some(opened.bundle.digest) {
+        return Err(Failure::about(bundle.display(), "another bundle is listed"));
+    }
+    let text = format!("{} is good: listed by {role} as number {}", release.id, stated.serial());
+    Ok(Report { text, json: json!({"verified": true, "serial": stated.serial(), "release": release}) })
 }
 
-/// One byte more than a statement may have shows that there is more.
-fn read_release(path: &Path) -> std::io::Result<Vec<u8>> {
+/// The statement at `path`. One byte more than one may have shows that there is more.
+pub(super) fn read_statement(path: &Path) -> Result<Vec<u8>, Failure> {
+    let about = |error: std::io::Error| {
+        Failure::about(path.display(), error)
+            .hint(Some("`serin-fleet release sign X.serin --key PATH` writes it".into()))
+    };
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(Release::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    let file = std::fs::File::open(path).map_err(about)?;
+    file.take(MAX_STATEMENT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(about)?;
     Ok(bytes)
 }
 

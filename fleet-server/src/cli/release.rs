@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use serin_protocol::ids::{Digest, ReleaseId};
 use serin_protocol::trust::TargetFile;
 
+use super::bundle::read_statement;
 use super::client::{Client, ClientArgs};
 use super::device::part;
 use super::table::{bytes, table};
 use super::trust::{self, FolderArgs};
 use super::{Failure, Report};
-use crate::bundle::open::read_bundle;
+use crate::bundle::statement::{describe, statement_file};
+use crate::trust::TrustFolder;
 
-/// Largest statement file, in bytes; the server refuses far smaller ones.
-const MAX_STATEMENT_BYTES: u64 = 64 * 1024;
 /// Between two looks at whether a release has reached the broker.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -35,21 +35,28 @@ pub(super) struct ReleaseArgs {
 #[derive(Subcommand)]
 enum ReleaseCommand {
     /// Publish a signed bundle: X.serin with X.serin.release beside it.
+    ///
+    /// The metadata that lists it goes first, with --trust in the same command.
     Publish {
         /// The bundle.
         #[arg(value_name = "X.serin")]
         bundle: PathBuf,
-        /// The signed statement [default: X.serin.release].
+        /// The statement [default: X.serin.release].
         #[arg(long, value_name = "FILE")]
         statement: Option<PathBuf>,
+        /// Publish this folder's complete metadata too, together with the release.
+        #[arg(long, value_name = "FOLDER", env = "SERIN_TRUST")]
+        trust: Option<PathBuf>,
         /// Seconds to wait until every chunk is with the broker.
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         wait: u64,
     },
-    /// List a signed bundle in its owner's metadata and sign that: no device accepts what is not listed.
-    /// With too few keys here the draft goes on to the other owners' machines.
+    /// Check a bundle, list it in its owner's metadata and sign that; writes X.serin.release beside it.
+    ///
+    /// No device accepts what is not listed. With too few keys here the draft goes on to the other owners'
+    /// machines.
     Sign {
-        /// The bundle, with X.serin.release beside it.
+        /// The bundle.
         #[arg(value_name = "X.serin")]
         bundle: PathBuf,
         /// Files with the owner's private keys.
@@ -84,8 +91,19 @@ struct Release {
 pub(super) fn run(arguments: &ReleaseArgs, quiet: bool) -> Result<Report, Failure> {
     let client = || Client::new(&arguments.client);
     match &arguments.command {
-        ReleaseCommand::Publish { bundle, statement, wait } => {
-            publish(&client()?, bundle, statement.as_deref(), Duration::from_secs(*wait), quiet)
+        ReleaseCommand::Publish { bundle, statement, trust, wait } => {
+            let client = client()?;
+            let folder = trust.as_deref().map(TrustFolder::at);
+            if let Some(folder) = &folder {
+                trust::upload(&client, folder)?;
+            }
+            let wait = Duration::from_secs(*wait);
+            let published = publish(&client, bundle, statement.as_deref(), wait, quiet)?;
+            // Devices learn of it once they can have it.
+            if folder.is_some() {
+                trust::make_current(&client)?;
+            }
+            Ok(published)
         }
         ReleaseCommand::Sign { bundle, key, folder } => sign(bundle, key, folder),
         ReleaseCommand::Withdraw { release, key, folder } => {
@@ -122,15 +140,17 @@ fn publish(
     Ok(Report { text, json: published })
 }
 
-/// Works without a network: the bundle and its statement are checked, listed and signed.
+/// Works without a network: the bundle is checked, described, listed and signed.
 fn sign(bundle: &Path, keys: &[PathBuf], arguments: &FolderArgs) -> Result<Report, Failure> {
-    let about = |error: &dyn std::fmt::Display| Failure::about(bundle.display(), error);
-    let opened = read_bundle(bundle).map_err(|error| about(&error))?;
-    let statement = read_statement(&bundle.with_added_extension("release"))?;
-    let target = TargetFile::sized(opened.bundle.size.0, opened.bundle.digest);
+    let release = describe(bundle).map_err(|error| Failure::about(bundle.display(), error))?;
+    let statement = release.to_bytes().map_err(Failure::new)?;
+    let target = TargetFile::sized(release.bundle.size.0, release.bundle.digest);
     let folder = arguments.folder();
-    let staged = folder.add_release(&opened.manifest.id(), &statement, target, arguments.expiry());
-    trust::sign(&folder, &staged.map_err(|error| trust::failure(&error))?, keys)
+    let staged = folder.add_release(&release.id, &statement, target, arguments.expiry());
+    let staged = staged.map_err(|error| trust::failure(&error))?;
+    let path = statement_file(bundle);
+    fs::write(&path, &statement).map_err(|error| Failure::about(path.display(), error))?;
+    trust::sign(&folder, &staged, keys)
 }
 
 /// Devices can be told to run it only then.
@@ -148,18 +168,6 @@ fn until_published(client: &Client, id: &str, wait: Duration) -> Result<Value, F
         }
         std::thread::sleep(LOOK);
     }
-}
-
-fn read_statement(path: &Path) -> Result<Vec<u8>, Failure> {
-    let about = |error: std::io::Error| {
-        Failure::about(path.display(), error)
-            .hint(Some("sign the bundle with `serin-fleet bundle sign X.serin --key owner.key`".into()))
-    };
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_STATEMENT_BYTES).read_to_end(&mut bytes))
-        .map_err(about)?;
-    Ok(bytes)
 }
 
 fn digest(path: &Path) -> std::io::Result<Digest> {

@@ -37,9 +37,6 @@ pub(super) struct ServeArgs {
     /// File with the password at that broker.
     #[arg(long, value_name = "FILE")]
     broker_password_file: Option<PathBuf>,
-    /// Public key of an owner whose releases are accepted, as a file or as 64 digits. May be repeated.
-    #[arg(long = "owner-key", value_name = "KEY")]
-    owner_keys: Vec<String>,
     /// Least severe messages logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "SERIN_LOG")]
     log: LevelFilter,
@@ -71,7 +68,6 @@ fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
         broker: arguments.broker.clone(),
         broker_user: arguments.broker_user.clone(),
         broker_password_file: arguments.broker_password_file.clone(),
-        owner_keys: arguments.owner_keys.clone(),
     };
     // Before the runtime: a wrong configuration starts nothing.
     let config = Config::load(arguments.config.as_deref(), flags).map_err(Failure::new)?;

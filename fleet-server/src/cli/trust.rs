@@ -99,8 +99,8 @@ enum TrustCommand {
         /// Public keys that sign from now on.
         #[arg(long, value_name = "KEY", num_args = 1..)]
         add: Vec<String>,
-        /// Keys that no longer sign, by name as in `trust show`.
-        #[arg(long, value_name = "NAME", num_args = 1..)]
+        /// Keys that no longer sign: files, or names as in `trust show`.
+        #[arg(long, value_name = "KEY", num_args = 1..)]
         remove: Vec<String>,
         /// How many must sign [default: as before].
         #[arg(long, value_name = "N")]
@@ -161,7 +161,7 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
         TrustCommand::Rotate { role, add, remove, threshold } => {
             let rotation = Rotation {
                 add: public_keys(add)?,
-                remove: remove.iter().map(|name| KeyName::from(name.as_str())).collect(),
+                remove: remove.iter().map(|text| key_name(text)).collect::<Result<_, _>>()?,
                 threshold: *threshold,
             };
             let role = parse_role(role)?;
@@ -194,16 +194,27 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
 
 /// Uploads what is complete and makes it current, all of it together.
 fn publish(client: &Client, folder: &TrustFolder) -> Result<Report, Failure> {
+    let names = upload(client, folder)?;
+    let snapshot = make_current(client)?;
+    let text = format!("{} files are current with snapshot {snapshot}", names.len());
+    Ok(Report { text, json: json!({"files": names, "snapshot": snapshot}) })
+}
+
+/// Uploads what is complete. Devices do not see it yet.
+pub(super) fn upload(client: &Client, folder: &TrustFolder) -> Result<Vec<String>, Failure> {
     let names = folder.to_upload().map_err(|error| failure(&error))?;
     for name in &names {
         let bytes = folder.file(name).map_err(|error| failure(&error))?;
         let path = format!("/api/v1/trust/metadata/{name}");
         let _: Value = client.put(&path, bytes.len() as u64, bytes.as_slice())?;
     }
+    Ok(names)
+}
+
+/// Makes what was uploaded current; the version of the snapshot.
+pub(super) fn make_current(client: &Client) -> Result<u64, Failure> {
     let published: Value = client.post("/api/v1/trust/publish", &Value::Null)?;
-    let snapshot = published.get("snapshot").and_then(Value::as_u64).unwrap_or_default();
-    let text = format!("{} files are current with snapshot {snapshot}", names.len());
-    Ok(Report { text, json: json!({"files": names, "snapshot": snapshot}) })
+    Ok(published.get("snapshot").and_then(Value::as_u64).unwrap_or_default())
 }
 
 /// Signs the draft of `role` with each key until it is complete.
@@ -325,6 +336,15 @@ fn read_online(path: &Path) -> Result<Online, Failure> {
 
 fn owned(keys: &[String], threshold: NonZeroU32) -> Result<Keys, Failure> {
     Ok(Keys { keys: public_keys(keys)?, threshold })
+}
+
+/// A key's name, or that of the key in a file. Both are 64 digits, so that digits are never a key here.
+fn key_name(text: &str) -> Result<KeyName, Failure> {
+    if !Path::new(text).exists() {
+        return Ok(KeyName::from(text));
+    }
+    let key = key_file::read_public(text).map_err(|error| keys::failure(&error))?;
+    Ok(Key::ed25519(&key).name())
 }
 
 fn public_keys(texts: &[String]) -> Result<Vec<Key>, Failure> {

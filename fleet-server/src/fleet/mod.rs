@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use serin_protocol::envelope::{KeyRing, PublicKey, SealError, seal_to_vec};
+use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
 use serin_protocol::topic::Topic;
@@ -28,8 +28,8 @@ use tokio::sync::{broadcast, watch};
 use tracing::{error, warn};
 
 use crate::broker::publish::Job;
-use crate::config::MAX_OWNERS;
 use crate::registry::objects::ObjectStore;
+use crate::registry::releases::Listed;
 use crate::rollout::event::{Refusal, StartError};
 use crate::store::{Assigned, DeviceRecord, Store, StoreError};
 use feed::Happening;
@@ -43,8 +43,8 @@ pub struct FleetParts {
     pub id: FleetId,
     /// Signs assignments and acknowledgements.
     pub signer: SigningKey,
-    /// Whose releases are accepted.
-    pub owners: KeyRing<MAX_OWNERS>,
+    /// Whether an owner's signed metadata lists a release.
+    pub listed: Box<Listed>,
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     /// Where bundles are kept.
@@ -107,7 +107,7 @@ pub enum FleetError {
 pub struct Fleet {
     id: FleetId,
     signer: SigningKey,
-    owners: KeyRing<MAX_OWNERS>,
+    listed: Box<Listed>,
     store: Arc<dyn Store>,
     objects: Arc<ObjectStore>,
     metrics: Arc<Metrics>,
@@ -157,7 +157,7 @@ impl Draft {
 impl Fleet {
     /// Takes up the fleet where the store has it.
     pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
-        let FleetParts { id, signer, owners, store, objects, metrics, outlet } = parts;
+        let FleetParts { id, signer, listed, store, objects, metrics, outlet } = parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices = devices.collect();
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
@@ -168,7 +168,7 @@ impl Fleet {
         Ok(Self {
             id,
             signer,
-            owners,
+            listed,
             store,
             objects,
             metrics,

@@ -1,4 +1,4 @@
-//! The registry: releases by name, each what its owner signed.
+//! The registry: releases by name, each one that its owner listed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Fleet {
     /// changes nothing.
     pub fn add_release(&self, statement: &[u8], now: UnixMillis) -> Result<ReleaseId, FleetError> {
         // Long, and needs nothing that changes.
-        let checked = check(&self.objects, statement, &self.owners)?;
+        let checked = check(&self.objects, statement, &*self.listed)?;
         let id = checked.release.id.clone();
         self.change(now, |state, draft| {
             match state.releases.get(&id) {
@@ -148,7 +148,7 @@ impl Fleet {
         Ok(ReleaseFacts::new(record, &parsed))
     }
 
-    /// The signed statement with this digest, if a release here has it.
+    /// The statement with this digest, if a release here has it.
     pub fn statement(&self, digest: &Digest) -> Result<Option<Vec<u8>>, FleetError> {
         Ok(self.store.statement(digest)?)
     }

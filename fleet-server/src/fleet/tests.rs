@@ -13,7 +13,6 @@ use serin_protocol::topic::Topic;
 use super::metrics::Metrics;
 use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
 use crate::broker::publish::Job;
-use crate::config::MAX_OWNERS;
 use crate::registry::made;
 use crate::registry::objects::ObjectStore;
 use crate::rollout::event::{Command, OperatorOrder};
@@ -51,7 +50,7 @@ impl Rig {
         let fleet = Fleet::open(FleetParts {
             id: "f".parse().expect("name"),
             signer: key(1),
-            owners: KeyRing::<MAX_OWNERS>::new([PublicKey::of(&key(2))]).expect("fits"),
+            listed: Box::new(|_, _| true),
             store,
             objects: Arc::new(ObjectStore::open(folder.path()).expect("opens")),
             metrics: Arc::new(Metrics::default()),
@@ -111,7 +110,7 @@ impl Rig {
 
     /// Adds a release and has it published.
     fn release(&self, version: &str) -> ReleaseId {
-        let packed = made::pack(version, 100, &key(2));
+        let packed = made::pack(version, 100);
         self.fleet.objects().put(packed.bundle.as_slice()).expect("stored");
         let release = self.fleet.add_release(&packed.statement, NOW).expect("accepted");
         assert!(self.sent().contains(&Outgoing::Publish(Job::Release(release.clone()))));
@@ -260,7 +259,7 @@ fn numbers_grow_beyond_what_a_device_accepted_from_a_lost_server() {
 fn one_rollout_at_a_time_and_only_of_what_is_published() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
-    let packed = made::pack("2", 100, &key(2));
+    let packed = made::pack("2", 100);
     rig.fleet.objects().put(packed.bundle.as_slice()).expect("stored");
     let early = rig.fleet.add_release(&packed.statement, NOW).expect("accepted");
     assert!(matches!(rig.fleet.start_rollout(&early, None, NOW), Err(FleetError::Conflict(_))));
@@ -276,9 +275,9 @@ fn one_rollout_at_a_time_and_only_of_what_is_published() {
 fn a_version_is_never_changed() {
     let rig = Rig::new();
     let release = rig.release("1");
-    let same = made::pack("1", 100, &key(2));
+    let same = made::pack("1", 100);
     assert_eq!(rig.fleet.add_release(&same.statement, NOW).expect("the same"), release);
-    let other = made::pack("1", 200, &key(2));
+    let other = made::pack("1", 200);
     rig.fleet.objects().put(other.bundle.as_slice()).expect("stored");
     assert!(matches!(rig.fleet.add_release(&other.statement, NOW), Err(FleetError::Conflict(_))));
 }

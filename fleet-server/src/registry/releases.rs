@@ -1,18 +1,16 @@
-//! Checks an uploaded release before anything of it is believed: its owner's signature, and that the bundle
-//! is what the statement says, file by file.
+//! Checks an uploaded release before anything of it is believed: that its owner's signed metadata lists it,
+//! and that the bundle is what the statement says, file by file.
 
 use std::io::{self, Read};
 
 use serin_protocol::bundle::{BundleError, BundleFile, BundleReader, Piece};
 use serin_protocol::chunk::ObjectRef;
-use serin_protocol::envelope::{KeyRing, OpenError, open};
-use serin_protocol::ids::{ByteCount, Digest};
+use serin_protocol::ids::{ByteCount, Digest, ReleaseId};
 use serin_protocol::manifest::{Manifest, ManifestError};
-use serin_protocol::release::Release;
+use serin_protocol::release::{Release, StatementError};
 use serin_protocol::sketch::profile::{Profile, ProfileError};
 
 use super::objects::{ObjectError, ObjectStore};
-use crate::config::MAX_OWNERS;
 
 /// Bytes unpacked at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -23,9 +21,9 @@ const CONTAINER_BYTES: u64 = 16 * 1024;
 /// A release that holds what its statement says.
 #[derive(Debug)]
 pub struct Checked {
-    /// What the owner signed.
+    /// What the owner said.
     pub release: Release,
-    /// Digest of the signed statement.
+    /// Digest of the statement.
     pub statement: Digest,
     /// The manifest in the bundle.
     pub manifest: Manifest,
@@ -36,9 +34,12 @@ pub struct Checked {
 /// Why a release is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
-    /// Not signed by an owner whose releases are accepted here.
-    #[error("the release statement is refused: {0}")]
-    Statement(#[from] OpenError),
+    /// It is none.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// No owner's metadata lists it.
+    #[error("no owner's metadata here lists {0} with this statement")]
+    NotListed(ReleaseId),
     /// The bundle was not uploaded.
     #[error("the bundle {0} is not here")]
     NoBundle(Digest),
@@ -62,18 +63,15 @@ pub enum ReleaseError {
     Objects(#[from] ObjectError),
 }
 
-/// Opens a statement with the owners' keys.
-pub fn open_statement(bytes: &[u8], owners: &KeyRing<MAX_OWNERS>) -> Result<Release, ReleaseError> {
-    Ok(open(bytes, owners)?)
-}
+/// Whether an owner's signed metadata lists the release with the statement of this digest.
+pub type Listed = dyn Fn(&ReleaseId, &Digest) -> bool + Send + Sync;
 
 /// Checks the bundle of `statement` in `objects` and stores its chunk list beside it.
-pub fn check(
-    objects: &ObjectStore,
-    statement: &[u8],
-    owners: &KeyRing<MAX_OWNERS>,
-) -> Result<Checked, ReleaseError> {
-    let release = open_statement(statement, owners)?;
+pub fn check(objects: &ObjectStore, statement: &[u8], listed: &Listed) -> Result<Checked, ReleaseError> {
+    let release = Release::parse(statement)?;
+    if !listed(&release.id, &Digest::of(statement)) {
+        return Err(ReleaseError::NotListed(release.id));
+    }
     let size = objects.size(&release.bundle.digest)?;
     let size = size.ok_or(ReleaseError::NoBundle(release.bundle.digest))?;
     if size != release.bundle.size {

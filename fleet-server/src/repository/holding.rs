@@ -7,7 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use serin_protocol::ids::Digest;
+use serin_protocol::ids::{Digest, ReleaseId};
+use serin_protocol::trust::layout::statement_path;
 use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{
     Delegations, FileMeta, KeyName, Metadata, MetadataVersion, Role, Root, Snapshot, Targets, TrustError,
@@ -199,6 +200,17 @@ impl Holding {
     fn delegations(&self) -> Result<Delegations, RepositoryError> {
         let (_, bytes) = self.newest.get(&Role::Targets).ok_or(RepositoryError::Before("the targets"))?;
         Ok(Metadata::<Targets>::parse(&Role::Targets, bytes)?.signed.delegations.unwrap_or_default())
+    }
+
+    /// Whether the newest metadata of the model's owner, to whom targets still delegates, lists it.
+    pub(super) fn lists(&self, id: &ReleaseId, statement: &Digest) -> bool {
+        let owner = Role::named(id.model.as_str());
+        let delegated =
+            self.delegations().is_ok_and(|delegations| delegations.keys_of(owner.as_str()).is_some());
+        let newest = self.newest.get(&owner).filter(|_| delegated);
+        let targets = newest.and_then(|(_, bytes)| Metadata::<Targets>::parse(&owner, bytes).ok());
+        let listed = targets.and_then(|metadata| metadata.signed.targets.get(&statement_path(id))?.sha256());
+        listed == Some(*statement)
     }
 
     /// What a snapshot of all this says.

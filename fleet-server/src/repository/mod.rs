@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use serin_protocol::ids::{Digest, ReleaseId};
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::UtcSeconds;
 use tokio::sync::watch;
@@ -50,6 +51,11 @@ impl Repository {
         let mut state = self.lock();
         let State { holding, current } = &mut *state;
         holding.accept(name, bytes, now, &current.names())
+    }
+
+    /// Whether an owner's uploaded metadata lists the release with the statement of this digest.
+    pub fn lists(&self, id: &ReleaseId, statement: &Digest) -> bool {
+        self.lock().holding.lists(id, statement)
     }
 
     /// Makes what was uploaded the current state; the version of the snapshot.

@@ -10,7 +10,7 @@ use serin_protocol::envelope::PublicKey;
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{
-    Key, KeyName, Metadata, MetadataVersion, Role, RoleKeys, Root, Targets, TrustError,
+    Key, KeyName, Metadata, MetadataVersion, Role, RoleKeys, Root, TargetFile, Targets, TrustError,
 };
 
 use crate::durable;
@@ -311,6 +311,16 @@ impl TrustFolder {
             (Err(FolderError::NoRole(_)), Some(draft)) => Ok(draft.signed),
             (Err(error), _) => Err(error),
         }
+    }
+
+    /// The target at `path`, as the complete metadata of `owner` lists it.
+    pub fn listed(&self, owner: &Role, path: &str) -> Result<TargetFile, FolderError> {
+        let metadata = self.newest::<Targets>(owner)?;
+        for (keys, of) in self.signers_of(owner)? {
+            metadata.verify(owner, &keys, &of)?;
+        }
+        let unlisted = || FolderError::Invalid(format!("{path} is not listed by {owner}"));
+        metadata.signed.targets.get(path).cloned().ok_or_else(unlisted)
     }
 
     fn keep<T: Signable>(&self, role: &Role, draft: &Metadata<T>) -> Result<(), FolderError> {

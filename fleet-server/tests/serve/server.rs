@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use ed25519_dalek::SigningKey;
 use serde_json::Value;
 use serin_protocol::envelope::PublicKey;
 
+use super::publisher::Publisher;
 use super::release::Packed;
 
 /// Longest that anything awaited here may take; what is awaited normally comes within seconds.
@@ -33,10 +33,6 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port()
 }
 
-pub fn owner() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
-}
-
 pub struct Server {
     pub url: String,
     pub mqtt: u16,
@@ -55,8 +51,7 @@ impl Server {
             Some(port) => format!("url = 'mqtt://127.0.0.1:{port}'"),
             None => format!("listen = '127.0.0.1:{mqtt}'"),
         };
-        let owner = PublicKey::of(&owner());
-        let text = format!("fleet = '{FLEET}'\nhttp = '{http}'\nowners = ['{owner}']\n[broker]\n{broker}\n");
+        let text = format!("fleet = '{FLEET}'\nhttp = '{http}'\n[broker]\n{broker}\n");
         std::fs::write(&config, text).expect("written");
         let words = |path: &Path| path.to_str().expect("plain").to_owned();
         let arguments = vec![
@@ -123,11 +118,20 @@ impl Server {
         serde_json::from_str(&said).expect("JSON")
     }
 
-    /// Publishes a release as an operator would.
+    /// Publishes metadata that lists a release.
+    pub fn list(&self, packed: &Packed) {
+        let trust = self.folder.join("trust");
+        let online = serde_json::from_value(self.get("/api/v1/trust/online")).expect("keys");
+        Publisher::at(&trust, &online).list(packed);
+        self.operator(&["trust", "publish", "--trust", trust.to_str().expect("plain")]);
+    }
+
+    /// Publishes a release as its owner would.
     pub fn publish(&self, packed: &Packed) {
         let path = self.folder.join(format!("{}.serin", packed.release.id));
         std::fs::write(&path, &packed.bundle).expect("written");
         std::fs::write(path.with_added_extension("release"), &packed.statement).expect("written");
+        self.list(packed);
         let published = self.operator(&["release", "publish", path.to_str().expect("plain")]);
         assert_eq!(published["published"], true);
     }

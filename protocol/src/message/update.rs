@@ -115,7 +115,7 @@ pub enum Reason {
         /// Bytes free above the reserve.
         free: ByteCount,
     },
-    /// The signed release statement is missing, forged or contradicts the assignment.
+    /// The release statement is missing or contradicts the assignment.
     BadStatement(Detail),
     /// The bundle does not have the signed digest, or its contents break the rules.
     BadBundle(Detail),
@@ -140,6 +140,8 @@ pub enum Reason {
     Storage(Detail),
     /// A field engineer has pinned another release here.
     Pinned,
+    /// No trusted metadata lists the release, or it lies below its owner's floor.
+    Untrusted(Detail),
 }
 
 impl fmt::Display for Reason {
@@ -164,6 +166,7 @@ impl fmt::Display for Reason {
             Self::FleetRollback => f.write_str("rolled back by the server"),
             Self::Storage(detail) => write!(f, "storage failed: {detail}"),
             Self::Pinned => f.write_str("a field engineer has pinned another release"),
+            Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
         }
     }
 }

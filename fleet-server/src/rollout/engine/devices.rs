@@ -39,6 +39,7 @@ fn blame(reason: Option<&Reason>) -> Blame {
             | Reason::OverMemoryBudget { .. }
             | Reason::NoSpace { .. }
             | Reason::BadStatement(_)
+            | Reason::Untrusted(_)
             | Reason::BadBundle(_)
             | Reason::LoadFailed(_)
             | Reason::GoldenMismatch(_)

@@ -1,22 +1,20 @@
-//! What an owner signs about a bundle, and whether a bundle is what was signed.
+//! What an owner says about a bundle, and whether a bundle is what was said.
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::chunk::{CHUNK_BYTES, ChunkMap, ChunkMapError, MAX_OBJECT_BYTES, ObjectRef};
-use serin_protocol::envelope::{self, KeyRing, OpenError, SealError};
 use serin_protocol::ids::{ByteCount, Digest, TargetClass};
-use serin_protocol::release::Release;
+use serin_protocol::release::{Release, StatementError};
 
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
 
-/// A bundle was not signed.
+/// A bundle was not described.
 #[derive(Debug, thiserror::Error)]
-pub enum SignError {
+pub enum DescribeError {
     /// The bundle is not a good one.
     #[error(transparent)]
     Bundle(#[from] BundleReadError),
@@ -24,7 +22,7 @@ pub enum SignError {
     #[error("cannot read the bundle: {0}")]
     Io(#[from] io::Error),
     /// It was changed between the first and the second reading.
-    #[error("the bundle was changed while it was signed")]
+    #[error("the bundle was changed while it was read")]
     Changed,
     /// It cannot be transferred.
     #[error(transparent)]
@@ -34,48 +32,46 @@ pub enum SignError {
     Targets,
     /// The statement is too large.
     #[error(transparent)]
-    Seal(#[from] SealError),
+    Statement(#[from] StatementError),
 }
 
-/// A bundle is not what was signed.
+/// A bundle is not what its statement says.
 #[derive(Debug, thiserror::Error)]
 pub enum MatchError {
     /// It cannot be read.
     #[error("cannot read the bundle: {0}")]
     Io(#[from] io::Error),
-    /// It differs from the signed statement.
-    #[error("{what} is {found}, signed is {signed}")]
+    /// It differs from the statement.
+    #[error("{what} is {found}, stated is {stated}")]
     Differs {
         /// In what.
         what: &'static str,
-        /// What was signed.
-        signed: String,
+        /// What the statement says.
+        stated: String,
         /// What the bundle has.
         found: String,
     },
 }
 
-/// Where the signed statement about the bundle at `bundle` is kept.
-pub fn release_path(bundle: &Path) -> PathBuf {
+/// Where the statement about the bundle at `bundle` is kept.
+pub fn statement_file(bundle: &Path) -> PathBuf {
     let mut name = bundle.as_os_str().to_owned();
     name.push(".release");
     name.into()
 }
 
-/// Checks the bundle at `path` and signs what it is; returns the statement and its envelope.
-pub fn sign(path: &Path, key: &SigningKey) -> Result<(Release, Vec<u8>), SignError> {
+/// Checks the bundle at `path` and says what it is.
+pub fn describe(path: &Path) -> Result<Release, DescribeError> {
     let opened = read_bundle(path)?;
     let (bundle, list) = cut(path)?;
     if bundle != opened.bundle {
-        return Err(SignError::Changed);
+        return Err(DescribeError::Changed);
     }
-    let release = statement(&opened, &list)?;
-    let envelope = envelope::seal_to_vec(&release, key)?;
-    Ok((release, envelope))
+    statement(&opened, &list)
 }
 
-/// What is signed about `opened`, whose chunks have the digests in `list`.
-fn statement(opened: &OpenedBundle, list: &[u8]) -> Result<Release, SignError> {
+/// What is said about `opened`, whose chunks have the digests in `list`.
+fn statement(opened: &OpenedBundle, list: &[u8]) -> Result<Release, DescribeError> {
     ChunkMap::new(opened.bundle.size)?;
     let manifest = &opened.manifest;
     Ok(Release {
@@ -85,7 +81,7 @@ fn statement(opened: &OpenedBundle, list: &[u8]) -> Result<Release, SignError> {
         unpacked: opened.unpacked,
         memory: manifest.measured.memory_limit,
         runtime: manifest.runtime.clone(),
-        targets: heapless::Vec::from_slice(&manifest.targets).map_err(|_| SignError::Targets)?,
+        targets: heapless::Vec::from_slice(&manifest.targets).map_err(|_| DescribeError::Targets)?,
         profile: Digest::of(&opened.profile_bytes),
     })
 }
@@ -119,11 +115,6 @@ fn object(bytes: &[u8]) -> ObjectRef {
     ObjectRef { digest: Digest::of(bytes), size: ByteCount(bytes.len() as u64) }
 }
 
-/// The statement in `bytes`, if a key of `keys` signed it.
-pub fn verify_release<const N: usize>(bytes: &[u8], keys: &KeyRing<N>) -> Result<Release, OpenError> {
-    envelope::open(bytes, keys)
-}
-
 /// Whether the bundle at `path`, whose contents are `opened`, is the one that `release` is about.
 pub fn matches(path: &Path, opened: &OpenedBundle, release: &Release) -> Result<(), MatchError> {
     let (bundle, list) = cut(path)?;
@@ -143,11 +134,11 @@ pub fn matches(path: &Path, opened: &OpenedBundle, release: &Release) -> Result<
     same("the digest of reference.bin", &release.profile, &profile)
 }
 
-fn same<T: PartialEq + Display>(what: &'static str, signed: &T, found: &T) -> Result<(), MatchError> {
-    if signed == found {
+fn same<T: PartialEq + Display>(what: &'static str, stated: &T, found: &T) -> Result<(), MatchError> {
+    if stated == found {
         return Ok(());
     }
-    Err(MatchError::Differs { what, signed: signed.to_string(), found: found.to_string() })
+    Err(MatchError::Differs { what, stated: stated.to_string(), found: found.to_string() })
 }
 
 fn names(targets: &[TargetClass]) -> String {
@@ -158,18 +149,15 @@ fn names(targets: &[TargetClass]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serin_protocol::envelope::PublicKey;
-
     use crate::bundle::open::tests::good;
 
-    /// A signed bundle in a folder of its own.
-    fn signed() -> (tempfile::TempDir, PathBuf, SigningKey, Release, Vec<u8>) {
+    /// A bundle in a folder of its own, with its statement.
+    fn described() -> (tempfile::TempDir, PathBuf, Release) {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("m.serin");
         std::fs::write(&path, good()).expect("written");
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let (release, envelope) = sign(&path, &key).expect("good");
-        (folder, path, key, release, envelope)
+        let release = describe(&path).expect("good");
+        (folder, path, release)
     }
 
     #[test]
@@ -184,21 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_is_taken_from_its_owner_only() {
-        let (_folder, _, key, release, envelope) = signed();
-        let owner = KeyRing::<2>::new([PublicKey::of(&key)]).expect("one");
-        assert_eq!(verify_release(&envelope, &owner), Ok(release));
-        let stranger = PublicKey::of(&SigningKey::from_bytes(&[8; 32]));
-        let strangers = KeyRing::<2>::new([stranger]).expect("one");
-        assert!(matches!(verify_release(&envelope, &strangers), Err(OpenError::UnknownKey(_))));
-        assert!(verify_release(&envelope[..envelope.len() - 1], &owner).is_err());
-    }
-
-    #[test]
     fn every_difference_between_statement_and_bundle_is_named() {
-        let (_folder, path, _, release, _) = signed();
+        let (_folder, path, release) = described();
         let opened = read_bundle(&path).expect("good");
-        matches(&path, &opened, &release).expect("the signed one");
+        matches(&path, &opened, &release).expect("the described one");
         let says = |change: &dyn Fn(&mut Release)| {
             let mut other = release.clone();
             change(&mut other);
@@ -210,7 +187,7 @@ mod tests {
         assert!(says(&|other| other.chunk_list.digest = digest).contains("the chunk list"));
         assert!(says(&|other| other.memory.0 += 1).contains("the memory limit"));
         assert!(says(&|other| other.unpacked.0 += 1).contains("the unpacked size"));
-        assert!(says(&|other| other.id.version = "2".parse().expect("name")).contains("signed is m@2"));
+        assert!(says(&|other| other.id.version = "2".parse().expect("name")).contains("stated is m@2"));
         assert!(says(&|other| other.runtime = "tract-9".parse().expect("short")).contains("tract-9"));
         assert!(says(&|other| other.profile = digest).contains("reference.bin"));
         let target = || heapless::Vec::from_slice(&["t".parse().expect("name")]).expect("one");
@@ -219,18 +196,18 @@ mod tests {
 
     #[test]
     fn a_bundle_that_was_replaced_after_it_was_read_does_not_match() {
-        let (_folder, path, _, release, _) = signed();
+        let (_folder, path, release) = described();
         let opened = read_bundle(&path).expect("good");
         std::fs::write(&path, b"something else").expect("ours");
         assert!(matches!(matches(&path, &opened, &release), Err(MatchError::Differs { .. })));
     }
 
     #[test]
-    fn a_damaged_bundle_is_not_signed() {
-        let (_folder, path, key, _, _) = signed();
+    fn a_damaged_bundle_is_not_described() {
+        let (_folder, path, _) = described();
         let mut bytes = good();
         bytes.truncate(bytes.len() - 1);
         std::fs::write(&path, bytes).expect("ours");
-        assert!(matches!(sign(&path, &key), Err(SignError::Bundle(BundleReadError::CutOff))));
+        assert!(matches!(describe(&path), Err(DescribeError::Bundle(BundleReadError::CutOff))));
     }
 }

@@ -1,0 +1,144 @@
+//! Carrying out what the trust client wants, and what must wait for it: assignments and acknowledgements
+//! are looked at once it is known who signs them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::envelope::open;
+use serin_protocol::message::{Ack, Detail, Reason, RefusedKind};
+use serin_protocol::topic::{FileName, Topic};
+
+use super::Supervisor;
+use crate::link::outbox;
+use crate::trust::client::{Client, Effect, Effects};
+use crate::update::effect::Event;
+
+/// The client with what it wants done and what waits for it.
+pub(super) struct Trust {
+    pub(super) client: Client,
+    effects: VecDeque<Effect>,
+    /// Subscriptions the session had no place for; at most one for each file of a refresh.
+    postponed: Effects,
+    /// The last assignment and acknowledgement that came before the keys were known.
+    assignment: Option<Bytes>,
+    ack: Option<Bytes>,
+}
+
+impl Trust {
+    pub(super) const fn new(client: Client) -> Self {
+        Self { client, effects: VecDeque::new(), postponed: Effects::new(), assignment: None, ack: None }
+    }
+}
+
+impl Supervisor {
+    /// Looks for a release; [`Event::Statement`] follows in any case.
+    pub(super) fn search(&mut self, target: ReleaseRef) {
+        let effects = self.trust.client.search(self.now(), target);
+        self.trust.effects.extend(effects);
+    }
+
+    pub(super) fn trust_connected(&mut self) {
+        let effects = self.trust.client.connected(self.now());
+        self.trust.effects.extend(effects);
+    }
+
+    pub(super) fn trust_disconnected(&mut self) {
+        self.trust.client.disconnected();
+        self.trust.postponed.clear();
+    }
+
+    pub(super) fn on_metadata(&mut self, file: &FileName, payload: &Bytes) {
+        let effects = self.trust.client.message(self.now(), file, payload);
+        self.trust.effects.extend(effects);
+    }
+
+    pub(super) fn tick_trust(&mut self) {
+        let postponed = std::mem::take(&mut self.trust.postponed);
+        self.trust.effects.extend(postponed);
+        let effects = self.trust.client.tick(self.now());
+        self.trust.effects.extend(effects);
+    }
+
+    /// Carries out what the client wants. Called when nothing else is being carried out.
+    pub(super) fn attend_trust(&mut self) {
+        while let Some(effect) = self.trust.effects.pop_front() {
+            match effect {
+                Effect::Ask(_) | Effect::Leave(_) => self.subscribe_to(effect),
+                Effect::Refreshed { keys_changed } => self.refreshed(keys_changed),
+                Effect::Listed(target) => self.await_statement(target),
+                Effect::Unlisted(target, detail) => {
+                    let outcome = Err(Reason::Untrusted(detail));
+                    self.feed(Event::Statement { statement: target.statement, outcome });
+                }
+                Effect::Refuse(detail) => self.refuse(RefusedKind::Metadata, &detail),
+            }
+        }
+    }
+
+    fn subscribe_to(&mut self, effect: Effect) {
+        let Some(session) = &self.session else { return };
+        let sent = match &effect {
+            // A subscription anew brings the retained message anew.
+            Effect::Ask(file) => {
+                let topic = Topic::Metadata(file.clone());
+                session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic))
+            }
+            Effect::Leave(file) => session.unsubscribe(&Topic::Metadata(file.clone())),
+            _ => Ok(()),
+        };
+        if sent.is_err() {
+            self.trust.postponed.push(effect);
+        }
+    }
+
+    fn refreshed(&mut self, keys_changed: bool) {
+        tracing::debug!(keys_changed, "trusted metadata is current");
+        if let Some(ack) = self.trust.ack.take() {
+            self.on_ack(&ack);
+        }
+        if let Some(assignment) = self.trust.assignment.take() {
+            self.on_assignment(&assignment);
+        } else if keys_changed {
+            // One signed by the new key may have been refused before.
+            self.ask_assignment();
+        }
+    }
+
+    pub(super) fn on_assignment(&mut self, payload: &Bytes) {
+        // The server clears an assignment by an empty retained message.
+        if payload.is_empty() {
+            self.trust.assignment = None;
+            return;
+        }
+        let Some(keys) = self.trust.client.fleet_keys(self.now().wall) else {
+            tracing::info!("an assignment waits for trusted metadata");
+            self.trust.assignment = Some(payload.clone());
+            return;
+        };
+        match open::<Assignment, _>(payload, keys) {
+            Ok(assignment) => {
+                tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
+                self.feed(Event::Assigned(assignment));
+            }
+            Err(error) => self.refuse(RefusedKind::Assignment, &Detail::new(&error.to_string())),
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, payload: &Bytes) {
+        let Some(keys) = self.trust.client.fleet_keys(self.now().wall) else {
+            self.trust.ack = Some(payload.clone());
+            return;
+        };
+        match open::<Ack, _>(payload, keys) {
+            Ok(ack) if ack.device == self.config.device => {
+                self.outbox(outbox::Input::Acknowledged(ack.stored));
+            }
+            Ok(ack) => {
+                let detail = Detail::new(&format!("the acknowledgement is for {}", ack.device));
+                self.refuse(RefusedKind::Ack, &detail);
+            }
+            Err(error) => self.refuse(RefusedKind::Ack, &Detail::new(&error.to_string())),
+        }
+    }
+}
