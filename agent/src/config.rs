@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::link::transfer::Pace;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
 
@@ -50,6 +51,13 @@ pub struct Broker {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// A transfer that gets no chunk for this long while connected is given up: at least 1 second.
+    #[serde(default = "patience", deserialize_with = "span")]
+    patience: Duration,
+}
+
+const fn patience() -> Duration {
+    Duration::from_millis(Pace::PATIENCE.0)
 }
 
 /// Whose signatures count.
@@ -169,6 +177,9 @@ impl Config {
                  to serve other machines"
             ));
         }
+        if self.broker.patience < Duration::from_secs(1) {
+            return Err("broker.patience: must be at least 1s".into());
+        }
         let window = self.telemetry.window;
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
             return Err("telemetry.window: must be between 1s and 24h".into());
@@ -179,6 +190,11 @@ impl Config {
     /// The Unix socket for local apps and the field engineer.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.data.join("agent.sock"))
+    }
+
+    /// Connected time within which a chunk must come.
+    pub const fn patience(&self) -> Millis {
+        Millis(self.broker.patience.as_millis() as u64)
     }
 
     /// Length of a telemetry window.

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod hashes;
+mod pace;
 mod tracker;
 
 use serin_protocol::chunk::{ChunkMap, ChunkMapError, ChunkSet, ObjectRef};
@@ -12,6 +13,7 @@ use super::backoff::{Backoff, Jitter, after};
 use tracker::{Found, Tracker, Tried};
 
 pub use hashes::{ChunkHashes, ChunkHashesError};
+pub use pace::{Pace, Window};
 
 /// Wait before another try of a silent, wrong or unwritable chunk.
 const RETRY: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(60) };
@@ -25,32 +27,6 @@ pub const MAX_REFUSALS: u32 = 5;
 pub const MAX_WRITE_FAILURES: u32 = 3;
 /// Refusals reported per transfer; more tell nothing new and would fill the outbox.
 pub const MAX_REPORTED: u32 = 16;
-
-/// How many chunks may be subscribed or unwritten at a time: 2 to 16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window(u8);
-
-impl Default for Window {
-    /// 8: half a megabyte in flight fills any link a device has.
-    fn default() -> Self {
-        Self(8)
-    }
-}
-
-impl Window {
-    /// `chunks`, if it is within the bounds.
-    pub const fn new(chunks: u8) -> Option<Self> {
-        match chunks {
-            2..=16 => Some(Self(chunks)),
-            _ => None,
-        }
-    }
-
-    /// The number.
-    pub const fn chunks(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// What happens to a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +100,12 @@ pub enum Stall {
         /// Number of the chunk.
         index: u32,
     },
+    /// The broker hands out next to nothing.
+    #[error("slow retrieval: no chunk came within {} s", patience.0 / 1000)]
+    Slow {
+        /// How long it was waited for one.
+        patience: Millis,
+    },
 }
 
 /// Effects in order.
@@ -140,6 +122,9 @@ pub struct Transfer {
     connected: bool,
     ended: bool,
     tracker: Tracker,
+    patience: Millis,
+    /// While connected: the next chunk must have come by then.
+    slow_at: Option<Millis>,
     asks: u32,
     next_ask: Millis,
     reported: u32,
@@ -153,7 +138,7 @@ impl Transfer {
         object: ObjectRef,
         hashes: Option<ChunkHashes>,
         have: ChunkSet,
-        window: Window,
+        pace: Pace,
         jitter: Jitter,
     ) -> Result<Self, ChunkMapError> {
         let map = ChunkMap::new(object.size)?;
@@ -166,7 +151,9 @@ impl Transfer {
             jitter,
             connected: false,
             ended: false,
-            tracker: Tracker::new(window),
+            tracker: Tracker::new(pace.window),
+            patience: pace.patience,
+            slow_at: None,
             asks: 0,
             next_ask: Millis(0),
             reported: 0,
@@ -200,14 +187,16 @@ impl Transfer {
             Input::Connected => {
                 self.tracker.disconnected();
                 self.connected = true;
+                self.slow_at = Some(after(now, self.patience));
             }
             Input::Disconnected => {
                 self.tracker.disconnected();
                 self.connected = false;
+                self.slow_at = None;
             }
             Input::Subscribed(index) => self.tracker.confirmed(now, index),
             Input::Chunk { index, bytes } => self.arrived(now, index, bytes, &mut effects),
-            Input::Written(index) => self.written(index, &mut effects),
+            Input::Written(index) => self.written(now, index, &mut effects),
             Input::WriteFailed(index) => self.write_failed(now, index, &mut effects),
             Input::Tick => {}
         }
@@ -229,7 +218,7 @@ impl Transfer {
             return None;
         }
         let ask = self.tracker.wanting().next().map(|_| self.next_ask);
-        self.tracker.next_deadline().into_iter().chain(ask).min()
+        self.tracker.next_deadline().into_iter().chain(ask).chain(self.slow_at).min()
     }
 
     fn arrived(&mut self, now: Millis, index: u32, bytes: &[u8], effects: &mut Effects) {
@@ -273,12 +262,13 @@ impl Transfer {
         }
     }
 
-    fn written(&mut self, index: u32, effects: &mut Effects) {
+    fn written(&mut self, now: Millis, index: u32, effects: &mut Effects) {
         let Some((_, subscribed)) = self.tracker.take_written(index) else {
             return;
         };
         self.have.insert(index);
         self.asks = 0;
+        self.slow_at = self.connected.then(|| after(now, self.patience));
         if subscribed {
             effects.push(Effect::Unsubscribe(index));
         }
@@ -313,6 +303,10 @@ impl Transfer {
         if self.have.is_complete() {
             self.ended = true;
             effects.push(Effect::Complete);
+            return;
+        }
+        if self.slow_at.is_some_and(|at| at <= now) {
+            self.give_up(Stall::Slow { patience: self.patience }, effects);
             return;
         }
         if self.connected {

@@ -13,7 +13,7 @@ use crate::disk::partial::{Complete, Partial, PartialError, PartialStore};
 use crate::field::reply::TransferStatus;
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::Session;
-use crate::link::transfer::{ChunkHashes, Effect, Input, Transfer, Window};
+use crate::link::transfer::{ChunkHashes, Effect, Input, Pace, Transfer};
 
 /// How soon requests are tried again that the session had no place for.
 const REQUEST_RETRY: Millis = Millis(50);
@@ -23,6 +23,7 @@ pub(super) struct Download {
     statement: Digest,
     release: Box<Release>,
     partials: PartialStore,
+    pace: Pace,
     seed: u64,
     part: Part,
     /// None once it is whole.
@@ -69,16 +70,18 @@ impl Download {
         statement: Digest,
         release: Box<Release>,
         partials: PartialStore,
+        pace: Pace,
         seed: u64,
     ) -> Result<Self, Reason> {
         let list = release.chunk_list;
         let (partial, have) = partials.begin(list, None).map_err(|error| storage(&error))?;
-        let transfer = Transfer::new(list, None, have, Window::default(), Jitter::new(seed))
+        let transfer = Transfer::new(list, None, have, pace, Jitter::new(seed))
             .map_err(|error| statement_error(&error))?;
         Ok(Self {
             statement,
             release,
             partials,
+            pace,
             seed,
             part: Part::ChunkList,
             partial: Some(partial),
@@ -238,7 +241,7 @@ impl Download {
         let hashes = ChunkHashes::parse(&bytes, map).map_err(|error| statement_error(&error))?;
         let begun = self.partials.begin(bundle, Some(&hashes));
         let (partial, have) = begun.map_err(|error| storage(&error))?;
-        self.transfer = Transfer::new(bundle, Some(hashes), have, Window::default(), Jitter::new(self.seed))
+        self.transfer = Transfer::new(bundle, Some(hashes), have, self.pace, Jitter::new(self.seed))
             .map_err(|error| statement_error(&error))?;
         self.partial = Some(partial);
         self.part = Part::Bundle;

@@ -36,7 +36,8 @@ fn transfer(contents: &[Vec<u8>], window: u8) -> Transfer {
     let (object, hashes) = object(contents);
     let have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
     let window = Window::new(window).expect("in bounds");
-    Transfer::new(object, Some(hashes), have, window, Jitter::new(1)).expect("sound")
+    Transfer::new(object, Some(hashes), have, Pace { window, ..Pace::default() }, Jitter::new(1))
+        .expect("sound")
 }
 
 fn chunk(contents: &[Vec<u8>], index: u32) -> Input<'_> {
@@ -91,7 +92,7 @@ fn an_object_that_is_here_is_complete_without_a_connection() {
     let mut have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
     assert!(have.insert(0) && have.insert(1));
     let mut transfer =
-        Transfer::new(object, Some(hashes), have, Window::default(), Jitter::new(1)).expect("sound");
+        Transfer::new(object, Some(hashes), have, Pace::default(), Jitter::new(1)).expect("sound");
     assert_eq!(transfer.handle(NOW, Input::Tick), [Effect::Complete]);
 }
 
@@ -339,7 +340,7 @@ fn without_hashes_only_the_length_is_checked() {
     let contents = contents(1);
     let (object, _) = object(&contents);
     let have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
-    let mut transfer = Transfer::new(object, None, have, Window::default(), Jitter::new(1)).expect("sound");
+    let mut transfer = Transfer::new(object, None, have, Pace::default(), Jitter::new(1)).expect("sound");
     let _ = transfer.handle(NOW, Input::Connected);
     let other = Input::Chunk { index: 0, bytes: &[9; 777] };
     assert_eq!(transfer.handle(NOW, other), [Effect::Write { index: 0 }]);
@@ -545,6 +546,31 @@ fn any_weather() -> impl Strategy<Value = Weather> {
     )
 }
 
+#[test]
+fn slow_retrieval_is_given_up_and_time_offline_does_not_count() {
+    let contents = contents(3);
+    let (object, hashes) = object(&contents);
+    let have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
+    let pace = Pace { patience: Millis(5000), ..Pace::default() };
+    let mut transfer = Transfer::new(object, Some(hashes), have, pace, Jitter::new(1)).expect("sound");
+    let _ = transfer.handle(Millis(0), Input::Connected);
+    let _ = transfer.handle(Millis(4999), chunk(&contents, 0));
+    let _ = transfer.handle(Millis(4999), Input::Written(0));
+    let _ = transfer.handle(Millis(6000), Input::Disconnected);
+    assert_eq!(transfer.next_deadline(), None);
+    let _ = transfer.handle(Millis(60_000), Input::Connected);
+    assert!(
+        !transfer
+            .handle(Millis(64_999), Input::Tick)
+            .iter()
+            .any(|effect| matches!(effect, Effect::Stalled(_)))
+    );
+    // A wrong chunk is none.
+    let _ = transfer.handle(Millis(64_999), Input::Chunk { index: 1, bytes: b"wrong" });
+    let effects = transfer.handle(Millis(65_000), Input::Tick);
+    assert_eq!(effects.last(), Some(&Effect::Stalled(Stall::Slow { patience: Millis(5000) })));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -566,7 +592,7 @@ proptest! {
         written.iter().for_each(|index| assert!(have.insert(*index)));
         let size = Window::new(window).expect("in bounds");
         let transfer =
-            Transfer::new(object, Some(hashes), have, size, Jitter::new(seed)).expect("sound");
+            Transfer::new(object, Some(hashes), have, Pace { window: size, ..Pace::default() }, Jitter::new(seed)).expect("sound");
         let lost: BTreeSet<u32> = lost.into_iter().map(|index| index % chunks).collect();
         let mut world = World {
             now: Millis(0),
