@@ -12,6 +12,7 @@
 //! | [`layout`] | where a fleet's releases stand among the targets |
 //! | [`pattern`] | which paths a delegation covers |
 //! | [`session`] | one refresh: bytes in, next wanted file or verdict out |
+//! | `forge` | a publisher for tests, whose files can be bent (feature `forge`) |
 //! | [`error`] | refusals, named after the attack they stop |
 //!
 //! Nothing here reads a clock, a file or a socket. A device feeds [`Session`] from MQTT, other clients from
@@ -20,6 +21,8 @@
 pub mod canonical;
 pub mod delegation;
 pub mod error;
+#[cfg(any(test, feature = "forge"))]
+pub mod forge;
 pub mod key;
 pub mod layout;
 pub mod metadata;

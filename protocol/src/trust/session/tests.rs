@@ -4,214 +4,28 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::num::NonZeroU32;
 use std::vec;
 
-use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use serde_json::Map;
 
 use super::{Accepted, Limits, Next, Session};
 use crate::envelope::PublicKey;
 use crate::ids::Digest;
-use crate::trust::delegation::{DelegatedRole, Delegations};
-use crate::trust::metadata::{
-    FileMeta, MetadataVersion, Role, Root, Serial, Signable, Snapshot, TargetFile, Targets, Timestamp,
-    TimestampMeta, TopLevelRoles,
-};
+use crate::trust::delegation::Delegations;
+use crate::trust::forge::{Repository, delegated, key, meta, public, some, version};
+use crate::trust::metadata::{Role, Root, Serial, TargetFile};
 use crate::trust::signed::{Metadata, key_table, role_keys};
-use crate::trust::{Key, TrustError, UtcSeconds};
+use crate::trust::{TrustError, UtcSeconds};
 
 const NOW: UtcSeconds = UtcSeconds(1_795_000_000);
 const PATH: &str = "models/digits/1.0.0.release";
 
-fn key(seed: u8) -> SigningKey {
-    SigningKey::from_bytes(&[seed; 32])
-}
-
-fn public(seed: u8) -> Key {
-    Key::ed25519(&PublicKey::of(&key(seed)))
-}
-
-fn version(number: u64) -> MetadataVersion {
-    serde_json::from_value(number.into()).expect("at least 1")
-}
-
-fn some(number: u32) -> NonZeroU32 {
-    NonZeroU32::new(number).expect("not zero")
-}
-
-/// A publisher with one key seed per role, whose next files can be bent in any way.
-#[derive(Clone)]
-struct Repository {
-    root: Root,
-    root_signers: Vec<u8>,
-    timestamp: Timestamp,
-    snapshot: Snapshot,
-    targets: Targets,
-    digits: Targets,
-    signers: BTreeMap<&'static str, Vec<u8>>,
-    hashes: bool,
-    roots: BTreeMap<u64, Vec<u8>>,
-    /// Files by name, in place of what would be made.
-    bent: BTreeMap<String, Option<Vec<u8>>>,
-}
-
-fn targets_of(targets: BTreeMap<String, TargetFile>, delegations: Option<Delegations>) -> Targets {
-    Targets {
-        kind: "targets".into(),
-        spec_version: "1.0.31".into(),
-        version: MetadataVersion::FIRST,
-        expires: NOW.plus_days(30),
-        targets,
-        delegations,
-        floor: BTreeMap::new(),
-        other: Map::new(),
-    }
-}
-
-fn delegated(name: &str, seeds: &[u8], paths: &[&str], terminating: bool) -> DelegatedRole {
-    DelegatedRole {
-        name: name.into(),
-        keyids: seeds.iter().map(|seed| public(*seed).name()).collect(),
-        threshold: some(1),
-        terminating,
-        paths: Some(paths.iter().map(ToString::to_string).collect()),
-        path_hash_prefixes: None,
-        other: Map::new(),
-    }
-}
-
-fn meta(number: u64) -> FileMeta {
-    FileMeta { version: version(number), length: None, hashes: None, other: Map::new() }
-}
-
-impl Repository {
-    fn new() -> Self {
-        let role = |seed: u8| role_keys([public(seed).name()], some(1));
-        let root = Root {
-            kind: "root".into(),
-            spec_version: "1.0.31".into(),
-            version: MetadataVersion::FIRST,
-            expires: NOW.plus_days(365),
-            consistent_snapshot: true,
-            keys: key_table([1, 2, 3, 4].map(public)),
-            roles: TopLevelRoles {
-                root: role(1),
-                timestamp: role(2),
-                snapshot: role(3),
-                targets: role(4),
-                other: Map::new(),
-            },
-            other: Map::new(),
-        };
-        let mut repository = Self {
-            root,
-            root_signers: vec![1],
-            timestamp: Timestamp {
-                kind: "timestamp".into(),
-                spec_version: "1.0.31".into(),
-                version: MetadataVersion::FIRST,
-                expires: NOW.plus_days(1),
-                meta: TimestampMeta { snapshot: meta(1) },
-                other: Map::new(),
-            },
-            snapshot: Snapshot {
-                kind: "snapshot".into(),
-                spec_version: "1.0.31".into(),
-                version: MetadataVersion::FIRST,
-                expires: NOW.plus_days(7),
-                meta: [("targets.json".into(), meta(1)), ("digits.json".into(), meta(1))].into(),
-                other: Map::new(),
-            },
-            targets: targets_of(
-                BTreeMap::new(),
-                Some(Delegations {
-                    keys: key_table([5, 6].map(public)),
-                    succinct_roles: None,
-                    roles: vec![
-                        delegated("fleet", &[6], &["assignments/*"], true),
-                        delegated("digits", &[5], &["models/digits/*"], true),
-                    ],
-                    other: Map::new(),
-                }),
-            ),
-            digits: targets_of([(PATH.into(), TargetFile::of(b"statement"))].into(), None),
-            signers: [
-                ("timestamp", vec![2]),
-                ("snapshot", vec![3]),
-                ("targets", vec![4]),
-                ("digits", vec![5]),
-            ]
-            .into(),
-            hashes: true,
-            roots: BTreeMap::new(),
-            bent: BTreeMap::new(),
-        };
-        repository.publish_root();
-        repository
-    }
-
-    fn publish_root(&mut self) {
-        let mut file = Metadata::unsigned(&Role::Root, self.root.clone()).expect("serializes");
-        for seed in &self.root_signers {
-            file.sign(&Role::Root, &key(*seed)).expect("signs");
-        }
-        self.roots.insert(self.root.version.0.get(), file.to_bytes());
-    }
-
-    fn next_root(&mut self, change: impl FnOnce(&mut Root)) {
-        self.root.version = self.root.version.next().expect("not the last");
-        change(&mut self.root);
-        self.publish_root();
-    }
-
-    fn signed<T: Signable + Clone>(&self, role: &Role, content: &T) -> Vec<u8> {
-        let mut file = Metadata::unsigned(role, content.clone()).expect("serializes");
-        for seed in self.signers.get(role.as_str()).into_iter().flatten() {
-            file.sign(role, &key(*seed)).expect("signs");
-        }
-        file.to_bytes()
-    }
-
-    fn describe(&self, number: MetadataVersion, bytes: &[u8]) -> FileMeta {
-        let hashes = [("sha256".to_string(), Digest::of(bytes).to_string())].into();
-        let (length, hashes) =
-            if self.hashes { (Some(bytes.len() as u64), Some(hashes)) } else { (None, None) };
-        FileMeta { version: number, length, hashes, other: Map::new() }
-    }
-
-    fn release(&mut self) {
-        self.digits.version = self.digits.version.next().expect("not the last");
-        self.snapshot.version = self.snapshot.version.next().expect("not the last");
-        self.timestamp.version = self.timestamp.version.next().expect("not the last");
-    }
-
-    /// All current files by name.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for (number, bytes) in &self.roots {
-            files.insert(format!("{number}.root.json"), bytes.clone());
-        }
-        let mut snapshot = self.snapshot.clone();
-        for (name, content) in [("targets", &self.targets), ("digits", &self.digits)] {
-            let bytes = self.signed(&Role::named(name), content);
-            snapshot.meta.insert(format!("{name}.json"), self.describe(content.version, &bytes));
-            files.insert(format!("{}.{name}.json", content.version), bytes);
-        }
-        let bytes = self.signed(&Role::Snapshot, &snapshot);
-        let mut timestamp = self.timestamp.clone();
-        timestamp.meta.snapshot = self.describe(snapshot.version, &bytes);
-        files.insert(format!("{}.snapshot.json", snapshot.version), bytes);
-        files.insert("timestamp.json".into(), self.signed(&Role::Timestamp, &timestamp));
-        for (name, bent) in &self.bent {
-            match bent {
-                Some(bytes) => files.insert(name.clone(), bytes.clone()),
-                None => files.remove(name),
-            };
-        }
-        files
-    }
+/// One release is listed.
+fn listing() -> Repository {
+    let mut repository = Repository::at(NOW);
+    repository.digits.targets.insert(PATH.into(), TargetFile::of(b"statement"));
+    repository
 }
 
 /// A device's kept files.
@@ -283,7 +97,7 @@ impl Kept {
 
 #[test]
 fn a_target_is_found_through_its_owner_and_nothing_is_fetched_twice() {
-    let repository = Repository::new();
+    let repository = listing();
     let mut kept = Kept::shipped(&repository);
     let (asked, found) = kept.pull(&repository, NOW, PATH);
     assert_eq!(
@@ -305,7 +119,7 @@ fn a_target_is_found_through_its_owner_and_nothing_is_fetched_twice() {
 #[test]
 fn what_lies_below_a_floor_is_refused_whoever_set_it() {
     let refusal = |own: u64, offline: u64| {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         let listed = TargetFile::of(b"statement").with_serial(Serial(3));
         repository.digits.targets.insert(PATH.into(), listed);
         repository.digits.floor.insert("digits".into(), Serial(own));
@@ -329,7 +143,7 @@ fn what_lies_below_a_floor_is_refused_whoever_set_it() {
 
 #[test]
 fn a_path_outside_the_owners_is_nobodys() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.digits.targets.insert("models/other/1".into(), TargetFile::of(b"x"));
     let mut kept = Kept::shipped(&repository);
     for path in ["models/other/1", "models/digits/none", "assignments/1"] {
@@ -350,7 +164,7 @@ fn a_path_outside_the_owners_is_nobodys() {
 #[test]
 fn arbitrary_software_is_refused_for_every_role() {
     for role in ["timestamp", "snapshot", "targets", "digits"] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         repository.signers.insert(role, vec![99]);
         let refused = Kept::shipped(&repository).refused(&repository);
         assert_eq!(refused, TrustError::Arbitrary { role: Role::named(role), valid: 0, threshold: 1 });
@@ -363,7 +177,7 @@ fn arbitrary_software_is_refused_for_every_role() {
 #[test]
 fn a_key_of_another_role_is_named() {
     for (role, foreign) in [("timestamp", 3), ("snapshot", 2), ("targets", 3), ("digits", 6)] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         repository.signers.insert(role, vec![foreign]);
         let refused = Kept::shipped(&repository).refused(&repository);
         assert_eq!(refused, TrustError::WrongRole { role: Role::named(role), key: public(foreign).name() });
@@ -372,7 +186,7 @@ fn a_key_of_another_role_is_named() {
 
 #[test]
 fn below_the_threshold_and_one_key_many_times_do_not_count() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.root.keys.extend(key_table([public(7)]));
     repository.root.roles.targets = role_keys([public(4).name(), public(7).name()], some(2));
     repository.publish_root();
@@ -408,7 +222,7 @@ fn below_the_threshold_and_one_key_many_times_do_not_count() {
 
 #[test]
 fn a_chain_of_thirty_roots_is_followed_and_every_link_must_hold() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     let mut kept = Kept::shipped(&repository);
     for step in 0..30_u8 {
         let (old, fresh) = (if step == 0 { 1 } else { 100 + step - 1 }, 100 + step);
@@ -435,7 +249,7 @@ fn a_chain_of_thirty_roots_is_followed_and_every_link_must_hold() {
 
 #[test]
 fn a_root_must_follow_the_trusted_one() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.next_root(|_| ());
     let first = repository.roots[&1].clone();
     let mut kept = Kept::shipped(&repository);
@@ -452,7 +266,7 @@ fn a_root_must_follow_the_trusted_one() {
 
 #[test]
 fn roots_without_end_are_cut_off_and_go_on_with_the_next_refresh() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     (0..5).for_each(|_| repository.next_root(|_| ()));
     let mut kept = Kept::shipped(&repository);
     let files = repository.files();
@@ -467,7 +281,7 @@ fn roots_without_end_are_cut_off_and_go_on_with_the_next_refresh() {
 
 #[test]
 fn a_revoked_key_signs_nothing_any_more() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.next_root(|root| {
         root.keys.extend(key_table([public(8)]));
         root.roles.targets = role_keys([public(8).name()], some(1));
@@ -480,7 +294,7 @@ fn a_revoked_key_signs_nothing_any_more() {
 
 #[test]
 fn no_role_can_be_rolled_back_not_even_by_its_own_key_or_after_it_expired() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.targets.version = version(2);
     (0..3).for_each(|_| repository.release());
     let mut kept = Kept::shipped(&repository);
@@ -523,7 +337,7 @@ fn no_role_can_be_rolled_back_not_even_by_its_own_key_or_after_it_expired() {
 
 #[test]
 fn a_role_cannot_disappear_from_the_snapshot() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     let mut kept = Kept::shipped(&repository);
     repository.snapshot.meta.insert("old.json".into(), meta(1));
     assert!(kept.pull(&repository, NOW, PATH).1.is_ok());
@@ -544,7 +358,7 @@ fn a_frozen_repository_is_refused_and_an_expired_file_is_not_kept() {
         ("digits", |repository, date| repository.digits.expires = date),
     ];
     for (name, freeze) in attacks {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         freeze(&mut repository, long_ago);
         let mut kept = Kept::shipped(&repository);
         let role = Role::named(name);
@@ -556,7 +370,7 @@ fn a_frozen_repository_is_refused_and_an_expired_file_is_not_kept() {
         repository.release();
         assert!(kept.pull(&repository, NOW, PATH).1.is_ok());
     }
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.next_root(|root| root.expires = long_ago);
     let mut kept = Kept::shipped(&repository);
     assert_eq!(
@@ -568,20 +382,20 @@ fn a_frozen_repository_is_refused_and_an_expired_file_is_not_kept() {
 
 #[test]
 fn a_clock_in_2100_sees_a_freeze_and_one_in_1970_still_sees_rollbacks() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.release();
     let mut kept = Kept::shipped(&repository);
     let refused = kept.pull(&repository, UtcSeconds(4_102_444_800), PATH).1;
     assert!(matches!(refused, Err(TrustError::Freeze { role: Role::Root, .. })));
     assert!(kept.pull(&repository, UtcSeconds(0), PATH).1.is_ok());
-    let attack = Repository::new();
+    let attack = listing();
     assert!(matches!(kept.pull(&attack, UtcSeconds(0), PATH).1, Err(TrustError::Rollback { .. })));
 }
 
 #[test]
 fn a_fast_forward_is_recovered_from_by_rotating_the_online_keys() {
     for (role, seed) in [("timestamp", 2_u8), ("snapshot", 3)] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         let honest = repository.clone();
         repository.timestamp.version = version(u64::MAX);
         repository.snapshot.version = version(u64::MAX);
@@ -605,7 +419,7 @@ fn a_fast_forward_is_recovered_from_by_rotating_the_online_keys() {
 #[test]
 fn files_that_were_never_published_together_are_refused() {
     for hashes in [true, false] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         repository.hashes = hashes;
         let old = repository.files();
         repository.release();
@@ -630,7 +444,7 @@ fn endless_and_withheld_files_are_named() {
         ("1.targets.json", Role::Targets),
         ("1.digits.json", Role::Delegated("digits".into())),
     ] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         repository.bent.insert(name.into(), None);
         assert_eq!(
             Kept::shipped(&repository).refused(&repository),
@@ -640,7 +454,7 @@ fn endless_and_withheld_files_are_named() {
         let refused = Kept::shipped(&repository).refused(&repository);
         assert!(matches!(refused, TrustError::EndlessData { role: named, .. } if named == role));
     }
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.roots.insert(2, vec![b' '; 200_000]);
     let refused = Kept::shipped(&repository).refused(&repository);
     assert_eq!(refused, TrustError::EndlessData { role: Role::Root, limit: Limits::DEVICE.root });
@@ -648,7 +462,7 @@ fn endless_and_withheld_files_are_named() {
 
 #[test]
 fn tampered_kept_files_are_fetched_anew_and_a_tampered_root_is_refused() {
-    let repository = Repository::new();
+    let repository = listing();
     let mut kept = Kept::shipped(&repository);
     assert!(kept.pull(&repository, NOW, PATH).1.is_ok());
     let honest = kept.clone();
@@ -672,13 +486,13 @@ fn tampered_kept_files_are_fetched_anew_and_a_tampered_root_is_refused() {
 #[test]
 fn delegations_to_top_level_names_and_cycles_are_harmless() {
     for name in ["root", "snapshot", "timestamp", "targets", ""] {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         let delegations = repository.targets.delegations.as_mut().expect("there are some");
         delegations.roles.push(delegated(name, &[5], &["*"], false));
         let refused = Kept::shipped(&repository).refused(&repository);
         assert!(matches!(refused, TrustError::Malformed { role: Role::Targets, .. }), "{name}");
     }
-    let mut repository = Repository::new();
+    let mut repository = listing();
     repository.digits.delegations = Some(Delegations {
         keys: key_table([public(5)]),
         roles: vec![delegated("digits", &[5], &["models/digits/*"], false)],
@@ -691,7 +505,7 @@ fn delegations_to_top_level_names_and_cycles_are_harmless() {
 
 #[test]
 fn the_fleets_keys_come_from_targets_and_only_with_a_threshold_of_one() {
-    let mut repository = Repository::new();
+    let mut repository = listing();
     for threshold in [1, 2] {
         repository.targets.delegations.as_mut().expect("some").roles[0].threshold = some(threshold);
         let mut kept = Kept::shipped(&repository);
@@ -705,7 +519,7 @@ fn the_fleets_keys_come_from_targets_and_only_with_a_threshold_of_one() {
 
 #[test]
 fn questions_out_of_turn_are_refused() {
-    let repository = Repository::new();
+    let repository = listing();
     let mut session = Session::begin(&repository.roots[&1], NOW, Limits::DEVICE).expect("trusted");
     assert_eq!(session.local(None), Err(TrustError::OutOfTurn));
     assert_eq!(session.find(PATH), Err(TrustError::OutOfTurn));
@@ -715,7 +529,7 @@ fn questions_out_of_turn_are_refused() {
 proptest! {
     #[test]
     fn any_bytes_in_place_of_any_file_are_refused_and_never_kept(which in 0..5_usize, bytes: Vec<u8>) {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         let name = ["2.root.json", "timestamp.json", "1.snapshot.json", "1.targets.json", "1.digits.json"][which];
         repository.bent.insert(name.into(), Some(bytes.clone()));
         let mut kept = Kept::shipped(&repository);
@@ -725,7 +539,7 @@ proptest! {
 
     #[test]
     fn one_changed_byte_anywhere_in_signed_content_is_refused(which in 0..4_usize, at: prop::sample::Index, bit in 0..7_u8) {
-        let mut repository = Repository::new();
+        let mut repository = listing();
         repository.hashes = false;
         let name = ["timestamp.json", "1.snapshot.json", "1.targets.json", "1.digits.json"][which];
         let mut bytes = repository.files()[name].clone();
