@@ -5,6 +5,7 @@ set -euo pipefail
 
 missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
+compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || missing+=(faketime)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 
 install_packages() {

@@ -19,6 +19,8 @@ pub struct Provision {
     pub root: PathBuf,
     /// Further lines of its configuration, before the first table.
     pub extra: String,
+    /// What its clock says when it starts, as libfaketime reads it: `@1970-01-02 00:00:00`.
+    pub clock: Option<String>,
 }
 
 /// One device.
@@ -26,6 +28,8 @@ pub struct Device {
     pub name: String,
     pub folder: PathBuf,
     pub gateway: u16,
+    /// See [`Provision::clock`]; counts from the next start on.
+    pub clock: Option<String>,
     running: Option<Running>,
 }
 
@@ -35,17 +39,17 @@ impl Device {
         let folder = lab.join(name);
         std::fs::create_dir_all(&folder)?;
         let gateway = free_port()?;
-        let Provision { mqtt, root, extra } = provision;
+        let Provision { mqtt, root, extra, clock } = provision;
         let config = format!(
             "device = '{name}'\nfleet = '{FLEET}'\ndata = '{}'\n{extra}\n\
-             broker = {{ host = '127.0.0.1', port = {mqtt} }}\n\
+             broker.host = '127.0.0.1'\nbroker.port = {mqtt}\n\
              trust.root = '{}'\n\
              gateway.listen = '127.0.0.1:{gateway}'\ntelemetry.window = '2s'\n",
             text(&folder),
             text(root),
         );
         std::fs::write(folder.join("agent.toml"), config)?;
-        let mut device = Self { name: name.into(), folder, gateway, running: None };
+        let mut device = Self { name: name.into(), folder, gateway, clock: clock.clone(), running: None };
         device.power_on()?;
         Ok(device)
     }
@@ -53,6 +57,10 @@ impl Device {
     pub fn power_on(&mut self) -> Result<()> {
         let mut command = Command::new(program("serin-agent")?);
         command.arg("run").arg("--config").arg(self.folder.join("agent.toml"));
+        if let Some(clock) = &self.clock {
+            // Time that has passed stays as it is: only the date is wrong.
+            command.env("LD_PRELOAD", faketime()?).env("FAKETIME", clock).env("DONT_FAKE_MONOTONIC", "1");
+        }
         self.running = Some(Running::start(&mut command, &self.folder.join("agent.log"))?);
         crate::until("the agent answers", Duration::from_secs(20), || self.status().ok()).map(drop)
     }
@@ -123,4 +131,12 @@ impl Device {
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
+}
+
+/// The library that fakes a clock.
+fn faketime() -> Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path());
+    let mut found =
+        folders.map(|folder| folder.join("faketime/libfaketime.so.1")).filter(|path| path.exists());
+    found.next().context("libfaketime is needed for this test: apt-get install faketime")
 }

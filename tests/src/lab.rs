@@ -91,7 +91,8 @@ impl Lab {
         let server = Server::start(&folder.path().join("server"), external)?;
         owner.begin(&server)?;
         server.operator(&["trust", "publish", "--trust", text(&owner.trust())])?;
-        let provision = Provision { mqtt: server.mqtt, root: owner.root(), extra: String::new() };
+        let provision =
+            Provision { mqtt: server.mqtt, root: owner.root(), extra: String::new(), clock: None };
         Ok(Self { devices: Vec::new(), server, owner, mosquitto, provision, folder })
     }
 

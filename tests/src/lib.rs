@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+pub mod adversary;
 pub mod broker;
 pub mod bundles;
 pub mod device;

@@ -271,25 +271,45 @@ fn a_new_root_ends_the_trust_in_the_old_keys_at_once() {
 }
 
 #[test]
-fn the_anchor_counts_when_nothing_newer_is_kept() {
+fn kept_roots_count_only_as_a_chain_from_the_configured_one() {
     let mut repository = listing();
     let mut device = Device::new(&repository);
     next_root(&mut repository, 7);
+    next_root(&mut repository, 8);
     device.connect(&repository, 0);
-    let root = device.home.path().join("trust/root.json");
-    assert_eq!(std::fs::read(&root).expect("kept"), repository.roots[&2]);
-    device.client = Device::client(device.home.path());
-    assert_eq!(std::fs::read(&root).expect("kept"), repository.roots[&2], "the older anchor changes nothing");
+    let reopened = |device: &Device| Device::client(device.home.path()).store.root().to_vec();
+    assert_eq!(reopened(&device), repository.roots[&3]);
 
-    std::fs::write(&root, b"{").expect("writes");
+    // A root whose keys nobody in the chain knows.
+    let second = device.home.path().join("trust/2.root.json");
+    let mut forged = Repository::at(NOW);
+    forged.root_signers = vec![99];
+    forged.next_root(|root| {
+        root.keys = key_table([99, 2, 3, 4].map(public));
+        root.roles.root = role_keys([public(99).name()], NonZeroU32::MIN);
+    });
+    std::fs::write(&second, &forged.roots[&2]).expect("writes");
+    assert_eq!(reopened(&device), repository.roots[&1], "the chain ends where it is broken");
+    std::fs::write(&second, b"{").expect("writes");
+    assert_eq!(reopened(&device), repository.roots[&1]);
+    // It is mended by the next refresh.
     device.client = Device::client(device.home.path());
-    assert_eq!(std::fs::read(&root).expect("kept"), repository.roots[&1], "a damaged one is replaced");
-    std::fs::write(device.home.path().join("anchor.json"), &repository.roots[&2]).expect("writes");
-    device.client = Device::client(device.home.path());
-    assert_eq!(std::fs::read(&root).expect("kept"), repository.roots[&2], "a newer anchor counts");
-    std::fs::remove_dir_all(device.home.path().join("trust")).expect("removes");
-    std::fs::remove_file(device.home.path().join("anchor.json")).expect("removes");
+    device.connect(&repository, 1);
+    assert_eq!(reopened(&device), repository.roots[&3]);
+
+    // An installer may bring a newer one.
     let anchor = device.home.path().join("anchor.json");
+    std::fs::write(&anchor, &repository.roots[&2]).expect("writes");
+    assert_eq!(reopened(&device), repository.roots[&3]);
+    for (bytes, named) in [(b"{}".as_slice(), "malformed root"), (vec![b' '; 130_000].as_slice(), "more than")] {
+        std::fs::write(&anchor, bytes).expect("writes");
+        let refused = TrustStore::open(Files::real(), device.home.path(), &anchor).expect_err("no root");
+        assert!(
+            refused.to_string().contains(named) && refused.to_string().contains("trust.root"),
+            "{refused}"
+        );
+    }
+    std::fs::remove_file(&anchor).expect("removes");
     let refused = TrustStore::open(Files::real(), device.home.path(), &anchor).expect_err("nothing there");
-    assert!(refused.to_string().contains("trust.root"), "{refused}");
+    assert!(refused.to_string().contains("put the first root.json"), "{refused}");
 }

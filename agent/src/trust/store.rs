@@ -1,11 +1,16 @@
-//! Trusted metadata on disk: `trust/<role>.json`, each file whole or not there. It is the floor for
-//! versions that survives restarts, so that what is kept is durable before anything is built on it.
+//! Trusted metadata on disk, each file whole or not there: `trust/<role>.json` and every root since the
+//! configured one, `trust/<version>.root.json`. It is the floor for versions that survives restarts, so
+//! that what is kept is durable before anything is built on it.
+//!
+//! The chain of roots is verified anew at every start. Whoever can write here, but not where the configured
+//! root is, can make the device forget, not believe.
 
 use std::path::{Path, PathBuf};
 
 use serin_protocol::topic::FileName;
-use serin_protocol::trust::metadata::Signable as _;
-use serin_protocol::trust::{Limits, Metadata, Role, Root, TrustError};
+use serin_protocol::trust::{
+    Fetch, Limits, Metadata, MetadataVersion, Next, Role, Root, Session, TrustError, UtcSeconds,
+};
 
 use crate::disk::seam::{FileError, Files, if_there};
 
@@ -48,38 +53,30 @@ pub struct TrustStore {
 }
 
 impl TrustStore {
-    /// Takes up what is kept below `data`. The root at `configured` is the device's anchor at its first
-    /// start and when it is newer than the one kept: then somebody with the rights of an installer has
-    /// put it there.
+    /// Takes up what is kept below `data`, beginning with the root at `configured`.
     pub fn open(files: Files, data: &Path, configured: &Path) -> Result<Self, TrustStoreError> {
         let folder = data.join("trust");
         files.create_dir(&folder)?;
         files.sync_dir(data)?;
-        let mut store = Self { files, folder, root: Vec::new() };
-        let kept = store.read(&Role::Root).and_then(|bytes| Some((verified(&bytes).ok()?, bytes)));
-        let anchor = store.configured(configured);
-        store.root = match (kept, anchor) {
-            (Some((version, _)), Ok((newer, bytes))) if newer > version => {
-                store.keep(&Role::Root, &bytes)?;
-                bytes
+        let missing = |reason: String| TrustStoreError::NoRoot { path: configured.into(), reason };
+        let anchor = files.read_at_most(configured, MAX_FILE_BYTES);
+        let anchor = anchor.map_err(|error| missing(error.source.to_string()))?;
+        if anchor.len() > MAX_FILE_BYTES {
+            return Err(missing(format!("it has more than {MAX_FILE_BYTES} bytes")));
+        }
+        // No clock is asked: a root in the chain may have expired.
+        let chain = Session::begin(&anchor, UtcSeconds(0), Limits::DEVICE);
+        let mut chain = chain.map_err(|source| TrustStoreError::Root { path: configured.into(), source })?;
+        let mut store = Self { files, folder, root: anchor };
+        while let Next::Fetch(Fetch { role: Role::Root, version: Some(version), .. }) = chain.next() {
+            let Some(bytes) = store.read_file(&root_name(version)) else { break };
+            if let Err(error) = chain.fetched(&bytes) {
+                tracing::warn!(%version, %error, "a kept root is not what it was; it is fetched anew");
+                break;
             }
-            (Some((_, bytes)), _) => bytes,
-            (None, anchor) => {
-                let (_, bytes) = anchor?;
-                store.keep(&Role::Root, &bytes)?;
-                bytes
-            }
-        };
+            store.root = bytes;
+        }
         Ok(store)
-    }
-
-    fn configured(&self, path: &Path) -> Result<(u64, Vec<u8>), TrustStoreError> {
-        let missing = |reason: String| TrustStoreError::NoRoot { path: path.into(), reason };
-        let bytes = self.files.read_at_most(path, MAX_FILE_BYTES);
-        let bytes = bytes.map_err(|error| missing(error.source.to_string()))?;
-        let version =
-            verified(&bytes).map_err(|source| TrustStoreError::Root { path: path.into(), source })?;
-        Ok((version, bytes))
     }
 
     /// The trusted root.
@@ -89,8 +86,11 @@ impl TrustStore {
 
     /// The trusted file of `role`. One that cannot be read counts as not there: it is fetched anew.
     pub fn read(&self, role: &Role) -> Option<Vec<u8>> {
-        let path = self.path(role).ok()?;
-        match if_there(self.files.read_at_most(&path, MAX_FILE_BYTES)) {
+        self.read_file(&file_name(role).ok()?)
+    }
+
+    fn read_file(&self, name: &str) -> Option<Vec<u8>> {
+        match if_there(self.files.read_at_most(&self.folder.join(name), MAX_FILE_BYTES)) {
             Ok(bytes) => bytes.filter(|bytes| bytes.len() <= MAX_FILE_BYTES),
             Err(error) => {
                 tracing::warn!(%error, "trusted metadata cannot be read");
@@ -101,38 +101,39 @@ impl TrustStore {
 
     /// Keeps `bytes` as the trusted file of `role`, durably.
     pub fn keep(&mut self, role: &Role, bytes: &[u8]) -> Result<(), TrustStoreError> {
-        let path = self.path(role)?;
+        if *role == Role::Root {
+            let version = Metadata::<Root>::parse(role, bytes).map(|root| root.signed.version);
+            let version = version.map_err(|_| TrustStoreError::Name(role.clone()))?;
+            self.write(&root_name(version), bytes)?;
+            self.root = bytes.to_vec();
+            return Ok(());
+        }
+        self.write(&file_name(role)?, bytes)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrustStoreError> {
+        let path = self.folder.join(name);
         let new = path.with_extension("new");
         let mut file = self.files.create(&new)?;
         file.append(bytes)?;
         file.sync()?;
         self.files.rename(&new, &path)?;
-        self.files.sync_dir(&self.folder)?;
-        if *role == Role::Root {
-            self.root = bytes.to_vec();
-        }
-        Ok(())
+        Ok(self.files.sync_dir(&self.folder)?)
     }
 
     /// Forgets the trusted file of `role`, durably.
     pub fn forget(&self, role: &Role) -> Result<(), TrustStoreError> {
-        if_there(self.files.remove(&self.path(role)?))?;
+        if_there(self.files.remove(&self.folder.join(file_name(role)?)))?;
         Ok(self.files.sync_dir(&self.folder)?)
-    }
-
-    /// A role's name is a single path segment, or it has no file.
-    fn path(&self, role: &Role) -> Result<PathBuf, TrustStoreError> {
-        let name = FileName::new(&format!("{role}.json")).map_err(|_| TrustStoreError::Name(role.clone()))?;
-        Ok(self.folder.join(name.as_str()))
     }
 }
 
-/// The version of a root that its own keys signed. It may have expired.
-fn verified(bytes: &[u8]) -> Result<u64, TrustError> {
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(TrustError::EndlessData { role: Role::Root, limit: Limits::DEVICE.root });
-    }
-    let root = Metadata::<Root>::parse(&Role::Root, bytes)?;
-    root.verify(&Role::Root, &root.signed.keys, &root.signed.roles.root)?;
-    Ok(root.signed.version().0.get())
+/// A role's name is a single path segment, or it has no file.
+fn file_name(role: &Role) -> Result<String, TrustStoreError> {
+    let name = FileName::new(&format!("{role}.json")).map_err(|_| TrustStoreError::Name(role.clone()))?;
+    Ok(name.as_str().into())
+}
+
+fn root_name(version: MetadataVersion) -> String {
+    format!("{version}.root.json")
 }
