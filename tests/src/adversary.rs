@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use serin_protocol::topic::{FileName, Topic};
 use serin_protocol::trust::forge::{Repository, key};
 use serin_protocol::trust::layout::{bundle_path, statement_path};
 use serin_protocol::trust::metadata::Serial;
-use serin_protocol::trust::{TargetFile, UtcSeconds};
+use serin_protocol::trust::{MetadataVersion, TargetFile, UtcSeconds};
 use tempfile::TempDir;
 
 use crate::broker::Mosquitto;
@@ -31,9 +31,6 @@ use crate::server::FLEET;
 
 /// The device that is attacked.
 pub const VICTIM: &str = "victim";
-
-/// The seed of the key that signs assignments.
-const FLEET_KEY: u8 = 6;
 
 /// A packed bundle with its statement.
 #[derive(Clone)]
@@ -79,6 +76,8 @@ pub struct Adversary {
     pub v1: Packed,
     pub v2: Packed,
     pub sequence: u64,
+    /// The seed of the key that signs assignments and acknowledgements.
+    fleet_key: Arc<AtomicU8>,
     mouth: Mouth,
     heard: Arc<Mutex<Vec<String>>>,
     provision: Provision,
@@ -154,13 +153,20 @@ impl Adversary {
         };
         let device = Device::start(folder.path(), VICTIM, &provision)?;
         let heard = Arc::<Mutex<Vec<String>>>::default();
-        let mouth = listen(mosquitto.port, device_key(&device)?, Arc::clone(&heard))?;
+        let fleet_key = Arc::new(AtomicU8::new(6));
+        let mouth = listen(
+            mosquitto.port,
+            PublicKey::of(&signing_key(&device)?),
+            Arc::clone(&heard),
+            Arc::clone(&fleet_key),
+        )?;
         Ok(Self {
             repository,
             device,
             v1,
             v2,
             sequence: 0,
+            fleet_key,
             mouth,
             heard,
             provision,
@@ -258,9 +264,14 @@ impl Adversary {
         }
     }
 
+    /// Whoever signs assignments from now on.
+    pub fn assign_as(&self, seed: u8) {
+        self.fleet_key.store(seed, Ordering::Relaxed);
+    }
+
     /// Signs with the fleet's key and says it to `device`.
     pub fn say_assignment(&mut self, device: &DeviceId, assignment: &Assignment) -> Result<()> {
-        let sealed = seal_to_vec(assignment, &key(FLEET_KEY))?;
+        let sealed = seal_to_vec(assignment, &key(self.fleet_key.load(Ordering::Relaxed)))?;
         self.mouth.say(&Topic::Assign(device.clone()), &sealed)
     }
 
@@ -278,6 +289,20 @@ impl Adversary {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What it reported until now does not count.
+    pub fn forget_heard(&self) {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Waits until the victim trusts the targets of this version.
+    pub fn until_trusts(&self, version: MetadataVersion) -> Result<()> {
+        let path = self.device.folder.join("trust/targets.json");
+        crate::until(&format!("the device trusts targets {version}"), PATIENCE, || {
+            let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            (kept["signed"]["version"] == version.0.get()).then_some(())
+        })
+    }
+
     /// Waits until the victim answers with this version, its probation over.
     pub fn until_runs(&self, version: &str) -> Result<()> {
         let looked = crate::until(&format!("the device runs {version}"), PATIENCE, || {
@@ -290,7 +315,7 @@ impl Adversary {
 
     /// Orders version 2, waits for a refusal that contains `words`, and sees that version 1 goes on.
     pub fn refuses_v2(&mut self, words: &[&str]) -> Result<()> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.forget_heard();
         let second = self.v2.clone();
         self.assign(&second)?;
         self.until_told(&[&["2.0.0", "rejected"], words].concat())?;
@@ -319,15 +344,32 @@ fn pack(owner: &Owner, model: &str) -> Result<Packed> {
     Ok(Packed { release, statement, bundle: std::fs::read(&path)?, chunk_list: chunk_list(&path)? })
 }
 
-/// The device's own key: what is not signed by it was not said by it.
-fn device_key(device: &Device) -> Result<PublicKey> {
+/// A device's own key.
+pub fn signing_key(device: &Device) -> Result<SigningKey> {
     let text = std::fs::read_to_string(device.folder.join("device.key"))?;
     let seed: Digest = text.trim().parse()?;
-    Ok(PublicKey::of(&SigningKey::from_bytes(&seed.0)))
+    Ok(SigningKey::from_bytes(&seed.0))
+}
+
+/// Says one thing as anybody could at a broker without access rules, and waits until the broker has it.
+pub fn publish_once(port: u16, topic: &str, payload: &[u8]) -> Result<()> {
+    let (client, mut connection) = Client::new(MqttOptions::new("anybody", "127.0.0.1", port), 10);
+    client.publish(topic, QoS::AtLeastOnce, false, payload)?;
+    for event in connection.iter() {
+        if let MqttEvent::Incoming(Incoming::PubAck(_)) = event? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Hears and acknowledges all that the victim says.
-fn listen(port: u16, device: PublicKey, heard: Arc<Mutex<Vec<String>>>) -> Result<Mouth> {
+fn listen(
+    port: u16,
+    device: PublicKey,
+    heard: Arc<Mutex<Vec<String>>>,
+    fleet_key: Arc<AtomicU8>,
+) -> Result<Mouth> {
     let mut options = MqttOptions::new("adversary", "127.0.0.1", port);
     options.set_max_packet_size(300_000, 300_000);
     let (client, connection) = Client::new(options, 100);
@@ -335,7 +377,7 @@ fn listen(port: u16, device: PublicKey, heard: Arc<Mutex<Vec<String>>>) -> Resul
     client.subscribe(name.as_str(), QoS::AtLeastOnce)?;
     let taken = Arc::<AtomicUsize>::default();
     let (answers, counter) = (client.clone(), Arc::clone(&taken));
-    std::thread::spawn(move || hear(connection, device, &answers, &counter, &heard));
+    std::thread::spawn(move || hear(connection, device, &answers, &counter, (&heard, &fleet_key)));
     Ok(Mouth { client, taken, said: 0 })
 }
 
@@ -344,7 +386,7 @@ fn hear(
     device: PublicKey,
     answers: &Client,
     taken: &AtomicUsize,
-    heard: &Mutex<Vec<String>>,
+    (heard, fleet_key): (&Mutex<Vec<String>>, &AtomicU8),
 ) {
     let keys = KeyRing::<1>::new([device]).expect("one");
     let topic = Topic::Ack(victim()).name(&fleet());
@@ -358,7 +400,7 @@ fn hear(
                 let text = serde_json::to_string(&event.kind).unwrap_or_default();
                 heard.lock().unwrap_or_else(PoisonError::into_inner).push(text);
                 let ack = Ack { device: victim(), stored: event.number };
-                if let Ok(sealed) = seal_to_vec(&ack, &key(FLEET_KEY)) {
+                if let Ok(sealed) = seal_to_vec(&ack, &key(fleet_key.load(Ordering::Relaxed))) {
                     // At most once, so that it is not counted as said.
                     let _ = answers.try_publish(topic.as_str(), QoS::AtMostOnce, false, sealed);
                 }

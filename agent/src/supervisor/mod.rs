@@ -9,6 +9,7 @@ mod clock;
 mod download;
 mod effects;
 mod field;
+mod refusals;
 mod start;
 mod trust;
 mod uplink;
@@ -43,6 +44,7 @@ use crate::update::machine::Machine;
 use self::clock::Clock;
 use self::download::Download;
 use self::field::Pending;
+use self::refusals::Refusals;
 use self::trust::Trust;
 use self::workers::Running;
 
@@ -92,6 +94,7 @@ struct Supervisor {
     /// The release on probation, and what it had done before.
     probation: Option<(Digest, Counters)>,
     inbox: mpsc::Sender<Inbox>,
+    refusals: Refusals,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
 }
@@ -272,7 +275,12 @@ impl Supervisor {
     /// Reports a refused message. The device goes on with what it has.
     fn refuse(&mut self, kind: RefusedKind, detail: &Detail) {
         tracing::warn!(?kind, %detail, "message refused");
-        self.report_now(EventKind::Refused { kind, detail: detail.clone() });
+        let Some(kept_back) = self.refusals.admit(self.now().elapsed) else { return };
+        let detail = match kept_back {
+            0 => detail.clone(),
+            more => Detail::new(&format!("{more} more refusals were not reported; {detail}")),
+        };
+        self.report_now(EventKind::Refused { kind, detail });
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::refusals::Refusals;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
 use crate::config::Config;
@@ -146,6 +147,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         stamp: Stamp::new(config.device.clone(), boot),
         probation: None,
         inbox,
+        refusals: Refusals::new(),
         pending: None,
         config,
     };

@@ -301,7 +301,9 @@ fn kept_roots_count_only_as_a_chain_from_the_configured_one() {
     let anchor = device.home.path().join("anchor.json");
     std::fs::write(&anchor, &repository.roots[&2]).expect("writes");
     assert_eq!(reopened(&device), repository.roots[&3]);
-    for (bytes, named) in [(b"{}".as_slice(), "malformed root"), (vec![b' '; 130_000].as_slice(), "more than")] {
+    for (bytes, named) in
+        [(b"{}".as_slice(), "malformed root"), (vec![b' '; 130_000].as_slice(), "more than")]
+    {
         std::fs::write(&anchor, bytes).expect("writes");
         let refused = TrustStore::open(Files::real(), device.home.path(), &anchor).expect_err("no root");
         assert!(
