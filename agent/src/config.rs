@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::link::tls::TlsFiles;
 use crate::link::transfer::Pace;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
@@ -54,6 +55,9 @@ pub struct Broker {
     /// A transfer that gets no chunk for this long while connected is given up: at least 1 second.
     #[serde(default = "patience", deserialize_with = "span")]
     patience: Duration,
+    /// How it is encrypted; without it, it is not.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
 }
 
 const fn patience() -> Duration {

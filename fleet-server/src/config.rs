@@ -9,6 +9,7 @@ use serin_protocol::ids::FleetId;
 
 use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
+use crate::broker::tls::TlsFiles;
 
 /// Largest configuration or key file in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -35,6 +36,8 @@ pub enum BrokerChoice {
         listen: SocketAddr,
         /// Most devices connected at a time.
         max_sessions: u32,
+        /// With it devices prove themselves by certificates.
+        tls: Option<TlsFiles>,
     },
     /// One that runs elsewhere.
     External(ExternalBroker),
@@ -51,6 +54,8 @@ pub struct ExternalBroker {
     pub user: String,
     /// File with the password, if it wants one.
     pub password_file: Option<PathBuf>,
+    /// With it the connection is encrypted.
+    pub tls: Option<TlsFiles>,
 }
 
 /// What the command line says; it goes before the file.
@@ -70,6 +75,8 @@ pub struct Flags {
     pub broker_user: Option<String>,
     /// File with the password at that broker.
     pub broker_password_file: Option<PathBuf>,
+    /// TLS with devices, or with that broker.
+    pub tls: Option<TlsFiles>,
 }
 
 /// A configuration was refused.
@@ -119,6 +126,7 @@ struct BrokerFile {
     url: Option<String>,
     user: Option<String>,
     password_file: Option<PathBuf>,
+    tls: Option<TlsFiles>,
 }
 
 impl Config {
@@ -139,6 +147,7 @@ impl Config {
         let of_file = BrokerFile {
             user: flags.broker_user.or(file.broker.user),
             password_file: flags.broker_password_file.or(file.broker.password_file),
+            tls: flags.tls.or(file.broker.tls),
             ..file.broker
         };
         let broker = choose_broker(of_file, flags.mqtt, flags.broker)?;
@@ -179,23 +188,30 @@ fn choose_broker(
         return Ok(BrokerChoice::Embedded {
             listen: listen.or(file.listen).unwrap_or(default),
             max_sessions,
+            tls: file.tls,
         });
     };
-    let (host, port) = parse_url(&url)?;
+    let (host, port) = parse_url(&url, file.tls.is_some())?;
     Ok(BrokerChoice::External(ExternalBroker {
         host,
         port,
         user: file.user.unwrap_or_else(|| SERVER_USER.into()),
         password_file: file.password_file,
+        tls: file.tls,
     }))
 }
 
-fn parse_url(url: &str) -> Result<(String, u16), ConfigError> {
-    let refused = || ConfigError::Invalid(format!("`{url}` is not a broker: write mqtt://host:port"));
-    let address = url.strip_prefix("mqtt://").unwrap_or(url).trim_end_matches('/');
+/// A scheme, where there is one, agrees with whether there are TLS files.
+fn parse_url(url: &str, tls: bool) -> Result<(String, u16), ConfigError> {
+    let scheme = if tls { "mqtts://" } else { "mqtt://" };
+    let refused = || {
+        let files = if tls { "with" } else { "without" };
+        ConfigError::Invalid(format!("`{url}` is not a broker {files} TLS files: write {scheme}host:port"))
+    };
+    let address = url.strip_prefix(scheme).unwrap_or(url).trim_end_matches('/');
     let (host, port) = match address.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().map_err(|_| refused())?),
-        None => (address, 1883),
+        None => (address, if tls { 8883 } else { 1883 }),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() || host.contains(['/', '@', ' ']) {
@@ -236,8 +252,13 @@ mod tests {
     fn flags_go_before_the_file() {
         let text = "fleet = 'f'\ndata = '/d'\n[broker]\nurl = 'mqtt://b:99'\n";
         let config = load(text, Flags::default()).expect("loads");
-        let expected =
-            ExternalBroker { host: "b".into(), port: 99, user: SERVER_USER.into(), password_file: None };
+        let expected = ExternalBroker {
+            host: "b".into(),
+            port: 99,
+            user: SERVER_USER.into(),
+            password_file: None,
+            tls: None,
+        };
         assert!(matches!(config.broker, BrokerChoice::External(broker) if broker == expected));
         let mqtt = Some(SocketAddr::from(([127, 0, 0, 1], 5)));
         let config = load(text, Flags { mqtt, ..Flags::default() }).expect("loads");
@@ -256,9 +277,12 @@ mod tests {
     #[test]
     fn brokers_that_are_none_are_refused() {
         for bad in ["mqtt://", "http://b:1/x", "b:port", "user@b:1"] {
-            assert!(parse_url(bad).is_err(), "{bad}");
+            assert!(parse_url(bad, false).is_err(), "{bad}");
         }
-        assert_eq!(parse_url("mqtt://[::1]:7").expect("fine"), ("::1".to_owned(), 7));
-        assert_eq!(parse_url("broker").expect("fine"), ("broker".to_owned(), 1883));
+        assert!(parse_url("mqtt://b:1", true).is_err());
+        assert!(parse_url("mqtts://b:1", false).is_err());
+        assert_eq!(parse_url("mqtt://[::1]:7", false).expect("fine"), ("::1".to_owned(), 7));
+        assert_eq!(parse_url("broker", false).expect("fine"), ("broker".to_owned(), 1883));
+        assert_eq!(parse_url("mqtts://broker", true).expect("fine"), ("broker".to_owned(), 8883));
     }
 }

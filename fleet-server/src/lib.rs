@@ -11,10 +11,12 @@
 //! | [`rollout`] | plan, cohorts, engine, gates, verdicts: pure | tokio, files, clocks, randomness |
 //! | [`stats`] | distances and permutation tests: pure | the same |
 //! | [`store`] | what must survive | decisions |
+//! | [`authority`] | certificates for fleets without an authority of their own | who may run what |
 //! | [`api`] | REST, live stream, metrics, page: domain types become HTTP types here | decisions |
 //! | [`cli`] | the same nouns for a terminal | |
 
 pub mod api;
+pub mod authority;
 pub mod broker;
 pub mod bundle;
 pub mod cli;

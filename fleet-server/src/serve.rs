@@ -18,8 +18,9 @@ use zeroize::Zeroizing;
 use crate::api;
 use crate::broker::embedded::{BrokerError, EmbeddedBroker, EmbeddedBrokerConfig};
 use crate::broker::identity::{EmptyPassword, SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
-use crate::broker::link::{self, Arrival, Link, LinkOptions};
+use crate::broker::link::{self, Arrival, Link, LinkOptions, Transport};
 use crate::broker::publish::{Job, MAX_JOBS, Publisher};
+use crate::broker::tls::{self, TlsError};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
 use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// The embedded broker.
     #[error("the embedded broker: {0}")]
     Broker(#[from] BrokerError),
+    /// TLS with the broker.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The broker's password.
     #[error(transparent)]
     Password(#[from] EmptyPassword),
@@ -186,16 +190,17 @@ async fn start_broker(
     let mut random = [0; 1];
     // Without randomness waits are merely not spread.
     let _ = getrandom::fill(&mut random);
-    let options = |host: String, port, client_id, credentials| LinkOptions {
+    let options = |host: String, port, client_id, credentials, transport| LinkOptions {
         host,
         port,
         client_id,
         credentials,
         fleet: config.fleet.clone(),
+        transport,
         jitter_percent: u32::from(random[0]) * 100 / 255,
     };
     match &config.broker {
-        BrokerChoice::Embedded { listen, max_sessions } => {
+        BrokerChoice::Embedded { listen, max_sessions, tls } => {
             let broker = EmbeddedBroker::start(EmbeddedBrokerConfig {
                 listen: *listen,
                 fleet: config.fleet.clone(),
@@ -203,21 +208,29 @@ async fn start_broker(
                 server_password: ServerPassword::new(secrets.broker.as_bytes())?,
                 retained_dir: config.data.join("retained"),
                 max_sessions: *max_sessions,
+                tls: tls.clone(),
             })
             .await?;
-            let address = broker.local_addr();
+            let (address, own) = (broker.local_addr(), broker.server_addr());
             let credentials = Some((SERVER_USER.to_owned(), secrets.broker.clone()));
-            let host = reachable(address.ip()).to_string();
-            let options = options(host, address.port(), SERVER_CLIENT_PREFIX.into(), credentials);
-            Ok((options, Some(broker), format!("embedded, on {address}")))
+            let host = reachable(own.ip()).to_string();
+            let client_id = SERVER_CLIENT_PREFIX.to_owned();
+            let options = options(host, own.port(), client_id, credentials, Transport::Tcp);
+            let how = if tls.is_some() { ", mutual TLS" } else { "" };
+            Ok((options, Some(broker), format!("embedded, on {address}{how}")))
         }
-        BrokerChoice::External(ExternalBroker { host, port, user, password_file }) => {
+        BrokerChoice::External(ExternalBroker { host, port, user, password_file, tls }) => {
             let credentials = match password_file {
                 Some(path) => Some((user.clone(), Zeroizing::new(read(path)?.trim().to_owned()))),
                 None => None,
             };
             let client_id = format!("{SERVER_CLIENT_PREFIX}-{}", config.fleet);
-            Ok((options(host.clone(), *port, client_id, credentials), None, format!("{host}:{port}")))
+            let transport = tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
+            Ok((
+                options(host.clone(), *port, client_id, credentials, transport),
+                None,
+                format!("{host}:{port}"),
+            ))
         }
     }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::bundles::{fleet, text};
+use crate::certificates::Certificates;
 use crate::process::{Running, free_port};
+use crate::server::FLEET;
 
 /// A Mosquitto broker on a free port.
 pub struct Mosquitto {
@@ -30,6 +33,39 @@ impl Mosquitto {
         )?;
         let running = launch(folder, port)?;
         Ok(Self { port, folder: folder.into(), running })
+    }
+
+    /// Starts one as `serin-fleet broker` says, with mutual TLS and access rules.
+    pub fn start_secure(folder: &Path, certificates: &Certificates) -> Result<Self> {
+        let port = free_port()?;
+        let files = folder.join("mosquitto");
+        std::fs::create_dir_all(&files)?;
+        for (from, to) in [
+            (certificates.authority().join("ca.crt"), "ca.crt"),
+            (certificates.authority().join("crl.pem"), "crl.pem"),
+            (certificates.certificate("broker"), "broker.crt"),
+            (certificates.key("broker"), "broker.key"),
+        ] {
+            std::fs::copy(from, files.join(to))?;
+        }
+        std::fs::write(files.join("serin.acl"), fleet(&["broker", "acl", "--fleet", FLEET])?)?;
+        let printed = fleet(&["broker", "config", "--folder", text(&files), "--port", &port.to_string()])?;
+        // Where this machine differs from one set up for it: the address, the folder, the user.
+        let config = printed
+            .replace(&format!("listener {port}"), &format!("listener {port} 127.0.0.1"))
+            .replace("/var/lib/mosquitto/", &format!("{}/", text(&files)));
+        std::fs::write(folder.join("mosquitto.conf"), format!("{config}user root\nlog_type all\n"))?;
+        let running = launch(folder, port)?;
+        Ok(Self { port, folder: folder.into(), running })
+    }
+
+    /// Gives it the authority's list of revoked certificates anew, as an operator would, and restarts it.
+    pub fn take_list(&mut self, certificates: &Certificates) -> Result<()> {
+        let list = certificates.authority().join("crl.pem");
+        std::fs::copy(list, self.folder.join("mosquitto/crl.pem"))?;
+        self.running.stop();
+        self.running = launch(&self.folder, self.port)?;
+        Ok(())
     }
 
     /// Pulls the plug and starts it again: it keeps nothing.

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::broker::Mosquitto;
 use crate::bundles::{Owner, text};
+use crate::certificates::Certificates;
 use crate::device::{Device, Provision};
 use crate::server::Server;
 
@@ -74,6 +75,8 @@ pub struct Lab {
     pub server: Server,
     pub owner: Owner,
     pub mosquitto: Option<Mosquitto>,
+    /// What everybody proves themselves with; none in a lab without TLS.
+    pub certificates: Option<Certificates>,
     provision: Provision,
     folder: TempDir,
 }
@@ -81,19 +84,34 @@ pub struct Lab {
 impl Lab {
     /// A server, a broker, an owner, and no device yet.
     pub fn new(broker: Broker) -> Result<Self> {
+        Self::with(broker, false)
+    }
+
+    /// The same with mutual TLS.
+    pub fn secure(broker: Broker) -> Result<Self> {
+        Self::with(broker, true)
+    }
+
+    fn with(broker: Broker, tls: bool) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let certificates =
+            if tls { Some(Certificates::new(&folder.path().join("certificates"))?) } else { None };
         let owner = Owner::new(&folder.path().join("owner"))?;
         let mosquitto = match broker {
             Broker::Embedded => None,
-            Broker::Mosquitto => Some(Mosquitto::start(folder.path())?),
+            Broker::Mosquitto => Some(match &certificates {
+                Some(certificates) => Mosquitto::start_secure(folder.path(), certificates)?,
+                None => Mosquitto::start(folder.path())?,
+            }),
         };
+        let files = certificates.as_ref().map(Certificates::server);
         let external = mosquitto.as_ref().map(|mosquitto| mosquitto.port);
-        let server = Server::start(&folder.path().join("server"), external)?;
+        let server = Server::start_with(&folder.path().join("server"), external, files.as_deref())?;
         owner.begin(&server)?;
         server.operator(&["trust", "publish", "--trust", text(&owner.trust())])?;
         let provision =
             Provision { mqtt: server.mqtt, root: owner.root(), extra: String::new(), clock: None };
-        Ok(Self { devices: Vec::new(), server, owner, mosquitto, provision, folder })
+        Ok(Self { devices: Vec::new(), server, owner, mosquitto, certificates, provision, folder })
     }
 
     /// Where everything lies.
@@ -108,7 +126,12 @@ impl Lab {
 
     /// Adds a device with further configuration lines.
     pub fn add_device(&mut self, name: &str, extra: &str) -> Result<&mut Device> {
-        let provision = Provision { extra: extra.into(), ..self.provision() };
+        let mut lines = extra.to_owned();
+        if let Some(certificates) = &self.certificates {
+            certificates.issue(name, &[])?;
+            lines = format!("{lines}\n{}", certificates.lines(name));
+        }
+        let provision = Provision { extra: lines, ..self.provision() };
         self.add_provisioned(name, &provision)
     }
 

@@ -6,6 +6,7 @@
 pub mod adversary;
 pub mod broker;
 pub mod bundles;
+pub mod certificates;
 pub mod device;
 pub mod lab;
 pub mod process;

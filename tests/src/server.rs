@@ -27,6 +27,11 @@ impl Server {
     /// Starts a server that keeps its state in `folder`. With `external`, the port of a broker, it uses
     /// that instead of its own.
     pub fn start(folder: &Path, external: Option<u16>) -> Result<Self> {
+        Self::start_with(folder, external, None)
+    }
+
+    /// The same with the TLS files in a folder.
+    pub fn start_with(folder: &Path, external: Option<u16>, tls: Option<&Path>) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let http = format!("127.0.0.1:{}", free_port()?);
         let mqtt = external.map_or_else(free_port, Ok)?;
@@ -38,6 +43,9 @@ impl Server {
         match external {
             Some(port) => arguments.extend(["--broker".into(), format!("127.0.0.1:{port}")]),
             None => arguments.extend(["--mqtt".into(), format!("127.0.0.1:{mqtt}")]),
+        }
+        if let Some(tls) = tls {
+            arguments.extend(["--tls".into(), text(tls).to_owned()]);
         }
         let running = launch(folder, &arguments)?;
         let server = Self { url: format!("http://{http}"), mqtt, folder: folder.into(), arguments, running };

@@ -4,4 +4,5 @@
 pub mod backoff;
 pub mod mqtt;
 pub mod outbox;
+pub mod tls;
 pub mod transfer;

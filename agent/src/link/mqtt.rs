@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use rumqttc::Transport;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
 use serin_protocol::ids::FleetId;
 use serin_protocol::topic::{Topic, TopicError};
@@ -27,7 +28,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Where and as whom to connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LinkOptions {
     /// Broker host.
     pub host: String,
@@ -37,6 +38,8 @@ pub struct LinkOptions {
     pub client_id: String,
     /// The fleet.
     pub fleet: FleetId,
+    /// Plain TCP, or TLS.
+    pub transport: Transport,
     /// Topic and sealed message to be left behind.
     pub will: (String, Vec<u8>),
     /// Spreads reconnections of a fleet: each wait is prolonged by up to this share of itself, drawn
@@ -174,6 +177,7 @@ async fn run_session(options: &LinkOptions, events: &mpsc::Sender<LinkEvent>) ->
 
 fn open(options: &LinkOptions) -> (Session, EventLoop) {
     let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
+    mqtt.set_transport(options.transport.clone());
     mqtt.set_keep_alive(KEEP_ALIVE);
     mqtt.set_clean_session(true);
     mqtt.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);

@@ -28,8 +28,9 @@ use crate::gateway::socket::{LocalSocket, SocketError};
 use crate::gateway::{Gateway, Limits, Router};
 use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
-use crate::link::mqtt::{self, LinkOptions};
+use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
+use crate::link::tls::{self, TlsError};
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
@@ -62,6 +63,9 @@ pub enum StartError {
     /// The disk failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The broker's TLS files.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// There is no root to trust.
     #[error(transparent)]
     Trust(#[from] TrustStoreError),
@@ -90,6 +94,7 @@ pub enum StartError {
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let _lock = lock(&config)?;
+    let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
     let files = Files::real();
     let key = identity::load_or_make(&config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
@@ -157,7 +162,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     if let Some(loss) = loss {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
-    let link = mqtt::start(supervisor.link_options());
+    let link = mqtt::start(supervisor.link_options(transport));
     Box::pin(supervisor.run(link, inbox_receiver, field, stop)).await;
     // Requests that were begun are answered before the process ends; bounded by the gateway.
     let _ = tokio::join!(apps, site);
@@ -165,7 +170,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 }
 
 impl Supervisor {
-    fn link_options(&self) -> LinkOptions {
+    fn link_options(&self, transport: Transport) -> LinkOptions {
         let topic = Topic::Hello(self.config.device.clone()).name(&self.config.fleet);
         let will = seal_to_vec(&self.hello(Presence::Offline), &self.key).unwrap_or_default();
         LinkOptions {
@@ -173,6 +178,7 @@ impl Supervisor {
             port: self.config.broker.port,
             client_id: self.config.device.to_string(),
             fleet: self.config.fleet.clone(),
+            transport,
             will: (topic.to_string(), will),
             jitter_percent: (self.boot.0 % 100) as u32,
         }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,11 @@ use serin_protocol::ids::FleetId;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::hooks::{self, Gate, RetainedTopics};
+use super::hooks::{self, Gate, RetainedTopics, TLS_LISTENER};
 use super::identity::{Authenticator, ServerPassword};
 use super::limits::{self, Limits};
 use super::retained::{RetainedError, RetainedStore};
+use super::tls::TlsFiles;
 use super::uplink::Uplink;
 use crate::registry::objects::ObjectStore;
 
@@ -32,7 +33,7 @@ pub const DEFAULT_MAX_SESSIONS: u32 = 16_000;
 /// How much of what was retained last a power cut may take.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The only listener's number inside the engine.
+/// The number of the listener without TLS inside the engine.
 const LISTENER: u16 = 1;
 
 /// What an embedded broker needs.
@@ -50,6 +51,8 @@ pub struct EmbeddedBrokerConfig {
     pub retained_dir: PathBuf,
     /// Most sessions at a time, such as [`DEFAULT_MAX_SESSIONS`].
     pub max_sessions: u32,
+    /// With it devices come in by mutual TLS, and the server by a listener of its own.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Why a broker could not start or stop.
@@ -82,6 +85,7 @@ pub enum BrokerError {
 /// A running broker. Dropping it closes the door; [`stop`](Self::stop) also sees everybody out.
 pub struct EmbeddedBroker {
     local_addr: SocketAddr,
+    server_addr: SocketAddr,
     engine: ServerContext,
     gate: Arc<Gate>,
     accepting: JoinHandle<()>,
@@ -93,11 +97,11 @@ pub struct EmbeddedBroker {
 impl EmbeddedBroker {
     /// Starts listening. When it returns, clients can connect.
     pub async fn start(config: EmbeddedBrokerConfig) -> Result<Self, BrokerError> {
-        let EmbeddedBrokerConfig { listen, fleet, objects, server_password, retained_dir, max_sessions } =
+        let EmbeddedBrokerConfig { listen, fleet, objects, server_password, retained_dir, max_sessions, tls } =
             config;
         let folder = lock(&retained_dir)?;
         let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
-        let (listener, local_addr) = bind(listen, max_sessions)?;
+        let (own, certified, local_addr, server_addr) = listeners(listen, max_sessions, tls.as_ref())?;
         let engine = ServerContext::new()
             .mqtt_max_sessions(isize::try_from(max_sessions).unwrap_or(isize::MAX))
             // It would refuse connections whenever the machine is busy with something else.
@@ -109,12 +113,17 @@ impl EmbeddedBroker {
             authenticator: Authenticator::new(server_password),
             retained: Arc::clone(&retained),
             uplink: Uplink::new(),
+            tls: tls.is_some(),
             stopping: AtomicBool::new(false),
         });
         *engine.extends.retain_mut().await = Box::new(RetainedTopics(Arc::clone(&retained)));
         *engine.extends.fitter_mgr_mut().await = Box::new(Limits);
         hooks::install(&gate, engine.extends.hook_mgr()).await;
-        let server = MqttServer::new(engine.clone()).listener_by_id(listener, LISTENER).build();
+        let mut server = MqttServer::new(engine.clone()).listener_by_id(own, LISTENER);
+        if let Some(listener) = certified {
+            server = server.listener_by_id(listener, TLS_LISTENER);
+        }
+        let server = server.build();
         let accepting = tokio::spawn(async move {
             if let Err(error) = server.run().await {
                 error!(%error, "the broker no longer accepts connections");
@@ -123,6 +132,7 @@ impl EmbeddedBroker {
         info!(address = %local_addr, retained = retained.count(), "broker started");
         Ok(Self {
             local_addr,
+            server_addr,
             engine,
             gate,
             accepting,
@@ -131,9 +141,14 @@ impl EmbeddedBroker {
         })
     }
 
-    /// Where it listens, with the real port.
+    /// Where devices come in, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the server's own client comes in, with the real port.
+    pub fn server_addr(&self) -> SocketAddr {
+        self.server_addr
     }
 
     /// Stops listening, ends every session (without publishing wills: it is not the devices that left) and
@@ -178,8 +193,35 @@ fn lock(folder: &Path) -> Result<File, BrokerError> {
     }
 }
 
-fn bind(listen: SocketAddr, max_sessions: u32) -> Result<(Listener, SocketAddr), BrokerError> {
+type Listeners = (Listener, Option<Listener>, SocketAddr, SocketAddr);
+
+/// The listener without TLS, the one with it, where devices come in and where the server does.
+fn listeners(
+    listen: SocketAddr,
+    max_sessions: u32,
+    tls: Option<&TlsFiles>,
+) -> Result<Listeners, BrokerError> {
+    let Some(tls) = tls else {
+        let (listener, address) = bind(listen, max_sessions, None)?;
+        return Ok((listener, None, address, address));
+    };
+    let (certified, devices) = bind(listen, max_sessions, Some(tls))?;
+    let (own, server) = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), max_sessions, None)?;
+    Ok((own, Some(certified), devices, server))
+}
+
+fn bind(
+    listen: SocketAddr,
+    max_sessions: u32,
+    tls: Option<&TlsFiles>,
+) -> Result<(Listener, SocketAddr), BrokerError> {
+    let file = |of: fn(&TlsFiles) -> &PathBuf| tls.map(|files| of(files).display().to_string());
     let builder = Builder::new()
+        .tls_cert(file(|files| &files.certificate))
+        .tls_key(file(|files| &files.key))
+        .tls_client_ca_certs(file(|files| &files.ca))
+        .tls_cross_certificate(true)
+        .collect_cert_info(true)
         .name("serin")
         .laddr(listen)
         .backlog(limits::BACKLOG)
@@ -203,7 +245,8 @@ fn bind(listen: SocketAddr, max_sessions: u32) -> Result<(Listener, SocketAddr),
         .message_expiry_interval(Duration::ZERO)
         // TCP already repeats what was lost; MQTT repeats only over a new connection.
         .message_retry_interval(Duration::ZERO);
-    let bound = builder.bind().and_then(Listener::tcp).and_then(|listener| {
+    let open = if tls.is_some() { Listener::tls } else { Listener::tcp };
+    let bound = builder.bind().and_then(open).and_then(|listener| {
         let address = listener.local_addr()?;
         Ok((listener, address))
     });

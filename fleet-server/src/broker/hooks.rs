@@ -22,9 +22,12 @@ use tracing::{debug, error, info, warn};
 
 use super::access::{self, Listening, Message};
 use super::downlink::Asked;
-use super::identity::{Authenticator, Claim, Role};
+use super::identity::{Authenticator, Claim, Door, Role};
 use super::retained::{Content, Retained, RetainedError, RetainedStore};
 use super::uplink::{Share, Uplink};
+
+/// The number of the listener with TLS inside the engine.
+pub(super) const TLS_LISTENER: u16 = 2;
 
 /// Under which [`Account`] hangs on a session.
 const ACCOUNT: &str = "serin";
@@ -42,6 +45,8 @@ pub(super) struct Gate {
     pub(super) authenticator: Authenticator,
     pub(super) retained: Arc<RetainedStore>,
     pub(super) uplink: Uplink,
+    /// Whether devices come in by TLS.
+    pub(super) tls: bool,
     /// Set when the broker stops, so that no handshake under way becomes a session afterwards.
     pub(super) stopping: AtomicBool,
 }
@@ -115,6 +120,13 @@ impl Gate {
             client_id: client.client_id(),
             user_name: client.username().map(AsRef::as_ref),
             password: client.password().map(AsRef::as_ref),
+            door: match (self.tls, client.id().lid()) {
+                (false, _) => Door::Open,
+                (true, TLS_LISTENER) => {
+                    Door::Certified(client.cert().and_then(|shown| shown.common_name.as_deref()))
+                }
+                (true, _) => Door::Server,
+            },
         };
         let shown = Shown(claim.client_id);
         if client.proto_ver() != MQTT_LEVEL_311 {

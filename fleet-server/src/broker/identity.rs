@@ -51,6 +51,19 @@ pub struct Claim<'a> {
     pub user_name: Option<&'a str>,
     /// Its password, if it gave one.
     pub password: Option<&'a [u8]>,
+    /// Where it came in.
+    pub door: Door<'a>,
+}
+
+/// Where a client came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door<'a> {
+    /// The only listener of a broker without TLS.
+    Open,
+    /// The listener beside one with TLS, for the server alone.
+    Server,
+    /// The listener with TLS: the name in the certificate, which the authority has vouched for.
+    Certified(Option<&'a str>),
 }
 
 /// Who a client is.
@@ -80,6 +93,12 @@ pub enum Refusal {
     /// A device that names a user other than itself.
     #[error("a device's user name is its device id, or none")]
     UserName,
+    /// A device with another's certificate.
+    #[error("the certificate is not this device's")]
+    Certificate,
+    /// A device where only the server comes in, or the other way round.
+    #[error("this is not its listener")]
+    Door,
 }
 
 /// Decides who is connecting.
@@ -94,8 +113,7 @@ impl Authenticator {
         Self { server_password }
     }
 
-    /// The role of the client behind `claim`. A device proves nothing yet: what a certificate will have
-    /// to say is compared here, next to the user name.
+    /// The role of the client behind `claim`.
     pub fn authenticate(&self, claim: &Claim<'_>) -> Result<Role, Refusal> {
         if claim.user_name == Some(SERVER_USER) {
             if !self.server_password.matches(claim.password.unwrap_or_default()) {
@@ -104,7 +122,10 @@ impl Authenticator {
             if !claim.client_id.starts_with(SERVER_CLIENT_PREFIX) {
                 return Err(Refusal::ServerClientId);
             }
-            return Ok(Role::Server);
+            return match claim.door {
+                Door::Open | Door::Server => Ok(Role::Server),
+                Door::Certified(_) => Err(Refusal::Door),
+            };
         }
         if claim.client_id.starts_with(SERVER_CLIENT_PREFIX) {
             return Err(Refusal::ReservedClientId);
@@ -113,7 +134,12 @@ impl Authenticator {
         if claim.user_name.is_some_and(|name| name != device.as_str()) {
             return Err(Refusal::UserName);
         }
-        Ok(Role::Device(device))
+        match claim.door {
+            Door::Open => Ok(Role::Device(device)),
+            Door::Server => Err(Refusal::Door),
+            Door::Certified(Some(name)) if name == device.as_str() => Ok(Role::Device(device)),
+            Door::Certified(_) => Err(Refusal::Certificate),
+        }
     }
 }
 
@@ -145,7 +171,7 @@ mod tests {
         user_name: Option<&str>,
         password: Option<&str>,
     ) -> Result<Role, Refusal> {
-        let claim = Claim { client_id, user_name, password: password.map(str::as_bytes) };
+        let claim = Claim { client_id, user_name, password: password.map(str::as_bytes), door: Door::Open };
         Authenticator::new(ServerPassword::new("sesame").expect("not empty")).authenticate(&claim)
     }
 
@@ -173,6 +199,23 @@ mod tests {
         assert_eq!(authenticate("press-7", Some("press-7"), Some("x")), Ok(device));
         assert_eq!(authenticate("press-7", Some("press-8"), None), Err(Refusal::UserName));
         assert!(matches!(authenticate("press/7", None, None), Err(Refusal::DeviceId(_))));
+    }
+
+    #[test]
+    fn a_certificate_opens_the_door_for_the_device_it_names() {
+        let enter = |client_id, user_name, door| {
+            let claim = Claim { client_id, user_name, password: Some(b"sesame"), door };
+            Authenticator::new(ServerPassword::new("sesame").expect("not empty")).authenticate(&claim)
+        };
+        let device = Role::Device(DeviceId::new("press-7").expect("valid"));
+        assert_eq!(enter("press-7", None, Door::Certified(Some("press-7"))), Ok(device));
+        for door in [Door::Certified(Some("press-8")), Door::Certified(None)] {
+            assert_eq!(enter("press-7", None, door), Err(Refusal::Certificate));
+        }
+        assert_eq!(enter("press-7", None, Door::Server), Err(Refusal::Door));
+        let server = Some(SERVER_USER);
+        assert_eq!(enter("serin-server", server, Door::Server), Ok(Role::Server));
+        assert_eq!(enter("serin-server", server, Door::Certified(Some("serin-server"))), Err(Refusal::Door));
     }
 
     #[test]

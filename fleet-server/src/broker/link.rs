@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+pub use rumqttc::Transport;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, Outgoing, Publish, QoS};
 use serin_protocol::ids::FleetId;
 use serin_protocol::topic::{Topic, TopicError, uplink_filter};
@@ -44,6 +45,8 @@ pub struct LinkOptions {
     pub credentials: Option<(String, Zeroizing<String>)>,
     /// The fleet.
     pub fleet: FleetId,
+    /// Plain TCP, or TLS.
+    pub transport: Transport,
     /// Spreads reconnections: each wait is prolonged by this share of itself, in percent.
     pub jitter_percent: u32,
 }
@@ -176,6 +179,7 @@ struct Session {
 impl Session {
     fn open(options: &LinkOptions, wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>) -> Self {
         let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
+        mqtt.set_transport(options.transport.clone());
         mqtt.set_keep_alive(KEEP_ALIVE);
         mqtt.set_clean_session(true);
         mqtt.set_inflight(IN_FLIGHT);

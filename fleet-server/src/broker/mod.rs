@@ -12,6 +12,8 @@
 //! - `limits`: what one session may hold.
 //! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
 //! - [`link`]: the server's own session, with this broker or any other.
+//! - [`tls`]: the files both sides prove themselves with.
+//! - [`mosquitto`]: what a Mosquitto must be told.
 //! - [`publish`]: brings releases to the broker, once.
 //! - `hooks`: the wiring of all this into the MQTT engine.
 
@@ -22,10 +24,12 @@ mod hooks;
 pub mod identity;
 mod limits;
 pub mod link;
+pub mod mosquitto;
 pub mod publish;
 pub mod retained;
 mod retained_log;
 mod retained_state;
+pub mod tls;
 mod uplink;
 
 #[cfg(test)]

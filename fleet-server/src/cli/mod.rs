@@ -1,7 +1,9 @@
 //! The operator's command line: one file per noun. Results go to standard output, everything else to
 //! standard error; with `--json` both are JSON on standard output.
 
+mod broker;
 mod bundle;
+mod ca;
 mod client;
 mod device;
 mod failure;
@@ -41,6 +43,12 @@ enum Command {
     Bundle(bundle::BundleCommand),
     /// Say who may release what: keys, owners, signatures. Works without a network.
     Trust(trust::TrustArgs),
+    /// Make certificates for TLS, in a fleet that has no authority of its own.
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    /// Print what your own MQTT broker must be told.
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
     /// Run the fleet server.
     Serve(serve::ServeArgs),
     /// Look at devices.
@@ -66,6 +74,8 @@ pub fn run() -> ExitCode {
         Command::Keys(command) => keys::run(command),
         Command::Bundle(command) => bundle::run(command),
         Command::Trust(arguments) => trust::run(arguments),
+        Command::Ca(command) => ca::run(command),
+        Command::Broker(command) => Ok(broker::run(command)),
         Command::Serve(arguments) => return serve::run(arguments, cli.json),
         Command::Device(arguments) => device::run(arguments),
         Command::Release(arguments) => release::run(arguments, cli.json),

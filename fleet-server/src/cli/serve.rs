@@ -9,6 +9,7 @@ use serin_protocol::ids::FleetId;
 use tracing::level_filters::LevelFilter;
 
 use super::Failure;
+use crate::broker::tls::TlsFiles;
 use crate::config::{Config, Flags};
 
 #[derive(Args)]
@@ -37,6 +38,10 @@ pub(super) struct ServeArgs {
     /// File with the password at that broker.
     #[arg(long, value_name = "FILE")]
     broker_password_file: Option<PathBuf>,
+    /// Folder with ca.crt, server.crt and server.key: devices prove themselves to the embedded broker by
+    /// certificates, or the server to yours.
+    #[arg(long, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
     /// Least severe messages logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "SERIN_LOG")]
     log: LevelFilter,
@@ -68,6 +73,11 @@ fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
         broker: arguments.broker.clone(),
         broker_user: arguments.broker_user.clone(),
         broker_password_file: arguments.broker_password_file.clone(),
+        tls: arguments.tls.as_ref().map(|folder| TlsFiles {
+            ca: folder.join("ca.crt"),
+            certificate: folder.join("server.crt"),
+            key: folder.join("server.key"),
+        }),
     };
     // Before the runtime: a wrong configuration starts nothing.
     let config = Config::load(arguments.config.as_deref(), flags).map_err(Failure::new)?;

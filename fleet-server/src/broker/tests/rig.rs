@@ -126,6 +126,7 @@ async fn start_broker(folder: &TempDir, objects: &Arc<ObjectStore>, max_sessions
         server_password: ServerPassword::new(PASSWORD).expect("not empty"),
         retained_dir: folder.path().join("retained"),
         max_sessions,
+        tls: None,
     };
     EmbeddedBroker::start(config).await.expect("started")
 }

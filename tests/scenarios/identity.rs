@@ -1,0 +1,143 @@
+//! Who may come to the broker, and as whom.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, QoS, TlsConfiguration, Transport};
+use serin_tests::certificates::Certificates;
+use serin_tests::lab::{Broker, Lab, PATIENCE};
+use serin_tests::server::FLEET;
+
+/// Connects with the certificate of `name`, or none, calling itself `client_id`.
+fn connect(
+    lab: &Lab,
+    certificates: &Certificates,
+    name: Option<&str>,
+    client_id: &str,
+) -> Result<(Client, Connection)> {
+    let mut options = MqttOptions::new(client_id, "127.0.0.1", lab.server.mqtt);
+    let read = |path| std::fs::read(path);
+    let client_auth = match name {
+        Some(name) => Some((read(certificates.certificate(name))?, read(certificates.key(name))?)),
+        None => None,
+    };
+    let ca = std::fs::read(certificates.authority().join("ca.crt"))?;
+    let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth };
+    options.set_transport(Transport::tls_with_config(tls));
+    Ok(Client::new(options, 10))
+}
+
+/// Whether the broker lets it in.
+fn enters(connection: &mut Connection) -> Result<bool> {
+    match connection.recv_timeout(Duration::from_secs(20)).map_err(|_| anyhow!("no answer"))? {
+        Ok(Event::Incoming(Incoming::ConnAck(_))) => Ok(true),
+        Ok(event) => Err(anyhow!("{event:?}")),
+        Err(_) => Ok(false),
+    }
+}
+
+/// What arrives until `last` does.
+fn until_arrives(connection: &mut Connection, last: &str) -> Result<Vec<String>> {
+    let (mut topics, started) = (Vec::new(), Instant::now());
+    while started.elapsed() < PATIENCE {
+        let event = connection
+            .recv_timeout(Duration::from_secs(20))
+            .map_err(|_| anyhow!("only {topics:?} arrive"))??;
+        if let Event::Incoming(Incoming::Publish(publish)) = event {
+            topics.push(publish.topic.clone());
+            if publish.topic == last {
+                return Ok(topics);
+            }
+        }
+    }
+    Err(anyhow!("{last} does not arrive, {topics:?} do"))
+}
+
+fn install_provider() {
+    // The second time it is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn certificates_decide_who_comes_in(broker: Broker) -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(broker)?;
+    lab.add_devices(2)?;
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 2);
+
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("intruder", &[])?;
+    let stranger = Certificates::new(&lab.folder().join("elsewhere"))?;
+    stranger.issue("device-01", &[])?;
+    // Without a certificate, and with one of another authority.
+    assert!(!enters(&mut connect(&lab, certificates, None, "device-01")?.1)?);
+    let mut options = MqttOptions::new("device-01", "127.0.0.1", lab.server.mqtt);
+    let ca = std::fs::read(certificates.authority().join("ca.crt"))?;
+    let shown =
+        (std::fs::read(stranger.certificate("device-01"))?, std::fs::read(stranger.key("device-01"))?);
+    let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: Some(shown) };
+    options.set_transport(Transport::tls_with_config(tls));
+    assert!(!enters(&mut Client::new(options, 10).1)?);
+
+    // Its own topics are closed to everybody else, and what it says in another's name goes nowhere.
+    let (client, mut connection) = connect(&lab, certificates, Some("intruder"), "intruder")?;
+    assert!(enters(&mut connection)?);
+    let base = format!("serin/1/{FLEET}");
+    client.publish(format!("{base}/d/device-01/assign"), QoS::AtLeastOnce, true, "forged")?;
+    client.publish(format!("{base}/t/timestamp.json"), QoS::AtLeastOnce, true, "forged")?;
+    client.publish(format!("{base}/d/device-01/up/hello"), QoS::AtLeastOnce, true, "forged")?;
+    client.subscribe(format!("{base}/d/device-01/assign"), QoS::AtLeastOnce)?;
+    client.subscribe(format!("{base}/t/timestamp.json"), QoS::AtLeastOnce)?;
+    let last = format!("{base}/t/timestamp.json");
+    assert_eq!(until_arrives(&mut connection, &last)?, [last]);
+    let timestamp = lab.server.get("/tuf/metadata/timestamp.json")?;
+    assert!(!timestamp.contains("forged"));
+    assert_eq!(lab.running("1.0.0"), 2);
+    let online = lab.server.json("/api/v1/devices/device-01")?;
+    assert_eq!(online["online"], true);
+    Ok(())
+}
+
+#[test]
+fn certificates_decide_who_comes_in_to_the_embedded_broker() -> Result<()> {
+    certificates_decide_who_comes_in(Broker::Embedded)
+}
+
+#[test]
+fn certificates_decide_who_comes_in_to_a_mosquitto_as_we_configure_it() -> Result<()> {
+    certificates_decide_who_comes_in(Broker::Mosquitto)
+}
+
+#[test]
+fn a_device_cannot_take_anothers_name() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("intruder", &[])?;
+    assert!(!enters(&mut connect(&lab, certificates, Some("intruder"), "device-01")?.1)?);
+    assert!(!enters(&mut connect(&lab, certificates, Some("intruder"), "serin-server")?.1)?);
+    assert!(enters(&mut connect(&lab, certificates, Some("intruder"), "intruder")?.1)?);
+    Ok(())
+}
+
+#[test]
+fn a_broker_that_the_authority_does_not_know_is_not_spoken_to() -> Result<()> {
+    let mut lab = Lab::secure(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    let stranger = Certificates::new(&lab.folder().join("elsewhere"))?;
+    stranger.issue("device-01", &[])?;
+    lab.devices[0].stop();
+    let config = lab.devices[0].folder.join("agent.toml");
+    let text = std::fs::read_to_string(&config)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    let (ours, theirs) = (certificates.authority(), stranger.authority());
+    let text = text.replace(&ours.display().to_string(), &theirs.display().to_string());
+    std::fs::write(&config, text)?;
+    lab.devices[0].power_on()?;
+    serin_tests::until("the device says why", PATIENCE, || {
+        let status = lab.devices[0].status().ok()?.to_string();
+        status.contains("UnknownIssuer").then_some(())
+    })?;
+    Ok(())
+}
