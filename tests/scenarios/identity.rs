@@ -135,9 +135,14 @@ fn a_broker_that_the_authority_does_not_know_is_not_spoken_to() -> Result<()> {
     let text = text.replace(&ours.display().to_string(), &theirs.display().to_string());
     std::fs::write(&config, text)?;
     lab.devices[0].power_on()?;
-    serin_tests::until("the device says why", PATIENCE, || {
-        let status = lab.devices[0].status().ok()?.to_string();
-        status.contains("UnknownIssuer").then_some(())
-    })?;
-    Ok(())
+    let look = || {
+        lab.devices[0]
+            .status()
+            .is_ok_and(|status| status.to_string().contains("invalid peer certificate"))
+            .then_some(())
+    };
+    let looked = serin_tests::until("the device says why", Duration::from_secs(20), look);
+    looked.with_context(|| {
+        format!("{}\n{:#}", lab.devices[0].said(), lab.devices[0].status().unwrap_or_default())
+    })
 }
