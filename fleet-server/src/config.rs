@@ -10,6 +10,7 @@ use serin_protocol::ids::FleetId;
 use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
 use crate::broker::tls::TlsFiles;
+use crate::fleet::enrolment::Policy;
 
 /// Largest configuration or key file in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -23,6 +24,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where the API and the page are.
     pub http: SocketAddr,
+    /// Who is taken in.
+    pub enrolment: Policy,
     /// The broker.
     pub broker: BrokerChoice,
 }
@@ -65,6 +68,8 @@ pub struct Flags {
     pub fleet: Option<FleetId>,
     /// The data folder.
     pub data: Option<PathBuf>,
+    /// Who is taken in.
+    pub enrolment: Option<Policy>,
     /// The address of the API.
     pub http: Option<SocketAddr>,
     /// The address of the embedded broker.
@@ -115,6 +120,7 @@ struct File {
     fleet: Option<FleetId>,
     data: Option<PathBuf>,
     http: Option<SocketAddr>,
+    enrolment: Option<Policy>,
     broker: BrokerFile,
 }
 
@@ -162,6 +168,7 @@ impl Config {
                 .or(file.data)
                 .ok_or(ConfigError::Missing("where is everything kept? Say `data = \"…\"` or --data"))?,
             http: flags.http.or(file.http).unwrap_or(default_http),
+            enrolment: flags.enrolment.or(file.enrolment).unwrap_or_default(),
             broker,
         })
     }

@@ -1,6 +1,7 @@
 //! From bytes on a topic to a message that its device said, or a named refusal. Nothing here changes
 //! anything; [`crate::fleet`] does with what passes.
 
+use serin_protocol::enrolment::{Enrolment, EnrolmentRefusal};
 use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open_self_signed};
 use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
 use serin_protocol::manifest::MAX_FEATURES;
@@ -25,6 +26,8 @@ pub enum Heard {
     Event(Box<Event>),
     /// What a release did there.
     Report(Box<Report>),
+    /// It asks to be one of the fleet.
+    Enrolment(Box<Enrolment>),
 }
 
 /// Why a message is refused.
@@ -59,6 +62,15 @@ pub enum Refused {
     /// The message contradicts itself.
     #[error("the message contradicts itself: {0}")]
     Insane(&'static str),
+    /// The device has not enrolled.
+    #[error("the device has not enrolled")]
+    NotEnrolled,
+    /// It asked to enrol and may not.
+    #[error("not enrolled: {0}")]
+    Enrolment(EnrolmentRefusal),
+    /// The device was cut off.
+    #[error("the device was revoked")]
+    Revoked,
     /// There are as many devices as there may be.
     #[error("the fleet is full")]
     FleetFull,
@@ -82,6 +94,9 @@ impl Refused {
             Self::OtherDevice(_) => "other_device",
             Self::OtherFleet(_) => "other_fleet",
             Self::Insane(_) => "insane",
+            Self::NotEnrolled => "not_enrolled",
+            Self::Enrolment(_) => "enrolment",
+            Self::Revoked => "revoked",
             Self::FleetFull => "fleet_full",
             Self::NotOurs => "not_ours",
         }
@@ -116,10 +131,22 @@ pub fn hear(
             check_report(&report, now).map_err(Refused::Insane)?;
             Ok(Heard::Report(Box::new(report)))
         }
-        // Review samples are taken in later.
-        Topic::Sample(_) | Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => {
-            Err(Refused::Topic)
+        Topic::Enrol(device) => {
+            let opened = open_self_signed(payload, |enrolment: &Enrolment| enrolment.hello.key);
+            let (enrolment, _) = opened.map_err(Refused::Envelope)?;
+            same(device, &enrolment.hello.device)?;
+            if enrolment.hello.fleet != *fleet {
+                return Err(Refused::OtherFleet(enrolment.hello.fleet));
+            }
+            Ok(Heard::Enrolment(Box::new(enrolment)))
         }
+        // Review samples are taken in later.
+        Topic::Sample(_)
+        | Topic::Metadata(_)
+        | Topic::Chunk { .. }
+        | Topic::Assign(_)
+        | Topic::Ack(_)
+        | Topic::Enrolled(_) => Err(Refused::Topic),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::broker::embedded::{BrokerError, EmbeddedBroker, EmbeddedBrokerConfig}
 use crate::broker::identity::{EmptyPassword, SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
 use crate::broker::link::{self, Arrival, Link, LinkOptions, Transport};
 use crate::broker::publish::{Job, MAX_JOBS, Publisher};
+use crate::broker::revoked::Revoked;
 use crate::broker::tls::{self, TlsError};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
 use crate::fleet::metrics::Metrics;
@@ -118,7 +119,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let online = secrets.online();
     let (snapshot, timestamp) = (secrets.snapshot.clone(), secrets.timestamp.clone());
     let repository = Arc::new(Repository::open(&data.join("repository"), snapshot, timestamp)?);
-    let (options, embedded, address) = start_broker(&config, &objects, &secrets).await?;
+    let revoked = Arc::<Revoked>::default();
+    let (options, embedded, address) = start_broker(&config, &objects, &secrets, &revoked).await?;
     let read_back = embedded.is_none();
     let (link, arrivals) = link::start(options);
     let (jobs, waiting) = mpsc::channel(MAX_JOBS);
@@ -127,6 +129,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         id: config.fleet.clone(),
         signer: secrets.fleet,
         listed: listed(&repository),
+        policy: config.enrolment,
+        revoked: Arc::clone(&revoked),
         store: Arc::clone(&store),
         objects: Arc::clone(&objects),
         metrics: Arc::clone(&metrics),
@@ -186,6 +190,7 @@ async fn start_broker(
     config: &Config,
     objects: &Arc<ObjectStore>,
     secrets: &Secrets,
+    revoked: &Arc<Revoked>,
 ) -> Result<(LinkOptions, Option<EmbeddedBroker>, String), ServeError> {
     let mut random = [0; 1];
     // Without randomness waits are merely not spread.
@@ -209,6 +214,7 @@ async fn start_broker(
                 retained_dir: config.data.join("retained"),
                 max_sessions: *max_sessions,
                 tls: tls.clone(),
+                revoked: Arc::clone(revoked),
             })
             .await?;
             let (address, own) = (broker.local_addr(), broker.server_addr());

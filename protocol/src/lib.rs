@@ -6,6 +6,7 @@
 //! | [`topic`] | the MQTT topic grammar, both directions, with a size cap per topic |
 //! | [`envelope`] | version byte, purpose, Ed25519 signature |
 //! | [`assignment`] | what one device is told to run |
+//! | [`enrolment`] | how a device becomes one of a fleet |
 //! | [`release`] | what an owner signs about a bundle |
 //! | [`message`] | hello, events, reports, acknowledgements |
 //! | [`chunk`] | how an object is cut into retained messages, and which are here |
@@ -26,6 +27,7 @@ extern crate std;
 
 pub mod assignment;
 pub mod chunk;
+pub mod enrolment;
 pub mod envelope;
 pub mod ids;
 pub mod message;

@@ -123,7 +123,15 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
 
 #[test]
 fn purposes_are_unique() {
-    let purposes = [Assignment::PURPOSE, Hello::PURPOSE, Event::PURPOSE, Report::PURPOSE, Ack::PURPOSE];
+    let purposes = [
+        Assignment::PURPOSE,
+        Hello::PURPOSE,
+        Event::PURPOSE,
+        Report::PURPOSE,
+        Ack::PURPOSE,
+        crate::enrolment::Enrolment::PURPOSE,
+        crate::enrolment::Enrolled::PURPOSE,
+    ];
     let distinct: std::collections::BTreeSet<u8> = purposes.into_iter().collect();
     assert_eq!(distinct.len(), purposes.len());
 }

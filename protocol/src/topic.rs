@@ -65,6 +65,10 @@ pub enum Topic {
     Hello(DeviceId),
     /// `d/<device>/ack`: highest event stored; written by the server.
     Ack(DeviceId),
+    /// `d/<device>/up/enrol`: asks to be one of the fleet.
+    Enrol(DeviceId),
+    /// `d/<device>/enrolled`: the answer; written by the server.
+    Enrolled(DeviceId),
 }
 
 /// Why a text is not one of our topics.
@@ -101,6 +105,8 @@ impl Topic {
             Self::Sample(device) => write!(name, "serin/1/{fleet}/d/{device}/up/sample"),
             Self::Hello(device) => write!(name, "serin/1/{fleet}/d/{device}/up/hello"),
             Self::Ack(device) => write!(name, "serin/1/{fleet}/d/{device}/ack"),
+            Self::Enrol(device) => write!(name, "serin/1/{fleet}/d/{device}/up/enrol"),
+            Self::Enrolled(device) => write!(name, "serin/1/{fleet}/d/{device}/enrolled"),
         };
         name
     }
@@ -119,6 +125,7 @@ impl Topic {
             (Some("b"), Some(object), Some(index), None, None) => parse_chunk(object, index),
             (Some("d"), Some(device), Some("assign"), None, None) => Ok(Self::Assign(device.parse()?)),
             (Some("d"), Some(device), Some("ack"), None, None) => Ok(Self::Ack(device.parse()?)),
+            (Some("d"), Some(device), Some("enrolled"), None, None) => Ok(Self::Enrolled(device.parse()?)),
             (Some("d"), Some(device), Some("up"), Some(kind), None) => parse_up(device.parse()?, kind),
             _ => Err(TopicError::Unknown),
         }
@@ -133,7 +140,9 @@ impl Topic {
             | Self::Report(device)
             | Self::Sample(device)
             | Self::Hello(device)
-            | Self::Ack(device) => Some(device),
+            | Self::Ack(device)
+            | Self::Enrol(device)
+            | Self::Enrolled(device) => Some(device),
         }
     }
 
@@ -150,6 +159,8 @@ impl Topic {
             Self::Sample(_) => 32 * 1024,
             Self::Hello(_) => crate::message::MAX_HELLO_BYTES,
             Self::Ack(_) => crate::message::MAX_ACK_BYTES,
+            Self::Enrol(_) => crate::enrolment::MAX_ENROLMENT_BYTES,
+            Self::Enrolled(_) => crate::enrolment::MAX_ENROLLED_BYTES,
         }
     }
 }
@@ -178,6 +189,7 @@ fn parse_up(device: DeviceId, kind: &str) -> Result<Topic, TopicError> {
         "report" => Ok(Topic::Report(device)),
         "sample" => Ok(Topic::Sample(device)),
         "hello" => Ok(Topic::Hello(device)),
+        "enrol" => Ok(Topic::Enrol(device)),
         _ => Err(TopicError::Unknown),
     }
 }
@@ -196,7 +208,7 @@ mod tests {
     fn any_topic() -> impl Strategy<Value = Topic> {
         let device =
             "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|text: String| DeviceId::new(&text).expect("valid"));
-        (device, any::<[u8; 32]>(), 0..MAX_CHUNKS, 0..8_u8).prop_map(|(device, digest, index, kind)| {
+        (device, any::<[u8; 32]>(), 0..MAX_CHUNKS, 0..10_u8).prop_map(|(device, digest, index, kind)| {
             match kind {
                 0 => Topic::Metadata(FileName::of_release(&Digest(digest))),
                 1 => Topic::Chunk { object: Digest(digest), index },
@@ -205,6 +217,8 @@ mod tests {
                 4 => Topic::Report(device),
                 5 => Topic::Sample(device),
                 6 => Topic::Hello(device),
+                7 => Topic::Enrol(device),
+                8 => Topic::Enrolled(device),
                 _ => Topic::Ack(device),
             }
         })

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, QoS, TlsConfiguration, Transport};
+use serde_json::Value;
 use serin_tests::certificates::Certificates;
+use serin_tests::device::Device;
 use serin_tests::lab::{Broker, Lab, PATIENCE};
 use serin_tests::server::FLEET;
 
@@ -145,4 +147,65 @@ fn a_broker_that_the_authority_does_not_know_is_not_spoken_to() -> Result<()> {
     looked.with_context(|| {
         format!("{}\n{:#}", lab.devices[0].said(), lab.devices[0].status().unwrap_or_default())
     })
+}
+
+#[test]
+fn a_device_becomes_one_of_the_fleet_by_a_token_and_is_cut_off_by_a_word() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    let stranger = Device::start(&lab.folder(), "stranger", &lab.provision())?;
+    let enroll = |token: &str| -> Result<String> {
+        let tried = serin_tests::until("the link is there", PATIENCE, || {
+            let tried = stranger.try_engineer(&["enroll", "--token", token, "--json"]).ok()?;
+            (!String::from_utf8_lossy(&tried.stderr).contains("not_connected")).then_some(tried)
+        })?;
+        Ok(String::from_utf8_lossy(&[tried.stdout, tried.stderr].concat()).into_owned())
+    };
+    let invite = |words: &[&str]| -> Result<String> {
+        let made = lab.server.operator(&[&["device", "invite"], words].concat())?;
+        Ok(made["token"].as_str().context("a token")?.to_owned())
+    };
+    let bound = invite(&["device-02"])?;
+    assert!(enroll(&bound)?.contains("the token is for another device"));
+    assert!(enroll("serin-1-2")?.contains("a claim token is written as"));
+    let made_up = format!("serin-{}-{}", "0".repeat(16), "0".repeat(64));
+    assert!(enroll(&made_up)?.contains("the token is not valid here"));
+    let known = lab.server.json("/api/v1/devices")?;
+    assert_eq!(known["devices"].as_array().map(Vec::len), Some(1), "{known}");
+    let token = invite(&[])?;
+    assert!(enroll(&token)?.contains("\"reply\":\"enrolled\""));
+    serin_tests::until("the server knows the stranger", PATIENCE, || {
+        (lab.server.json("/api/v1/devices/stranger").ok()?["online"] == true).then_some(())
+    })?;
+
+    lab.server.operator(&["device", "revoke", "stranger"])?;
+    serin_tests::until("the broker has thrown it out", PATIENCE, || {
+        let status = stranger.status().ok()?;
+        let out = status["link"]["connected"] == false && status["link"]["last_error"] != Value::Null;
+        out.then_some(())
+    })?;
+    let shown = lab.server.json("/api/v1/devices/stranger")?;
+    assert_eq!((&shown["revoked"], &shown["online"]), (&true.into(), &false.into()));
+    // The others are still there.
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 1);
+    assert_eq!(stranger.active(), None);
+    Ok(())
+}
+
+#[test]
+fn a_revoked_certificate_opens_no_mosquitto() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Mosquitto)?;
+    lab.add_devices(1)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("leaver", &[])?;
+    assert!(enters(&mut connect(&lab, certificates, Some("leaver"), "leaver")?.1)?);
+    certificates.revoke("leaver")?;
+    lab.mosquitto.as_mut().context("it is there")?.take_list(certificates)?;
+    assert!(!enters(&mut connect(&lab, certificates, Some("leaver"), "leaver")?.1)?);
+    // The fleet goes on: the broker is given everything again.
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 1);
+    Ok(())
 }

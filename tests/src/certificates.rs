@@ -43,6 +43,11 @@ impl Certificates {
         fleet(&[&["ca", "issue", name], &into[..], more].concat()).map(drop)
     }
 
+    /// Takes a name's certificates back.
+    pub fn revoke(&self, name: &str) -> Result<()> {
+        fleet(&["ca", "revoke", name, "--ca", text(&self.authority())]).map(drop)
+    }
+
     pub fn certificate(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.crt"))
     }

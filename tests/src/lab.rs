@@ -139,6 +139,7 @@ impl Lab {
     pub fn add_provisioned(&mut self, name: &str, provision: &Provision) -> Result<&mut Device> {
         let device = Device::start(self.folder.path(), name, provision)?;
         self.devices.push(device);
+        self.enroll(name)?;
         self.until_online(name)?;
         self.devices.last_mut().ok_or_else(|| anyhow::anyhow!("just added"))
     }
@@ -146,6 +147,21 @@ impl Lab {
     /// Adds `count` devices.
     pub fn add_devices(&mut self, count: usize) -> Result<()> {
         (1..=count).try_for_each(|number| self.add_device(&format!("device-{number:02}"), "").map(drop))
+    }
+
+    /// An operator makes a token, an engineer brings it.
+    fn enroll(&self, name: &str) -> Result<()> {
+        let token = self.server.operator(&["device", "invite", name])?;
+        let token = token["token"].as_str().unwrap_or_default().to_owned();
+        let device = self.devices.iter().find(|device| device.name == name);
+        let device = device.ok_or_else(|| anyhow::anyhow!("{name} is no device here"))?;
+        // The link may not be there yet.
+        crate::until(&format!("{name} enrols"), PATIENCE, || {
+            let tried = device.try_engineer(&["enroll", "--token", &token, "--json"]).ok()?;
+            let error = String::from_utf8_lossy(&tried.stderr).into_owned();
+            let later = error.contains("not_connected");
+            (!later).then(|| if tried.status.success() { Ok(()) } else { Err(anyhow::anyhow!(error)) })
+        })?
     }
 
     fn until_online(&self, name: &str) -> Result<()> {

@@ -29,6 +29,8 @@ pub enum FieldCli {
     Pin(PlainArgs),
     /// Follow the fleet again.
     Unpin(PlainArgs),
+    /// Become one of the fleet, with a claim token from an operator. The device must reach its broker.
+    Enroll(EnrollArgs),
     /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
     Infer(InferArgs),
 }
@@ -58,6 +60,17 @@ pub struct RollbackArgs {
     /// Go back only if this is the previous version.
     #[arg(long, value_name = "VERSION")]
     pub to: Option<Version>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `enroll`.
+#[derive(Clone, Debug, Args)]
+pub struct EnrollArgs {
+    /// The token; without it, the first line of standard input, where no other user sees it.
+    #[arg(long, value_name = "TOKEN", env = "SERIN_CLAIM_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -190,6 +203,7 @@ impl FieldCli {
             Self::Status(args) | Self::Pin(args) | Self::Unpin(args) => args.json,
             Self::History(args) => args.json,
             Self::Rollback(args) => args.json,
+            Self::Enroll(args) => args.json,
             Self::Infer(args) => args.json,
         }
     }
@@ -231,6 +245,10 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         }
         FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
         FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
+        FieldCli::Enroll(args) => {
+            let token = claim_token(args.token.as_deref())?;
+            client.field("enroll", Some(json!({ "token": token }).to_string().into())).await?
+        }
         FieldCli::Infer(args) => return self::infer(&mut client, args, console).await,
     };
     let text = if command.json() {
@@ -241,6 +259,16 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         print::reply(&reply, console.paint)
     };
     console.print(&text)
+}
+
+fn claim_token(given: Option<&str>) -> Result<String, CliError> {
+    if let Some(token) = given {
+        return Ok(token.trim().to_owned());
+    }
+    let mut line = String::new();
+    let mut input = io::Read::take(io::stdin().lock(), 1024);
+    io::BufRead::read_line(&mut input, &mut line).map_err(|error| CliError::input(&error))?;
+    Ok(line.trim().to_owned())
 }
 
 async fn infer(client: &mut Client, args: &InferArgs, console: &mut Console) -> Result<(), CliError> {

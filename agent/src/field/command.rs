@@ -1,5 +1,6 @@
 //! What a field engineer asks of the supervisor.
 
+use serin_protocol::enrolment::ClaimToken;
 use serin_protocol::ids::Version;
 use tokio::sync::oneshot;
 
@@ -27,6 +28,11 @@ pub enum FieldCommand {
     Pin,
     /// Follow the fleet again.
     Unpin,
+    /// Become one of the fleet.
+    Enroll {
+        /// What the fleet gave out.
+        token: ClaimToken,
+    },
 }
 
 /// A reply, or why there is none.

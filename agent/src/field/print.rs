@@ -53,6 +53,9 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             "{}: {release} stays until `serin-agent unpin`, whatever the fleet says\n",
             paint.good("pinned")
         ),
+        FieldReply::Enrolled { device, fleet } => {
+            format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))
+        }
         FieldReply::Unpinned => format!("{}: this device follows its fleet again\n", paint.good("unpinned")),
     }
 }

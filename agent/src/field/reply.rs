@@ -28,6 +28,13 @@ pub enum FieldReply {
     },
     /// To `unpin`.
     Unpinned,
+    /// To `enroll`.
+    Enrolled {
+        /// This device.
+        device: DeviceId,
+        /// Its fleet.
+        fleet: FleetId,
+    },
 }
 
 /// How things are on a device.
@@ -242,6 +249,10 @@ pub enum FieldCode {
     Storage,
     /// The release to go back to could not be started.
     NotStarted,
+    /// The fleet does not take the device in.
+    NotEnrolled,
+    /// There is no connection to the fleet.
+    NotConnected,
     /// The request makes no sense.
     BadRequest,
     /// There is no such command.

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use serin_protocol::enrolment::TokenError;
 use serin_protocol::ids::Version;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -31,6 +32,12 @@ struct RollbackBody {
     to: Option<Version>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnrollBody {
+    token: String,
+}
+
 /// Last level of a command's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
@@ -39,6 +46,7 @@ enum Verb {
     Rollback,
     Pin,
     Unpin,
+    Enroll,
 }
 
 impl Verb {
@@ -49,6 +57,7 @@ impl Verb {
             "rollback" => Self::Rollback,
             "pin" => Self::Pin,
             "unpin" => Self::Unpin,
+            "enroll" => Self::Enroll,
             _ => return None,
         })
     }
@@ -56,7 +65,7 @@ impl Verb {
     const fn method(self) -> (Method, &'static str) {
         match self {
             Self::Status | Self::History => (Method::GET, "GET"),
-            Self::Rollback | Self::Pin | Self::Unpin => (Method::POST, "POST"),
+            Self::Rollback | Self::Pin | Self::Unpin | Self::Enroll => (Method::POST, "POST"),
         }
     }
 }
@@ -105,6 +114,11 @@ fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, S
         }
         Verb::Pin => Ok(FieldCommand::Pin),
         Verb::Unpin => Ok(FieldCommand::Unpin),
+        Verb::Enroll => {
+            let EnrollBody { token } =
+                serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
+            Ok(FieldCommand::Enroll { token: token.parse().map_err(|error: TokenError| error.to_string())? })
+        }
     }
 }
 
@@ -143,13 +157,15 @@ async fn ask(
 
 fn error(error: &FieldError) -> Answer {
     let status = match error.code {
-        FieldCode::NothingActive | FieldCode::NoPrevious | FieldCode::NotHere | FieldCode::Already => {
-            StatusCode::CONFLICT
-        }
+        FieldCode::NothingActive
+        | FieldCode::NoPrevious
+        | FieldCode::NotHere
+        | FieldCode::Already
+        | FieldCode::NotEnrolled => StatusCode::CONFLICT,
         FieldCode::Storage | FieldCode::NotStarted => StatusCode::INTERNAL_SERVER_ERROR,
         FieldCode::BadRequest => StatusCode::BAD_REQUEST,
         FieldCode::UnknownCommand => StatusCode::NOT_FOUND,
-        FieldCode::Busy | FieldCode::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        FieldCode::Busy | FieldCode::Stopping | FieldCode::NotConnected => StatusCode::SERVICE_UNAVAILABLE,
         FieldCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };
     respond(status, error)

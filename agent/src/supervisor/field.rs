@@ -38,6 +38,7 @@ impl Supervisor {
                 let _ = reply.send(Ok(FieldReply::History(History { entries })));
                 return;
             }
+            FieldCommand::Enroll { token } => return self.enrol(&token, reply),
             FieldCommand::Rollback { to } => FieldOrder::Rollback { to },
             FieldCommand::Pin => FieldOrder::Pin,
             FieldCommand::Unpin => FieldOrder::Unpin,

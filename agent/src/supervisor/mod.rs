@@ -8,6 +8,7 @@
 mod clock;
 mod download;
 mod effects;
+mod enrolment;
 mod field;
 mod refusals;
 mod start;
@@ -43,6 +44,7 @@ use crate::update::machine::Machine;
 
 use self::clock::Clock;
 use self::download::Download;
+use self::enrolment::Enrolling;
 use self::field::Pending;
 use self::refusals::Refusals;
 use self::trust::Trust;
@@ -94,6 +96,8 @@ struct Supervisor {
     /// The release on probation, and what it had done before.
     probation: Option<(Digest, Counters)>,
     inbox: mpsc::Sender<Inbox>,
+    /// The engineer who waits for the fleet to take the device in.
+    enrolling: Option<Enrolling>,
     refusals: Refusals,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
@@ -150,7 +154,13 @@ impl Supervisor {
         let now = self.now();
         let download = self.download.as_ref().and_then(|download| download.next_deadline(now.elapsed));
         let trust = self.trust.client.next_deadline();
-        let deadlines = [self.machine.next_deadline(now), download, self.outbox.next_deadline(), trust];
+        let deadlines = [
+            self.machine.next_deadline(now),
+            download,
+            self.outbox.next_deadline(),
+            trust,
+            self.enrolment_deadline(),
+        ];
         let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
         let pulse = now.elapsed.plus(PULSE);
         deadlines.into_iter().flatten().chain(windows).fold(pulse, Millis::min)
@@ -167,6 +177,7 @@ impl Supervisor {
         }
         self.feed(Event::Tick);
         self.tick_trust();
+        self.tick_enrolment();
         self.roll_windows();
         self.ask_statement_again();
         self.outbox(outbox::Input::Tick);
@@ -217,6 +228,7 @@ impl Supervisor {
         match topic {
             Topic::Assign(device) if device == self.config.device => self.on_assignment(payload),
             Topic::Ack(device) if device == self.config.device => self.on_ack(payload),
+            Topic::Enrolled(device) if device == self.config.device => self.on_enrolled(payload),
             Topic::Metadata(file) if self.awaits(&file) => self.on_statement(&file, payload),
             Topic::Metadata(file) => self.on_metadata(&file, payload),
             Topic::Chunk { object, index } => {
@@ -231,6 +243,8 @@ impl Supervisor {
             | Topic::Event(_)
             | Topic::Report(_)
             | Topic::Sample(_)
+            | Topic::Enrol(_)
+            | Topic::Enrolled(_)
             | Topic::Hello(_) => {
                 let detail = Detail::new(&format!("{topic:?} is not for this device"));
                 self.refuse(RefusedKind::Unknown, &detail);
@@ -290,6 +304,11 @@ const fn kind_of(topic: &Topic) -> RefusedKind {
         Topic::Ack(_) => RefusedKind::Ack,
         Topic::Metadata(_) => RefusedKind::Metadata,
         Topic::Chunk { .. } => RefusedKind::Chunk,
-        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Hello(_) => RefusedKind::Unknown,
+        Topic::Event(_)
+        | Topic::Report(_)
+        | Topic::Sample(_)
+        | Topic::Hello(_)
+        | Topic::Enrol(_)
+        | Topic::Enrolled(_) => RefusedKind::Unknown,
     }
 }

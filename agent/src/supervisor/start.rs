@@ -152,6 +152,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         stamp: Stamp::new(config.device.clone(), boot),
         probation: None,
         inbox,
+        enrolling: None,
         refusals: Refusals::new(),
         pending: None,
         config,

@@ -18,9 +18,10 @@ impl Supervisor {
         tracing::info!("connected");
         let now = self.now();
         (self.link_since, self.link_problem) = (now.wall, None);
-        for topic in [Topic::Assign(self.config.device.clone()), Topic::Ack(self.config.device.clone())] {
+        let device = || self.config.device.clone();
+        for topic in [Topic::Assign(device()), Topic::Ack(device()), Topic::Enrolled(device())] {
             if session.subscribe(&topic).is_err() {
-                // A fresh session has room for two; without them it is of no use.
+                // A fresh session has room for three; without them it is of no use.
                 tracing::error!(?topic, "could not subscribe");
             }
         }

@@ -28,6 +28,7 @@ pub(super) struct DeviceView {
     previous: Option<String>,
     candidate: Option<String>,
     pinned: bool,
+    revoked: bool,
     /// The last movement of its update machine.
     last_move: Option<MoveView>,
     first_seen: u64,
@@ -83,6 +84,7 @@ impl From<&DeviceRecord> for DeviceView {
             previous: name(&hello.previous),
             candidate: name(&hello.candidate),
             pinned: hello.pinned,
+            revoked: record.revoked.is_some(),
             last_move: record.last_move.as_ref().map(|last| MoveView {
                 at: last.at.0,
                 release: last.release.to_string(),
@@ -169,6 +171,18 @@ pub(super) async fn one(
         device: DeviceView::from(&record),
         events: events.iter().map(EventView::from).collect(),
     }))
+}
+
+pub(super) async fn revoke(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Json<DeviceView>, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    let revoked = blocking(move || {
+        context.fleet.revoke_device(&id, now())?;
+        context.fleet.device(&id)
+    });
+    Ok(Json(DeviceView::from(&revoked.await?.0)))
 }
 
 pub(super) async fn forget(

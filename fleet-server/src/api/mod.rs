@@ -10,13 +10,14 @@ mod page;
 mod releases;
 mod rollouts;
 mod stream;
+mod tokens;
 mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use tokio::sync::{Semaphore, watch};
 
@@ -68,6 +69,9 @@ pub fn router(
         .route("/api/v1/fleet", get(overview::fleet))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one).delete(devices::forget))
+        .route("/api/v1/devices/{id}/revoke", post(devices::revoke))
+        .route("/api/v1/tokens", get(tokens::list).post(tokens::invite))
+        .route("/api/v1/tokens/{id}", delete(tokens::withdraw))
         .route("/api/v1/releases", get(releases::list).post(releases::add))
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))

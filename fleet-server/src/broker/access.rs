@@ -3,7 +3,7 @@
 //! | | publish | retained | subscribe |
 //! |---|---|---|---|
 //! | server | any topic of the fleet | yes | anything below `serin/1/<fleet>/`, wildcards too |
-//! | device | `d/<itself>/up/{event,report,sample,hello}` | `hello` only | exactly `t/<file>`, `b/<object>/<n>`, `d/<itself>/assign`, `d/<itself>/ack` |
+//! | device | `d/<itself>/up/{event,report,sample,hello,enrol}` | `hello` only | exactly `t/<file>`, `b/<object>/<n>`, `d/<itself>/assign`, `d/<itself>/ack`, `d/<itself>/enrolled` |
 //!
 //! A device's last will is a publish like any other, and further must be its own `hello`.
 
@@ -65,13 +65,19 @@ pub fn publish(role: &Role, fleet: &FleetId, message: Message<'_>) -> Result<Top
         return Ok(topic);
     };
     match &topic {
-        Topic::Hello(of) | Topic::Event(of) | Topic::Report(of) | Topic::Sample(of) if of != device => {
+        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => {
+            Err(Denied::ServerWrites)
+        }
+        Topic::Hello(of) | Topic::Event(of) | Topic::Report(of) | Topic::Sample(of) | Topic::Enrol(of)
+            if of != device =>
+        {
             Err(Denied::OtherDevice)
         }
-        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) if message.retained => Err(Denied::NotRetained),
-        Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) => Ok(topic),
-        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => {
-            Err(Denied::ServerWrites)
+        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Enrol(_) if message.retained => {
+            Err(Denied::NotRetained)
+        }
+        Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Enrol(_) => {
+            Ok(topic)
         }
     }
 }
@@ -102,9 +108,13 @@ pub fn subscribe(role: &Role, fleet: &FleetId, filter: &str) -> Result<Listening
     let topic = Topic::parse(fleet, filter)?;
     match &topic {
         Topic::Metadata(_) | Topic::Chunk { .. } => Ok(Listening::Topic(topic)),
-        Topic::Assign(of) | Topic::Ack(of) if of == device => Ok(Listening::Topic(topic)),
-        Topic::Assign(_) | Topic::Ack(_) => Err(Denied::OtherDevice),
-        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Hello(_) => Err(Denied::ServerReads),
+        Topic::Assign(of) | Topic::Ack(of) | Topic::Enrolled(of) if of == device => {
+            Ok(Listening::Topic(topic))
+        }
+        Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => Err(Denied::OtherDevice),
+        Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Hello(_) | Topic::Enrol(_) => {
+            Err(Denied::ServerReads)
+        }
     }
 }
 
@@ -144,13 +154,15 @@ mod tests {
         subscribe(&Role::Device(device("a")), &fleet(), filter)
     }
 
-    fn every_topic(name: &str) -> [Topic; 8] {
+    fn every_topic(name: &str) -> [Topic; 10] {
         let of = || device(name);
         [
             Topic::Metadata(FileName::new("root.json").expect("valid")),
             Topic::Chunk { object: Digest([7; 32]), index: 3 },
             Topic::Assign(of()),
             Topic::Ack(of()),
+            Topic::Enrolled(of()),
+            Topic::Enrol(of()),
             Topic::Event(of()),
             Topic::Report(of()),
             Topic::Sample(of()),
@@ -161,9 +173,9 @@ mod tests {
     #[test]
     fn a_device_speaks_only_upwards_and_only_for_itself() {
         let allowed = every_topic("a").map(|topic| says(&topic, false).is_ok());
-        assert_eq!(allowed, [false, false, false, false, true, true, true, true]);
+        assert_eq!(allowed, [false, false, false, false, false, true, true, true, true, true]);
         let retained = every_topic("a").map(|topic| says(&topic, true).is_ok());
-        assert_eq!(retained, [false, false, false, false, false, false, false, true]);
+        assert_eq!(retained, [false, false, false, false, false, false, false, false, false, true]);
         assert!(every_topic("b").iter().all(|topic| says(topic, false).is_err()));
         assert_eq!(says(&Topic::Hello(device("b")), true), Err(Denied::OtherDevice));
     }
@@ -171,8 +183,8 @@ mod tests {
     #[test]
     fn a_device_hears_metadata_chunks_and_what_is_addressed_to_it() {
         let heard = |name| every_topic(name).map(|topic| hears(&topic.name(&fleet())).is_ok());
-        assert_eq!(heard("a"), [true, true, true, true, false, false, false, false]);
-        assert_eq!(heard("b"), [true, true, false, false, false, false, false, false]);
+        assert_eq!(heard("a"), [true, true, true, true, true, false, false, false, false, false]);
+        assert_eq!(heard("b"), [true, true, false, false, false, false, false, false, false, false]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::hooks::{self, Gate, RetainedTopics, TLS_LISTENER};
 use super::identity::{Authenticator, ServerPassword};
 use super::limits::{self, Limits};
 use super::retained::{RetainedError, RetainedStore};
+use super::revoked::Revoked;
 use super::tls::TlsFiles;
 use super::uplink::Uplink;
 use crate::registry::objects::ObjectStore;
@@ -53,6 +54,8 @@ pub struct EmbeddedBrokerConfig {
     pub max_sessions: u32,
     /// With it devices come in by mutual TLS, and the server by a listener of its own.
     pub tls: Option<TlsFiles>,
+    /// Devices that are cut off.
+    pub revoked: Arc<Revoked>,
 }
 
 /// Why a broker could not start or stop.
@@ -90,6 +93,7 @@ pub struct EmbeddedBroker {
     gate: Arc<Gate>,
     accepting: JoinHandle<()>,
     syncing: JoinHandle<()>,
+    cutting_off: JoinHandle<()>,
     /// Held as long as the broker runs.
     _folder: File,
 }
@@ -97,8 +101,16 @@ pub struct EmbeddedBroker {
 impl EmbeddedBroker {
     /// Starts listening. When it returns, clients can connect.
     pub async fn start(config: EmbeddedBrokerConfig) -> Result<Self, BrokerError> {
-        let EmbeddedBrokerConfig { listen, fleet, objects, server_password, retained_dir, max_sessions, tls } =
-            config;
+        let EmbeddedBrokerConfig {
+            listen,
+            fleet,
+            objects,
+            server_password,
+            retained_dir,
+            max_sessions,
+            tls,
+            revoked,
+        } = config;
         let folder = lock(&retained_dir)?;
         let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
         let (own, certified, local_addr, server_addr) = listeners(listen, max_sessions, tls.as_ref())?;
@@ -114,6 +126,7 @@ impl EmbeddedBroker {
             retained: Arc::clone(&retained),
             uplink: Uplink::new(),
             tls: tls.is_some(),
+            revoked: Arc::clone(&revoked),
             stopping: AtomicBool::new(false),
         });
         *engine.extends.retain_mut().await = Box::new(RetainedTopics(Arc::clone(&retained)));
@@ -133,10 +146,11 @@ impl EmbeddedBroker {
         Ok(Self {
             local_addr,
             server_addr,
-            engine,
+            engine: engine.clone(),
             gate,
             accepting,
             syncing: tokio::spawn(sync_regularly(retained)),
+            cutting_off: tokio::spawn(cut_off(engine, revoked)),
             _folder: folder,
         })
     }
@@ -167,6 +181,7 @@ impl EmbeddedBroker {
             warn!(sessions = failed, "sessions did not end in time");
         }
         self.syncing.abort();
+        self.cutting_off.abort();
         sync(&self.gate.retained).await?;
         info!(address = %self.local_addr, "broker stopped");
         Ok(())
@@ -178,6 +193,7 @@ impl Drop for EmbeddedBroker {
         self.gate.stopping.store(true, Ordering::Release);
         self.accepting.abort();
         self.syncing.abort();
+        self.cutting_off.abort();
     }
 }
 
@@ -251,6 +267,22 @@ fn bind(
         Ok((listener, address))
     });
     bound.map_err(|source| BrokerError::Listen { address: listen, source: source.into() })
+}
+
+/// Ends the sessions of devices that are cut off, whenever there is one more.
+async fn cut_off(engine: ServerContext, revoked: Arc<Revoked>) {
+    let mut changes = revoked.changes();
+    while changes.changed().await.is_ok() {
+        let sessions: Vec<_> = engine.extends.shared().await.iter().collect();
+        for mut session in sessions {
+            let device = session.id().client_id.parse();
+            if device.is_ok_and(|device| revoked.contains(&device))
+                && let Err(error) = session.kick(true, true, true).await
+            {
+                warn!(%error, "the session of a revoked device did not end in time");
+            }
+        }
+    }
 }
 
 async fn sync_regularly(retained: Arc<RetainedStore>) {

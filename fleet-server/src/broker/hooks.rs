@@ -24,6 +24,7 @@ use super::access::{self, Listening, Message};
 use super::downlink::Asked;
 use super::identity::{Authenticator, Claim, Door, Role};
 use super::retained::{Content, Retained, RetainedError, RetainedStore};
+use super::revoked::Revoked;
 use super::uplink::{Share, Uplink};
 
 /// The number of the listener with TLS inside the engine.
@@ -45,6 +46,8 @@ pub(super) struct Gate {
     pub(super) authenticator: Authenticator,
     pub(super) retained: Arc<RetainedStore>,
     pub(super) uplink: Uplink,
+    /// Devices that are cut off.
+    pub(super) revoked: Arc<Revoked>,
     /// Whether devices come in by TLS.
     pub(super) tls: bool,
     /// Set when the broker stops, so that no handshake under way becomes a session afterwards.
@@ -140,6 +143,12 @@ impl Gate {
                 return AuthResult::BadUsernameOrPassword;
             }
         };
+        if let Role::Device(device) = &role
+            && self.revoked.contains(device)
+        {
+            warn!(client = %shown, "connection refused: the device was revoked");
+            return AuthResult::NotAuthorized;
+        }
         // The engine publishes a will without asking whether it may be published, so it is asked here.
         if let Some(LastWill::V3(will)) = client.last_will() {
             let message = Message { topic: &will.topic, length: will.message.len(), retained: will.retain };

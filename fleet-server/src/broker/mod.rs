@@ -9,6 +9,7 @@
 //! - [`access`]: who may say and hear what (pure).
 //! - [`retained`]: what subscribing gets: small messages from memory, chunks from the object store.
 //! - `retained_log`, `retained_state`: how that survives a restart, and what it is in memory.
+//! - [`revoked`]: devices that are cut off.
 //! - `limits`: what one session may hold.
 //! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
 //! - [`link`]: the server's own session, with this broker or any other.
@@ -29,6 +30,7 @@ pub mod publish;
 pub mod retained;
 mod retained_log;
 mod retained_state;
+pub mod revoked;
 pub mod tls;
 mod uplink;
 

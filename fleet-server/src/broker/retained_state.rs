@@ -144,7 +144,9 @@ fn map_of(objects: &ObjectStore, object: Digest) -> Option<ChunkMap> {
 
 fn written_by_device(topic: &Topic) -> bool {
     match topic {
-        Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) => true,
-        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => false,
+        Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Enrol(_) => true,
+        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => {
+            false
+        }
     }
 }

@@ -25,7 +25,28 @@ enum DeviceCommand {
         /// Its id.
         device: String,
     },
-    /// Forget a device and its key, so that it may come back with a new one.
+    /// Make a claim token, with which one device becomes one of the fleet: `serin-agent enroll --token T`.
+    Invite {
+        /// The only device that may use it [default: any].
+        device: Option<String>,
+        /// How long it is good, such as 90m, 24h or 7d.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+        valid: u64,
+    },
+    /// All claim tokens, without their secrets.
+    Tokens,
+    /// Take a claim token back.
+    Uninvite {
+        /// Its id, as `device tokens` shows it.
+        token: String,
+    },
+    /// Cut a device off: the embedded broker lets it in no more, and nothing it says counts. Your own
+    /// broker must be told by `ca revoke`.
+    Revoke {
+        /// Its id.
+        device: String,
+    },
+    /// Forget a device and its key, so that one with a new key may take its name.
     Forget {
         /// Its id.
         device: String,
@@ -42,6 +63,8 @@ struct Device {
     previous: Option<String>,
     candidate: Option<String>,
     pinned: bool,
+    #[serde(default)]
+    revoked: bool,
     last_move: Option<Move>,
     last_seen: u64,
     memory_budget: u64,
@@ -64,6 +87,46 @@ struct Event {
     text: String,
 }
 
+#[derive(Deserialize)]
+struct Token {
+    id: String,
+    #[serde(rename = "token")]
+    text: Option<String>,
+    device: Option<String>,
+    expires: u64,
+    used_by: Option<String>,
+}
+
+/// A time such as 90m, 24h or 7d, in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let refused = || format!("{text:?} is not a time like 90m, 24h or 7d");
+    let unit = text.chars().next_back().ok_or_else(refused)?;
+    let scale = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(refused()),
+    };
+    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| refused())?;
+    number.checked_mul(scale).ok_or_else(refused)
+}
+
+fn list_tokens(tokens: &[Token]) -> String {
+    if tokens.is_empty() {
+        return "no claim token is out".into();
+    }
+    let row = |token: &Token| {
+        let standing = match &token.used_by {
+            Some(device) => format!("used by {device}"),
+            None if token.expires <= crate::serve::now().0 => "expired".into(),
+            None => "good".into(),
+        };
+        vec![token.id.clone(), token.device.clone().unwrap_or_else(|| "any".into()), standing]
+    };
+    table(&["TOKEN", "FOR", "STANDING"], &tokens.iter().map(row).collect::<Vec<_>>())
+}
+
 pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
     let client = Client::new(&arguments.client)?;
     match &arguments.command {
@@ -76,6 +139,25 @@ pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
             let json: Value = client.get(&format!("/api/v1/devices/{device}"))?;
             let device = serde_json::from_value(json.clone()).map_err(Failure::new)?;
             Ok(Report { text: show(&device), json })
+        }
+        DeviceCommand::Invite { device, valid } => {
+            let json: Value =
+                client.post("/api/v1/tokens", &json!({"device": device, "valid_seconds": valid}))?;
+            let token: Token = serde_json::from_value(json.clone()).map_err(Failure::new)?;
+            Ok(Report { text: token.text.unwrap_or_default(), json })
+        }
+        DeviceCommand::Tokens => {
+            let json: Value = client.get("/api/v1/tokens")?;
+            let tokens: Vec<Token> = part(&json, "tokens")?;
+            Ok(Report { text: list_tokens(&tokens), json })
+        }
+        DeviceCommand::Uninvite { token } => {
+            client.delete(&format!("/api/v1/tokens/{token}"))?;
+            Ok(Report { text: format!("took {token} back"), json: json!({ "withdrawn": token }) })
+        }
+        DeviceCommand::Revoke { device } => {
+            let _: Value = client.post(&format!("/api/v1/devices/{device}/revoke"), &Value::Null)?;
+            Ok(Report { text: format!("revoked {device}"), json: json!({ "revoked": device }) })
         }
         DeviceCommand::Forget { device } => {
             client.delete(&format!("/api/v1/devices/{device}"))?;
@@ -104,11 +186,19 @@ fn row(device: &Device) -> Vec<String> {
     let pin = if device.pinned { " (pinned)" } else { "" };
     vec![
         device.id.clone(),
-        if device.online { "yes" } else { "no" }.into(),
+        here(device).into(),
         format!("{runs}{pin}"),
         device.last_move.as_ref().map(in_words).unwrap_or_default(),
         ago(device.last_seen),
     ]
+}
+
+const fn here(device: &Device) -> &'static str {
+    match (device.revoked, device.online) {
+        (true, _) => "revoked",
+        (false, true) => "yes",
+        (false, false) => "no",
+    }
 }
 
 fn in_words(last: &Move) -> String {
@@ -120,7 +210,7 @@ fn show(device: &Device) -> String {
     let slot = |release: &Option<String>| release.clone().unwrap_or_else(|| "–".into());
     let facts = [
         ("device", device.id.clone()),
-        ("here", if device.online { "yes" } else { "no" }.into()),
+        ("here", here(device).into()),
         ("target", device.target.clone()),
         ("agent", device.agent.clone()),
         ("active", slot(&device.active)),

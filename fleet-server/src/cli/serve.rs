@@ -11,6 +11,7 @@ use tracing::level_filters::LevelFilter;
 use super::Failure;
 use crate::broker::tls::TlsFiles;
 use crate::config::{Config, Flags};
+use crate::fleet::enrolment::Policy;
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -38,6 +39,10 @@ pub(super) struct ServeArgs {
     /// File with the password at that broker.
     #[arg(long, value_name = "FILE")]
     broker_password_file: Option<PathBuf>,
+    /// Who becomes one of the fleet: `token` for whoever shows a claim token, `open` for whoever comes
+    /// first under a name [default: token].
+    #[arg(long, value_name = "POLICY")]
+    enrolment: Option<Policy>,
     /// Folder with ca.crt, server.crt and server.key: devices prove themselves to the embedded broker by
     /// certificates, or the server to yours.
     #[arg(long, value_name = "FOLDER")]
@@ -69,6 +74,7 @@ fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
         fleet: arguments.fleet.clone(),
         data: arguments.data.clone(),
         http: arguments.http,
+        enrolment: arguments.enrolment,
         mqtt: arguments.mqtt,
         broker: arguments.broker.clone(),
         broker_user: arguments.broker_user.clone(),

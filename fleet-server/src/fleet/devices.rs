@@ -6,6 +6,7 @@ use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
 use super::assignments::say_again;
+use super::enrolment::Policy;
 use super::feed::Happening;
 use super::{Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
@@ -45,6 +46,7 @@ impl Fleet {
             let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
             info!(device = %id, key = %record.key, "device forgotten");
             self.store.forget_device(id)?;
+            self.revoked.remove(id);
             state.assigned.remove(id);
             state.gaps.remove(id);
             // An empty retained message takes the kept one away.
@@ -117,7 +119,12 @@ impl Fleet {
             // What takes a kept hello away says nothing itself.
             return Ok(());
         }
-        let key = state.devices.get(device).map(|record| record.key);
+        let known = state.devices.get(device);
+        if known.is_some_and(|record| record.revoked.is_some()) && !matches!(message.topic, Topic::Enrol(_)) {
+            self.refused(draft, device, &Refused::Revoked);
+            return Ok(());
+        }
+        let key = known.map(|record| record.key);
         let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
             Ok(Heard::Hello(mut hello)) => {
                 if message.stale {
@@ -125,6 +132,7 @@ impl Fleet {
                 }
                 self.hello(state, draft, *hello, now)?
             }
+            Ok(Heard::Enrolment(enrolment)) => self.enrol(state, draft, *enrolment, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
             Ok(Heard::Report(report)) => self.report(state, &report, now)?,
             Err(refused) => Err(refused),
@@ -136,6 +144,20 @@ impl Fleet {
     }
 
     fn hello(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        hello: Hello,
+        now: UnixMillis,
+    ) -> Result<Result<(), Refused>, FleetError> {
+        if self.policy == Policy::Token && !state.devices.contains_key(&hello.device) {
+            return Ok(Err(Refused::NotEnrolled));
+        }
+        self.enrolled(state, draft, hello, now)
+    }
+
+    /// Takes in a hello of a device that may be one of the fleet.
+    pub(super) fn enrolled(
         &self,
         state: &mut State,
         draft: &mut Draft,
@@ -167,6 +189,7 @@ impl Fleet {
                     last_seen: now,
                     last_event: EventNumber(0),
                     last_move: None,
+                    revoked: None,
                 }
             }
         };

@@ -110,7 +110,12 @@ impl Metrics {
             Topic::Event(_) => "event",
             Topic::Report(_) => "report",
             Topic::Sample(_) => "sample",
-            Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) => "other",
+            Topic::Enrol(_) => "enrol",
+            Topic::Metadata(_)
+            | Topic::Chunk { .. }
+            | Topic::Assign(_)
+            | Topic::Ack(_)
+            | Topic::Enrolled(_) => "other",
         };
         self.messages.get_or_create(&Kind { kind }).inc();
         self.bytes.inc_by(bytes as u64);

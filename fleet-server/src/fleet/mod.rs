@@ -8,6 +8,7 @@
 mod assignments;
 pub mod devices;
 pub mod drift;
+pub mod enrolment;
 pub mod evidence;
 pub mod feed;
 pub mod metrics;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
@@ -28,10 +30,12 @@ use tokio::sync::{broadcast, watch};
 use tracing::{error, warn};
 
 use crate::broker::publish::Job;
+use crate::broker::revoked::Revoked;
 use crate::registry::objects::ObjectStore;
 use crate::registry::releases::Listed;
 use crate::rollout::event::{Refusal, StartError};
-use crate::store::{Assigned, DeviceRecord, Store, StoreError};
+use crate::store::{Assigned, DeviceRecord, Store, StoreError, TokenRecord};
+use enrolment::Policy;
 use feed::Happening;
 use metrics::Metrics;
 use releases::ReleaseFacts;
@@ -45,6 +49,10 @@ pub struct FleetParts {
     pub signer: SigningKey,
     /// Whether an owner's signed metadata lists a release.
     pub listed: Box<Listed>,
+    /// Who is taken in.
+    pub policy: Policy,
+    /// Told who is cut off.
+    pub revoked: Arc<Revoked>,
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     /// Where bundles are kept.
@@ -108,6 +116,8 @@ pub struct Fleet {
     id: FleetId,
     signer: SigningKey,
     listed: Box<Listed>,
+    policy: Policy,
+    revoked: Arc<Revoked>,
     store: Arc<dyn Store>,
     objects: Arc<ObjectStore>,
     metrics: Arc<Metrics>,
@@ -125,6 +135,7 @@ struct State {
     gaps: BTreeMap<DeviceId, EventNumber>,
     releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
     rollouts: BTreeMap<RolloutId, Live>,
+    tokens: BTreeMap<TokenId, TokenRecord>,
 }
 
 /// A message of a device.
@@ -157,18 +168,23 @@ impl Draft {
 impl Fleet {
     /// Takes up the fleet where the store has it.
     pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
-        let FleetParts { id, signer, listed, store, objects, metrics, outlet } = parts;
+        let FleetParts { id, signer, listed, policy, revoked, store, objects, metrics, outlet } = parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
-        let devices = devices.collect();
+        let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
         let assigned = assigned.collect();
         let releases = releases::load(&*store)?;
         let rollouts = rollouts::load(&*store)?;
-        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts };
+        let tokens = store.tokens()?.into_iter().map(|token| (token.id, token)).collect();
+        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts, tokens };
+        let cut_off = state.devices.iter().filter(|(_, record)| record.revoked.is_some());
+        cut_off.for_each(|(device, _)| revoked.insert(device.clone()));
         Ok(Self {
             id,
             signer,
             listed,
+            policy,
+            revoked,
             store,
             objects,
             metrics,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use serin_protocol::assignment::{Assignment, Order};
+use serin_protocol::enrolment::{ClaimToken, Enrolled, Enrolment, EnrolmentRefusal};
 use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, EventNumber, ReleaseId, SequenceNumber, UnixMillis};
 use serin_protocol::message::{Ack, Event, EventKind, Hello, Phase, Presence};
@@ -13,6 +14,7 @@ use serin_protocol::topic::Topic;
 use super::metrics::Metrics;
 use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
 use crate::broker::publish::Job;
+use crate::fleet::enrolment::Policy;
 use crate::registry::made;
 use crate::registry::objects::ObjectStore;
 use crate::rollout::event::{Command, OperatorOrder};
@@ -44,6 +46,10 @@ impl Rig {
     }
 
     fn open(folder: tempfile::TempDir) -> Self {
+        Self::open_with(folder, Policy::Open)
+    }
+
+    fn open_with(folder: tempfile::TempDir, policy: Policy) -> Self {
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&folder.path().join("store")).expect("opens"));
         let sent = Arc::<Mutex<Vec<Outgoing>>>::default();
         let outlet = Arc::clone(&sent);
@@ -51,6 +57,8 @@ impl Rig {
             id: "f".parse().expect("name"),
             signer: key(1),
             listed: Box::new(|_, _| true),
+            policy,
+            revoked: Arc::default(),
             store,
             objects: Arc::new(ObjectStore::open(folder.path()).expect("opens")),
             metrics: Arc::new(Metrics::default()),
@@ -346,4 +354,99 @@ fn chunks_are_published_again_only_of_our_own_releases() {
     assert!(sent.contains(&Outgoing::Publish(Job::Chunks { object, first: 0, count: 64 })));
     let sent = rig.event("a", 2, missing(serin_protocol::ids::Digest([3; 32])));
     assert!(!sent.iter().any(|outgoing| matches!(outgoing, Outgoing::Publish(_))));
+}
+
+/// What a device with the key of `seed` says to be taken in.
+fn enrolment(name: &str, seed: u8, token: &ClaimToken) -> Enrolment {
+    let (fleet, key) = ("f".parse().expect("name"), PublicKey::of(&key(seed)));
+    let hello = Hello {
+        device: id(name),
+        fleet,
+        key,
+        boot: BootId(1),
+        presence: Presence::Online,
+        agent: "1".parse().expect("fits"),
+        target: "t".parse().expect("name"),
+        memory_budget: ByteCount(1),
+        free_space: ByteCount(1),
+        sequence: SequenceNumber(0),
+        active: None,
+        previous: None,
+        candidate: None,
+        pinned: false,
+    };
+    let proof = token.proof(&hello.fleet, &hello.device, &key);
+    Enrolment { hello, token: token.id, proof }
+}
+
+impl Rig {
+    fn enrol_at(&self, now: UnixMillis, seed: u8, enrolment: &Enrolment) -> Option<EnrolmentRefusal> {
+        let topic = Topic::Enrol(enrolment.hello.device.clone());
+        let sealed = seal_to_vec(enrolment, &key(seed)).expect("fits");
+        let message = Message { topic, payload: Bytes::from(sealed), stale: false };
+        self.fleet.take_in(&[message], now).expect("taken in");
+        let answers = self.sent().into_iter().filter_map(|outgoing| match outgoing {
+            Outgoing::Message { topic: Topic::Enrolled(_), payload, retain: false } => Some(payload),
+            _ => None,
+        });
+        let answers: Vec<Bytes> = answers.collect();
+        let [answer] = answers.as_slice() else { panic!("{answers:?}") };
+        open::<Enrolled, 1>(answer, &ours()).expect("ours").refused
+    }
+
+    fn enrol(&self, name: &str, seed: u8, token: &ClaimToken) -> Option<EnrolmentRefusal> {
+        self.enrol_at(NOW, seed, &enrolment(name, seed, token))
+    }
+}
+
+#[test]
+fn a_token_takes_one_device_in_once_and_in_time() {
+    let rig = Rig::open_with(tempfile::tempdir().expect("folder"), Policy::Token);
+    rig.hello("a", |_| {});
+    assert!(rig.fleet.devices().is_empty(), "a hello alone is not enough");
+
+    let day = Millis::from_secs(24 * 3600);
+    let (token, record) = rig.fleet.invite(None, day, NOW).expect("made");
+    let stranger = ClaimToken::new(token.id, [0; 32]);
+    assert_eq!(rig.enrol("a", 9, &stranger), Some(EnrolmentRefusal::Token));
+    let unknown = ClaimToken::new(serin_protocol::enrolment::TokenId(1), [0; 32]);
+    assert_eq!(rig.enrol("a", 9, &unknown), Some(EnrolmentRefusal::Token));
+    let ours = enrolment("a", 9, &token);
+    assert_eq!(rig.enrol_at(record.expires, 9, &ours), Some(EnrolmentRefusal::Expired));
+    // A proof that was overheard, with another key or for another name.
+    let mut stolen = enrolment("a", 8, &token);
+    stolen.proof = ours.proof;
+    assert_eq!(rig.enrol_at(NOW, 8, &stolen), Some(EnrolmentRefusal::Token));
+
+    assert_eq!(rig.enrol("a", 9, &token), None);
+    assert_eq!(rig.enrol("a", 9, &token), None, "the answer was lost: the same again");
+    assert_eq!(rig.enrol("b", 8, &token), Some(EnrolmentRefusal::Used));
+    assert_eq!(rig.enrol("a", 8, &token), Some(EnrolmentRefusal::Used));
+    let (bound, _) = rig.fleet.invite(Some(id("b")), day, NOW).expect("made");
+    assert_eq!(rig.enrol("c", 8, &bound), Some(EnrolmentRefusal::OtherDevice));
+    let (second, _) = rig.fleet.invite(None, day, NOW).expect("made");
+    assert_eq!(rig.enrol("a", 8, &second), Some(EnrolmentRefusal::NameTaken));
+    rig.fleet.withdraw_token(second.id, NOW).expect("there");
+    assert_eq!(rig.enrol("d", 8, &second), Some(EnrolmentRefusal::Token));
+    assert_eq!(rig.fleet.devices().len(), 1);
+}
+
+#[test]
+fn a_revoked_device_says_nothing_more_until_it_is_forgotten() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    rig.event("a", 1, EventKind::Unpinned { uid: 0 });
+    rig.fleet.revoke_device(&id("a"), NOW).expect("there");
+    rig.sent();
+    assert!(rig.fleet.revoked.contains(&id("a")));
+    assert_eq!(rig.event("a", 2, EventKind::Unpinned { uid: 0 }), [], "nothing is acknowledged");
+    assert_eq!(rig.stored_events("a"), [1]);
+    let (token, _) = rig.fleet.invite(None, Millis::from_secs(60), NOW).expect("made");
+    assert_eq!(rig.enrol("a", 9, &token), Some(EnrolmentRefusal::Revoked));
+    let rig = rig.restart();
+    assert!(rig.fleet.revoked.contains(&id("a")), "it survives a restart");
+    rig.fleet.forget_device(&id("a"), NOW).expect("there");
+    assert!(!rig.fleet.revoked.contains(&id("a")));
+    rig.hello("a", |_| {});
+    assert_eq!(rig.fleet.devices().len(), 1);
 }

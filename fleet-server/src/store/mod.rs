@@ -4,8 +4,10 @@
 pub mod history;
 pub mod seen;
 pub mod sled;
+mod values;
 
 use serde::{Deserialize, Serialize};
+use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::{DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
@@ -56,6 +58,26 @@ pub struct DeviceRecord {
     pub last_event: EventNumber,
     /// Its last update transition.
     pub last_move: Option<Move>,
+    /// When it was cut off; none while it is one of the fleet.
+    #[serde(default)]
+    pub revoked: Option<UnixMillis>,
+}
+
+/// A claim token that was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Finds it.
+    pub id: TokenId,
+    /// The whole token.
+    pub token: String,
+    /// The only device that may use it; any when there is none.
+    pub device: Option<DeviceId>,
+    /// When it was made.
+    pub made: UnixMillis,
+    /// Not good any more from then on.
+    pub expires: UnixMillis,
+    /// Who used it, with which key.
+    pub used_by: Option<(DeviceId, PublicKey)>,
 }
 
 /// A transition of a device's update machine.
@@ -128,6 +150,12 @@ pub trait Store: Send + Sync {
     fn add_event(&self, event: &Event) -> Result<(), StoreError>;
     /// A device's events, oldest first.
     fn events(&self, device: &DeviceId) -> Result<Vec<Event>, StoreError>;
+    /// All claim tokens.
+    fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError>;
+    /// Adds or replaces a claim token.
+    fn put_token(&self, record: &TokenRecord) -> Result<(), StoreError>;
+    /// Forgets a claim token.
+    fn forget_token(&self, id: TokenId) -> Result<(), StoreError>;
     /// All releases.
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
     /// One release.

@@ -3,16 +3,16 @@
 
 use std::path::Path;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serin_protocol::enrolment::TokenId;
 use serin_protocol::ids::{DeviceId, Digest, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::message::{Event, Report};
 use sled::{Batch, Db, Transactional as _, Tree};
 
 use super::history;
 use super::seen::SeenReports;
+use super::values::{all, from_json, from_wire, json, one, wire};
 use super::{
-    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, Store, StoreError, StoredRollout,
+    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, Store, StoreError, StoredRollout, TokenRecord,
     VERDICTS_PER_ROLLOUT,
 };
 use crate::rollout::event::{RolloutEvent, Start};
@@ -36,6 +36,7 @@ pub struct SledStore {
     snapshots: Tree,
     verdicts: Tree,
     assignments: Tree,
+    tokens: Tree,
 }
 
 impl SledStore {
@@ -55,6 +56,7 @@ impl SledStore {
             snapshots: db.open_tree("snapshots")?,
             verdicts: db.open_tree("verdicts")?,
             assignments: db.open_tree("assignments")?,
+            tokens: db.open_tree("tokens")?,
             db,
         })
     }
@@ -99,6 +101,20 @@ impl Store for SledStore {
     fn events(&self, device: &DeviceId) -> Result<Vec<Event>, StoreError> {
         let entries = self.events.scan_prefix(prefix(device.as_str()));
         entries.values().map(|value| from_wire("event", device.as_str(), &value?)).collect()
+    }
+
+    fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        all(&self.tokens, "claim token")
+    }
+
+    fn put_token(&self, record: &TokenRecord) -> Result<(), StoreError> {
+        self.tokens.insert(record.id.0.to_be_bytes(), json("claim token", record)?)?;
+        Ok(())
+    }
+
+    fn forget_token(&self, id: TokenId) -> Result<(), StoreError> {
+        self.tokens.remove(id.0.to_be_bytes())?;
+        Ok(())
     }
 
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError> {
@@ -359,38 +375,6 @@ fn report_key(report: &Report) -> Vec<u8> {
     key.extend(report.sequence.to_be_bytes());
     key.extend(report.first_feature.to_be_bytes());
     key
-}
-
-fn all<T: DeserializeOwned>(tree: &Tree, what: &'static str) -> Result<Vec<T>, StoreError> {
-    let read = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
-        let (key, value) = entry?;
-        from_json(what, &String::from_utf8_lossy(&key), &value)
-    };
-    tree.iter().map(read).collect()
-}
-
-fn one<T: DeserializeOwned>(tree: &Tree, what: &'static str, name: &str) -> Result<Option<T>, StoreError> {
-    tree.get(name)?.map(|value| from_json(what, name, &value)).transpose()
-}
-
-fn json<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|error| unreadable(what, "", &error.to_string()))
-}
-
-fn from_json<T: DeserializeOwned>(what: &'static str, name: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| unreadable(what, name, &error.to_string()))
-}
-
-fn wire<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
-    postcard::to_allocvec(value).map_err(|error| unreadable(what, "", &error.to_string()))
-}
-
-fn from_wire<T: DeserializeOwned>(what: &'static str, name: &str, bytes: &[u8]) -> Result<T, StoreError> {
-    postcard::from_bytes(bytes).map_err(|error| unreadable(what, name, &error.to_string()))
-}
-
-fn unreadable(what: &'static str, name: &str, why: &str) -> StoreError {
-    StoreError::Unreadable { what, name: name.into(), why: why.into() }
 }
 
 #[cfg(test)]

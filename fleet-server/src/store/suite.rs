@@ -17,6 +17,7 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     old_reports_are_merged_but_not_over_a_fence(&*store);
     releases_are_kept_with_their_parts(&*store);
     rollouts_and_assignments_change_together(&*store);
+    tokens_are_kept_until_forgotten(&*store);
     store.commit().expect("commits");
     drop(store);
 
@@ -27,6 +28,23 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     assert_eq!(store.verdicts(RolloutId(1)).expect("read").len(), VERDICTS_PER_ROLLOUT);
     assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "known after a restart");
     assert_eq!(store.assignments().expect("read").len(), 1);
+    assert_eq!(store.tokens().expect("read").len(), 1);
+}
+
+fn tokens_are_kept_until_forgotten(store: &dyn Store) {
+    let record = |id: u64| TokenRecord {
+        id: TokenId(id),
+        token: "serin-".into(),
+        device: None,
+        made: UnixMillis(1),
+        expires: UnixMillis(2),
+        used_by: None,
+    };
+    for id in [1, 2, 2] {
+        store.put_token(&record(id)).expect("put");
+    }
+    store.forget_token(TokenId(1)).expect("forgets");
+    assert_eq!(store.tokens().expect("read"), [record(2)]);
 }
 
 fn id(name: &str) -> DeviceId {
@@ -58,6 +76,7 @@ fn device(name: &str) -> DeviceRecord {
         last_seen: UnixMillis(1),
         last_event: EventNumber(0),
         last_move: None,
+        revoked: None,
     }
 }
 

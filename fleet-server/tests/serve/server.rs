@@ -51,7 +51,7 @@ impl Server {
             Some(port) => format!("url = 'mqtt://127.0.0.1:{port}'"),
             None => format!("listen = '127.0.0.1:{mqtt}'"),
         };
-        let text = format!("fleet = '{FLEET}'\nhttp = '{http}'\n[broker]\n{broker}\n");
+        let text = format!("fleet = '{FLEET}'\nhttp = '{http}'\nenrolment = 'open'\n[broker]\n{broker}\n");
         std::fs::write(&config, text).expect("written");
         let words = |path: &Path| path.to_str().expect("plain").to_owned();
         let arguments = vec![

@@ -127,6 +127,7 @@ async fn start_broker(folder: &TempDir, objects: &Arc<ObjectStore>, max_sessions
         retained_dir: folder.path().join("retained"),
         max_sessions,
         tls: None,
+        revoked: Arc::default(),
     };
     EmbeddedBroker::start(config).await.expect("started")
 }

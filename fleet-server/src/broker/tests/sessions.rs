@@ -101,6 +101,7 @@ async fn a_port_or_a_folder_in_use_is_an_error() {
         retained_dir: rig.folder.path().join(retained_dir),
         max_sessions: 1,
         tls: None,
+        revoked: std::sync::Arc::default(),
     };
     let port_taken = EmbeddedBroker::start(config("other", rig.broker.local_addr())).await;
     assert!(matches!(port_taken, Err(BrokerError::Listen { .. })));
