@@ -15,7 +15,7 @@ use serin_protocol::trust::{
     DelegatedRole, Delegations, FileMeta, Key, Metadata, MetadataVersion, Role, RoleKeys, Root, Serial,
     Snapshot, TargetFile, Targets, Timestamp, UtcSeconds,
 };
-use serin_tests::process::Running;
+use serin_tests::process::{Running, program};
 use tempfile::TempDir;
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_tuf-client");
@@ -113,6 +113,12 @@ fn our_client_reads_what_python_tuf_published() {
         client(&fresh, &served.url, &["--target-name", "models/vision-1/1.0.0.release", "download"]);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(downloaded(&fresh, "models/vision-1/1.0.0.release"), None);
+}
+
+#[test]
+fn our_client_stands_the_attacks_that_python_tuf_can_sign() {
+    let judged = script("tuf_judge.py").arg(program("tuf-client").expect("built")).output().expect("runs");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stdout));
 }
 
 #[test]
