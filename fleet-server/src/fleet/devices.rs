@@ -100,7 +100,7 @@ impl Fleet {
     pub fn reconnected(&self, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
             draft.outgoing.push(Outgoing::Publish(Job::Statements));
-            for record in state.devices.values() {
+            for record in state.devices.values().filter(|record| record.revoked.is_none()) {
                 say_again(state, draft, record);
             }
             Ok(())

@@ -145,6 +145,9 @@ impl Fleet {
         if !facts.record.published {
             return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
         }
+        if !(self.listed)(release, &facts.record.statement) {
+            return Err(FleetError::Conflict(format!("the owner of {release} no longer lists it")));
+        }
         let mut live = state.rollouts.values().map(|live| &live.rollout);
         if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
             return Err(FleetError::Conflict(format!(
@@ -157,6 +160,7 @@ impl Fleet {
         let baselines = baselines(state, release);
         let first = || Plan::all_at_once(FIRST_BAKE, 0);
         let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { Plan::default() });
+        let taking_part = state.devices.values().filter(|record| record.revoked.is_none());
         Ok(Start {
             id: self.store.next_rollout()?,
             plan,
@@ -164,7 +168,7 @@ impl Fleet {
             baselines,
             salt,
             at: now,
-            devices: state.devices.values().map(|record| Sighting::from(&record.hello)).collect(),
+            devices: taking_part.map(|record| Sighting::from(&record.hello)).collect(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The fleet over a real store, with what it sends caught instead of sent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -34,9 +35,31 @@ fn id(name: &str) -> DeviceId {
     name.parse().expect("name")
 }
 
+/// A device with the key of `seed` that holds nothing.
+fn hello_of(name: &str, seed: u8) -> Hello {
+    Hello {
+        device: id(name),
+        fleet: "f".parse().expect("name"),
+        key: PublicKey::of(&key(seed)),
+        boot: BootId(1),
+        presence: Presence::Online,
+        agent: "1".parse().expect("fits"),
+        target: "t".parse().expect("name"),
+        memory_budget: ByteCount(1),
+        free_space: ByteCount(1),
+        sequence: SequenceNumber(0),
+        active: None,
+        previous: None,
+        candidate: None,
+        pinned: false,
+    }
+}
+
 struct Rig {
     folder: tempfile::TempDir,
     fleet: Fleet,
+    /// Whether owners list releases.
+    listed: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Outgoing>>>,
 }
 
@@ -53,10 +76,12 @@ impl Rig {
         let store: Arc<dyn Store> = Arc::new(SledStore::open(&folder.path().join("store")).expect("opens"));
         let sent = Arc::<Mutex<Vec<Outgoing>>>::default();
         let outlet = Arc::clone(&sent);
+        let listed = Arc::new(AtomicBool::new(true));
+        let listing = Arc::clone(&listed);
         let fleet = Fleet::open(FleetParts {
             id: "f".parse().expect("name"),
             signer: key(1),
-            listed: Box::new(|_, _| true),
+            listed: Box::new(move |_, _| listing.load(Ordering::Relaxed)),
             policy,
             revoked: Arc::default(),
             store,
@@ -64,7 +89,7 @@ impl Rig {
             metrics: Arc::new(Metrics::default()),
             outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
         });
-        Self { folder, fleet: fleet.expect("opens"), sent }
+        Self { folder, fleet: fleet.expect("opens"), listed, sent }
     }
 
     fn restart(self) -> Self {
@@ -84,22 +109,7 @@ impl Rig {
     }
 
     fn hello(&self, name: &str, change: impl FnOnce(&mut Hello)) -> Vec<Outgoing> {
-        let mut hello = Hello {
-            device: id(name),
-            fleet: "f".parse().expect("name"),
-            key: PublicKey::of(&key(9)),
-            boot: BootId(1),
-            presence: Presence::Online,
-            agent: "1".parse().expect("fits"),
-            target: "t".parse().expect("name"),
-            memory_budget: ByteCount(1),
-            free_space: ByteCount(1),
-            sequence: SequenceNumber(0),
-            active: None,
-            previous: None,
-            candidate: None,
-            pinned: false,
-        };
+        let mut hello = hello_of(name, 9);
         change(&mut hello);
         self.say(Topic::Hello(id(name)), seal_to_vec(&hello, &key(9)).expect("fits"))
     }
@@ -272,6 +282,10 @@ fn one_rollout_at_a_time_and_only_of_what_is_published() {
     let early = rig.fleet.add_release(&packed.statement, NOW).expect("accepted");
     assert!(matches!(rig.fleet.start_rollout(&early, None, NOW), Err(FleetError::Conflict(_))));
     let release = rig.release("1");
+    rig.listed.store(false, Ordering::Relaxed);
+    let withdrawn = rig.fleet.start_rollout(&release, None, NOW);
+    assert!(matches!(withdrawn, Err(FleetError::Conflict(why)) if why.contains("no longer lists it")));
+    rig.listed.store(true, Ordering::Relaxed);
     rig.fleet.start_rollout(&release, None, NOW).expect("starts");
     let again = rig.fleet.start_rollout(&release, None, NOW);
     assert!(matches!(again, Err(FleetError::Conflict(why)) if why.contains("one rollout at a time")));
@@ -358,24 +372,8 @@ fn chunks_are_published_again_only_of_our_own_releases() {
 
 /// What a device with the key of `seed` says to be taken in.
 fn enrolment(name: &str, seed: u8, token: &ClaimToken) -> Enrolment {
-    let (fleet, key) = ("f".parse().expect("name"), PublicKey::of(&key(seed)));
-    let hello = Hello {
-        device: id(name),
-        fleet,
-        key,
-        boot: BootId(1),
-        presence: Presence::Online,
-        agent: "1".parse().expect("fits"),
-        target: "t".parse().expect("name"),
-        memory_budget: ByteCount(1),
-        free_space: ByteCount(1),
-        sequence: SequenceNumber(0),
-        active: None,
-        previous: None,
-        candidate: None,
-        pinned: false,
-    };
-    let proof = token.proof(&hello.fleet, &hello.device, &key);
+    let hello = hello_of(name, seed);
+    let proof = token.proof(&hello.fleet, &hello.device, &hello.key);
     Enrolment { hello, token: token.id, proof }
 }
 
