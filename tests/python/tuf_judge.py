@@ -5,6 +5,7 @@ the order of its requests must be right. Usage: tuf_judge.py CLIENT"""
 import copy
 import datetime
 import http.server
+import json
 import subprocess
 import sys
 import tempfile
@@ -403,6 +404,147 @@ def what_is_downloaded_is_what_was_listed():
     repository.publish("targets", "snapshot", "timestamp")
     equal(client.download("file.txt", "path/to/file.txt"), 0)
     equal(client.got(), [b"three", b"two"])
+
+
+def a_file_that_is_not_signed_leaves_the_ones_before_it():
+    kept = {"root": [1, None, None, None], "timestamp": [2, None, None, None],
+            "snapshot": [2, 2, None, None], "targets": [2, 2, 2, None]}
+    for role, versions in kept.items():
+        repository = Repository()
+        client = Client(repository)
+        repository.signers[role] = [KEYS[13]]
+        repository.publish("targets", "snapshot", "timestamp", "root")
+        equal(client.refresh(), 1)
+        equal([client.has(name) for name in TOP], versions)
+
+
+def a_file_under_another_number_or_of_another_kind_is_refused():
+    for role, versions in {"root": [1, None, None, None], "snapshot": [2, 2, None, None], "targets": [2, 2, 2, None]}.items():
+        repository = Repository()
+        client = Client(repository)
+        repository.publish("targets", "snapshot", "timestamp", "root")
+        repository.content[role].version = 2
+        listed = copy.deepcopy((repository.content["snapshot"].meta, repository.content["timestamp"].snapshot_meta))
+        repository.publish(role)
+        repository.content["snapshot"].meta, repository.content["timestamp"].snapshot_meta = listed
+        repository.said[role][2] = repository.said[role].pop(3)
+        equal(client.refresh(), 1)
+        equal([client.has(name) for name in TOP], versions)
+    # A snapshot, signed by the timestamp's key too, in the timestamp's place.
+    repository = Repository()
+    client = Client(repository)
+    repository.root.add_key(KEYS[1].public_key, "snapshot")
+    repository.signers["snapshot"].append(KEYS[1])
+    repository.content["snapshot"].meta = {"snapshot.json": MetaFile(1)}
+    repository.publish("root", "snapshot")
+    repository.said["timestamp"][2] = repository.said["snapshot"].pop(2)
+    equal(client.refresh(), 1)
+    equal([client.has(name) for name in TOP], [2, None, None, None])
+
+
+def what_is_not_there_is_missed():
+    for role, versions in {"timestamp": [1, 1, 1, 1], "snapshot": [1, 2, 1, 1], "targets": [1, 2, 2, 1]}.items():
+        repository = Repository()
+        client = Client(repository)
+        equal(client.refresh(), 0)
+        repository.publish("targets", "snapshot", "timestamp")
+        if role == "timestamp":
+            repository.said["timestamp"] = {1: None}
+        else:
+            repository.said[role].pop(2)
+        equal(client.refresh(), 1)
+        equal(repository.asked[-1], (role, None if role == "timestamp" else 2))
+        equal([client.has(name) for name in TOP], versions)
+
+
+def signatures_count_once_and_bad_ones_do_no_harm():
+    def bend(change):
+        repository = Repository()
+        client = Client(repository)
+        repository.root.add_key(KEYS[10].public_key, "timestamp")
+        repository.signers["timestamp"].append(KEYS[10])
+        repository.publish("root", "timestamp")
+        file = json.loads(repository.said["timestamp"][2])
+        change(file["signatures"])
+        repository.said["timestamp"][2] = json.dumps(file).encode() + b" "
+        outcome = client.refresh()
+        if outcome == 0:
+            equal(client.bytes("timestamp"), repository.said["timestamp"][2])
+        return outcome
+
+    equal(bend(lambda signatures: None), 0)
+    equal(bend(lambda signatures: signatures[0].update(sig="")), 0)
+    equal(bend(lambda signatures: signatures[0].update(sig=signatures[1]["sig"])), 0)
+    equal(bend(lambda signatures: signatures[1].update(keyid="0" * 64)), 0)
+    equal(bend(lambda signatures: signatures.append(signatures[0])), 1)
+    equal(bend(lambda signatures: signatures.clear()), 1)
+
+
+def a_role_does_not_disappear_but_with_the_snapshots_key():
+    repository = Repository()
+    repository.delegate("targets", "delegated")
+    client = Client(repository)
+    repository.publish("delegated", "targets", "snapshot", "timestamp")
+    equal(client.refresh(), 0)
+    del repository.content["snapshot"].meta["delegated.json"]
+    repository.publish("snapshot", "timestamp")
+    equal(client.refresh(), 1)
+    equal(client.has("snapshot"), 2)
+    repository.rotate("snapshot", [10])
+    repository.publish("root", "snapshot", "timestamp")
+    equal(client.refresh(), 0)
+
+
+def delegates_expire_too():
+    repository = Repository()
+    repository.delegate("targets", "owner", ("files/*",))
+    repository.add("owner", "files/a", b"a")
+    client = Client(repository)
+    repository.publish("owner", "targets", "snapshot", "timestamp")
+    equal(client.download("files/a"), 0)
+    repository.content["owner"].expires = NOW - datetime.timedelta(days=1)
+    repository.publish("owner", "snapshot", "timestamp")
+    equal(client.refresh(), 0)
+    equal(client.download("files/a"), 1)
+    equal(client.has("owner"), 1)
+
+
+def every_hash_must_be_known_and_right():
+    for algorithms, good in ((["sha256"], True), (["sha512"], True), (["sha256", "sha512"], True), (["md9"], False)):
+        repository = Repository()
+        data = b"content"
+        target = TargetFile.from_data("file", data, algorithms if good else ["sha512"])
+        if not good:
+            target.hashes = {"md9": target.hashes["sha512"]}
+        repository.targets.targets["file"], repository.artifacts["file"] = target, data
+        client = Client(repository)
+        repository.publish("targets", "snapshot", "timestamp")
+        equal(client.download("file"), 0 if good else 1)
+        equal(client.got(), [data] if good else [])
+
+
+def keys_of_the_standard_kinds_sign_roots():
+    for signer in (CryptoSigner.generate_ecdsa(), CryptoSigner.generate_ed25519()):
+        repository = Repository()
+        client = Client(repository)
+        repository.root.add_key(signer.public_key, "root")
+        repository.root.roles["root"].threshold = 2
+        repository.signers["root"].append(signer)
+        repository.publish("root")
+        equal(client.refresh(), 0)
+        repository.publish("root")
+        file = json.loads(repository.said["root"][3])
+        bent = file["signatures"][-1]
+        bent["sig"] = bent["sig"][:-2] + ("00" if bent["sig"][-2:] != "00" else "01")
+        repository.said["root"][3] = json.dumps(file).encode()
+        equal(client.refresh(), 1)
+        equal(client.has("root"), 2)
+    # A root may list keys that this client cannot use.
+    repository = Repository()
+    client = Client(repository)
+    repository.root.add_key(CryptoSigner.generate_rsa().public_key, "root")
+    repository.publish("root")
+    equal(client.refresh(), 0)
 
 
 CASES = [value for name, value in list(globals().items())
