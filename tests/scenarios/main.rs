@@ -5,6 +5,7 @@
 
 mod attacks;
 mod bad_input;
+mod checkup;
 mod identity;
 mod publishing;
 mod rollouts;

@@ -10,10 +10,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use serin_protocol::ids::{ModelName, Version};
 
+use super::checkup::Level;
 use super::client::{Client, ClientError};
 use super::command::MAX_HISTORY;
 use super::infer;
 use super::print::{self, Paint};
+use super::reply::FieldReply;
 use super::rows::RowsError;
 
 /// Commands to the agent that runs on this device.
@@ -29,6 +31,10 @@ pub enum FieldCli {
     Pin(PlainArgs),
     /// Follow the fleet again.
     Unpin(PlainArgs),
+    /// Look at everything this device needs: each line ok, warn or fail with its remedy.
+    Doctor(PlainArgs),
+    /// Read every installed file again and compare it with what was signed.
+    Verify(PlainArgs),
     /// Become one of the fleet, with a claim token from an operator. The device must reach its broker.
     Enroll(EnrollArgs),
     /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
@@ -200,7 +206,11 @@ impl CliError {
 impl FieldCli {
     const fn json(&self) -> bool {
         match self {
-            Self::Status(args) | Self::Pin(args) | Self::Unpin(args) => args.json,
+            Self::Status(args)
+            | Self::Pin(args)
+            | Self::Unpin(args)
+            | Self::Doctor(args)
+            | Self::Verify(args) => args.json,
             Self::History(args) => args.json,
             Self::Rollback(args) => args.json,
             Self::Enroll(args) => args.json,
@@ -213,8 +223,9 @@ impl FieldCli {
 /// object on standard error.
 pub async fn run(command: FieldCli, socket: &Path, console: &mut Console) -> Exit {
     let as_json = command.json();
-    let Err(error) = attempt(command, socket, console).await else {
-        return Exit::Done;
+    let error = match attempt(command, socket, console).await {
+        Ok(exit) => return exit,
+        Err(error) => error,
     };
     let exit = error.exit();
     if exit != Exit::Done {
@@ -234,7 +245,7 @@ pub async fn run(command: FieldCli, socket: &Path, console: &mut Console) -> Exi
     exit
 }
 
-async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Result<(), CliError> {
+async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Result<Exit, CliError> {
     let mut client = Client::connect(socket).await?;
     let reply = match &command {
         FieldCli::Status(_) => client.field("status", None).await?,
@@ -245,11 +256,15 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         }
         FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
         FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
+        FieldCli::Doctor(_) => client.field("doctor", None).await?,
+        FieldCli::Verify(_) => client.field("verify", None).await?,
         FieldCli::Enroll(args) => {
             let token = claim_token(args.token.as_deref())?;
             client.field("enroll", Some(json!({ "token": token }).to_string().into())).await?
         }
-        FieldCli::Infer(args) => return self::infer(&mut client, args, console).await,
+        FieldCli::Infer(args) => {
+            return self::infer(&mut client, args, console).await.map(|()| Exit::Done);
+        }
     };
     let text = if command.json() {
         let text =
@@ -258,7 +273,10 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
     } else {
         print::reply(&reply, console.paint)
     };
-    console.print(&text)
+    console.print(&text)?;
+    // For scripts: something does not work.
+    let failed = matches!(&reply, FieldReply::Checkup(checkup) if checkup.worst() == Level::Fail);
+    Ok(if failed { Exit::Refused } else { Exit::Done })
 }
 
 fn claim_token(given: Option<&str>) -> Result<String, CliError> {

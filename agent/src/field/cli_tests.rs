@@ -9,6 +9,7 @@ use serin_protocol::ids::{EventNumber, Millis, ReleaseId, UnixMillis};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::field::checkup::{CheckLine, Checkup};
 use crate::field::reply::{FieldCode, FieldReply, History, HistoryEntry, RolledBack};
 use crate::field::{FieldCommand, FieldError, FieldOutcome, FieldRequest};
 use crate::gateway::tests::{Mood, Stage, counted, counters, quick, served};
@@ -67,6 +68,12 @@ fn supervise(command: &FieldCommand) -> FieldOutcome {
                 active.release = release("1");
             }
             Ok(FieldReply::Status(Box::new(status)))
+        }
+        FieldCommand::Doctor => Ok(FieldReply::Checkup(Checkup {
+            lines: vec![CheckLine::ok("disk", "there is room"), CheckLine::fail("clock", "1970", "set it")],
+        })),
+        FieldCommand::Verify => {
+            Ok(FieldReply::Checkup(Checkup { lines: vec![CheckLine::ok("active", "as it was")] }))
         }
         FieldCommand::Enroll { .. } => {
             Ok(FieldReply::Enrolled { device: "d".parse().expect("name"), fleet: "f".parse().expect("name") })
@@ -250,4 +257,19 @@ async fn an_agent_that_stops_meanwhile_says_so() {
 fn exit_codes_are_stable() {
     let codes = [Exit::Done, Exit::Refused, Exit::Usage, Exit::Unreachable].map(|exit| exit as u8);
     assert_eq!(codes, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_checkup_tells_scripts_that_something_does_not_work() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["doctor"]).await;
+    assert_eq!(ended.exit, Exit::Refused);
+    assert_eq!(
+        ended.out,
+        "ok    disk      there is room\nfail  clock     1970\n                next: set it\n"
+    );
+    assert_eq!(scene.type_in(&["verify"]).await.exit, Exit::Done);
+    let ended = scene.type_in(&["doctor", "--json"]).await;
+    let json: Value = serde_json::from_str(&ended.out).expect("json");
+    assert_eq!(json["lines"][1]["level"], "fail");
 }

@@ -28,6 +28,10 @@ pub enum FieldCommand {
     Pin,
     /// Follow the fleet again.
     Unpin,
+    /// How everything that this device needs is.
+    Doctor,
+    /// Whether every installed file is what it was.
+    Verify,
     /// Become one of the fleet.
     Enroll {
         /// What the fleet gave out.

@@ -3,12 +3,14 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`command`], [`reply`] | what is asked and answered, as the supervisor sees it and as JSON |
+//! | [`checkup`] | what is well and what is not, with remedies (pure) |
 //! | [`history`] | events in words |
 //! | `routes` | `/field/v1/*` on the Unix socket |
 //! | [`client`] | HTTP over that socket, from the other side |
-//! | [`cli`] | `status`, `history`, `rollback`, `pin`, `unpin`, `infer` |
+//! | [`cli`] | what the engineer types |
 //! | `print`, `rows` | what people read; rows for `infer` (pure) |
 
+pub mod checkup;
 pub mod cli;
 pub mod client;
 pub mod command;

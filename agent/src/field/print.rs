@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{ByteCount, Millis, UnixMillis};
 
+use super::checkup::{CheckLine, Level};
 use super::reply::{
     FieldReply, HistoryEntry, LinkStatus, SlotStanding, SlotStatus, Status, Traffic, TransferStatus,
     WorkerStatus,
@@ -53,11 +54,22 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             "{}: {release} stays until `serin-agent unpin`, whatever the fleet says\n",
             paint.good("pinned")
         ),
+        FieldReply::Checkup(checkup) => checkup.lines.iter().map(|line| check(line, paint)).collect(),
         FieldReply::Enrolled { device, fleet } => {
             format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))
         }
         FieldReply::Unpinned => format!("{}: this device follows its fleet again\n", paint.good("unpinned")),
     }
+}
+
+fn check(line: &CheckLine, paint: Paint) -> String {
+    let level = match line.level {
+        Level::Ok => paint.good("ok  "),
+        Level::Warn => paint.doubtful("warn"),
+        Level::Fail => paint.bad("fail"),
+    };
+    let remedy = line.remedy.as_ref().map(|remedy| format!("{:16}next: {remedy}\n", "")).unwrap_or_default();
+    format!("{level}  {:<8}  {}\n{remedy}", line.what, line.finding)
 }
 
 fn status(status: &Status, paint: Paint) -> String {
@@ -178,7 +190,7 @@ fn line(entry: &HistoryEntry, paint: Paint) -> String {
     format!("{}  {:>5}  {}\n", paint.quiet(&date(entry.at)), entry.number, entry.text)
 }
 
-fn size(bytes: ByteCount) -> String {
+pub(super) fn size(bytes: ByteCount) -> String {
     let bytes = bytes.0;
     match bytes {
         0..1024 => format!("{bytes} B"),
@@ -208,7 +220,7 @@ fn span(millis: Millis) -> String {
 }
 
 /// UTC, as in `2026-05-09 07:29:33Z`.
-fn date(at: UnixMillis) -> String {
+pub(super) fn date(at: UnixMillis) -> String {
     let seconds = at.0 / 1000;
     let (year, month, day) = civil(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);

@@ -7,6 +7,7 @@ use serin_protocol::ids::{
 };
 use serin_protocol::message::Phase;
 
+use super::checkup::Checkup;
 use crate::telemetry::Snapshot;
 use crate::update::effect::FieldRefusal;
 use crate::update::record::Standing;
@@ -28,6 +29,8 @@ pub enum FieldReply {
     },
     /// To `unpin`.
     Unpinned,
+    /// To `doctor` and `verify`.
+    Checkup(Checkup),
     /// To `enroll`.
     Enrolled {
         /// This device.

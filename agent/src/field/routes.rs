@@ -46,6 +46,8 @@ enum Verb {
     Rollback,
     Pin,
     Unpin,
+    Doctor,
+    Verify,
     Enroll,
 }
 
@@ -57,6 +59,8 @@ impl Verb {
             "rollback" => Self::Rollback,
             "pin" => Self::Pin,
             "unpin" => Self::Unpin,
+            "doctor" => Self::Doctor,
+            "verify" => Self::Verify,
             "enroll" => Self::Enroll,
             _ => return None,
         })
@@ -64,7 +68,7 @@ impl Verb {
 
     const fn method(self) -> (Method, &'static str) {
         match self {
-            Self::Status | Self::History => (Method::GET, "GET"),
+            Self::Status | Self::History | Self::Doctor | Self::Verify => (Method::GET, "GET"),
             Self::Rollback | Self::Pin | Self::Unpin | Self::Enroll => (Method::POST, "POST"),
         }
     }
@@ -114,6 +118,8 @@ fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, S
         }
         Verb::Pin => Ok(FieldCommand::Pin),
         Verb::Unpin => Ok(FieldCommand::Unpin),
+        Verb::Doctor => Ok(FieldCommand::Doctor),
+        Verb::Verify => Ok(FieldCommand::Verify),
         Verb::Enroll => {
             let EnrollBody { token } =
                 serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;

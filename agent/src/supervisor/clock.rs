@@ -21,8 +21,14 @@ impl Clock {
 
     /// Both clocks now; the wall clock not below `floor`.
     pub(super) fn now(self, floor: UnixMillis) -> Now {
+        Now { wall: self.system().max(floor), elapsed: millis(self.started.elapsed()) }
+    }
+
+    /// What the system says it is, right or wrong.
+    #[expect(clippy::unused_self, reason = "clocks are read through the clock")]
+    pub(super) fn system(self) -> UnixMillis {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { wall: UnixMillis(millis(wall).0).max(floor), elapsed: millis(self.started.elapsed()) }
+        UnixMillis(millis(wall).0)
     }
 
     /// The runtime's instant for a moment on the monotonic side.

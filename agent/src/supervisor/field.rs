@@ -38,6 +38,11 @@ impl Supervisor {
                 let _ = reply.send(Ok(FieldReply::History(History { entries })));
                 return;
             }
+            FieldCommand::Doctor => {
+                let _ = reply.send(Ok(FieldReply::Checkup(self.doctor())));
+                return;
+            }
+            FieldCommand::Verify => return self.verify(reply),
             FieldCommand::Enroll { token } => return self.enrol(&token, reply),
             FieldCommand::Rollback { to } => FieldOrder::Rollback { to },
             FieldCommand::Pin => FieldOrder::Pin,

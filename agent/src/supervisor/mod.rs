@@ -5,6 +5,7 @@
 //! answers the engineer, `download` fetches, `trust` asks who may
 //! order what, `clock` reads clocks.
 
+mod checkup;
 mod clock;
 mod download;
 mod effects;

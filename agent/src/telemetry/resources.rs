@@ -37,6 +37,11 @@ impl Memory {
     }
 }
 
+/// Memory of the machine that could be had without swapping; none where the kernel does not say.
+pub fn available() -> Option<ByteCount> {
+    field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
 fn field(status: &str, name: &str) -> Option<ByteCount> {
     let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim_end().parse().ok()?;

@@ -116,6 +116,12 @@ impl Client {
         self.trusted.as_ref().filter(|trusted| utc(wall) < trusted.until).map(|trusted| &trusted.keys)
     }
 
+    /// Until when what the last complete refresh said holds.
+    pub fn trusted_until(&self) -> Option<UnixMillis> {
+        let until = self.trusted.as_ref()?.until.0;
+        Some(UnixMillis(u64::try_from(until).unwrap_or(0).saturating_mul(1000)))
+    }
+
     /// Why the last refresh failed; none when it did not.
     pub fn problem(&self) -> Option<&str> {
         self.failures.last()

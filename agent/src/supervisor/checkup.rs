@@ -1,0 +1,64 @@
+//! Gathering facts for the engineer's `doctor`, and reading everything that must be whole for `verify`.
+
+use serin_protocol::ids::ByteCount;
+use tokio::sync::oneshot;
+
+use super::Supervisor;
+use crate::field;
+use crate::field::checkup::{CheckLine, Checkup, Facts, doctor};
+use crate::field::reply::FieldReply;
+use crate::telemetry::resources::available;
+use crate::update::record::Slot;
+
+impl Supervisor {
+    /// How the device is.
+    pub(super) fn doctor(&self) -> Checkup {
+        let record = self.machine.record();
+        let active = record.active.as_ref();
+        let running = active.and_then(|slot| self.workers.get(&slot.statement));
+        doctor(&Facts {
+            clock: self.clock.system(),
+            clock_floor: record.clock_floor,
+            free: self.releases.free_space().unwrap_or(ByteCount(0)),
+            reserve: self.config.models.reserve,
+            memory: available(),
+            models: self.config.models.memory,
+            connected: self.session.is_some(),
+            link_problem: self.link_problem.clone(),
+            tls: self.config.broker.tls.is_some(),
+            waiting: self.outbox.pending(),
+            trusted_until: self.trust.client.trusted_until(),
+            trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
+            sandboxed: running.map(|running| running.worker.sandbox().files_closed),
+            active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
+            previous: record.previous.as_ref().map(|slot| slot.release.clone()),
+        })
+    }
+
+    /// Reads every file of the slots again, where reading may wait, then answers.
+    pub(super) fn verify(&self, reply: oneshot::Sender<field::FieldOutcome>) {
+        let record = self.machine.record();
+        let slots = [("active", record.active.clone()), ("previous", record.previous.clone())];
+        let store = self.releases.clone();
+        tokio::task::spawn_blocking(move || {
+            let look = |(name, slot): (&str, Option<Slot>)| {
+                let Some(slot) = slot else { return CheckLine::ok(name, "empty") };
+                let damaged = |why: String| {
+                    let finding = format!("{}: {why}", slot.release);
+                    CheckLine::fail(name, finding, "have the fleet roll it out again, or go back")
+                };
+                match store.open_release(slot.statement) {
+                    Ok(Some(release)) => match store.verify(&release, None) {
+                        Ok(()) => CheckLine::ok(name, format!("{}: every file is what it was", slot.release)),
+                        Err(error) => damaged(error.to_string()),
+                    },
+                    Ok(None) => damaged("it is not here".into()),
+                    Err(error) => damaged(error.to_string()),
+                }
+            };
+            let lines = slots.into_iter().map(look).collect();
+            // He may have gone in the meantime.
+            let _ = reply.send(Ok(FieldReply::Checkup(Checkup { lines })));
+        });
+    }
+}
