@@ -85,7 +85,9 @@ impl KeyFileError {
             Self::Exists { .. } => Some("name another file, or move this one away".into()),
             Self::Exposed { path, .. } => Some(format!("run chmod 600 {}", path.display())),
             Self::NotPrivate { .. } => Some("make one with serin-fleet keys generate --out PATH".into()),
-            Self::Locked { .. } => Some("name a file with its passphrase in SERIN_PASSPHRASE_FILE".into()),
+            Self::Locked { .. } => Some(
+                "run it on a terminal, or name a file with its passphrase in SERIN_PASSPHRASE_FILE".into(),
+            ),
             Self::NotPublic { .. } => Some("pass the .pub file of keys generate, or its 64 digits".into()),
             Self::Io { .. } | Self::Random(_) | Self::Passphrase { .. } | Self::Encrypt(_) => None,
         }

@@ -1,6 +1,6 @@
 //! `serin-fleet keys`.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -15,7 +15,8 @@ use crate::fleet::secrets::Secrets;
 #[derive(Subcommand)]
 pub(super) enum KeysCommand {
     /// Make an Ed25519 key: the private half in PATH, for you alone, the public half in PATH.pub. The private
-    /// half is encrypted when `SERIN_PASSPHRASE_FILE` names a file with a passphrase.
+    /// half is encrypted with a passphrase: the one in the file that `SERIN_PASSPHRASE_FILE` names, or on a
+    /// terminal the one typed; without either it is not.
     Generate {
         /// File for the private half; it must not exist.
         #[arg(long, value_name = "PATH")]
@@ -32,11 +33,39 @@ pub(super) enum KeysCommand {
 /// Largest passphrase file; nobody types more.
 const MAX_PASSPHRASE_BYTES: u64 = 1024;
 
-/// The private key at `path`, opened with the passphrase in the file that `SERIN_PASSPHRASE_FILE` names.
+/// The private key at `path`, opened with the passphrase in the file that `SERIN_PASSPHRASE_FILE` names, or
+/// the one typed.
 pub(super) fn private(path: &Path) -> Result<SigningKey, Failure> {
-    let passphrase = passphrase()?;
-    let key = key_file::read_private(path, passphrase.as_deref().map(String::as_str));
+    let given = passphrase()?;
+    let key = key_file::read_private(path, given.as_deref().map(String::as_str));
+    if given.is_none()
+        && matches!(key, Err(KeyFileError::Locked { .. }))
+        && let Some(typed) = typed(&format!("passphrase of {}: ", path.display()))?
+    {
+        return key_file::read_private(path, Some(&typed)).map_err(|error| failure(&error));
+    }
     key.map_err(|error| failure(&error))
+}
+
+/// What somebody types, unseen; none without a terminal.
+fn typed(prompt: &str) -> Result<Option<Zeroizing<String>>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    rpassword::prompt_password(prompt).map(|typed| Some(Zeroizing::new(typed))).map_err(Failure::new)
+}
+
+/// The passphrase of a new key, typed twice; none for a key in the clear.
+fn new_passphrase() -> Result<Option<Zeroizing<String>>, Failure> {
+    let Some(first) = typed("passphrase for the new key (empty: none): ")?.filter(|typed| !typed.is_empty())
+    else {
+        return Ok(None);
+    };
+    let again = typed("the same again: ")?;
+    if again.as_ref() != Some(&first) {
+        return Err(Failure::new("the two passphrases differ").hint(Some("try again".into())));
+    }
+    Ok(Some(first))
 }
 
 pub(super) fn failure(error: &KeyFileError) -> Failure {
@@ -61,7 +90,10 @@ fn passphrase() -> Result<Option<Zeroizing<String>>, Failure> {
 pub(super) fn run(command: &KeysCommand) -> Result<Report, Failure> {
     match command {
         KeysCommand::Generate { out } => {
-            let passphrase = passphrase()?;
+            let passphrase = match passphrase()? {
+                Some(given) => Some(given),
+                None => new_passphrase()?,
+            };
             let passphrase = passphrase.as_deref().map(String::as_str);
             let key = key_file::generate(out, passphrase).map_err(|error| failure(&error))?;
             let public = public_path(out);
