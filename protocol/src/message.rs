@@ -224,6 +224,13 @@ pub enum EventKind {
         /// What was found.
         detail: Detail,
     },
+    /// A field engineer lets nothing change for a while.
+    Held {
+        /// Who, as a local user id.
+        uid: u32,
+        /// Until then.
+        until: UnixMillis,
+    },
 }
 
 /// How much of its window a report covers.

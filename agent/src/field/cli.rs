@@ -31,6 +31,8 @@ pub enum FieldCli {
     Pin(PlainArgs),
     /// Follow the fleet again.
     Unpin(PlainArgs),
+    /// Take no order of the fleet for a while; what has begun goes on to its end.
+    Hold(HoldArgs),
     /// Look at everything this device needs: each line ok, warn or fail with its remedy.
     Doctor(PlainArgs),
     /// Read every installed file again and compare it with what was signed.
@@ -69,6 +71,32 @@ pub struct RollbackArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `hold`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HoldArgs {
+    /// How long, such as 90m, 8h or 2d; at most 30 days.
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub seconds: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A time such as 90m, 8h or 2d, in seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let refused = || format!("{text:?} is not a time like 90m, 8h or 2d");
+    let unit = text.chars().next_back().ok_or_else(refused)?;
+    let scale = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(refused()),
+    };
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(refused)?;
+    number.checked_mul(scale).ok_or_else(refused)
 }
 
 /// `enroll`.
@@ -213,6 +241,7 @@ impl FieldCli {
             | Self::Verify(args) => args.json,
             Self::History(args) => args.json,
             Self::Rollback(args) => args.json,
+            Self::Hold(args) => args.json,
             Self::Enroll(args) => args.json,
             Self::Infer(args) => args.json,
         }
@@ -256,6 +285,10 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         }
         FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
         FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
+        FieldCli::Hold(args) => {
+            let body = json!({ "seconds": args.seconds }).to_string();
+            client.field("hold", Some(body.into())).await?
+        }
         FieldCli::Doctor(_) => client.field("doctor", None).await?,
         FieldCli::Verify(_) => client.field("verify", None).await?,
         FieldCli::Enroll(args) => {

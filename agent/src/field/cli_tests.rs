@@ -69,6 +69,7 @@ fn supervise(command: &FieldCommand) -> FieldOutcome {
             }
             Ok(FieldReply::Status(Box::new(status)))
         }
+        FieldCommand::Hold { span } => Ok(FieldReply::Held { until: UnixMillis(span.0) }),
         FieldCommand::Doctor => Ok(FieldReply::Checkup(Checkup {
             lines: vec![CheckLine::ok("disk", "there is room"), CheckLine::fail("clock", "1970", "set it")],
         })),
@@ -272,4 +273,17 @@ async fn a_checkup_tells_scripts_that_something_does_not_work() {
     let ended = scene.type_in(&["doctor", "--json"]).await;
     let json: Value = serde_json::from_str(&ended.out).expect("json");
     assert_eq!(json["lines"][1]["level"], "fail");
+}
+
+#[tokio::test]
+async fn a_hold_is_bounded_and_says_its_end() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["hold", "--for", "8h"]).await;
+    assert_eq!(ended.exit, Exit::Done);
+    assert!(
+        ended.out.starts_with("held: no order of the fleet is taken until 1970-01-01 08:00:00Z"),
+        "{ended:?}"
+    );
+    let ended = scene.type_in(&["hold", "--for", "31d"]).await;
+    assert!(ended.exit == Exit::Refused && ended.err.contains("2592000 seconds"), "{ended:?}");
 }

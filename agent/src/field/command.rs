@@ -1,7 +1,7 @@
 //! What a field engineer asks of the supervisor.
 
 use serin_protocol::enrolment::ClaimToken;
-use serin_protocol::ids::Version;
+use serin_protocol::ids::{Millis, Version};
 use tokio::sync::oneshot;
 
 use super::reply::{FieldError, FieldReply};
@@ -28,6 +28,11 @@ pub enum FieldCommand {
     Pin,
     /// Follow the fleet again.
     Unpin,
+    /// Take no order of the fleet for this long.
+    Hold {
+        /// How long.
+        span: Millis,
+    },
     /// How everything that this device needs is.
     Doctor,
     /// Whether every installed file is what it was.

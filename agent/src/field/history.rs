@@ -26,6 +26,7 @@ const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
         EventKind::FieldRollback { to, .. } => ("field_rollback", Some(to)),
         EventKind::Pinned { release, .. } => ("pinned", Some(release)),
         EventKind::Unpinned { .. } => ("unpinned", None),
+        EventKind::Held { .. } => ("held", None),
         EventKind::WorkerDied { release, .. } => ("worker_died", Some(release)),
         EventKind::Refused { .. } => ("refused", None),
         EventKind::JournalLost { .. } => ("journal_lost", None),
@@ -48,6 +49,9 @@ pub fn describe(kind: &EventKind) -> String {
         EventKind::FieldRollback { uid, from, to } => format!("user {uid} went back from {from} to {to}"),
         EventKind::Pinned { uid, release } => format!("user {uid} pinned {release}"),
         EventKind::Unpinned { uid } => format!("user {uid} unpinned this device"),
+        EventKind::Held { uid, until } => {
+            format!("user {uid} lets nothing change until {}", super::print::date(*until))
+        }
         EventKind::WorkerDied { release, death } => format!("{release}: the worker died: {death}"),
         EventKind::Refused { kind, detail } => {
             let what = match kind {

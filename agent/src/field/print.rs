@@ -55,6 +55,11 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             paint.good("pinned")
         ),
         FieldReply::Checkup(checkup) => checkup.lines.iter().map(|line| check(line, paint)).collect(),
+        FieldReply::Held { until } => format!(
+            "{}: no order of the fleet is taken until {}, or `serin-agent unpin`\n",
+            paint.good("held"),
+            date(*until)
+        ),
         FieldReply::Enrolled { device, fleet } => {
             format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))
         }
@@ -92,6 +97,9 @@ fn status(status: &Status, paint: Paint) -> String {
             table.slot(slot);
         }
         None => table.row("previous", "none: a rollback is not possible"),
+    }
+    if let Some(until) = status.held_until {
+        table.row("held", &paint.doubtful(&format!("no order of the fleet is taken until {}", date(until))));
     }
     if let Some(candidate) = &status.candidate {
         let transfer = status.transfer.as_ref().map(transfer).unwrap_or_default();
@@ -292,6 +300,7 @@ pub(super) mod tests {
                 bytes: ByteCount::from_mib(7),
             }),
             pinned_by: Some(1000),
+            held_until: None,
             sequence: serin_protocol::ids::SequenceNumber(17),
             rollout: Some(serin_protocol::ids::RolloutId(3)),
             memory_budget: ByteCount::from_mib(256),

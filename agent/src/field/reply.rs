@@ -29,6 +29,11 @@ pub enum FieldReply {
     },
     /// To `unpin`.
     Unpinned,
+    /// To `hold`.
+    Held {
+        /// Nothing changes until then.
+        until: UnixMillis,
+    },
     /// To `doctor` and `verify`.
     Checkup(Checkup),
     /// To `enroll`.
@@ -69,6 +74,9 @@ pub struct Status {
     pub transfer: Option<TransferStatus>,
     /// Who pinned what runs, as a local user id.
     pub pinned_by: Option<u32>,
+    /// No order of the fleet is taken until then.
+    #[serde(default)]
+    pub held_until: Option<UnixMillis>,
     /// The highest assignment accepted.
     pub sequence: SequenceNumber,
     /// Its rollout.

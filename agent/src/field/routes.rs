@@ -8,13 +8,14 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serin_protocol::enrolment::TokenError;
-use serin_protocol::ids::Version;
+use serin_protocol::ids::{Millis, Version};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::command::{FieldCommand, FieldRequest, MAX_HISTORY};
 use super::reply::{FieldCode, FieldError, FieldReply};
 use crate::gateway::body;
 use crate::gateway::refusal::{Answer, Refusal, json};
+use crate::update::machine::MAX_HOLD;
 
 /// A command's body is a version at most.
 const MAX_BODY_BYTES: usize = 4096;
@@ -34,6 +35,12 @@ struct RollbackBody {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct HoldBody {
+    seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EnrollBody {
     token: String,
 }
@@ -46,6 +53,7 @@ enum Verb {
     Rollback,
     Pin,
     Unpin,
+    Hold,
     Doctor,
     Verify,
     Enroll,
@@ -59,6 +67,7 @@ impl Verb {
             "rollback" => Self::Rollback,
             "pin" => Self::Pin,
             "unpin" => Self::Unpin,
+            "hold" => Self::Hold,
             "doctor" => Self::Doctor,
             "verify" => Self::Verify,
             "enroll" => Self::Enroll,
@@ -69,7 +78,7 @@ impl Verb {
     const fn method(self) -> (Method, &'static str) {
         match self {
             Self::Status | Self::History | Self::Doctor | Self::Verify => (Method::GET, "GET"),
-            Self::Rollback | Self::Pin | Self::Unpin | Self::Enroll => (Method::POST, "POST"),
+            Self::Rollback | Self::Pin | Self::Unpin | Self::Hold | Self::Enroll => (Method::POST, "POST"),
         }
     }
 }
@@ -118,6 +127,15 @@ fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, S
         }
         Verb::Pin => Ok(FieldCommand::Pin),
         Verb::Unpin => Ok(FieldCommand::Unpin),
+        Verb::Hold => {
+            let HoldBody { seconds } =
+                serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
+            let longest = MAX_HOLD.0 / 1000;
+            if seconds == 0 || seconds > longest {
+                return Err(format!("a hold lasts 1 to {longest} seconds"));
+            }
+            Ok(FieldCommand::Hold { span: Millis::from_secs(seconds) })
+        }
         Verb::Doctor => Ok(FieldCommand::Doctor),
         Verb::Verify => Ok(FieldCommand::Verify),
         Verb::Enroll => {

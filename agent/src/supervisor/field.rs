@@ -47,6 +47,7 @@ impl Supervisor {
             FieldCommand::Rollback { to } => FieldOrder::Rollback { to },
             FieldCommand::Pin => FieldOrder::Pin,
             FieldCommand::Unpin => FieldOrder::Unpin,
+            FieldCommand::Hold { span } => FieldOrder::Hold { span },
         };
         if self.pending.is_some() {
             let busy = FieldError::new(FieldCode::Busy, "another order is being carried out", "try again");
@@ -74,6 +75,7 @@ impl Supervisor {
             }
             Ok(FieldOutcome::Pinned(release)) => Ok(FieldReply::Pinned { release }),
             Ok(FieldOutcome::Unpinned) => Ok(FieldReply::Unpinned),
+            Ok(FieldOutcome::Held(until)) => Ok(FieldReply::Held { until }),
             Err(refusal) => Err(refusal.into()),
         };
         let _ = pending.reply.send(outcome);
@@ -125,6 +127,7 @@ impl Supervisor {
             phase: self.phase(),
             transfer: self.download.as_ref().map(super::download::Download::progress),
             pinned_by: record.pinned_by,
+            held_until: record.held.map(|hold| hold.until),
             sequence: record.accepted,
             rollout: record.rollout,
             memory_budget: self.config.models.memory,

@@ -68,6 +68,11 @@ pub enum FieldOrder {
     Pin,
     /// Follow the fleet again.
     Unpin,
+    /// Take no order of the fleet for this long.
+    Hold {
+        /// How long.
+        span: Millis,
+    },
 }
 
 /// Why a field engineer's order was not carried out.
@@ -111,6 +116,8 @@ pub enum FieldOutcome {
     Pinned(ReleaseId),
     /// Unpinned.
     Unpinned,
+    /// Held until then.
+    Held(UnixMillis),
 }
 
 /// What the shell is to do, in order. It stops at the first that fails.

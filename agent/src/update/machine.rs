@@ -3,10 +3,14 @@
 //!
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
-//! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway.
+//! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
+//! obeys whoever is on site.
 
 mod attempt;
+mod engineer;
 mod serving;
+
+pub use self::engineer::MAX_HOLD;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +19,7 @@ use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseI
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 
-use super::effect::{Effect, Effects, Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
+use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
 use super::record::{Attempt, Progress, Record, Slot, Standing};
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
@@ -54,8 +58,8 @@ struct State {
     /// Deaths of the active release's worker since `deaths_since`.
     deaths: u8,
     deaths_since: Millis,
-    /// The last assignment refused because of a pin: reported once, not at every reconnection.
-    refused_by_pin: Option<SequenceNumber>,
+    /// The last assignment refused because of a pin or hold: reported once, not at every reconnection.
+    refused_by_engineer: Option<SequenceNumber>,
 }
 
 /// Where the attempt in the record stands. Without an attempt it is `None`.
@@ -102,7 +106,7 @@ impl Machine {
             workers: BTreeMap::new(),
             deaths: 0,
             deaths_since: Millis(0),
-            refused_by_pin: None,
+            refused_by_engineer: None,
         };
         Self { identity, before: state.clone(), state, died: None, resume_at: None }
     }
@@ -175,7 +179,7 @@ impl Machine {
             Worker::Failed { retry_at, .. } => Some(*retry_at),
             Worker::Starting { .. } | Worker::Ready => None,
         });
-        retries.chain(probation).chain(expiry).chain(self.resume_at).min()
+        retries.chain(probation).chain(expiry).chain(self.resume_at).chain(self.hold_ends(now)).min()
     }
 
     /// Goes back to what is on disk. What had been asked of the shell may be lost, so that the update is
@@ -199,7 +203,7 @@ impl Machine {
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
             Event::Health { requests, errors } => self.health(requests, errors, effects),
-            Event::Field(uid, order) => self.field(uid, order, effects),
+            Event::Field(uid, order) => self.field(now, uid, order, effects),
             Event::Tick => self.tick(now, effects),
             // Answered before the step.
             Event::PersistFailed(_) => {}
@@ -230,8 +234,8 @@ impl Machine {
             }
             return;
         }
-        if self.state.record.pinned_by.is_some() {
-            self.refuse_by_pin(assignment, effects);
+        if let Some(reason) = self.kept_by_engineer(now) {
+            self.refuse_for_engineer(assignment, reason, effects);
             return;
         }
         self.state.record.accepted = assignment.sequence;
@@ -285,55 +289,6 @@ impl Machine {
         Ok(())
     }
 
-    fn refuse_by_pin(&mut self, assignment: &Assignment, effects: &mut Effects) {
-        if self.state.refused_by_pin == Some(assignment.sequence) {
-            return;
-        }
-        self.state.refused_by_pin = Some(assignment.sequence);
-        let release = match &assignment.order {
-            Order::Run { release, .. } => release.id.clone(),
-            Order::RollBack { from, .. } => from.clone(),
-            Order::Stay => return,
-        };
-        let reason = Some(Reason::Pinned);
-        let kind = EventKind::Transition { release, from: Phase::Idle, to: Phase::Rejected, reason };
-        effects.push(Effect::Report { sequence: assignment.sequence, rollout: assignment.rollout, kind });
-    }
-
-    fn field(&mut self, uid: u32, order: FieldOrder, effects: &mut Effects) {
-        let reply = match order {
-            FieldOrder::Rollback { to } => self.field_rollback(uid, to, effects),
-            FieldOrder::Pin => self.pin(uid, effects),
-            FieldOrder::Unpin => self.unpin(uid, effects),
-        };
-        effects.push(Effect::Reply(reply));
-    }
-
-    fn pin(&mut self, uid: u32, effects: &mut Effects) -> Result<FieldOutcome, FieldRefusal> {
-        let active = self.state.record.active.as_ref().ok_or(FieldRefusal::NothingActive)?;
-        if self.state.record.pinned_by.is_some() {
-            return Err(FieldRefusal::Already("this device is already pinned"));
-        }
-        let release = active.release.clone();
-        self.state.record.pinned_by = Some(uid);
-        self.persist(effects);
-        self.report(EventKind::Pinned { uid, release: release.clone() }, effects);
-        effects.push(Effect::Announce);
-        Ok(FieldOutcome::Pinned(release))
-    }
-
-    fn unpin(&mut self, uid: u32, effects: &mut Effects) -> Result<FieldOutcome, FieldRefusal> {
-        if self.state.record.pinned_by.take().is_none() {
-            return Err(FieldRefusal::Already("this device is not pinned"));
-        }
-        self.state.refused_by_pin = None;
-        self.persist(effects);
-        self.report(EventKind::Unpinned { uid }, effects);
-        effects.push(Effect::Announce);
-        effects.push(Effect::AskAssignment);
-        Ok(FieldOutcome::Unpinned)
-    }
-
     fn tick(&mut self, now: Now, effects: &mut Effects) {
         if self.resume_at.is_some_and(|at| at <= now.elapsed) {
             self.resume_at = None;
@@ -341,6 +296,7 @@ impl Machine {
             self.resume(now, effects);
             effects.push(Effect::AskAssignment);
         }
+        self.end_hold(now, effects);
         let expired =
             |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
         if self.state.record.attempt.as_ref().is_some_and(expired) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::update::admission::{Means, RUNTIME};
+use crate::update::effect::{FieldOrder, FieldOutcome};
 use proptest::prelude::*;
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::chunk::ObjectRef;
@@ -254,6 +255,30 @@ fn the_previous_release_stays_warm_and_answers_at_once_after_a_field_rollback() 
     shell.run(3, 3);
     shell.settle();
     assert_eq!(shell.active(), Some(3));
+}
+
+#[test]
+fn a_held_device_takes_no_order_until_the_hold_is_over() {
+    let mut shell = Shell::installed(&[1]);
+    shell.feed(Event::Field(1000, FieldOrder::Hold { span: Millis::from_secs(3600) }));
+    assert!(matches!(shell.replies.pop(), Some(Ok(FieldOutcome::Held(_)))));
+    shell.run(2, 2);
+    assert_eq!((shell.active(), shell.last_reason()), (Some(1), Some(Reason::Held)));
+    assert!(shell.disk.held.is_some(), "it survives a power cut");
+    shell.pending.clear();
+    shell.wait(3599);
+    assert!(!shell.pending.contains(&Effect::AskAssignment));
+    shell.wait(2);
+    assert!(shell.pending.contains(&Effect::AskAssignment) && shell.disk.held.is_none());
+    shell.run(2, 2);
+    shell.settle();
+    assert_eq!(shell.active(), Some(2));
+    // Given back before its time.
+    shell.feed(Event::Field(1000, FieldOrder::Hold { span: Millis(u64::MAX) }));
+    let until = shell.disk.held.expect("held").until;
+    assert!(until.since(shell.now.wall) <= MAX_HOLD, "no hold is for ever");
+    shell.feed(Event::Field(1000, FieldOrder::Unpin));
+    assert_eq!(shell.disk.held, None);
 }
 
 #[test]

@@ -6,7 +6,19 @@ use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
+
+/// The format before there were holds: the same without its last field.
+const FORMAT_WITHOUT_HOLD: u8 = 1;
+
+/// A field engineer's word that no order of the fleet is taken for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The local user.
+    pub by: u32,
+    /// It is over then.
+    pub until: UnixMillis,
+}
 
 /// A release on disk that can be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +100,8 @@ pub struct Record {
     pub clock_floor: UnixMillis,
     /// No event below this number is free: numbering goes on above it even when the journal is lost.
     pub event_floor: EventNumber,
+    /// No order of the fleet is taken for a while.
+    pub held: Option<Hold>,
 }
 
 impl Default for Record {
@@ -102,6 +116,7 @@ impl Default for Record {
             attempt: None,
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
+            held: None,
         }
     }
 }
@@ -120,6 +135,15 @@ pub enum RecordError {
 impl Record {
     /// Decodes the payload of a boot record.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut upgraded;
+        let mut bytes = bytes;
+        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
+            // Where the new field would be, that there is none.
+            upgraded = vec![FORMAT];
+            upgraded.extend_from_slice(body);
+            upgraded.push(0);
+            bytes = &upgraded;
+        }
         match bytes.first() {
             Some(&FORMAT) => {}
             Some(other) => return Err(RecordError::Format(*other)),
@@ -155,6 +179,10 @@ mod tests {
     fn a_record_survives_and_another_format_is_named() {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+        let mut before = record.encode();
+        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
+        before[0] = FORMAT_WITHOUT_HOLD;
+        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use serin_protocol::ids::DeviceId;
 use serin_protocol::message::{Event, EventKind, Presence};
+use serin_protocol::trust::UtcSeconds;
 
 use super::failure::Failure;
 use super::{Context, blocking};
@@ -144,6 +145,11 @@ fn in_words(kind: &EventKind) -> Words {
         }
         EventKind::Unpinned { uid } => {
             ("unpinned", None, None, format!("a field engineer (user {uid}) gave it back to the fleet"))
+        }
+        EventKind::Held { uid, until } => {
+            let until = UtcSeconds(i64::try_from(until.0 / 1000).unwrap_or(i64::MAX));
+            let text = format!("a field engineer (user {uid}) lets nothing change until {until}");
+            ("held", None, None, text)
         }
         EventKind::WorkerDied { release, death } => {
             ("worker_died", Some(release.to_string()), None, format!("a worker of {release} died: {death}"))

@@ -272,6 +272,7 @@ impl Fleet {
             EventKind::FieldRollback { .. }
             | EventKind::Pinned { .. }
             | EventKind::Unpinned { .. }
+            | EventKind::Held { .. }
             | EventKind::Plan { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }

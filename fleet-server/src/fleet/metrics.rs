@@ -134,6 +134,7 @@ impl Metrics {
             EventKind::FieldRollback { .. } => "field_rollback",
             EventKind::Pinned { .. } => "pinned",
             EventKind::Unpinned { .. } => "unpinned",
+            EventKind::Held { .. } => "held",
             EventKind::WorkerDied { .. } => "worker_died",
             EventKind::Refused { .. } => "refused",
             EventKind::JournalLost { .. } => "journal_lost",

@@ -142,6 +142,8 @@ pub enum Reason {
     Pinned,
     /// No trusted metadata lists the release, or it lies below its owner's floor.
     Untrusted(Detail),
+    /// A field engineer lets nothing change for a while.
+    Held,
 }
 
 impl fmt::Display for Reason {
@@ -166,6 +168,7 @@ impl fmt::Display for Reason {
             Self::FleetRollback => f.write_str("rolled back by the server"),
             Self::Storage(detail) => write!(f, "storage failed: {detail}"),
             Self::Pinned => f.write_str("a field engineer has pinned another release"),
+            Self::Held => f.write_str("a field engineer lets nothing change for a while"),
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
         }
     }

@@ -30,7 +30,7 @@ enum Blame {
 fn blame(reason: Option<&Reason>) -> Blame {
     match reason {
         Some(Reason::Superseded | Reason::Cancelled | Reason::FleetRollback) => Blame::Order,
-        Some(Reason::FieldRollback | Reason::Pinned) => Blame::Engineer,
+        Some(Reason::FieldRollback | Reason::Pinned | Reason::Held) => Blame::Engineer,
         None
         | Some(
             Reason::Expired
