@@ -9,5 +9,6 @@ mod checkup;
 mod identity;
 mod publishing;
 mod rollouts;
+mod service;
 mod tidy;
 mod tuf_interop;

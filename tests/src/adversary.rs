@@ -150,6 +150,7 @@ impl Adversary {
             root,
             extra: extra.into(),
             clock: clock.map(ToOwned::to_owned),
+            environment: Vec::new(),
         };
         let device = Device::start(folder.path(), VICTIM, &provision)?;
         let heard = Arc::<Mutex<Vec<String>>>::default();

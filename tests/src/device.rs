@@ -21,6 +21,8 @@ pub struct Provision {
     pub extra: String,
     /// What its clock says when it starts, as libfaketime reads it: `@1970-01-02 00:00:00`.
     pub clock: Option<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// One device.
@@ -30,6 +32,7 @@ pub struct Device {
     pub gateway: u16,
     /// See [`Provision::clock`]; counts from the next start on.
     pub clock: Option<String>,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -39,7 +42,7 @@ impl Device {
         let folder = lab.join(name);
         std::fs::create_dir_all(&folder)?;
         let gateway = free_port()?;
-        let Provision { mqtt, root, extra, clock } = provision;
+        let Provision { mqtt, root, extra, clock, environment } = provision;
         let config = format!(
             "device = '{name}'\nfleet = '{FLEET}'\ndata = '{}'\n{extra}\n\
              broker.host = '127.0.0.1'\nbroker.port = {mqtt}\n\
@@ -49,7 +52,14 @@ impl Device {
             text(root),
         );
         std::fs::write(folder.join("agent.toml"), config)?;
-        let mut device = Self { name: name.into(), folder, gateway, clock: clock.clone(), running: None };
+        let mut device = Self {
+            name: name.into(),
+            folder,
+            gateway,
+            clock: clock.clone(),
+            environment: environment.clone(),
+            running: None,
+        };
         device.power_on()?;
         Ok(device)
     }
@@ -57,6 +67,7 @@ impl Device {
     pub fn power_on(&mut self) -> Result<()> {
         let mut command = Command::new(program("serin-agent")?);
         command.arg("run").arg("--config").arg(self.folder.join("agent.toml"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(clock) = &self.clock {
             // Time that has passed stays as it is: only the date is wrong.
             command.env("LD_PRELOAD", faketime()?).env("FAKETIME", clock).env("DONT_FAKE_MONOTONIC", "1");

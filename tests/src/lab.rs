@@ -109,8 +109,13 @@ impl Lab {
         let server = Server::start_with(&folder.path().join("server"), external, files.as_deref())?;
         owner.begin(&server)?;
         server.operator(&["trust", "publish", "--trust", text(&owner.trust())])?;
-        let provision =
-            Provision { mqtt: server.mqtt, root: owner.root(), extra: String::new(), clock: None };
+        let provision = Provision {
+            mqtt: server.mqtt,
+            root: owner.root(),
+            extra: String::new(),
+            clock: None,
+            environment: Vec::new(),
+        };
         Ok(Self { devices: Vec::new(), server, owner, mosquitto, certificates, provision, folder })
     }
 

@@ -12,6 +12,7 @@ mod effects;
 mod enrolment;
 mod field;
 mod refusals;
+mod service;
 mod start;
 mod trust;
 mod uplink;
@@ -48,6 +49,7 @@ use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
 use self::refusals::Refusals;
+use self::service::Service;
 use self::trust::Trust;
 use self::workers::Running;
 
@@ -100,6 +102,7 @@ struct Supervisor {
     /// The engineer who waits for the fleet to take the device in.
     enrolling: Option<Enrolling>,
     refusals: Refusals,
+    service: Service,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
 }
@@ -114,7 +117,9 @@ impl Supervisor {
         mut stop: watch::Receiver<bool>,
     ) {
         self.feed(Event::Boot);
+        self.service.ready();
         loop {
+            self.service.alive(self.now().elapsed);
             let deadline = self.clock.instant(self.next_deadline());
             tokio::select! {
                 Some(event) = link.recv() => self.on_link(event),
@@ -125,6 +130,7 @@ impl Supervisor {
             }
             self.attend_trust();
         }
+        self.service.stopping();
         Box::pin(self.goodbye(link)).await;
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
 use super::refusals::Refusals;
+use super::service::Service;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
 use crate::config::Config;
@@ -154,6 +155,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         inbox,
         enrolling: None,
         refusals: Refusals::new(),
+        service: Service::new(),
         pending: None,
         config,
     };

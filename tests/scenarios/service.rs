@@ -1,0 +1,51 @@
+//! The agent as a service: what systemd hears, and when it stops hearing.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use serin_tests::device::Device;
+use serin_tests::lab::{Broker, Lab};
+
+/// What comes next.
+fn hear(manager: &UnixDatagram) -> Result<String> {
+    let mut text = [0; 256];
+    let length = manager.recv(&mut text).context("nothing is said")?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+#[test]
+fn the_service_manager_hears_that_the_agent_is_up_alive_and_hanging() -> Result<()> {
+    let lab = Lab::new(Broker::Embedded)?;
+    let socket = lab.folder().join("notify");
+    let manager = UnixDatagram::bind(&socket)?;
+    manager.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut provision = lab.provision();
+    let address = socket.to_str().context("a plain name")?.to_owned();
+    provision.environment =
+        vec![("NOTIFY_SOCKET".into(), address), ("WATCHDOG_USEC".into(), "2000000".into())];
+    let mut device = Device::start(&lab.folder(), "device-01", &provision)?;
+    assert_eq!(hear(&manager)?, "READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(hear(&manager)?, "WATCHDOG=1\n");
+    }
+    // A loop that does not go round says nothing.
+    let pid = Pid::from_raw(i32::try_from(device.id().context("it runs")?)?).context("a process")?;
+    kill_process(pid, Signal::STOP)?;
+    manager.set_nonblocking(true)?;
+    while hear(&manager).is_ok() {}
+    manager.set_nonblocking(false)?;
+    manager.set_read_timeout(Some(Duration::from_secs(3)))?;
+    assert!(hear(&manager).is_err(), "it hangs");
+    kill_process(pid, Signal::CONT)?;
+    manager.set_read_timeout(Some(Duration::from_secs(20)))?;
+    assert_eq!(hear(&manager)?, "WATCHDOG=1\n");
+    device.stop();
+    let mut last = hear(&manager)?;
+    while last == "WATCHDOG=1\n" {
+        last = hear(&manager)?;
+    }
+    assert_eq!(last, "STOPPING=1\n");
+    Ok(())
+}
