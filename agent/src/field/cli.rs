@@ -17,12 +17,15 @@ use super::infer;
 use super::print::{self, Paint};
 use super::reply::FieldReply;
 use super::rows::RowsError;
+use super::support;
 
 /// Commands to the agent that runs on this device.
 #[derive(Clone, Debug, Subcommand)]
 pub enum FieldCli {
     /// Show what runs here and how it is.
     Status(PlainArgs),
+    /// Show what is installed: what answers, and what a rollback would bring back.
+    Slots(PlainArgs),
     /// Show what happened, the newest first.
     History(HistoryArgs),
     /// Go back to the previous release, with or without a network, and stay there until `unpin`.
@@ -37,6 +40,8 @@ pub enum FieldCli {
     Doctor(PlainArgs),
     /// Read every installed file again and compare it with what was signed.
     Verify(PlainArgs),
+    /// Write everything the agent says of itself into one file for the office: no key and no data in it.
+    SupportBundle(SupportArgs),
     /// Become one of the fleet, with a claim token from an operator. The device must reach its broker.
     Enroll(EnrollArgs),
     /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
@@ -68,6 +73,17 @@ pub struct RollbackArgs {
     /// Go back only if this is the previous version.
     #[arg(long, value_name = "VERSION")]
     pub to: Option<Version>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `support-bundle`.
+#[derive(Clone, Debug, Args)]
+pub struct SupportArgs {
+    /// The file to write, JSON compressed with zstd; it must not exist.
+    #[arg(short, long, value_name = "FILE.json.zst")]
+    pub output: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -235,6 +251,7 @@ impl FieldCli {
     const fn json(&self) -> bool {
         match self {
             Self::Status(args)
+            | Self::Slots(args)
             | Self::Pin(args)
             | Self::Unpin(args)
             | Self::Doctor(args)
@@ -242,6 +259,7 @@ impl FieldCli {
             Self::History(args) => args.json,
             Self::Rollback(args) => args.json,
             Self::Hold(args) => args.json,
+            Self::SupportBundle(args) => args.json,
             Self::Enroll(args) => args.json,
             Self::Infer(args) => args.json,
         }
@@ -277,7 +295,7 @@ pub async fn run(command: FieldCli, socket: &Path, console: &mut Console) -> Exi
 async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Result<Exit, CliError> {
     let mut client = Client::connect(socket).await?;
     let reply = match &command {
-        FieldCli::Status(_) => client.field("status", None).await?,
+        FieldCli::Status(_) | FieldCli::Slots(_) => client.field("status", None).await?,
         FieldCli::History(args) => client.field(&format!("history?limit={}", args.limit), None).await?,
         FieldCli::Rollback(args) => {
             let body = json!({ "to": args.to }).to_string();
@@ -285,6 +303,9 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         }
         FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
         FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
+        FieldCli::SupportBundle(args) => {
+            return support_bundle(&mut client, args, console).await.map(|()| Exit::Done);
+        }
         FieldCli::Hold(args) => {
             let body = json!({ "seconds": args.seconds }).to_string();
             client.field("hold", Some(body.into())).await?
@@ -299,6 +320,10 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
             return self::infer(&mut client, args, console).await.map(|()| Exit::Done);
         }
     };
+    if let (FieldCli::Slots(args), FieldReply::Status(status)) = (&command, &reply) {
+        let slots = print::slots(status, args.json, console.paint);
+        return console.print(&slots).map(|()| Exit::Done);
+    }
     let text = if command.json() {
         let text =
             serde_json::to_string(&reply).map_err(|error| ClientError::Malformed(error.to_string()))?;
@@ -310,6 +335,25 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
     // For scripts: something does not work.
     let failed = matches!(&reply, FieldReply::Checkup(checkup) if checkup.worst() == Level::Fail);
     Ok(if failed { Exit::Refused } else { Exit::Done })
+}
+
+async fn support_bundle(
+    client: &mut Client,
+    args: &SupportArgs,
+    console: &mut Console,
+) -> Result<(), CliError> {
+    let bundle = support::gather(client).await?;
+    let bytes = support::write(&args.output, &bundle).map_err(|error| CliError::Usage {
+        message: format!("{}: {error}", args.output.display()),
+        next: "name a file that does not exist, where you may write".into(),
+    })?;
+    let path = args.output.display().to_string();
+    let text = if args.json {
+        json!({ "file": path, "bytes": bytes }).to_string() + "\n"
+    } else {
+        format!("{path}: {bytes} bytes; send it to whoever looks after the fleet\n")
+    };
+    console.print(&text)
 }
 
 fn claim_token(given: Option<&str>) -> Result<String, CliError> {

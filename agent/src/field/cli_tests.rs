@@ -287,3 +287,27 @@ async fn a_hold_is_bounded_and_says_its_end() {
     let ended = scene.type_in(&["hold", "--for", "31d"]).await;
     assert!(ended.exit == Exit::Refused && ended.err.contains("2592000 seconds"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn slots_are_shown_alone_and_everything_goes_into_one_file() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let ended = scene.type_in(&["slots"]).await;
+    assert!(ended.out.starts_with("active      sums@1  proven  warm\nprevious "), "{ended:?}");
+    let ended = scene.type_in(&["slots", "--json"]).await;
+    let json: Value = serde_json::from_str(&ended.out).expect("json");
+    assert_eq!(json["active"]["release"]["version"], "1");
+
+    let path = scene.folder.path().join("office.json.zst");
+    let output = path.to_str().expect("text");
+    let ended = scene.type_in(&["support-bundle", "-o", output]).await;
+    assert_eq!(ended.exit, Exit::Done, "{ended:?}");
+    let text = zstd::decode_all(std::fs::File::open(&path).expect("there")).expect("zstd");
+    let bundle: Value = serde_json::from_slice(&text).expect("json");
+    assert_eq!(bundle["status"]["reply"], "status");
+    assert_eq!(bundle["doctor"]["lines"][1]["what"], "clock");
+    assert_eq!(
+        scene.type_in(&["support-bundle", "-o", output]).await.exit,
+        Exit::Usage,
+        "never over another"
+    );
+}

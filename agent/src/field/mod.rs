@@ -8,6 +8,7 @@
 //! | `routes` | `/field/v1/*` on the Unix socket |
 //! | [`client`] | HTTP over that socket, from the other side |
 //! | [`cli`] | what the engineer types |
+//! | `support` | the file for the office |
 //! | `print`, `rows` | what people read; rows for `infer` (pure) |
 
 pub mod checkup;
@@ -20,6 +21,7 @@ mod print;
 pub mod reply;
 pub(crate) mod routes;
 mod rows;
+mod support;
 
 pub use command::{FieldCommand, FieldOutcome, FieldRequest};
 pub use reply::{FieldCode, FieldError, FieldReply, Status};

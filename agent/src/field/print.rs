@@ -119,6 +119,30 @@ fn status(status: &Status, paint: Paint) -> String {
     table.text
 }
 
+/// The slots of a device, as lines or JSON.
+pub(super) fn slots(status: &Status, as_json: bool, paint: Paint) -> String {
+    let slots = [("active", &status.active), ("previous", &status.previous)];
+    if as_json {
+        let fields = slots.map(|(name, slot)| (name.to_owned(), serde_json::json!(slot)));
+        let mut all = serde_json::Map::from_iter(fields);
+        all.insert("candidate".into(), serde_json::json!(status.candidate));
+        return serde_json::Value::Object(all).to_string() + "\n";
+    }
+    let mut table = Table { text: String::new(), paint };
+    for (name, slot) in slots {
+        match slot {
+            Some(slot) => {
+                let warm = if slot.worker.is_some() { "  warm" } else { "  cold" };
+                table.row(name, &(head(slot, paint) + warm));
+            }
+            None => table.row(name, "empty"),
+        }
+    }
+    let candidate = status.candidate.as_ref().map_or_else(|| "none".into(), ToString::to_string);
+    table.row("candidate", &candidate);
+    table.text
+}
+
 struct Table {
     text: String,
     paint: Paint,
