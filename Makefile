@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs conformance fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: needs ## Format, lints, unit, property and end-to-end tests
 	else \
 	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
 	fi
+
+power-cut: ## Every update path, cut, torn or failing at every operation on its disk
+	$(CARGO) build --workspace --all-targets --locked
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/power-cut"
 
 conformance: needs ## The public test-suite for TUF clients on our trust core (SUITE=path/to/checkout)
 	@test -n "$(SUITE)" || { echo "say where the suite is: make conformance SUITE=path/to/checkout" >&2; exit 2; }

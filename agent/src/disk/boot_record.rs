@@ -84,6 +84,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether every copy that is there could be read: one that was torn is what a power cut leaves, but one
+    /// that the disk does not give may be the newer.
+    pub fn is_readable(&self) -> bool {
+        !self.faults.iter().any(|fault| matches!(fault, CopyFault::Unreadable(_)))
+    }
+
     /// Whether nothing was ever saved here, as opposed to lost.
     pub fn is_fresh(&self) -> bool {
         self.record.is_none() && self.faults.is_empty()
@@ -121,7 +127,7 @@ impl BootStore {
     /// Corrupt copies are answers, not errors. An error means that no copy is valid and at least one
     /// could not be read: the record may be intact, so it must not be begun anew.
     pub fn open(files: Files, dir: PathBuf) -> Result<(Self, Loaded), BootError> {
-        files.create_dir(&dir)?;
+        files.keep_dir(&dir)?;
         let mut store = Self { files, dir, keep: None, highest: 0 };
         let loaded = store.load()?;
         Ok((store, loaded))

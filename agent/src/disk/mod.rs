@@ -16,6 +16,7 @@
 //! the pure rooms do, and hand down what is to be written.
 
 pub mod boot_record;
+pub mod install;
 pub mod journal;
 mod journal_guard;
 mod journal_tree;
@@ -23,3 +24,5 @@ pub mod partial;
 pub mod releases;
 pub mod seam;
 pub mod unpack;
+#[cfg(feature = "virtual-disk")]
+pub mod virtual_disk;

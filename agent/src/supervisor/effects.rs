@@ -2,24 +2,30 @@
 
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::Digest;
-use serin_protocol::message::{Detail, EventKind, Reason};
+use serin_protocol::message::{EventKind, Reason};
 use serin_protocol::release::Release;
 
-use super::download::{Download, Notice};
+use super::download::{Download, Notice, Request};
 use super::{Inbox, Supervisor};
-use crate::disk::partial::Complete;
+use crate::disk::install;
 use crate::link::transfer::Pace;
-use crate::update::effect::{Effect, Event};
+use crate::update::effect::{Effect, Event, Now};
+use crate::update::machine::Machine;
+use crate::update::shell::Shell;
 
-impl Supervisor {
-    /// Carries out one effect. Returns an event that follows at once, or the reason why the boot record
-    /// could not be written.
-    pub(super) fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
+impl Shell for Supervisor {
+    fn now(&self) -> Now {
+        Self::now(self)
+    }
+
+    fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
         match effect {
-            Effect::Persist(mut record) => {
-                record.event_floor = self.journal.next_event();
-                let saved = self.record_store.save(&record.encode());
-                saved.map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
+            Effect::Persist(record) => {
+                install::save(&mut self.record_store, *record, self.journal.next_event())?;
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
@@ -42,7 +48,9 @@ impl Supervisor {
         }
         Ok(None)
     }
+}
 
+impl Supervisor {
     fn fetch_statement(&mut self, target: ReleaseRef) {
         self.cancel_download();
         self.awaited = None;
@@ -59,19 +67,12 @@ impl Supervisor {
         if matches!(self.releases.open_release(statement), Ok(Some(_))) {
             return Some(Event::Fetched(statement, Ok(())));
         }
-        let kept = [release.chunk_list.digest, release.bundle.digest];
-        if let Err(error) = self.partials.keep_only(&kept) {
-            tracing::warn!(%error, "old partial downloads could not be removed");
-        }
         let pace = Pace { patience: self.config.patience(), ..Pace::default() };
         let seed = self.boot.0 ^ self.machine.record().accepted.0;
         match Download::new(statement, release, self.partials.clone(), pace, seed) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
-                let notices = match self.session.clone() {
-                    Some(session) => download.connected(now, session),
-                    None => Vec::new(),
-                };
+                let notices = if self.session.is_some() { download.connected(now) } else { Vec::new() };
                 self.download = Some(download);
                 // The chunk list may be here whole already.
                 self.notice_later(notices)
@@ -98,7 +99,20 @@ impl Supervisor {
         }
     }
 
+    /// Hands what the download asks for to the session, for as long as that has a place.
+    fn request_chunks(&mut self) {
+        let (Some(download), Some(session)) = (&mut self.download, &self.session) else { return };
+        download.ask(|request, topic| {
+            let sent = match request {
+                Request::Subscribe => session.subscribe(topic),
+                Request::Unsubscribe => session.unsubscribe(topic),
+            };
+            sent.is_ok()
+        });
+    }
+
     fn take_notices(&mut self, notices: Vec<Notice>) -> Vec<Event> {
+        self.request_chunks();
         let Some(statement) = self.download.as_ref().map(Download::statement) else { return Vec::new() };
         let mut events = Vec::new();
         for notice in notices {
@@ -129,13 +143,7 @@ impl Supervisor {
         let fetched = self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);
         let (store, inbox) = (self.releases.clone(), self.inbox.clone());
         tokio::task::spawn_blocking(move || {
-            // Without a file it must be here already; staging then only looks.
-            let path = fetched.as_ref().map(|bundle| bundle.path().to_owned()).unwrap_or_default();
-            let outcome = store.stage(&path, &release, statement).map(drop);
-            let outcome = outcome.map_err(|error| error.reason());
-            if let Some(Err(error)) = fetched.map(Complete::remove) {
-                tracing::warn!(%error, "the unpacked bundle could not be removed");
-            }
+            let outcome = install::stage(&store, fetched, &release, statement);
             // The loop ends only with the process.
             let _ = inbox.blocking_send(Inbox::Machine(Box::new(Event::Staged(statement, outcome))));
         });
@@ -152,22 +160,16 @@ impl Supervisor {
     }
 
     fn cancel_download(&mut self) {
-        if let Some(download) = self.download.take() {
+        if let Some(download) = &mut self.download {
             download.stop();
         }
+        self.request_chunks();
+        self.download = None;
     }
 
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
         let idle = self.download.is_none();
-        tokio::task::spawn_blocking(move || {
-            match store.remove_except(&keep) {
-                Ok(removed) => tracing::debug!(?removed, "collected"),
-                Err(error) => tracing::warn!(%error, "old releases could not be removed"),
-            }
-            if idle && let Err(error) = partials.keep_only(&[]) {
-                tracing::warn!(%error, "old partial downloads could not be removed");
-            }
-        });
+        tokio::task::spawn_blocking(move || install::collect(&store, &partials, &keep, idle));
     }
 }

@@ -7,7 +7,7 @@
 
 mod checkup;
 mod clock;
-mod download;
+pub mod download;
 mod effects;
 mod enrolment;
 mod field;
@@ -18,7 +18,7 @@ mod trust;
 mod uplink;
 mod workers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,6 +43,7 @@ use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
 use crate::update::machine::Machine;
+use crate::update::shell;
 
 use self::clock::Clock;
 use self::download::Download;
@@ -138,23 +139,9 @@ impl Supervisor {
         self.clock.now(self.machine.record().clock_floor)
     }
 
-    /// Hands `event` to the machine and carries out what it wants, with all that follows from it.
+    /// Hands `event` to the machine and carries out what it wants.
     fn feed(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let effects = self.machine.handle(self.now(), event);
-            for effect in effects {
-                match self.carry_out(effect) {
-                    Ok(None) => {}
-                    Ok(Some(follows)) => events.push_back(follows),
-                    Err(reason) => {
-                        tracing::error!(%reason, "the boot record could not be written");
-                        events.push_front(Event::PersistFailed(reason));
-                        break;
-                    }
-                }
-            }
-        }
+        shell::feed(self, event);
     }
 
     fn next_deadline(&self) -> Millis {

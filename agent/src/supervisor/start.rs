@@ -20,6 +20,7 @@ use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
 use crate::config::Config;
 use crate::disk::boot_record::{BootError, BootStore};
+use crate::disk::install;
 use crate::disk::journal::{Journal, JournalError};
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
@@ -97,7 +98,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let _lock = lock(&config)?;
     let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
     let files = Files::real();
-    let key = identity::load_or_make(&config.data.join("device.key"))?;
+    let key = identity::load_or_make(&files, &config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
     let record = match &loaded.record {
         Some((_, payload)) => Record::decode(payload)?,
@@ -162,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     for fault in &loaded.faults {
         tracing::warn!(?fault, "a copy of the boot record is useless");
     }
+    install::tidy(&supervisor.releases, &supervisor.partials, supervisor.machine.record(), &loaded);
     if let Some(loss) = loss {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }

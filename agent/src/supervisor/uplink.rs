@@ -25,7 +25,7 @@ impl Supervisor {
                 tracing::error!(?topic, "could not subscribe");
             }
         }
-        self.session = Some(session.clone());
+        self.session = Some(session);
         self.trust_connected();
         self.announce();
         if let Some((_, ask_at)) = &mut self.awaited {
@@ -33,7 +33,7 @@ impl Supervisor {
         }
         self.ask_statement_again();
         if let Some(download) = &mut self.download {
-            let notices = download.connected(now.elapsed, session);
+            let notices = download.connected(now.elapsed);
             self.on_notices(notices);
         }
         self.outbox(Input::Connected);

@@ -56,8 +56,7 @@ impl TrustStore {
     /// Takes up what is kept below `data`, beginning with the root at `configured`.
     pub fn open(files: Files, data: &Path, configured: &Path) -> Result<Self, TrustStoreError> {
         let folder = data.join("trust");
-        files.create_dir(&folder)?;
-        files.sync_dir(data)?;
+        files.keep_dir(&folder)?;
         let missing = |reason: String| TrustStoreError::NoRoot { path: configured.into(), reason };
         let anchor = files.read_at_most(configured, MAX_FILE_BYTES);
         let anchor = anchor.map_err(|error| missing(error.source.to_string()))?;

@@ -258,6 +258,22 @@ fn the_previous_release_stays_warm_and_answers_at_once_after_a_field_rollback() 
 }
 
 #[test]
+fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.kill(1, WorkerDeath::Signal(9));
+    shell.pending.clear();
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    let mut fail = |shell: &mut Shell| shell.feed(Event::Warmed(statement(1), Err(bad())));
+    fail(&mut shell);
+    shell.wait(60);
+    fail(&mut shell);
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(2))), "it is tried again");
+    shell.wait(60);
+    fail(&mut shell);
+    assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))), "but not for ever");
+}
+
+#[test]
 fn a_held_device_takes_no_order_until_the_hold_is_over() {
     let mut shell = Shell::installed(&[1]);
     shell.feed(Event::Field(1000, FieldOrder::Hold { span: Millis::from_secs(3600) }));
