@@ -356,10 +356,7 @@ impl ParcelReader {
     }
 
     const fn next_root(&self) -> u64 {
-        match self.last {
-            Some(Entry::Root(version)) => version + 1,
-            _ => 1,
-        }
+        if let Some(Entry::Root(version)) = self.last { version + 1 } else { 1 }
     }
 
     fn check_order(&self, found: &Entry) -> Result<(), ParcelError> {

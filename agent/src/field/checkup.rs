@@ -250,19 +250,16 @@ fn sandbox(facts: &Facts) -> CheckLine {
     let Kernel { landlock, seccomp, memory_cgroup } = facts.kernel;
     let has = |has: bool| if has { "yes" } else { "no" };
     let kernel = format!("kernel: seccomp {}, memory cgroups {}", has(seccomp), has(memory_cgroup));
-    match facts.sandboxed.unwrap_or(landlock) {
-        true if facts.sandboxed.is_some() => CheckLine::ok(
-            "sandbox",
-            format!("workers reach no file but their model, and no network ({kernel})"),
-        ),
-        true => CheckLine::ok("sandbox", format!("no worker runs; the kernel can confine one ({kernel})")),
-        false => {
-            let remedy =
-                "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
-            let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
-            CheckLine::warn("sandbox", finding, remedy)
-        }
+    if !facts.sandboxed.unwrap_or(landlock) {
+        let remedy = "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
+        let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
+        return CheckLine::warn("sandbox", finding, remedy);
     }
+    let finding = match facts.sandboxed {
+        Some(_) => "workers reach no file but their model, and no network",
+        None => "no worker runs; the kernel can keep one from files and network",
+    };
+    CheckLine::ok("sandbox", format!("{finding} ({kernel})"))
 }
 
 #[cfg(test)]

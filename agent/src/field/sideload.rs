@@ -95,11 +95,12 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, String> {
             Err(_) => return Err(format!("nothing came for {} seconds", STALLED.as_secs())),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => return Err(format!("the file broke off: {error}")),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => return Ok(Some(data)),
+            Ok(Some(Ok(frame))) => {
                 // Trailers say nothing here.
-                Err(_) => {}
-            },
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
         }
     }
 }
