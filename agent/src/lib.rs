@@ -11,6 +11,7 @@
 //! | [`telemetry`] | sketches of what a release does, window by window | requests, MQTT |
 //! | [`field`] | the engineer on site: commands, replies | decisions |
 //! | [`supervisor`] | the loop that carries effects out | decisions |
+//! | [`logs`] | the last lines the agent logged | |
 //! | [`config`], [`identity`] | what is known before anything runs | |
 
 pub mod config;
@@ -19,6 +20,7 @@ pub mod field;
 pub mod gateway;
 pub mod identity;
 pub mod link;
+pub mod logs;
 pub mod supervisor;
 pub mod telemetry;
 pub mod trust;

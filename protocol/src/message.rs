@@ -149,6 +149,8 @@ pub enum RefusedKind {
     Ack,
     /// Something on a topic it does not know.
     Unknown,
+    /// A release that a field engineer brought.
+    Sideload,
 }
 
 /// What happened on a device.
@@ -230,6 +232,18 @@ pub enum EventKind {
         uid: u32,
         /// Until then.
         until: UnixMillis,
+    },
+    /// A field engineer brought this release, and it is being installed; the device is pinned once it answers.
+    Sideloaded {
+        /// Who, as a local user id.
+        uid: u32,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// A field engineer brought a claim token, and the fleet has taken the device in.
+    Enrolled {
+        /// Who, as a local user id.
+        uid: u32,
     },
 }
 

@@ -10,5 +10,6 @@ mod identity;
 mod publishing;
 mod rollouts;
 mod service;
+mod sideload;
 mod tidy;
 mod tuf_interop;

@@ -5,7 +5,7 @@
 //! files/<sha256>                     every unpacked file, once     releases, unpack
 //! releases/<statement>/<name>        hard links into files/
 //! staging/                           releases being built or removed
-//! partial/<sha256>                   objects being downloaded      partial
+//! partial/<sha256>                   objects being downloaded      partial, intake
 //! trust/<role>.json                  trusted metadata              crate::trust::store
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard
@@ -17,6 +17,7 @@
 
 pub mod boot_record;
 pub mod install;
+pub mod intake;
 pub mod journal;
 mod journal_guard;
 mod journal_tree;

@@ -30,6 +30,8 @@ const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
         EventKind::WorkerDied { release, .. } => ("worker_died", Some(release)),
         EventKind::Refused { .. } => ("refused", None),
         EventKind::JournalLost { .. } => ("journal_lost", None),
+        EventKind::Sideloaded { release, .. } => ("sideloaded", Some(release)),
+        EventKind::Enrolled { .. } => ("enrolled", None),
     }
 }
 
@@ -60,9 +62,12 @@ pub fn describe(kind: &EventKind) -> String {
                 RefusedKind::Chunk => "a chunk",
                 RefusedKind::Ack => "an acknowledgement",
                 RefusedKind::Unknown => "a message",
+                RefusedKind::Sideload => "a release that was brought",
             };
             format!("{what} was refused: {detail}")
         }
+        EventKind::Sideloaded { uid, release } => format!("user {uid} brought {release} and pins it"),
+        EventKind::Enrolled { uid } => format!("user {uid} enrolled this device"),
         EventKind::JournalLost { detail } => format!("the journal was lost and begun anew: {detail}"),
     }
 }

@@ -60,6 +60,13 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             paint.good("held"),
             date(*until)
         ),
+        FieldReply::Sideloaded { release, millis } => format!(
+            "{}: {release} answers after {}, on probation\nIt stays until `serin-agent unpin`, whatever the fleet says.\n",
+            paint.good("sideloaded"),
+            span(*millis)
+        ),
+        FieldReply::Logs { lines } => lines.iter().map(|line| line.text.clone() + "\n").collect(),
+        FieldReply::Configuration(configuration) => format!("{configuration:#}\n"),
         FieldReply::Enrolled { device, fleet } => {
             format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))
         }

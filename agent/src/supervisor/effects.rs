@@ -29,6 +29,7 @@ impl Shell for Supervisor {
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
+            Effect::Receive(statement, release) => self.receive(statement, &release),
             Effect::Stage(statement, release) => self.stage(statement, release),
             Effect::Warm { slot, golden } => return Ok(self.warm(&slot, golden)),
             Effect::Flip(slot) => self.flip(&slot),
@@ -41,7 +42,10 @@ impl Shell for Supervisor {
             }
             Effect::CancelFetch(statement) => self.cancel_fetch(statement),
             Effect::Collect(keep) => self.collect(keep),
-            Effect::Report { sequence, rollout, kind } => self.report(sequence, rollout, kind),
+            Effect::Report { sequence, rollout, kind } => {
+                self.note_sideload(&kind);
+                self.report(sequence, rollout, kind);
+            }
             Effect::Announce => self.announce(),
             Effect::AskAssignment => self.ask_assignment(),
             Effect::Reply(reply) => self.reply(reply),
@@ -159,7 +163,7 @@ impl Supervisor {
         }
     }
 
-    fn cancel_download(&mut self) {
+    pub(super) fn cancel_download(&mut self) {
         if let Some(download) = &mut self.download {
             download.stop();
         }
@@ -169,7 +173,7 @@ impl Supervisor {
 
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
-        let idle = self.download.is_none();
+        let idle = self.download.is_none() && self.sideloading.is_none();
         tokio::task::spawn_blocking(move || install::collect(&store, &partials, &keep, idle));
     }
 }

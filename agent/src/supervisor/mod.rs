@@ -2,7 +2,7 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
-//! answers the engineer, `download` fetches, `trust` asks who may
+//! answers the engineer, `sideload` takes in what he brings, `download` fetches, `trust` asks who may
 //! order what, `clock` reads clocks.
 
 mod checkup;
@@ -13,6 +13,7 @@ mod enrolment;
 mod field;
 mod refusals;
 mod service;
+mod sideload;
 mod start;
 mod trust;
 mod uplink;
@@ -39,6 +40,7 @@ use crate::field::FieldRequest;
 use crate::gateway::Router;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
+use crate::logs::Logs;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
@@ -51,6 +53,7 @@ use self::enrolment::Enrolling;
 use self::field::Pending;
 use self::refusals::Refusals;
 use self::service::Service;
+use self::sideload::Sideloading;
 use self::trust::Trust;
 use self::workers::Running;
 
@@ -69,6 +72,8 @@ enum Inbox {
     Machine(Box<Event>),
     /// A worker is up.
     Started(Digest, Box<Running>),
+    /// The bundle that an engineer brought is here whole, or is not.
+    Brought(Digest, Result<Complete, Reason>),
 }
 
 /// The loop's state.
@@ -106,6 +111,11 @@ struct Supervisor {
     service: Service,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
+    logs: Logs,
+    /// A bundle that was brought is being written.
+    receiving: bool,
+    /// What an engineer brings.
+    sideloading: Option<Sideloading>,
 }
 
 impl Supervisor {
@@ -130,6 +140,7 @@ impl Supervisor {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
             self.attend_trust();
+            self.attend_sideload();
         }
         self.service.stopping();
         Box::pin(self.goodbye(link)).await;
@@ -195,6 +206,11 @@ impl Supervisor {
             Inbox::Started(statement, running) => {
                 self.workers.insert(statement, *running);
                 self.feed(Event::Warmed(statement, Ok(())));
+            }
+            Inbox::Brought(statement, taken) => {
+                self.receiving = false;
+                let outcome = taken.map(|bundle| self.fetched = Some((statement, bundle)));
+                self.feed(Event::Fetched(statement, outcome));
             }
         }
     }
@@ -268,16 +284,20 @@ impl Supervisor {
             return Err(bad("its digest is not the assigned one"));
         }
         let release = Release::parse(payload).map_err(|error| bad(&error.to_string()))?;
+        Ok((Box::new(release), self.means()?))
+    }
+
+    /// What the device has to offer now.
+    fn means(&self) -> Result<Means, Reason> {
         let free =
             self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
         let record = self.machine.record();
-        let means = Means {
+        Ok(Means {
             target: self.config.target.clone(),
             memory_budget: self.config.models.memory,
             memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
-        };
-        Ok((Box::new(release), means))
+        })
     }
 
     /// Reports a refused message. The device goes on with what it has.

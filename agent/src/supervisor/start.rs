@@ -33,6 +33,7 @@ use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
 use crate::link::tls::{self, TlsError};
+use crate::logs::Logs;
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
@@ -93,8 +94,8 @@ pub enum StartError {
     Random,
 }
 
-/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Result<(), StartError> {
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT. `logs` has what it logs.
+pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let _lock = lock(&config)?;
     let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
     let files = Files::real();
@@ -158,6 +159,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         refusals: Refusals::new(),
         service: Service::new(),
         pending: None,
+        logs,
+        receiving: false,
+        sideloading: None,
         config,
     };
     for fault in &loaded.faults {

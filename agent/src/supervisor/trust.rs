@@ -38,6 +38,11 @@ impl Supervisor {
         self.trust.effects.extend(effects);
     }
 
+    /// Has what the client wants done at the next occasion.
+    pub(super) fn trust_wants(&mut self, effects: Effects) {
+        self.trust.effects.extend(effects);
+    }
+
     pub(super) fn trust_connected(&mut self) {
         let effects = self.trust.client.connected(self.now());
         self.trust.effects.extend(effects);

@@ -93,7 +93,7 @@ impl Supervisor {
             active: record.active.as_ref().map(|slot| slot.release.clone()),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             candidate: self.machine.candidate().cloned(),
-            pinned: record.pinned_by.is_some() || record.held.is_some(),
+            pinned: record.kept_on_site(),
         }
     }
 

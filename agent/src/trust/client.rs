@@ -196,6 +196,23 @@ impl Client {
         self.search.take_if(|search| search.target.statement == statement);
     }
 
+    /// Lends what is kept to a refresh from elsewhere. One that is under way here is begun anew afterwards, so
+    /// that the two do not mix.
+    pub fn lend<T>(&mut self, now: Now, refresh: impl FnOnce(&mut TrustStore) -> T) -> (T, Effects) {
+        let mut effects = Effects::new();
+        self.let_go(&mut effects);
+        let root = self.store.root().to_vec();
+        let done = refresh(&mut self.store);
+        if self.store.root() != root {
+            // A key that signed assignments may have been taken back.
+            self.trusted = None;
+        }
+        if self.connected {
+            self.ask_anew(now, &mut effects);
+        }
+        (done, effects)
+    }
+
     /// When [`Client::tick`] is due.
     pub fn next_deadline(&self) -> Option<Millis> {
         let search = self.search.as_ref().and_then(Search::deadline);
@@ -391,7 +408,7 @@ fn name_of(fetch: &Fetch) -> Option<FileName> {
 }
 
 /// Expiry is judged in whole seconds.
-fn utc(wall: UnixMillis) -> UtcSeconds {
+pub(super) fn utc(wall: UnixMillis) -> UtcSeconds {
     UtcSeconds(i64::try_from(wall.0 / 1000).unwrap_or(i64::MAX))
 }
 

@@ -6,9 +6,11 @@
 //! | [`store`] | the trusted metadata on disk |
 //! | [`client`] | refreshes over subscriptions |
 //! | `failures` | when a failed refresh is tried again, and what is reported |
+//! | [`offline`] | a refresh from a file that somebody brings |
 //! | `search` | whether a release may be installed |
 
 pub mod client;
 mod failures;
+pub mod offline;
 mod search;
 pub mod store;

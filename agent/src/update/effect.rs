@@ -73,6 +73,15 @@ pub enum FieldOrder {
         /// How long.
         span: Millis,
     },
+    /// Install this release, whose bundle is brought along. Its statement and all above it are trusted.
+    Sideload {
+        /// Digest of the statement.
+        statement: Digest,
+        /// What it says.
+        release: Box<Release>,
+        /// What the device can offer.
+        means: Means,
+    },
 }
 
 /// Why a field engineer's order was not carried out.
@@ -95,6 +104,17 @@ pub enum FieldRefusal {
     /// It is already so.
     #[error("{0}")]
     Already(&'static str),
+    /// The release brought is the one to go back to.
+    #[error("{0} is on this device already, as the previous release")]
+    IsPrevious(ReleaseId),
+    /// The release brought cannot run here.
+    #[error("{release} cannot run here: {reason}")]
+    NotAdmitted {
+        /// The release.
+        release: ReleaseId,
+        /// Why, with the numbers.
+        reason: Reason,
+    },
     /// The boot record could not be written; nothing changed.
     #[error("the boot record could not be written: {0}")]
     Storage(Reason),
@@ -118,6 +138,8 @@ pub enum FieldOutcome {
     Unpinned,
     /// Held until then.
     Held(UnixMillis),
+    /// Its bundle is being taken in; the outcome shows in the record.
+    Sideloading,
 }
 
 /// What the shell is to do, in order. It stops at the first that fails.
@@ -129,6 +151,8 @@ pub enum Effect {
     FetchStatement(ReleaseRef),
     /// Fetch the bundle; answer with [`Event::FetchStarted`] and [`Event::Fetched`].
     Fetch(Digest, Box<Release>),
+    /// Take in the bundle that an engineer brings; answer with [`Event::Fetched`].
+    Receive(Digest, Box<Release>),
     /// Unpack and check; answer with [`Event::Staged`].
     Stage(Digest, Box<Release>),
     /// Start a worker; answer with [`Event::Warmed`].

@@ -4,11 +4,12 @@
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
-//! obeys whoever is on site.
+//! obeys whoever is on site, `sideload` installs what he brings.
 
 mod attempt;
 mod engineer;
 mod serving;
+mod sideload;
 
 pub use self::engineer::MAX_HOLD;
 
@@ -118,6 +119,8 @@ impl Machine {
         if let Event::PersistFailed(reason) = event {
             self.undo(now);
             effects.push(Effect::Reply(Err(FieldRefusal::Storage(reason))));
+            // What is on disk is to answer even when nothing can be written any more.
+            self.keep_serving(now, &mut effects);
             return effects;
         }
         self.before = self.state.clone();
@@ -216,6 +219,9 @@ impl Machine {
             return;
         };
         match attempt.progress {
+            Progress::Assigned | Progress::Staged if self.state.record.sideload.is_some() => {
+                self.resume_sideload(effects);
+            }
             Progress::Assigned | Progress::Staged => {
                 self.state.work = Work::AwaitingStatement;
                 effects.push(Effect::FetchStatement(attempt.target.clone()));
@@ -300,7 +306,8 @@ impl Machine {
         let expired =
             |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
         if self.state.record.attempt.as_ref().is_some_and(expired) {
-            self.abandon(Reason::Expired, effects);
+            let reason = self.out_of_time();
+            self.abandon(reason, effects);
         }
         if let Work::Probation { until, .. } = &self.state.work
             && *until <= now.elapsed
@@ -317,6 +324,7 @@ impl Machine {
         active.standing = Standing::Proven;
         let release = active.release.clone();
         self.state.record.attempt = None;
+        self.state.record.sideload = None;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -331,7 +339,9 @@ impl Machine {
 
     fn report(&self, kind: EventKind, effects: &mut Effects) {
         let Record { accepted, rollout, .. } = &self.state.record;
-        effects.push(Effect::Report { sequence: *accepted, rollout: *rollout, kind });
+        // What an engineer brings is no rollout's.
+        let rollout = rollout.filter(|_| self.state.record.brought().is_none());
+        effects.push(Effect::Report { sequence: *accepted, rollout, kind });
     }
 
     fn report_move(

@@ -91,6 +91,14 @@ impl Shell {
         self.feed(Event::Boot);
     }
 
+    fn restart_on_full_disk(&mut self) {
+        self.machine = Machine::new(identity(), self.disk.clone());
+        (self.pointer, self.disk_fails) = (None, true);
+        self.ready.clear();
+        self.pending.clear();
+        self.feed(Event::Boot);
+    }
+
     fn feed(&mut self, event: Event) {
         let effects = self.machine.handle(self.now, event);
         for effect in effects {
@@ -153,6 +161,12 @@ impl Shell {
         self.order(sequence, Order::Run { release: reference(version), probation });
     }
 
+    fn sideload(&mut self, version: u8) {
+        let release = release(version, ByteCount::from_mib(10));
+        let order = FieldOrder::Sideload { statement: statement(version), release, means: means() };
+        self.feed(Event::Field(1000, order));
+    }
+
     fn wait(&mut self, seconds: u64) {
         self.now.wall = self.now.wall.plus(Millis::from_secs(seconds));
         self.now.elapsed = self.now.elapsed.plus(Millis::from_secs(seconds));
@@ -172,6 +186,7 @@ impl Shell {
                     self.feed(Event::FetchStarted(statement));
                     self.feed(Event::Fetched(statement, Ok(())));
                 }
+                Effect::Receive(statement, _) => self.feed(Event::Fetched(statement, Ok(()))),
                 Effect::Stage(statement, _) => self.feed(Event::Staged(statement, Ok(()))),
                 Effect::Warm { slot, .. } => {
                     self.ready.insert(slot.statement);
@@ -263,7 +278,7 @@ fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() 
     shell.kill(1, WorkerDeath::Signal(9));
     shell.pending.clear();
     shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
-    let mut fail = |shell: &mut Shell| shell.feed(Event::Warmed(statement(1), Err(bad())));
+    let fail = |shell: &mut Shell| shell.feed(Event::Warmed(statement(1), Err(bad())));
     fail(&mut shell);
     shell.wait(60);
     fail(&mut shell);
@@ -526,6 +541,7 @@ enum Act {
     Die(u8),
     Health(u32, u32),
     Rollback,
+    Sideload(u8),
     Pin,
     Unpin,
     Restart,
@@ -543,6 +559,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (1..5_u8).prop_map(Act::Die),
         1 => (0..50_u32, 0..50_u32).prop_map(|(requests, errors)| Act::Health(requests, errors)),
         1 => Just(Act::Rollback),
+        2 => (1..5_u8).prop_map(Act::Sideload),
         1 => Just(Act::Pin),
         2 => Just(Act::Unpin),
         1 => Just(Act::Restart),
@@ -560,7 +577,7 @@ proptest! {
         let mut shell = Shell::installed(&[1]);
         for (step, act) in acts.into_iter().enumerate() {
             let sequence = step as u64 + 10;
-            let pinned = shell.disk.pinned_by.is_some();
+            let pinned = shell.disk.kept_on_site();
             let before = shell.active();
             let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
             match act {
@@ -575,6 +592,7 @@ proptest! {
                     shell.kill(version, WorkerDeath::Exit(1));
                 }
                 Act::Health(requests, errors) => shell.feed(Event::Health { requests, errors }),
+                Act::Sideload(version) => shell.sideload(version),
                 Act::Rollback => shell.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
                 Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
                 Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
@@ -608,3 +626,6 @@ proptest! {
         prop_assert_eq!(shell.pointer, shell.disk.active.as_ref().map(|slot| slot.statement));
     }
 }
+
+#[path = "machine_sideload_tests.rs"]
+mod sideload;

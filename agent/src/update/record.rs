@@ -6,10 +6,13 @@ use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
-/// The format before there were holds: the same without its last field.
+/// The format before there were holds: the same without its last two fields.
 const FORMAT_WITHOUT_HOLD: u8 = 1;
+
+/// The format before releases could be brought on site: the same without its last field.
+const FORMAT_WITHOUT_SIDELOAD: u8 = 2;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,15 @@ pub struct Hold {
     pub by: u32,
     /// It is over then.
     pub until: UnixMillis,
+}
+
+/// That the unfinished update was brought by a field engineer, and no assignment ordered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// The local user.
+    pub by: u32,
+    /// Memory limit of its worker: what would be read from its statement, which cannot be fetched.
+    pub memory: ByteCount,
 }
 
 /// A release on disk that can be run.
@@ -102,6 +114,8 @@ pub struct Record {
     pub event_floor: EventNumber,
     /// No order of the fleet is taken for a while.
     pub held: Option<Hold>,
+    /// A field engineer brought the unfinished update. Of no meaning without one: see [`Record::brought`].
+    pub sideload: Option<Brought>,
 }
 
 impl Default for Record {
@@ -117,6 +131,7 @@ impl Default for Record {
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
             held: None,
+            sideload: None,
         }
     }
 }
@@ -137,11 +152,12 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
-            // Where the new field would be, that there is none.
+        if let Some((format @ (&FORMAT_WITHOUT_HOLD | &FORMAT_WITHOUT_SIDELOAD), body)) = bytes.split_first()
+        {
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            upgraded.push(0);
+            // Where each new field would be, that there is none.
+            upgraded.extend(std::iter::repeat_n(0, usize::from(FORMAT - format)));
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -163,6 +179,16 @@ impl Record {
         postcard::to_allocvec(self).unwrap_or_default()
     }
 
+    /// Who brought the unfinished update; none when the fleet ordered it or there is none.
+    pub const fn brought(&self) -> Option<Brought> {
+        if self.attempt.is_some() { self.sideload } else { None }
+    }
+
+    /// Whether a field engineer decides what runs here.
+    pub const fn kept_on_site(&self) -> bool {
+        self.pinned_by.is_some() || self.held.is_some() || self.brought().is_some()
+    }
+
     /// Releases that garbage collection must not touch.
     pub fn named(&self) -> Vec<Digest> {
         let slots = self.active.iter().chain(&self.previous).map(|slot| slot.statement);
@@ -180,9 +206,15 @@ mod tests {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         let mut before = record.encode();
-        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
-        before[0] = FORMAT_WITHOUT_HOLD;
-        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
+        for format in [FORMAT_WITHOUT_SIDELOAD, FORMAT_WITHOUT_HOLD] {
+            assert_eq!(before.pop(), Some(0));
+            before[0] = format;
+            assert_eq!(
+                Record::decode(&before),
+                Ok(record.clone()),
+                "an agent that is updated keeps its slots"
+            );
+        }
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));

@@ -157,6 +157,13 @@ fn in_words(kind: &EventKind) -> Words {
         EventKind::Refused { kind, detail } => {
             ("refused", None, None, format!("refused a message ({kind:?}): {detail}"))
         }
+        EventKind::Sideloaded { uid, release } => {
+            let text = format!("a field engineer (user {uid}) brought {release} and pins it");
+            ("sideloaded", Some(release.to_string()), None, text)
+        }
+        EventKind::Enrolled { uid } => {
+            ("enrolled", None, None, format!("a field engineer (user {uid}) enrolled it"))
+        }
         EventKind::JournalLost { detail } => {
             ("journal_lost", None, None, format!("its journal was unreadable and begun anew: {detail}"))
         }

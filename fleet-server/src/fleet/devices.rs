@@ -276,7 +276,9 @@ impl Fleet {
             | EventKind::Plan { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
-            | EventKind::JournalLost { .. } => Ok(()),
+            | EventKind::JournalLost { .. }
+            | EventKind::Sideloaded { .. }
+            | EventKind::Enrolled { .. } => Ok(()),
         }
     }
 

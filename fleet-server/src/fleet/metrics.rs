@@ -138,6 +138,8 @@ impl Metrics {
             EventKind::WorkerDied { .. } => "worker_died",
             EventKind::Refused { .. } => "refused",
             EventKind::JournalLost { .. } => "journal_lost",
+            EventKind::Sideloaded { .. } => "sideloaded",
+            EventKind::Enrolled { .. } => "enrolled",
         };
         self.events.get_or_create(&Kind { kind }).inc();
     }

@@ -5,6 +5,7 @@ use crate::sim::device::Device;
 use anyhow::{Context as _, Result, ensure};
 use serin_agent::disk::seam::Operation;
 use serin_agent::disk::virtual_disk::{Fault, Loss, Step, Trouble, TroubleKind, VirtualDisk};
+use serin_agent::update::effect::FieldOutcome;
 use serin_protocol::message::{EventKind, Phase};
 
 use super::paths::{Path, Scene};
@@ -133,7 +134,7 @@ pub fn survive(path: Path, scene: &Scene, at: usize, mishap: Mishap) -> Result<O
                 running(&device, scene).context("while the disk failed")?;
             }
             said.append(&mut device.said);
-            device.replies.iter().any(Result::is_ok)
+            device.replies.iter().any(|reply| matches!(reply, Ok(outcome) if is_final(outcome)))
         }
         // The service manager starts it again.
         Err(_) => false,
@@ -153,6 +154,14 @@ pub fn survive(path: Path, scene: &Scene, at: usize, mishap: Mishap) -> Result<O
     }
     alone(&disk, path, scene, acknowledged, &mut said)?;
     finish(&disk, path, scene, said)
+}
+
+/// Whether the engineer was told that it is done, rather than begun.
+const fn is_final(outcome: &FieldOutcome) -> bool {
+    match outcome {
+        FieldOutcome::RolledBack { .. } | FieldOutcome::Pinned(_) => true,
+        FieldOutcome::Unpinned | FieldOutcome::Held(_) | FieldOutcome::Sideloading => false,
+    }
 }
 
 /// Switches the device on without a link: a verified model answers, and nothing is half done.

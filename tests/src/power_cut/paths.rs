@@ -28,6 +28,7 @@ pub enum Path {
     CommitAndCollect,
     LocalRollback,
     FleetRollback,
+    Sideload,
     KeyRotation,
     Cancel,
     Supersede,
@@ -40,6 +41,8 @@ pub struct Scene {
     pub broker: Broker,
     /// What it says later, where a path has two acts.
     pub later: Option<Broker>,
+    /// What an engineer has on a stick.
+    pub brought: Published,
     /// The disk it begins on; all of it durable.
     pub disk: VirtualDisk,
     /// The release that runs before; none on a device that is new.
@@ -74,13 +77,14 @@ impl Stock {
 }
 
 impl Path {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FirstInstall,
         Self::Install,
         Self::Commit,
         Self::CommitAndCollect,
         Self::LocalRollback,
         Self::FleetRollback,
+        Self::Sideload,
         Self::KeyRotation,
         Self::Cancel,
         Self::Supersede,
@@ -95,6 +99,7 @@ impl Path {
             Self::CommitAndCollect => "garbage collection",
             Self::LocalRollback => "local rollback",
             Self::FleetRollback => "fleet rollback",
+            Self::Sideload => "sideload",
             Self::KeyRotation => "key rotation",
             Self::Cancel => "cancel",
             Self::Supersede => "supersede",
@@ -142,6 +147,10 @@ impl Path {
                 broker.assign_rollback(&v2.release.id, v1.reference());
                 (Some(v2), v1)
             }
+            Self::Sideload => {
+                install(&disk, &mut broker, v1)?;
+                (Some(v1), v2)
+            }
             Self::KeyRotation => {
                 install(&disk, &mut broker, v1)?;
                 rotate(&mut broker);
@@ -172,7 +181,8 @@ impl Path {
             }
         };
         disk.power_on(Loss::Nothing);
-        Ok(Scene { broker, later, disk, old: old.map(|old| old.digest), new: new.digest })
+        let brought = v2.clone();
+        Ok(Scene { broker, later, brought, disk, old: old.map(|old| old.digest), new: new.digest })
     }
 
     /// Takes the path on a device that was just switched on, for as long as it has power.
@@ -190,6 +200,10 @@ impl Path {
             Self::LocalRollback => {
                 let to = scene.broker.statement(scene.new).map(|release| release.id.version.clone());
                 device.order(FieldOrder::Rollback { to });
+                device.until_idle();
+            }
+            Self::Sideload => {
+                device.sideload(&scene.brought);
                 device.until_idle();
             }
             Self::Pin => {

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use serin_agent::trust::offline::Papers;
 use serin_protocol::assignment::{Assignment, Order, Probation, ReleaseRef};
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber, UnixMillis};
+use serin_protocol::parcel::{Entry, RoleName};
 use serin_protocol::release::Release;
 use serin_protocol::topic::{FileName, Topic};
 use serin_protocol::trust::forge::{Repository, key};
@@ -81,6 +83,28 @@ impl Broker {
         let chunks = published.chunks();
         let (last, _) = chunks.last().expect("a bundle has chunks");
         self.retained.remove(last);
+    }
+
+    /// The metadata that goes with a release on a stick.
+    pub fn papers(&self, published: &Published) -> Papers {
+        let mut files = Vec::new();
+        for (name, bytes) in self.repository.files() {
+            let stem = name.trim_end_matches(".json");
+            let entry = match stem.split_once('.') {
+                Some((version, "root")) => Entry::Root(version.parse().expect("a version")),
+                Some((_, "snapshot")) => Entry::Snapshot,
+                Some((_, "targets")) => Entry::Targets,
+                Some((_, role)) => Entry::Delegated(RoleName::new(role).expect("a file name")),
+                None => Entry::Timestamp,
+            };
+            files.push((entry, bytes));
+        }
+        Papers {
+            release: published.release.id.clone(),
+            files,
+            statement: published.statement.clone(),
+            bundle: published.bundle.len() as u64,
+        }
     }
 
     /// The signed statement of a release.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serin_agent::disk::boot_record::BootStore;
 use serin_agent::disk::install;
+use serin_agent::disk::intake::take_in;
 use serin_agent::disk::partial::{Complete, PartialStore};
 use serin_agent::disk::releases::ReleaseStore;
 use serin_agent::disk::seam::Files;
@@ -15,9 +16,10 @@ use serin_agent::link::backoff::Jitter;
 use serin_agent::link::transfer::Pace;
 use serin_agent::supervisor::download::{Download, Notice, Request};
 use serin_agent::trust::client::{self, Client};
+use serin_agent::trust::offline::refresh;
 use serin_agent::trust::store::TrustStore;
 use serin_agent::update::admission::Means;
-use serin_agent::update::effect::{Effect, Event, FieldOutcome, FieldRefusal, Now};
+use serin_agent::update::effect::{Effect, Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
 use serin_agent::update::machine::{Identity, Machine};
 use serin_agent::update::record::{Record, Slot};
 use serin_agent::update::shell::{Shell, feed};
@@ -25,11 +27,12 @@ use serin_protocol::assignment::{Assignment, ReleaseRef};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::envelope::open;
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, Millis, UnixMillis};
-use serin_protocol::message::{Detail, EventKind, Phase, Reason};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 use serin_protocol::topic::{FileName, Topic};
 
 use super::broker::{self, BEGIN, Broker};
+use super::publisher::Published;
 
 /// Turns of the loop after which a device that is still not idle never will be: each turn goes to the next
 /// deadline, and there are a few for each chunk.
@@ -68,6 +71,8 @@ pub struct Device<'a> {
     trust_effects: VecDeque<client::Effect>,
     download: Option<Download>,
     fetched: Option<(Digest, Complete)>,
+    /// What an engineer brought, until it is asked for.
+    brought: Option<Vec<u8>>,
     workers: BTreeSet<Digest>,
     inbox: VecDeque<Event>,
     connected: bool,
@@ -125,6 +130,7 @@ impl<'a> Device<'a> {
             trust_effects: VecDeque::new(),
             download: None,
             fetched: None,
+            brought: None,
             workers: BTreeSet::new(),
             inbox: VecDeque::new(),
             connected: false,
@@ -156,9 +162,28 @@ impl<'a> Device<'a> {
     }
 
     /// A field engineer's order.
-    pub fn order(&mut self, order: serin_agent::update::effect::FieldOrder) {
+    pub fn order(&mut self, order: FieldOrder) {
         feed(self, Event::Field(1000, order));
         self.settle();
+    }
+
+    /// A field engineer brings a release.
+    pub fn sideload(&mut self, published: &Published) {
+        let papers = self.broker.papers(published);
+        let wall = self.now.wall;
+        let (checked, effects) = self.trust.lend(self.now, |store| refresh(store, wall, &papers));
+        self.trust_effects.extend(effects);
+        match checked {
+            Ok(release) => {
+                self.brought = Some(published.bundle.clone());
+                let (statement, means) = (published.digest, self.means());
+                self.order(FieldOrder::Sideload { statement, release: Box::new(release), means });
+            }
+            Err(error) => {
+                let detail = Detail::new(&error.to_string());
+                self.said.push(EventKind::Refused { kind: RefusedKind::Sideload, detail });
+            }
+        }
     }
 
     /// Lets time pass until nothing is unfinished, or for as long as that could take.
@@ -370,6 +395,13 @@ impl<'a> Device<'a> {
         }
     }
 
+    fn receive(&mut self, statement: Digest, release: &Release) -> Event {
+        let pieces = self.brought.take().into_iter().map(|bundle| Ok(bundle.into()));
+        let taken = take_in(&self.partials, release.bundle, pieces).map_err(|error| error.reason());
+        let outcome = taken.map(|bundle| self.fetched = Some((statement, bundle)));
+        Event::Fetched(statement, outcome)
+    }
+
     /// A worker starts if everything it reads is what was signed.
     fn warm(&mut self, statement: Digest) -> Event {
         match self.verify(statement) {
@@ -399,6 +431,7 @@ impl Shell for Device<'_> {
                 self.trust_effects.extend(effects);
             }
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
+            Effect::Receive(statement, release) => return Ok(Some(self.receive(statement, &release))),
             Effect::Stage(statement, release) => {
                 let fetched =
                     self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);

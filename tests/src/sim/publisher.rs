@@ -32,7 +32,7 @@ pub struct Published {
     pub release: Release,
     pub statement: Vec<u8>,
     pub digest: Digest,
-    bundle: Vec<u8>,
+    pub bundle: Vec<u8>,
     list: Vec<u8>,
 }
 

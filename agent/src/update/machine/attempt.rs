@@ -179,6 +179,10 @@ impl Machine {
         };
         attempt.progress = Progress::Probation;
         let until = now.elapsed.plus(attempt.probation.duration);
+        if let Some(brought) = self.state.record.sideload {
+            self.state.record.pinned_by = Some(brought.by);
+            self.state.record.rollout = None;
+        }
         let release = slot.release.clone();
         let left = self.state.record.active.replace(slot);
         // A release that never passed its own probation is nothing to return to.
@@ -254,6 +258,7 @@ impl Machine {
         self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
         self.state.record.previous = Some(left);
         self.state.record.attempt = None;
+        self.state.record.sideload = None;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -318,12 +323,18 @@ impl Machine {
 
     /// [`Self::abandon`] without persisting: the caller persists its own change with it and then adds
     /// the effects returned.
-    fn give_up(&mut self, reason: Reason) -> Effects {
+    pub(super) fn give_up(&mut self, reason: Reason) -> Effects {
+        let brought = self.state.record.sideload.take().is_some();
         let Some(attempt) = self.state.record.attempt.take() else { return Effects::new() };
         let from = self.phase();
         let fetching = matches!(self.state.work, Work::Fetching { .. } | Work::AwaitingStatement);
         self.state.work = Work::None;
         let mut effects = Effects::new();
+        if brought {
+            // The fleet's orders were refused in the meantime.
+            self.state.refused_by_engineer = None;
+            effects.push(Effect::AskAssignment);
+        }
         if !self.state.record.named().contains(&attempt.target.statement) {
             effects.push(Effect::Stop(attempt.target.statement));
         }
