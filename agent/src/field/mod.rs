@@ -15,6 +15,7 @@ pub mod checkup;
 pub mod cli;
 pub mod client;
 pub mod command;
+pub mod held_up;
 pub mod history;
 mod infer;
 mod print;

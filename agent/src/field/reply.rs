@@ -8,6 +8,7 @@ use serin_protocol::ids::{
 use serin_protocol::message::Phase;
 
 use super::checkup::Checkup;
+use super::held_up::WaitingStatus;
 use crate::telemetry::Snapshot;
 use crate::update::effect::FieldRefusal;
 use crate::update::record::Standing;
@@ -70,6 +71,9 @@ pub struct Status {
     pub candidate: Option<ReleaseId>,
     /// Where its installation stands.
     pub phase: Phase,
+    /// What it waits for.
+    #[serde(default)]
+    pub waiting: Option<WaitingStatus>,
     /// What has been fetched of it.
     pub transfer: Option<TransferStatus>,
     /// Who pinned what runs, as a local user id.

@@ -2,7 +2,7 @@
 
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::Digest;
-use serin_protocol::message::{Detail, EventKind, Reason};
+use serin_protocol::message::{Detail, EventKind, Reason, Start, TransferKind};
 use serin_protocol::release::Release;
 
 use super::download::{Download, Notice};
@@ -22,6 +22,7 @@ impl Supervisor {
                 saved.map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
+            Effect::PlanLater(statement, release, verdict) => self.plan_later(statement, release, verdict),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
             Effect::Stage(statement, release) => self.stage(statement, release),
             Effect::Warm { slot, golden } => return Ok(self.warm(&slot, golden)),
@@ -63,9 +64,7 @@ impl Supervisor {
         if let Err(error) = self.partials.keep_only(&kept) {
             tracing::warn!(%error, "old partial downloads could not be removed");
         }
-        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
-        let seed = self.boot.0 ^ self.machine.record().accepted.0;
-        match Download::new(statement, release, self.partials.clone(), pace, seed) {
+        match self.new_download(statement, release) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
                 let notices = match self.session.clone() {
@@ -78,6 +77,12 @@ impl Supervisor {
             }
             Err(reason) => Some(Event::Fetched(statement, Err(reason))),
         }
+    }
+
+    pub(super) fn new_download(&self, statement: Digest, release: Box<Release>) -> Result<Download, Reason> {
+        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
+        let seed = self.boot.0 ^ self.machine.record().accepted.0;
+        Download::new(statement, release, self.partials.clone(), pace, seed)
     }
 
     /// Within `carry_out` the machine cannot be fed: the notices' events are queued.
@@ -106,7 +111,8 @@ impl Supervisor {
                 Notice::Started { fetch, here } => {
                     if let Some(release) = self.machine.candidate().cloned() {
                         tracing::info!(%release, fetch = fetch.0, here = here.0, "fetching");
-                        self.report_now(EventKind::Plan { release, fetch, here });
+                        let (transfer, start) = (TransferKind::Full, Start::Now);
+                        self.report_now(EventKind::Planned { release, transfer, fetch, here, start });
                     }
                     events.push(Event::FetchStarted(statement));
                 }
@@ -146,7 +152,9 @@ impl Supervisor {
             self.awaited = None;
         }
         self.trust.client.cancel_search(statement);
-        if self.download.as_ref().is_some_and(|download| download.statement() == statement) {
+        if let Some(download) = self.download.as_ref().filter(|download| download.statement() == statement) {
+            let here = download.progress().bytes_here;
+            self.left_at(statement, here);
             self.cancel_download();
         }
     }

@@ -2,7 +2,7 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
-//! answers the engineer, `download` fetches, `trust` asks who may
+//! answers the engineer, `download` fetches, `policy` looks at local conditions, `trust` asks who may
 //! order what, `clock` reads clocks.
 
 mod checkup;
@@ -11,6 +11,7 @@ mod download;
 mod effects;
 mod enrolment;
 mod field;
+mod policy;
 mod refusals;
 mod service;
 mod start;
@@ -48,6 +49,7 @@ use self::clock::Clock;
 use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
+use self::policy::Watch;
 use self::refusals::Refusals;
 use self::service::Service;
 use self::trust::Trust;
@@ -103,6 +105,8 @@ struct Supervisor {
     enrolling: Option<Enrolling>,
     refusals: Refusals,
     service: Service,
+    /// What local conditions allow.
+    watch: Watch,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
 }
@@ -117,6 +121,7 @@ impl Supervisor {
         mut stop: watch::Receiver<bool>,
     ) {
         self.feed(Event::Boot);
+        self.attend_policy();
         self.service.ready();
         loop {
             self.service.alive(self.now().elapsed);
@@ -183,6 +188,7 @@ impl Supervisor {
             self.feed(Event::Health { requests, errors });
         }
         self.feed(Event::Tick);
+        self.attend_policy();
         self.tick_trust();
         self.tick_enrolment();
         self.roll_windows();
@@ -244,6 +250,7 @@ impl Supervisor {
                     let notices = download.chunk(now, object, index, payload);
                     self.on_notices(notices);
                 }
+                self.count_chunk(payload.len());
             }
             Topic::Assign(_)
             | Topic::Ack(_)
@@ -289,6 +296,7 @@ impl Supervisor {
             memory_budget: self.config.models.memory,
             memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
+            installed: matches!(self.releases.open_release(target.statement), Ok(Some(_))),
         };
         Ok((Box::new(release), means))
     }

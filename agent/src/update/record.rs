@@ -6,10 +6,11 @@ use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
-/// The format before there were holds: the same without its last field.
-const FORMAT_WITHOUT_HOLD: u8 = 1;
+/// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
+/// `held`, 3 has `urgent`.
+const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,8 @@ pub struct Record {
     pub event_floor: EventNumber,
     /// No order of the fleet is taken for a while.
     pub held: Option<Hold>,
+    /// Local conditions do not hold up the installation of the unfinished update: it takes another one back.
+    pub urgent: bool,
 }
 
 impl Default for Record {
@@ -117,6 +120,7 @@ impl Default for Record {
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
             held: None,
+            urgent: false,
         }
     }
 }
@@ -137,11 +141,11 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
-            // Where the new field would be, that there is none.
+        if let Some((format @ FIRST_FORMAT..FORMAT, body)) = bytes.split_first() {
+            // Where the new fields would be, that there is nothing.
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            upgraded.push(0);
+            upgraded.resize(upgraded.len() + usize::from(FORMAT - format), 0);
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -180,9 +184,15 @@ mod tests {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         let mut before = record.encode();
-        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
-        before[0] = FORMAT_WITHOUT_HOLD;
-        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
+        for format in (FIRST_FORMAT..FORMAT).rev() {
+            assert_eq!(before.pop(), Some(0));
+            before[0] = format;
+            assert_eq!(
+                Record::decode(&before),
+                Ok(record.clone()),
+                "an agent that is updated keeps its slots"
+            );
+        }
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));
