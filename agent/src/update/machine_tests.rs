@@ -3,11 +3,12 @@
 use super::*;
 use crate::update::admission::{Means, RUNTIME};
 use crate::update::effect::{FieldOrder, FieldOutcome};
+use crate::update::policy::Verdict;
 use proptest::prelude::*;
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::{BasisPoints, UnixMillis};
-use serin_protocol::message::WorkerDeath;
+use serin_protocol::message::{Wait, WorkerDeath};
 use std::collections::BTreeSet;
 
 /// Carries effects out at once, and checks on the way what must hold at every step.
@@ -524,6 +525,8 @@ enum Act {
     Restart,
     BreakDisk(bool),
     FailWarm(u8),
+    /// Whether fetching and installing must wait.
+    Policy(bool, bool),
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -541,7 +544,13 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Restart),
         1 => any::<bool>().prop_map(Act::BreakDisk),
         1 => (1..5_u8).prop_map(Act::FailWarm),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(fetch, install)| Act::Policy(fetch, install)),
     ]
+}
+
+fn verdict(waits: bool) -> Verdict {
+    let until = None;
+    if waits { Verdict::Wait { why: Wait::NotOnMains, until } } else { Verdict::Go }
 }
 
 proptest! {
@@ -572,6 +581,9 @@ proptest! {
                 Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
                 Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
                 Act::Restart => shell.restart(),
+                Act::Policy(fetch, install) => {
+                    shell.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
+                }
                 Act::BreakDisk(fails) => shell.disk_fails = fails,
                 Act::FailWarm(version) => {
                     let warming = |effect: &Effect| {
@@ -592,6 +604,7 @@ proptest! {
         }
         // When everything heals, an active release answers and no update is left hanging.
         shell.disk_fails = false;
+        shell.feed(Event::Policy(Verdicts::default()));
         for _ in 0..12 {
             shell.settle();
             shell.wait(60);
