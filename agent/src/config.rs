@@ -1,6 +1,8 @@
 //! The agent's configuration file: parsed and checked once, before anything runs. An unknown key is an
 //! error that names it, because a misspelt limit that is silently ignored is no limit.
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use crate::link::tls::TlsFiles;
 use crate::link::transfer::Pace;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
+
+pub use self::policy::{PolicyConfig, PolicyError};
 
 /// Largest configuration file in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -42,6 +46,9 @@ pub struct Config {
     /// How often the device reports.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// When updates may go on.
+    #[serde(default)]
+    pub policy: PolicyConfig,
 }
 
 /// Where the broker is.
@@ -184,6 +191,7 @@ impl Config {
         if self.broker.patience < Duration::from_secs(1) {
             return Err("broker.patience: must be at least 1s".into());
         }
+        self.policy.check().map_err(|error| error.to_string())?;
         let window = self.telemetry.window;
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
             return Err("telemetry.window: must be between 1s and 24h".into());

@@ -7,6 +7,7 @@
 //! staging/                           releases being built or removed
 //! partial/<sha256>                   objects being downloaded      partial, intake
 //! trust/<role>.json                  trusted metadata              crate::trust::store
+//! fetched.today                      bytes fetched today           spent
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard
 //! journal.next_event                 its highest number, beside it
@@ -24,6 +25,7 @@ mod journal_tree;
 pub mod partial;
 pub mod releases;
 pub mod seam;
+pub mod spent;
 pub mod unpack;
 #[cfg(feature = "virtual-disk")]
 pub mod virtual_disk;

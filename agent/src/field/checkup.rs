@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ByteCount, Millis, ReleaseId, UnixMillis};
 
+use super::held_up::{self, Outlook};
 use super::print::{date, size};
 use crate::link::certificates::LinkFile;
 
@@ -78,6 +79,8 @@ pub struct Facts {
     pub free: ByteCount,
     /// Disk space that is never used.
     pub reserve: ByteCount,
+    /// What local conditions hold up.
+    pub policy: Outlook,
     /// Memory that could be had now, where the kernel says.
     pub memory: Option<ByteCount>,
     /// Memory that models may use.
@@ -128,6 +131,7 @@ pub fn doctor(facts: &Facts) -> Checkup {
         trust(facts),
         clock(facts),
         disk(facts),
+        held_up::check(&facts.policy),
         memory(facts),
         sandbox(facts),
     ];
@@ -272,6 +276,7 @@ mod tests {
             clock_floor: UnixMillis(1_794_000_000_000),
             free: ByteCount::from_mib(1000),
             reserve: ByteCount::from_mib(64),
+            policy: Outlook::default(),
             memory: Some(ByteCount::from_mib(512)),
             models: ByteCount::from_mib(256),
             connected: true,
@@ -305,7 +310,7 @@ mod tests {
     fn a_device_that_is_well_needs_nothing() {
         let checkup = doctor(&well());
         assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 10);
+        assert_eq!(checkup.lines.len(), 11);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod configuration;
+pub mod held_up;
 pub mod history;
 mod infer;
 mod logs;

@@ -112,6 +112,9 @@ fn status(status: &Status, paint: Paint) -> String {
         let transfer = status.transfer.as_ref().map(transfer).unwrap_or_default();
         table.row("candidate", &format!("{candidate}  {}{transfer}", status.phase));
     }
+    if let Some(waiting) = &status.waiting {
+        table.row("waits", &paint.doubtful(&waiting.to_string()));
+    }
     let rollout = status.rollout.map(|rollout| format!(" of rollout {rollout}")).unwrap_or_default();
     table.row("assignment", &format!("number {}{rollout}", status.sequence));
     let agent = status.agent_resident.map(|bytes| format!(", agent {}", size(bytes))).unwrap_or_default();
@@ -324,6 +327,7 @@ pub(super) mod tests {
             previous: Some(slot("digits@1.0.0", false)),
             candidate: Some("digits@3.0.0".parse().expect("id")),
             phase: Phase::Fetching,
+            waiting: None,
             transfer: Some(TransferStatus {
                 chunks_here: 57,
                 chunks: 120,

@@ -9,6 +9,7 @@ use serin_protocol::ids::{
 use serin_protocol::message::{Phase, Reason};
 
 use super::checkup::Checkup;
+use super::held_up::WaitingStatus;
 use crate::logs::LogLine;
 use crate::telemetry::Snapshot;
 use crate::update::effect::FieldRefusal;
@@ -86,6 +87,9 @@ pub struct Status {
     pub candidate: Option<ReleaseId>,
     /// Where its installation stands.
     pub phase: Phase,
+    /// What it waits for.
+    #[serde(default)]
+    pub waiting: Option<WaitingStatus>,
     /// What has been fetched of it.
     pub transfer: Option<TransferStatus>,
     /// Who pinned what runs, as a local user id.

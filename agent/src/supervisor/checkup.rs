@@ -23,6 +23,7 @@ impl Supervisor {
             clock_floor: record.clock_floor,
             free: self.releases.free_space().unwrap_or(ByteCount(0)),
             reserve: self.config.models.reserve,
+            policy: self.outlook(),
             memory: available(),
             models: self.config.models.memory,
             connected: self.session.is_some(),

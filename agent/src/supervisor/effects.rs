@@ -2,7 +2,7 @@
 
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::Digest;
-use serin_protocol::message::{EventKind, Reason};
+use serin_protocol::message::{EventKind, Reason, Start, TransferKind};
 use serin_protocol::release::Release;
 
 use super::download::{Download, Notice, Request};
@@ -28,6 +28,7 @@ impl Shell for Supervisor {
                 install::save(&mut self.record_store, *record, self.journal.next_event())?;
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
+            Effect::PlanLater(statement, release, verdict) => self.plan_later(statement, release, verdict),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
             Effect::Receive(statement, release) => self.receive(statement, &release),
             Effect::Stage(statement, release) => self.stage(statement, release),
@@ -71,9 +72,7 @@ impl Supervisor {
         if matches!(self.releases.open_release(statement), Ok(Some(_))) {
             return Some(Event::Fetched(statement, Ok(())));
         }
-        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
-        let seed = self.boot.0 ^ self.machine.record().accepted.0;
-        match Download::new(statement, release, self.partials.clone(), pace, seed) {
+        match self.new_download(statement, release) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
                 let notices = if self.session.is_some() { download.connected(now) } else { Vec::new() };
@@ -83,6 +82,12 @@ impl Supervisor {
             }
             Err(reason) => Some(Event::Fetched(statement, Err(reason))),
         }
+    }
+
+    pub(super) fn new_download(&self, statement: Digest, release: Box<Release>) -> Result<Download, Reason> {
+        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
+        let seed = self.boot.0 ^ self.machine.record().accepted.0;
+        Download::new(statement, release, self.partials.clone(), pace, seed)
     }
 
     /// Within `carry_out` the machine cannot be fed: the notices' events are queued.
@@ -124,7 +129,8 @@ impl Supervisor {
                 Notice::Started { fetch, here } => {
                     if let Some(release) = self.machine.candidate().cloned() {
                         tracing::info!(%release, fetch = fetch.0, here = here.0, "fetching");
-                        self.report_now(EventKind::Plan { release, fetch, here });
+                        let (transfer, start) = (TransferKind::Full, Start::Now);
+                        self.report_now(EventKind::Planned { release, transfer, fetch, here, start });
                     }
                     events.push(Event::FetchStarted(statement));
                 }
@@ -158,7 +164,9 @@ impl Supervisor {
             self.awaited = None;
         }
         self.trust.client.cancel_search(statement);
-        if self.download.as_ref().is_some_and(|download| download.statement() == statement) {
+        if let Some(download) = self.download.as_ref().filter(|download| download.statement() == statement) {
+            let here = download.progress().bytes_here;
+            self.left_at(statement, here);
             self.cancel_download();
         }
     }

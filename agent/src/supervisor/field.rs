@@ -141,6 +141,7 @@ impl Supervisor {
             previous: record.previous.as_ref().map(|slot| self.slot_status(slot)),
             candidate: self.machine.candidate().cloned(),
             phase: self.phase(),
+            waiting: self.waiting(),
             transfer: self.download.as_ref().map(super::download::Download::progress),
             pinned_by: record.pinned_by,
             held_until: record.held.map(|hold| hold.until),

@@ -2,7 +2,8 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
-//! answers the engineer, `sideload` takes in what he brings, `download` fetches, `trust` asks who may
+//! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
+//! conditions, `trust` asks who may
 //! order what, `clock` reads clocks.
 
 mod checkup;
@@ -11,6 +12,7 @@ pub mod download;
 mod effects;
 mod enrolment;
 mod field;
+mod policy;
 mod refusals;
 mod service;
 mod sideload;
@@ -51,6 +53,7 @@ use self::clock::Clock;
 use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
+use self::policy::Watch;
 use self::refusals::Refusals;
 use self::service::Service;
 use self::sideload::Sideloading;
@@ -109,6 +112,8 @@ struct Supervisor {
     enrolling: Option<Enrolling>,
     refusals: Refusals,
     service: Service,
+    /// What local conditions allow.
+    watch: Watch,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
     logs: Logs,
@@ -128,6 +133,7 @@ impl Supervisor {
         mut stop: watch::Receiver<bool>,
     ) {
         self.feed(Event::Boot);
+        self.attend_policy();
         self.service.ready();
         loop {
             self.service.alive(self.now().elapsed);
@@ -181,6 +187,7 @@ impl Supervisor {
             self.feed(Event::Health { requests, errors });
         }
         self.feed(Event::Tick);
+        self.attend_policy();
         self.tick_trust();
         self.tick_enrolment();
         self.roll_windows();
@@ -247,6 +254,7 @@ impl Supervisor {
                     let notices = download.chunk(now, object, index, payload);
                     self.on_notices(notices);
                 }
+                self.count_chunk(payload.len());
             }
             Topic::Assign(_)
             | Topic::Ack(_)
@@ -284,11 +292,11 @@ impl Supervisor {
             return Err(bad("its digest is not the assigned one"));
         }
         let release = Release::parse(payload).map_err(|error| bad(&error.to_string()))?;
-        Ok((Box::new(release), self.means()?))
+        Ok((Box::new(release), self.means(target.statement)?))
     }
 
-    /// What the device has to offer now.
-    fn means(&self) -> Result<Means, Reason> {
+    /// What the device has to offer a release now.
+    fn means(&self, statement: Digest) -> Result<Means, Reason> {
         let free =
             self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
         let record = self.machine.record();
@@ -297,6 +305,7 @@ impl Supervisor {
             memory_budget: self.config.models.memory,
             memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
+            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         })
     }
 

@@ -56,7 +56,7 @@ impl Supervisor {
                 return;
             }
         };
-        let means = match self.means() {
+        let means = match self.means(Digest::of(&papers.statement)) {
             Ok(means) => means,
             Err(reason) => {
                 let next = "check the disk that holds the agent's data, then try again";

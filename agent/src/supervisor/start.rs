@@ -14,17 +14,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::policy::Watch;
 use super::refusals::Refusals;
 use super::service::Service;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
-use crate::config::Config;
+use crate::config::{Config, PolicyError};
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::install;
 use crate::disk::journal::{Journal, JournalError};
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
 use crate::disk::seam::{FileError, Files};
+use crate::disk::spent::SpentFile;
 use crate::gateway::listen::{Listener, serve};
 use crate::gateway::socket::{LocalSocket, SocketError};
 use crate::gateway::{Gateway, Limits, Router};
@@ -69,6 +71,9 @@ pub enum StartError {
     /// The broker's TLS files.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The policy names what is not here.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// There is no root to trust.
     #[error(transparent)]
     Trust(#[from] TrustStoreError),
@@ -132,6 +137,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         fleet: config.fleet.clone(),
         memory_budget: config.models.memory,
     };
+    let spent = SpentFile::new(files.clone(), &config.data);
+    let watch = Watch::new(&config.policy, spent, clock.now(record.clock_floor))?;
     let mut supervisor = Supervisor {
         clock,
         boot,
@@ -158,6 +165,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         enrolling: None,
         refusals: Refusals::new(),
         service: Service::new(),
+        watch,
         pending: None,
         logs,
         receiving: false,

@@ -232,6 +232,7 @@ impl Supervisor {
         for report in reports {
             self.store_report(&report);
         }
+        self.watch.close();
         if let Err(error) = self.journal.flush() {
             tracing::warn!(%error, "the journal could not be flushed");
         }

@@ -6,6 +6,7 @@ use serin_protocol::message::{EventKind, Reason, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::admission::Means;
+use super::policy::{Verdict, Verdicts};
 use super::record::{Record, Slot};
 
 /// Both clocks at one moment: the wall clock judges expiry, the monotonic one runs timers.
@@ -48,6 +49,9 @@ pub enum Event {
         /// Those that failed.
         errors: u32,
     },
+    /// Whether local conditions let an update go on, whenever that may have changed, first right after
+    /// [`Self::Boot`]. Until it is heard nothing is held up.
+    Policy(Verdicts),
     /// A field engineer's order.
     Field(u32, FieldOrder),
     /// Writing the boot record failed; nothing after it in that batch was done.
@@ -149,6 +153,8 @@ pub enum Effect {
     Persist(Box<Record>),
     /// Subscribe to the release statement; answer with [`Event::Statement`].
     FetchStatement(ReleaseRef),
+    /// Tell the fleet that this bundle will be fetched when it may.
+    PlanLater(Digest, Box<Release>, Verdict),
     /// Fetch the bundle; answer with [`Event::FetchStarted`] and [`Event::Fetched`].
     Fetch(Digest, Box<Release>),
     /// Take in the bundle that an engineer brings; answer with [`Event::Fetched`].

@@ -4,12 +4,14 @@
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
-//! obeys whoever is on site, `sideload` installs what he brings.
+//! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
+//! not allow it.
 
 mod attempt;
 mod engineer;
 mod serving;
 mod sideload;
+mod waiting;
 
 pub use self::engineer::MAX_HOLD;
 
@@ -21,7 +23,10 @@ use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 
 use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
+use super::policy::Verdicts;
 use super::record::{Attempt, Progress, Record, Slot, Standing};
+
+use self::waiting::Told;
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
 const STORAGE_RETRY: Millis = Millis::from_secs(10);
@@ -61,6 +66,10 @@ struct State {
     deaths_since: Millis,
     /// The last assignment refused because of a pin or hold: reported once, not at every reconnection.
     refused_by_engineer: Option<SequenceNumber>,
+    /// Whether the next step may be taken.
+    verdicts: Verdicts,
+    /// What was last reported to be waited for: once, not at every look.
+    told: Option<Told>,
 }
 
 /// Where the attempt in the record stands. Without an attempt it is `None`.
@@ -68,10 +77,25 @@ struct State {
 enum Work {
     None,
     AwaitingStatement,
-    Fetching { release: Box<Release>, started: bool },
-    Staging { release: Box<Release> },
-    Warming { slot: Slot },
-    Probation { until: Millis, deaths: u8 },
+    Fetching {
+        release: Box<Release>,
+        started: bool,
+        paused: bool,
+    },
+    Staging {
+        release: Box<Release>,
+    },
+    /// It waits to be installed.
+    Staged {
+        slot: Slot,
+    },
+    Warming {
+        slot: Slot,
+    },
+    Probation {
+        until: Millis,
+        deaths: u8,
+    },
 }
 
 /// Where the gateway sends requests.
@@ -108,6 +132,8 @@ impl Machine {
             deaths: 0,
             deaths_since: Millis(0),
             refused_by_engineer: None,
+            verdicts: Verdicts::default(),
+            told: None,
         };
         Self { identity, before: state.clone(), state, died: None, resume_at: None }
     }
@@ -146,6 +172,7 @@ impl Machine {
             Work::Fetching { started: false, .. } => Phase::Admitted,
             Work::Fetching { started: true, .. } => Phase::Fetching,
             Work::Staging { .. } => Phase::Verified,
+            Work::Staged { .. } => Phase::Staged,
             Work::Warming { .. } => Phase::Warming,
             Work::Probation { .. } => Phase::Probation,
         }
@@ -173,6 +200,7 @@ impl Machine {
             | Work::AwaitingStatement
             | Work::Fetching { .. }
             | Work::Staging { .. }
+            | Work::Staged { .. }
             | Work::Warming { .. } => None,
         };
         let expiry =
@@ -206,6 +234,7 @@ impl Machine {
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
             Event::Health { requests, errors } => self.health(requests, errors, effects),
+            Event::Policy(verdicts) => self.decided(verdicts, effects),
             Event::Field(uid, order) => self.field(now, uid, order, effects),
             Event::Tick => self.tick(now, effects),
             // Answered before the step.
@@ -258,6 +287,7 @@ impl Machine {
                     expires: assignment.expires,
                     progress: Progress::Assigned,
                 };
+                self.state.record.urgent = false;
                 self.run(now, attempt, effects);
             }
             Order::RollBack { from, to } => {
@@ -269,6 +299,7 @@ impl Machine {
                     expires: assignment.expires,
                     progress: Progress::Assigned,
                 };
+                self.state.record.urgent = true;
                 self.fleet_rollback(now, from, attempt, effects);
             }
         }

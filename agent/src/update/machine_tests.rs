@@ -3,35 +3,36 @@
 use super::*;
 use crate::update::admission::{Means, RUNTIME};
 use crate::update::effect::{FieldOrder, FieldOutcome};
+use crate::update::policy::Verdict;
 use proptest::prelude::*;
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::{BasisPoints, UnixMillis};
-use serin_protocol::message::WorkerDeath;
+use serin_protocol::message::{Wait, WorkerDeath};
 use std::collections::BTreeSet;
 
 /// Carries effects out at once, and checks on the way what must hold at every step.
-struct Shell {
-    machine: Machine,
+pub(super) struct Shell {
+    pub(super) machine: Machine,
     now: Now,
-    disk: Record,
+    pub(super) disk: Record,
     disk_fails: bool,
-    ready: BTreeSet<Digest>,
-    pointer: Option<Digest>,
-    reports: Vec<EventKind>,
+    pub(super) ready: BTreeSet<Digest>,
+    pub(super) pointer: Option<Digest>,
+    pub(super) reports: Vec<EventKind>,
     replies: Vec<Result<FieldOutcome, FieldRefusal>>,
-    pending: Vec<Effect>,
+    pub(super) pending: Vec<Effect>,
 }
 
-fn statement(version: u8) -> Digest {
+pub(super) fn statement(version: u8) -> Digest {
     Digest([version; 32])
 }
 
-fn release_id(version: u8) -> ReleaseId {
+pub(super) fn release_id(version: u8) -> ReleaseId {
     format!("m@{version}").parse().expect("id")
 }
 
-fn reference(version: u8) -> ReleaseRef {
+pub(super) fn reference(version: u8) -> ReleaseRef {
     ReleaseRef { id: release_id(version), statement: statement(version) }
 }
 
@@ -63,6 +64,7 @@ fn means() -> Means {
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
         free_space: ByteCount(1000),
+        installed: false,
     }
 }
 
@@ -83,7 +85,7 @@ impl Shell {
         shell
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.machine = Machine::new(identity(), self.disk.clone());
         (self.pointer, self.disk_fails) = (None, false);
         self.ready.clear();
@@ -99,7 +101,7 @@ impl Shell {
         self.feed(Event::Boot);
     }
 
-    fn feed(&mut self, event: Event) {
+    pub(super) fn feed(&mut self, event: Event) {
         let effects = self.machine.handle(self.now, event);
         for effect in effects {
             match effect {
@@ -138,7 +140,7 @@ impl Shell {
         }
     }
 
-    fn order(&mut self, sequence: u64, order: Order) {
+    pub(super) fn order(&mut self, sequence: u64, order: Order) {
         let assignment = Assignment {
             device: identity().device,
             fleet: identity().fleet,
@@ -151,7 +153,7 @@ impl Shell {
         self.feed(Event::Assigned(assignment));
     }
 
-    fn run(&mut self, sequence: u64, version: u8) {
+    pub(super) fn run(&mut self, sequence: u64, version: u8) {
         let probation = Probation {
             duration: Millis::from_secs(60),
             max_error_rate: BasisPoints(500),
@@ -167,14 +169,22 @@ impl Shell {
         self.feed(Event::Field(1000, order));
     }
 
-    fn wait(&mut self, seconds: u64) {
+    pub(super) fn wait(&mut self, seconds: u64) {
         self.now.wall = self.now.wall.plus(Millis::from_secs(seconds));
         self.now.elapsed = self.now.elapsed.plus(Millis::from_secs(seconds));
         self.feed(Event::Tick);
     }
 
+    /// The statement of this version comes, which is asked for; perhaps the release is here already.
+    pub(super) fn statement(&mut self, version: u8, installed: bool) {
+        self.pending.retain(|effect| !matches!(effect, Effect::FetchStatement(_)));
+        let means = Means { installed, ..means() };
+        let outcome = Ok((release(version, ByteCount::from_mib(10)), means));
+        self.feed(Event::Statement { statement: statement(version), outcome });
+    }
+
     /// Answers every pending effect as a healthy device would.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while !self.pending.is_empty() {
             match self.pending.remove(0) {
                 Effect::FetchStatement(target) => {
@@ -197,7 +207,7 @@ impl Shell {
         }
     }
 
-    fn installed(versions: &[u8]) -> Self {
+    pub(super) fn installed(versions: &[u8]) -> Self {
         let mut shell = Self::new();
         for (sequence, version) in versions.iter().enumerate() {
             shell.run(sequence as u64 + 1, *version);
@@ -217,14 +227,14 @@ impl Shell {
         self.reports.iter().filter_map(of).collect()
     }
 
-    fn last_reason(&self) -> Option<Reason> {
+    pub(super) fn last_reason(&self) -> Option<Reason> {
         self.reports.iter().rev().find_map(|kind| match kind {
             EventKind::Transition { reason, .. } => reason.clone(),
             _ => None,
         })
     }
 
-    fn active(&self) -> Option<u8> {
+    pub(super) fn active(&self) -> Option<u8> {
         self.disk.active.as_ref().map(|slot| slot.statement.0[0])
     }
 }
@@ -547,6 +557,8 @@ enum Act {
     Restart,
     BreakDisk(bool),
     FailWarm(u8),
+    /// Whether fetching and installing must wait.
+    Policy(bool, bool),
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -565,7 +577,13 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Restart),
         1 => any::<bool>().prop_map(Act::BreakDisk),
         1 => (1..5_u8).prop_map(Act::FailWarm),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(fetch, install)| Act::Policy(fetch, install)),
     ]
+}
+
+fn verdict(waits: bool) -> Verdict {
+    let until = None;
+    if waits { Verdict::Wait { why: Wait::NotOnMains, until } } else { Verdict::Go }
 }
 
 proptest! {
@@ -597,6 +615,9 @@ proptest! {
                 Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
                 Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
                 Act::Restart => shell.restart(),
+                Act::Policy(fetch, install) => {
+                    shell.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
+                }
                 Act::BreakDisk(fails) => shell.disk_fails = fails,
                 Act::FailWarm(version) => {
                     let warming = |effect: &Effect| {
@@ -617,6 +638,7 @@ proptest! {
         }
         // When everything heals, an active release answers and no update is left hanging.
         shell.disk_fails = false;
+        shell.feed(Event::Policy(Verdicts::default()));
         for _ in 0..12 {
             shell.settle();
             shell.wait(60);

@@ -6,13 +6,11 @@ use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 
-/// The format before there were holds: the same without its last two fields.
-const FORMAT_WITHOUT_HOLD: u8 = 1;
-
-/// The format before releases could be brought on site: the same without its last field.
-const FORMAT_WITHOUT_SIDELOAD: u8 = 2;
+/// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
+/// `held`, 3 has `sideload`, 4 has `urgent`.
+const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +114,8 @@ pub struct Record {
     pub held: Option<Hold>,
     /// A field engineer brought the unfinished update. Of no meaning without one: see [`Record::brought`].
     pub sideload: Option<Brought>,
+    /// Local conditions do not hold up the installation of the unfinished update: it takes another one back.
+    pub urgent: bool,
 }
 
 impl Default for Record {
@@ -132,6 +132,7 @@ impl Default for Record {
             event_floor: EventNumber(0),
             held: None,
             sideload: None,
+            urgent: false,
         }
     }
 }
@@ -152,12 +153,11 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((format @ (&FORMAT_WITHOUT_HOLD | &FORMAT_WITHOUT_SIDELOAD), body)) = bytes.split_first()
-        {
+        if let Some((format @ FIRST_FORMAT..FORMAT, body)) = bytes.split_first() {
+            // Where the new fields would be, that there is nothing.
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            // Where each new field would be, that there is none.
-            upgraded.extend(std::iter::repeat_n(0, usize::from(FORMAT - format)));
+            upgraded.resize(upgraded.len() + usize::from(FORMAT - format), 0);
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -206,7 +206,7 @@ mod tests {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         let mut before = record.encode();
-        for format in [FORMAT_WITHOUT_SIDELOAD, FORMAT_WITHOUT_HOLD] {
+        for format in (FIRST_FORMAT..FORMAT).rev() {
             assert_eq!(before.pop(), Some(0));
             before[0] = format;
             assert_eq!(

@@ -274,6 +274,8 @@ impl Fleet {
             | EventKind::Unpinned { .. }
             | EventKind::Held { .. }
             | EventKind::Plan { .. }
+            | EventKind::Planned { .. }
+            | EventKind::Waiting { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
             | EventKind::JournalLost { .. }

@@ -176,7 +176,7 @@ impl<'a> Device<'a> {
         match checked {
             Ok(release) => {
                 self.brought = Some(published.bundle.clone());
-                let (statement, means) = (published.digest, self.means());
+                let (statement, means) = (published.digest, self.means(published.digest));
                 self.order(FieldOrder::Sideload { statement, release: Box::new(release), means });
             }
             Err(error) => {
@@ -320,20 +320,23 @@ impl<'a> Device<'a> {
             return;
         };
         let outcome = match Release::parse(bytes) {
-            Ok(release) if Digest::of(bytes) == target.statement => Ok((Box::new(release), self.means())),
+            Ok(release) if Digest::of(bytes) == target.statement => {
+                Ok((Box::new(release), self.means(target.statement)))
+            }
             Ok(_) => Err(Reason::BadStatement(Detail::new("its digest is not the assigned one"))),
             Err(error) => Err(Reason::BadStatement(Detail::new(&error.to_string()))),
         };
         self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
     }
 
-    fn means(&self) -> Means {
+    fn means(&self, statement: Digest) -> Means {
         let active = self.machine.record().active.as_ref();
         Means {
             target: "linux-x86_64".parse().expect("a name"),
             memory_budget: ByteCount::from_mib(512),
             memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
             free_space: self.releases.free_space().unwrap_or_default(),
+            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         }
     }
 
@@ -430,6 +433,7 @@ impl Shell for Device<'_> {
                 let effects = self.trust.search(self.now, target);
                 self.trust_effects.extend(effects);
             }
+            Effect::PlanLater(..) => {}
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
             Effect::Receive(statement, release) => return Ok(Some(self.receive(statement, &release))),
             Effect::Stage(statement, release) => {

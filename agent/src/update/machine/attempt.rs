@@ -108,13 +108,12 @@ impl Machine {
                 return Err(Reason::BadStatement(detail));
             }
             admit(&release, &means)?;
-            Ok(release)
+            Ok((release, means.installed))
         });
         match admitted {
-            Ok(release) => {
-                self.state.work = Work::Fetching { release: release.clone(), started: false };
+            Ok((release, installed)) => {
                 self.report_move(target, Phase::Assigned, Phase::Admitted, None, effects);
-                effects.push(Effect::Fetch(statement, release));
+                self.fetch(statement, release, installed, effects);
             }
             Err(reason) => self.abandon(reason, effects),
         }
@@ -166,10 +165,10 @@ impl Machine {
             attempt.progress = Progress::Staged;
         }
         let slot = Slot { release: target.clone(), statement, memory, standing: Standing::Unproven };
-        self.state.work = Work::Warming { slot };
+        self.state.work = Work::Staged { slot };
         self.persist(effects);
-        self.report_move(target.clone(), Phase::Verified, Phase::Staged, None, effects);
-        self.report_move(target, Phase::Staged, Phase::Warming, None, effects);
+        self.report_move(target, Phase::Verified, Phase::Staged, None, effects);
+        self.go_on(effects);
     }
 
     /// The candidate's worker passed its golden vectors: it becomes active, on probation.

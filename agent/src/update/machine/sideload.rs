@@ -45,8 +45,10 @@ impl Machine {
             expires: now.wall.plus(SIDELOAD_DEADLINE),
             progress: Progress::Assigned,
         });
+        // Whoever brings it is here now.
+        self.state.record.urgent = true;
         self.state.record.sideload = Some(Brought { by: uid, memory: release.memory });
-        self.state.work = Work::Fetching { release: release.clone(), started: true };
+        self.state.work = Work::Fetching { release: release.clone(), started: true, paused: false };
         self.persist(effects);
         effects.extend(ended);
         self.report(EventKind::Sideloaded { uid, release: target.id.clone() }, effects);
