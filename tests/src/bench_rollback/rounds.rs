@@ -1,0 +1,66 @@
+//! One line of the table: rounds of a write, a rollback and a restart of the worker, one after another, so
+//! that all three meet the same machine.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use crate::apps::{Apps, Load, Sign};
+use crate::report::Line;
+use crate::rig::{Rig, kill};
+
+/// Measures `rounds` rounds.
+pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
+    let yardstick = rig.yardstick()?;
+    let mut line = Line::new(rig.previous, load);
+    let apps = start(rig, load)?;
+    for _ in 0..rounds {
+        let status = rig.until_ready()?;
+        let target = status.previous.context("no previous version")?.release.version.to_string();
+        line.writes.push(yardstick.write()?);
+
+        let failed = apps.failed();
+        apps.expect(Sign::Version(target));
+        let started = Instant::now();
+        rig.roll_back()?;
+        line.replies.push(started.elapsed());
+        line.rollbacks.push(apps.first_answer()?.duration_since(started));
+        apps.settle()?;
+        line.failed_rollbacks += apps.failed() - failed;
+        if line.failed_rollbacks > 0 {
+            line.failure = apps.last_failure();
+        }
+
+        // A rollback also makes the agent forget deaths before it, so that one a round is no pattern.
+        let active = rig.until_ready()?.active.and_then(|slot| slot.worker).context("no worker")?;
+        let failed = apps.failed();
+        let started = Instant::now();
+        kill(active.pid)?;
+        apps.expect(Sign::AskedAfter(Instant::now()));
+        line.restarts.push(apps.first_answer()?.duration_since(started));
+        apps.settle()?;
+        line.failed_restarts += apps.failed() - failed;
+    }
+    line.answered = apps.ended();
+    Ok(line)
+}
+
+/// Measures the whole program, from its start to its end.
+pub(crate) fn measure_processes(rig: &mut Rig, load: Load, count: u32, line: &mut Line) -> Result<()> {
+    let apps = start(rig, load)?;
+    for _ in 0..count {
+        rig.until_ready()?;
+        let failed = apps.failed();
+        let started = Instant::now();
+        rig.device().engineer(&["rollback"])?;
+        line.processes.push(started.elapsed());
+        apps.settle()?;
+        line.failed_rollbacks += apps.failed() - failed;
+    }
+    Ok(())
+}
+
+fn start(rig: &Rig, load: Load) -> Result<Apps> {
+    let gateway = rig.device().gateway;
+    Apps::start(&format!("http://127.0.0.1:{gateway}/v2/models/digits/infer"), load)
+}
