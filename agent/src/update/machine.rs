@@ -126,7 +126,12 @@ impl Machine {
             _ => None,
         };
         self.step(now, event, &mut effects);
-        self.keep_serving(now, &mut effects);
+        let mut serving = Effects::new();
+        self.keep_serving(now, &mut serving);
+        // Who answers comes before what is said about it: the disk is waited for by every report.
+        let durable = effects.iter().rposition(|effect| matches!(effect, Effect::Persist(_)));
+        let from = durable.map_or(0, |last| last + 1);
+        effects.splice(from..from, serving);
         effects
     }
 

@@ -21,10 +21,9 @@ pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
 
         let failed = apps.failed();
         apps.expect(Sign::Version(target));
-        let started = Instant::now();
-        rig.roll_back()?;
-        line.replies.push(started.elapsed());
-        line.rollbacks.push(apps.first_answer()?.duration_since(started));
+        let (started, replied, answered) = roll_back(rig, &apps)?;
+        line.replies.push(replied.duration_since(started));
+        line.rollbacks.push(answered.duration_since(started));
         apps.settle()?;
         line.failed_rollbacks += apps.failed() - failed;
         if line.failed_rollbacks > 0 {
@@ -43,6 +42,20 @@ pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
     }
     line.answered = apps.ended();
     Ok(line)
+}
+
+/// The moments of the engineer's command, of the agent's reply, and of the first answer that apps got, which
+/// do not wait for the reply.
+fn roll_back(rig: &mut Rig, apps: &Apps) -> Result<(Instant, Instant, Instant)> {
+    std::thread::scope(|scope| {
+        let command = scope.spawn(|| {
+            let started = Instant::now();
+            rig.roll_back().map(|()| (started, Instant::now()))
+        });
+        let answered = apps.first_answer()?;
+        let (started, replied) = command.join().expect("it does not panic")?;
+        Ok((started, replied, answered))
+    })
 }
 
 /// Measures the whole program, from its start to its end.
