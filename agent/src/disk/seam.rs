@@ -286,9 +286,10 @@ impl OpenFile {
         Ok(ByteCount(metadata.len()))
     }
 
-    /// Makes its contents and size durable. Its name is durable once its directory is synced.
+    /// Makes its contents and size durable, not its times, which nobody reads. Its name is durable once its
+    /// directory is synced.
     pub fn sync(&self) -> Result<(), FileError> {
-        self.file.sync_all().map_err(failed(Operation::Sync, &self.path))
+        self.file.sync_data().map_err(failed(Operation::Sync, &self.path))
     }
 }
 

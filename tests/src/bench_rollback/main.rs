@@ -1,6 +1,6 @@
 //! How long a device takes to go back: from the field engineer's command to the first answer of the previous
 //! version, with its worker warm or cold, with and without other traffic; beside it, in the same rounds, a
-//! restart of the active worker, and one write and fsync of a file of the boot record's size, faster than
+//! restart of the active worker, and one write and fdatasync of a file of the boot record's size, faster than
 //! which nothing durable can be. Prints a table and fails when the goal is missed.
 //!
 //! `ROUNDS` sets how often it goes back per line with a warm worker (120; a third of it with a cold one);

@@ -23,7 +23,7 @@ pub(crate) struct Line {
     /// From the death of the active worker to the first answer to a request that began after it.
     pub(crate) restarts: Samples,
     pub(crate) failed_restarts: u64,
-    /// Write and fsync.
+    /// Write and fdatasync.
     pub(crate) writes: Samples,
     /// `serin-agent rollback`, from start to end.
     pub(crate) processes: Samples,
@@ -85,7 +85,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "| previous worker | load | rollbacks | command to first answer | command to reply | restart of the \
-             worker | write + fsync | restart ÷ rollback | rollback ÷ write |"
+             worker | write + fdatasync | restart ÷ rollback | rollback ÷ write |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for line in &self.lines {
