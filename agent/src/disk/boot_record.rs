@@ -13,6 +13,8 @@
 
 use std::path::PathBuf;
 
+use serin_protocol::ids::ByteCount;
+
 use super::seam::{FileError, Files, if_there};
 
 /// Largest payload in bytes. The machine's state is under 1 KiB; the bound keeps a corrupt length from
@@ -119,6 +121,8 @@ pub struct BootStore {
     keep: Option<CopyName>,
     /// The highest generation that may be on disk.
     highest: u64,
+    /// Copies whose names are known to be durable: at most both.
+    named: Vec<CopyName>,
 }
 
 impl BootStore {
@@ -128,7 +132,7 @@ impl BootStore {
     /// could not be read: the record may be intact, so it must not be begun anew.
     pub fn open(files: Files, dir: PathBuf) -> Result<(Self, Loaded), BootError> {
         files.keep_dir(&dir)?;
-        let mut store = Self { files, dir, keep: None, highest: 0 };
+        let mut store = Self { files, dir, keep: None, highest: 0, named: Vec::new() };
         let loaded = store.load()?;
         Ok((store, loaded))
     }
@@ -171,10 +175,20 @@ impl BootStore {
         // Counted before the write: a failed one may still have reached the disk.
         self.highest += 1;
         let generation = Generation(self.highest);
-        let mut file = self.files.create(&self.dir.join(copy.file_name()))?;
-        file.append(&encode(generation, payload))?;
+        let bytes = encode(generation, payload);
+        let size = ByteCount(bytes.len() as u64);
+        let file = self.files.open_or_create(&self.dir.join(copy.file_name()))?;
+        // In place: a file that keeps its blocks and size is durable without a commit of the whole file system,
+        // which waits for whatever else is being written. Torn, it is told by length or checksum.
+        file.write_at(0, &bytes)?;
+        if file.size()? != size {
+            file.resize(size)?;
+        }
         file.sync()?;
-        self.files.sync_dir(&self.dir)?;
+        if !self.named.contains(&copy) {
+            self.files.sync_dir(&self.dir)?;
+            self.named.push(copy);
+        }
         self.keep = Some(copy);
         Ok(generation)
     }

@@ -377,9 +377,10 @@ impl OpenFile {
         size.map(ByteCount).map_err(failed(Operation::Examine, &self.path))
     }
 
-    /// Makes its contents and size durable. Its name is durable once its directory is synced.
+    /// Makes its contents and size durable, not its times, which nobody reads. Its name is durable once its
+    /// directory is synced.
     pub fn sync(&self) -> Result<(), FileError> {
-        let synced = with!(&self.handle, |file| file.sync_all(), |file| file.sync());
+        let synced = with!(&self.handle, |file| file.sync_data(), |file| file.sync());
         synced.map_err(failed(Operation::Sync, &self.path))
     }
 }

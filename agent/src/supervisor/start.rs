@@ -10,6 +10,7 @@ use serin_protocol::ids::{BootId, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Presence};
 use serin_protocol::topic::Topic;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -180,7 +181,15 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
     let link = mqtt::start(supervisor.link_options(transport));
-    Box::pin(supervisor.run(link, inbox_receiver, field, stop)).await;
+    // On a thread of its own, for it waits for the disk, and no app shall wait with it. All tasks stay on this
+    // thread, which lives as long as the process: workers end with the thread that started them.
+    let runtime = Handle::current();
+    let run = move || runtime.block_on(Box::pin(supervisor.run(link, inbox_receiver, field, stop)));
+    if let Err(error) = tokio::task::spawn_blocking(run).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
     // Requests that were begun are answered before the process ends; bounded by the gateway.
     let _ = tokio::join!(apps, site);
     Ok(())

@@ -155,7 +155,13 @@ impl Machine {
             _ => None,
         };
         self.step(now, event, &mut effects);
-        self.keep_serving(now, &mut effects);
+        let mut serving = Effects::new();
+        self.keep_serving(now, &mut serving);
+        // Who answers comes before what is said about it, for every report waits for the disk.
+        let first =
+            |effect: &Effect| matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve);
+        let from = effects.iter().rposition(first).map_or(0, |last| last + 1);
+        effects.splice(from..from, serving);
         effects
     }
 

@@ -299,6 +299,27 @@ fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() 
 }
 
 #[test]
+fn a_rollback_is_durable_first_then_served_and_only_then_spoken_of() {
+    let order = |shell: &mut Shell| {
+        let effects = shell.machine.handle(shell.now, Event::Field(1000, FieldOrder::Rollback { to: None }));
+        let step = |effect: &Effect| match effect {
+            Effect::Persist(_) => Some("persist"),
+            Effect::Flip(_) => Some("flip"),
+            Effect::Warm { .. } => Some("warm"),
+            Effect::Report { .. } => Some("report"),
+            Effect::Reply(_) => Some("reply"),
+            _ => None,
+        };
+        effects.iter().filter_map(step).collect::<Vec<_>>()
+    };
+    let mut warm = Shell::installed(&[1, 2]);
+    assert_eq!(order(&mut warm), ["persist", "flip", "report", "report", "reply"]);
+    let mut cold = Shell::installed(&[1, 2]);
+    cold.machine.forget_worker(statement(1));
+    assert_eq!(order(&mut cold), ["persist", "warm", "report", "report", "reply"]);
+}
+
+#[test]
 fn a_held_device_takes_no_order_until_the_hold_is_over() {
     let mut shell = Shell::installed(&[1]);
     shell.feed(Event::Field(1000, FieldOrder::Hold { span: Millis::from_secs(3600) }));
