@@ -8,7 +8,6 @@ use serin_protocol::release::Release;
 use super::download::{Download, Notice};
 use super::{Inbox, Supervisor};
 use crate::disk::partial::Complete;
-use crate::link::transfer::Pace;
 use crate::update::effect::{Effect, Event};
 
 impl Supervisor {
@@ -63,7 +62,7 @@ impl Supervisor {
         if let Err(error) = self.partials.keep_only(&kept) {
             tracing::warn!(%error, "old partial downloads could not be removed");
         }
-        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
+        let pace = self.config.pace();
         let seed = self.boot.0 ^ self.machine.record().accepted.0;
         match Download::new(statement, release, self.partials.clone(), pace, seed) {
             Ok(mut download) => {
