@@ -19,6 +19,7 @@ impl Supervisor {
                 record.event_floor = self.journal.next_event();
                 let saved = self.record_store.save(&record.encode());
                 saved.map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
+                self.time_floor.set(record.clock_floor);
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),

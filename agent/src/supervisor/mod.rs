@@ -39,6 +39,7 @@ use crate::field::FieldRequest;
 use crate::gateway::Router;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
+use crate::link::tls::TimeFloor;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
@@ -79,6 +80,8 @@ struct Supervisor {
     trust: Trust,
     machine: Machine,
     record_store: BootStore,
+    /// What TLS knows of the record's clock floor.
+    time_floor: TimeFloor,
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,

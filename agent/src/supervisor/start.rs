@@ -31,7 +31,7 @@ use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
-use crate::link::tls::{self, TlsError};
+use crate::link::tls::{self, TimeFloor, TlsError};
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
@@ -95,7 +95,9 @@ pub enum StartError {
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let _lock = lock(&config)?;
-    let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
+    let time_floor = TimeFloor::default();
+    let tls_files = config.broker.tls.as_ref();
+    let transport = tls_files.map_or(Ok(Transport::Tcp), |files| tls::transport(files, &time_floor))?;
     let files = Files::real();
     let key = identity::load_or_make(&config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
@@ -103,6 +105,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         Some((_, payload)) => Record::decode(payload)?,
         None => Record::default(),
     };
+    time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
     let boot = BootId(random()?);
@@ -137,6 +140,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         trust,
         machine: Machine::new(identity, record),
         record_store,
+        time_floor,
         releases: ReleaseStore::open(files.clone(), &config.data)?,
         partials: PartialStore::open(files, &config.data)?,
         journal,
