@@ -120,6 +120,7 @@ impl Supervisor {
         mut stop: watch::Receiver<bool>,
     ) {
         self.feed(Event::Boot);
+        self.begin_trust();
         self.service.ready();
         loop {
             self.service.alive(self.now().elapsed);

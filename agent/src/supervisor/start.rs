@@ -109,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
     let boot = BootId(random()?);
-    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root)?;
+    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
 

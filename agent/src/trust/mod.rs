@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`store`] | the trusted metadata on disk |
 //! | [`client`] | refreshes over subscriptions |
+//! | `orders` | who may order, as the last refresh said |
 //! | `failures` | when a failed refresh is tried again, and what is reported |
 //! | `search` | whether a release may be installed |
 
 pub mod client;
 mod failures;
+mod orders;
 mod search;
 pub mod store;

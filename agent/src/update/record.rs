@@ -4,12 +4,14 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::trust::MetadataVersion;
 
-/// Written first; another value is another program's record.
-pub const FORMAT: u8 = 2;
+/// Written first; another value is another program's record. Each format has one field more at its end than
+/// the one before, and a zero byte says that there is nothing in it: 2 brought `held`, 3 `root_floor`.
+pub const FORMAT: u8 = 3;
 
-/// The format before there were holds: the same without its last field.
-const FORMAT_WITHOUT_HOLD: u8 = 1;
+/// The oldest format that is read.
+const OLDEST: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,16 @@ pub struct Hold {
     pub by: u32,
     /// It is over then.
     pub until: UnixMillis,
+}
+
+/// The highest root that was trusted: no refresh of the trusted metadata ends below it, even when the kept
+/// roots are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFloor {
+    /// The digest of the configured root from which it was reached; it says nothing about others.
+    pub configured: Digest,
+    /// Its version.
+    pub version: MetadataVersion,
 }
 
 /// A release on disk that can be run.
@@ -102,6 +114,8 @@ pub struct Record {
     pub event_floor: EventNumber,
     /// No order of the fleet is taken for a while.
     pub held: Option<Hold>,
+    /// The highest root that was trusted.
+    pub root_floor: Option<RootFloor>,
 }
 
 impl Default for Record {
@@ -117,6 +131,7 @@ impl Default for Record {
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
             held: None,
+            root_floor: None,
         }
     }
 }
@@ -137,11 +152,13 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
-            // Where the new field would be, that there is none.
+        if let Some((&older, body)) = bytes.split_first()
+            && (OLDEST..FORMAT).contains(&older)
+        {
+            // Where the newer fields would be, that there is nothing in them.
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            upgraded.push(0);
+            upgraded.extend((older..FORMAT).map(|_| 0));
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -180,9 +197,15 @@ mod tests {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         let mut before = record.encode();
-        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
-        before[0] = FORMAT_WITHOUT_HOLD;
-        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
+        for older in (OLDEST..FORMAT).rev() {
+            assert_eq!((before[0], before.pop()), (older + 1, Some(0)));
+            before[0] = older;
+            assert_eq!(
+                Record::decode(&before),
+                Ok(record.clone()),
+                "an agent that is updated keeps its slots"
+            );
+        }
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));
