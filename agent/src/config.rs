@@ -59,9 +59,12 @@ pub struct Broker {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// A transfer that gets no chunk for this long while connected is given up: at least 1 second.
+    /// The connected time over which the rate of a transfer is averaged: at least 1 second.
     #[serde(default = "patience", deserialize_with = "span")]
     patience: Duration,
+    /// A transfer that brings fewer bytes per second is given up.
+    #[serde(default = "slowest", deserialize_with = "size")]
+    slowest: ByteCount,
     /// How it is encrypted; without it, it is not.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -69,6 +72,10 @@ pub struct Broker {
 
 const fn patience() -> Duration {
     Duration::from_millis(Pace::PATIENCE.0)
+}
+
+const fn slowest() -> ByteCount {
+    Pace::SLOWEST
 }
 
 /// Whose signatures count.
@@ -204,9 +211,10 @@ impl Config {
         self.socket.clone().unwrap_or_else(|| self.data.join("agent.sock"))
     }
 
-    /// Connected time within which a chunk must come.
-    pub const fn patience(&self) -> Millis {
-        Millis(self.broker.patience.as_millis() as u64)
+    /// How fast transfers must be.
+    pub fn pace(&self) -> Pace {
+        let patience = Millis(self.broker.patience.as_millis() as u64);
+        Pace { patience, slowest: self.broker.slowest, ..Pace::default() }
     }
 
     /// Length of a telemetry window.
@@ -265,6 +273,7 @@ mod tests {
         assert_eq!(config.models.memory, ByteCount::from_mib(256));
         assert_eq!(config.socket(), Path::new("/tmp/x/agent.sock"));
         assert_eq!(config.window(), Millis(60_000));
+        assert_eq!(config.pace(), Pace::default());
     }
 
     #[test]

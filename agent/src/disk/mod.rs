@@ -6,7 +6,8 @@
 //! releases/<statement>/<name>        hard links into files/
 //! staging/                           releases being built or removed
 //! partial/<sha256>                   objects being downloaded      partial, intake
-//! trust/<role>.json                  trusted metadata              crate::trust::store
+//! trust/roots/<version>.json         every root since the first   crate::trust::store
+//! trust/roles/<role>.json            other trusted metadata
 //! fetched.today                      bytes fetched today           spent
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard

@@ -20,7 +20,7 @@ pub fn redacted(config: &Config) -> Value {
         "broker": {
             "host": broker.host,
             "port": broker.port,
-            "patience_ms": config.patience(),
+            "patience_ms": config.pace().patience,
             "tls": tls,
         },
         "models": {

@@ -8,7 +8,6 @@ use serin_protocol::release::Release;
 use super::download::{Download, Notice, Request};
 use super::{Inbox, Supervisor};
 use crate::disk::install;
-use crate::link::transfer::Pace;
 use crate::update::effect::{Effect, Event, Now};
 use crate::update::machine::Machine;
 use crate::update::shell::Shell;
@@ -25,7 +24,9 @@ impl Shell for Supervisor {
     fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
         match effect {
             Effect::Persist(record) => {
+                let clock_floor = record.clock_floor;
                 install::save(&mut self.record_store, *record, self.journal.next_event())?;
+                self.time_floor.set(clock_floor);
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
             Effect::PlanLater(statement, release, verdict) => self.plan_later(statement, release, verdict),
@@ -85,7 +86,7 @@ impl Supervisor {
     }
 
     pub(super) fn new_download(&self, statement: Digest, release: Box<Release>) -> Result<Download, Reason> {
-        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
+        let pace = self.config.pace();
         let seed = self.boot.0 ^ self.machine.record().accepted.0;
         Download::new(statement, release, self.partials.clone(), pace, seed)
     }

@@ -42,6 +42,7 @@ use crate::field::FieldRequest;
 use crate::gateway::Router;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
+use crate::link::tls::TimeFloor;
 use crate::logs::Logs;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
@@ -88,6 +89,8 @@ struct Supervisor {
     trust: Trust,
     machine: Machine,
     record_store: BootStore,
+    /// What TLS knows of the record's clock floor.
+    time_floor: TimeFloor,
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,
@@ -134,6 +137,7 @@ impl Supervisor {
     ) {
         self.feed(Event::Boot);
         self.attend_policy();
+        self.begin_trust();
         self.service.ready();
         loop {
             self.service.alive(self.now().elapsed);

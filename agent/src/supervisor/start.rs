@@ -35,7 +35,7 @@ use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
-use crate::link::tls::{self, TlsError};
+use crate::link::tls::{self, TimeFloor, TlsError};
 use crate::logs::Logs;
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
@@ -103,7 +103,9 @@ pub enum StartError {
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT. `logs` has what it logs.
 pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let _lock = lock(&config)?;
-    let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
+    let time_floor = TimeFloor::default();
+    let tls_files = config.broker.tls.as_ref();
+    let transport = tls_files.map_or(Ok(Transport::Tcp), |files| tls::transport(files, &time_floor))?;
     let files = Files::real();
     let key = identity::load_or_make(&files, &config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
@@ -111,10 +113,11 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         Some((_, payload)) => Record::decode(payload)?,
         None => Record::default(),
     };
+    time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
     let boot = BootId(random()?);
-    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root)?;
+    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
 
@@ -147,6 +150,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         trust,
         machine: Machine::new(identity, record),
         record_store,
+        time_floor,
         releases: ReleaseStore::open(files.clone(), &config.data)?,
         partials: PartialStore::open(files, &config.data)?,
         journal,

@@ -2,7 +2,7 @@
 
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
-use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, Report};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
@@ -197,6 +197,10 @@ impl Supervisor {
                         if let Err(error) = self.journal.drop_report(key) {
                             tracing::error!(%error, "a sent report could not be dropped");
                         }
+                    }
+                    Effect::RefuseAck(number) => {
+                        let text = format!("event {number} is acknowledged, far above any that was sent");
+                        self.refuse(RefusedKind::Ack, &Detail::new(&text));
                     }
                     Effect::NumberAbove(number) => match self.journal.number_above(number) {
                         Ok(()) => {

@@ -7,7 +7,7 @@ use serin_protocol::release::{Release, StatementError};
 use serin_protocol::trust::layout::statement_path;
 use serin_protocol::trust::{Fetch, Limits, Next, Role, Session, TrustError};
 
-use super::client::utc;
+use super::orders::utc;
 use super::store::{TrustStore, TrustStoreError};
 
 /// What a parcel says before its bundle. Nothing of it is believed yet.
@@ -104,7 +104,8 @@ pub fn refresh(store: &mut TrustStore, wall: UnixMillis, papers: &Papers) -> Res
 }
 
 fn refresh_trust(store: &mut TrustStore, wall: UnixMillis, papers: &Papers) -> Result<Release, OfflineError> {
-    let mut session = Session::begin(store.root(), utc(wall), Limits::DEVICE)?;
+    let session = Session::begin(store.root(), utc(wall), Limits::DEVICE)?;
+    let mut session = session.not_below(store.root_floor().version);
     let mut searching = false;
     loop {
         match session.next() {

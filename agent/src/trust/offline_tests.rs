@@ -77,7 +77,8 @@ impl Device {
     /// Each time as after a restart: only what is on disk counts.
     fn refresh(&self, days: u64, papers: &Papers) -> Result<Release, OfflineError> {
         let home = self.0.path();
-        let mut store = TrustStore::open(Files::real(), home, &home.join("anchor.json")).expect("opens");
+        let mut store =
+            TrustStore::open(Files::real(), home, &home.join("anchor.json"), None).expect("opens");
         refresh(&mut store, wall(days), papers)
     }
 }

@@ -2,12 +2,12 @@
 
 use serin_protocol::assignment::{Assignment, ReleaseRef};
 use serin_protocol::ids::{Digest, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis, Version};
-use serin_protocol::message::{EventKind, Reason, WorkerDeath};
+use serin_protocol::message::{Detail, EventKind, Reason, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::admission::Means;
 use super::policy::{Verdict, Verdicts};
-use super::record::{Record, Slot};
+use super::record::{Record, RootFloor, Slot};
 
 /// Both clocks at one moment: the wall clock judges expiry, the monotonic one runs timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub enum Event {
     Boot,
     /// An assignment whose signature holds.
     Assigned(Assignment),
+    /// The same, but its release is known to lie below its owner's floor.
+    AssignedBelowFloor(Assignment, Detail),
+    /// A root is trusted that no refresh may end below.
+    RootTrusted {
+        /// Which.
+        floor: RootFloor,
+        /// It took a key back that said what time it is: what that key said no longer counts.
+        recovered: bool,
+    },
     /// The wanted release statement was fetched and its signature and digest hold, or not.
     Statement {
         /// Which statement.

@@ -18,18 +18,24 @@ pub use self::engineer::MAX_HOLD;
 use std::collections::BTreeMap;
 
 use serin_protocol::assignment::{Assignment, Order};
-use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber};
+use serin_protocol::ids::{
+    ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber, UnixMillis,
+};
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 
 use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
 use super::policy::Verdicts;
-use super::record::{Attempt, Progress, Record, Slot, Standing};
+use super::record::{Attempt, Progress, Record, RootFloor, Slot, Standing};
 
 use self::waiting::Told;
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
 const STORAGE_RETRY: Millis = Millis::from_secs(10);
+
+/// Furthest that the number of an assignment may lie above the last one: far more than a device is told in
+/// its life, and so few that nobody with the fleet's key can use up the numbers.
+const MAX_SEQUENCE_STEP: u64 = 1 << 24;
 
 /// What never changes while the agent runs.
 #[derive(Clone, Debug)]
@@ -232,7 +238,11 @@ impl Machine {
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Boot => self.resume(now, effects),
-            Event::Assigned(assignment) => self.assigned(now, &assignment, effects),
+            Event::Assigned(assignment) => self.assigned(now, &assignment, None, effects),
+            Event::AssignedBelowFloor(assignment, why) => {
+                self.assigned(now, &assignment, Some(Reason::Untrusted(why)), effects);
+            }
+            Event::RootTrusted { floor, recovered } => self.root_trusted(floor, recovered, effects),
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
             Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
@@ -268,7 +278,26 @@ impl Machine {
         }
     }
 
-    fn assigned(&mut self, now: Now, assignment: &Assignment, effects: &mut Effects) {
+    fn root_trusted(&mut self, floor: RootFloor, recovered: bool, effects: &mut Effects) {
+        let record = &mut self.state.record;
+        let known = record.root_floor == Some(floor) && (!recovered || record.clock_floor == UnixMillis(0));
+        record.root_floor = Some(floor);
+        if recovered {
+            record.clock_floor = UnixMillis(0);
+        }
+        if !known {
+            self.persist(effects);
+        }
+    }
+
+    /// `refused` says why it must not be obeyed, although it is the fleet's.
+    fn assigned(
+        &mut self,
+        now: Now,
+        assignment: &Assignment,
+        refused: Option<Reason>,
+        effects: &mut Effects,
+    ) {
         if let Err(refusal) = self.check_assignment(assignment) {
             if let Some(detail) = refusal {
                 self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
@@ -282,6 +311,11 @@ impl Machine {
         self.state.record.accepted = assignment.sequence;
         self.state.record.rollout = assignment.rollout;
         self.state.record.clock_floor = self.state.record.clock_floor.max(assignment.issued);
+        let expired = (assignment.expires <= now.wall).then_some(Reason::Expired);
+        if let Some(reason) = expired.or(refused) {
+            self.not_obeyed(&assignment.order, reason, effects);
+            return;
+        }
         match &assignment.order {
             Order::Stay => self.stay(effects),
             Order::Run { release, probation } => {
@@ -294,7 +328,7 @@ impl Machine {
                     progress: Progress::Assigned,
                 };
                 self.state.record.urgent = false;
-                self.run(now, attempt, effects);
+                self.run(attempt, effects);
             }
             Order::RollBack { from, to } => {
                 let attempt = Attempt {
@@ -306,7 +340,7 @@ impl Machine {
                     progress: Progress::Assigned,
                 };
                 self.state.record.urgent = true;
-                self.fleet_rollback(now, from, attempt, effects);
+                self.fleet_rollback(from, attempt, effects);
             }
         }
     }
@@ -328,6 +362,10 @@ impl Machine {
         if assignment.sequence < accepted {
             let sequence = assignment.sequence;
             return refuse(&format!("the assignment is a replay: number {sequence}, already at {accepted}"));
+        }
+        if assignment.sequence.0 - accepted.0 > MAX_SEQUENCE_STEP {
+            let sequence = assignment.sequence;
+            return refuse(&format!("the assignment's number {sequence} is too far above {accepted}"));
         }
         Ok(())
     }

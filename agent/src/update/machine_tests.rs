@@ -454,6 +454,86 @@ fn replays_and_foreign_assignments_are_refused_by_name() {
     assert_eq!(shell.disk.accepted, SequenceNumber(2));
 }
 
+fn late(shell: &Shell, sequence: u64, order: Order) -> Event {
+    Event::Assigned(Assignment {
+        device: identity().device,
+        fleet: identity().fleet,
+        sequence: SequenceNumber(sequence),
+        rollout: None,
+        issued: shell.now.wall,
+        expires: shell.now.wall,
+        order,
+    })
+}
+
+#[test]
+fn no_order_is_obeyed_once_it_has_expired() {
+    let mut shell = Shell::installed(&[1, 2]);
+    let back = Order::RollBack { from: release_id(2), to: reference(1) };
+    shell.feed(late(&shell, 3, back.clone()));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Expired)));
+    assert_eq!(shell.disk.accepted, SequenceNumber(3), "and it is not reported again");
+    shell.run(4, 3);
+    let under_way = shell.disk.attempt.clone();
+    shell.feed(late(&shell, 5, Order::Stay));
+    assert!(matches!(shell.reports.last(), Some(EventKind::Refused { .. })));
+    shell.feed(late(&shell, 6, Order::Run { release: reference(1), probation: Probation::default() }));
+    assert_eq!(shell.disk.attempt, under_way);
+    // On probation, back to the release before.
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.feed(late(&shell, 7, Order::Run { release: reference(2), probation: Probation::default() }));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(3), Some(Reason::Expired)));
+    shell.order(8, Order::RollBack { from: release_id(3), to: reference(2) });
+    assert_eq!(shell.active(), Some(2), "in time it is obeyed");
+}
+
+#[test]
+fn the_fleet_cannot_bring_back_what_its_owner_put_below_the_floor() {
+    let mut shell = Shell::installed(&[1, 2]);
+    let order = Order::RollBack { from: release_id(2), to: reference(1) };
+    let Event::Assigned(mut assignment) = late(&shell, 3, order) else { panic!("an assignment") };
+    assignment.expires = shell.now.wall.plus(Millis::from_secs(100));
+    let why = Detail::new("below the floor 2");
+    shell.feed(Event::AssignedBelowFloor(assignment, why.clone()));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Untrusted(why))));
+    assert_eq!(shell.moves().last(), Some(&(Phase::Idle, Phase::Rejected)));
+    // Whoever is on site may, and so may the device by itself.
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    assert_eq!(shell.active(), Some(1));
+}
+
+#[test]
+fn a_stolen_fleet_key_can_use_up_no_numbers() {
+    let mut shell = Shell::installed(&[1]);
+    shell.order(u64::MAX, Order::Stay);
+    assert!(format!("{:?}", shell.reports.last()).contains("too far above"));
+    assert_eq!(shell.disk.accepted, SequenceNumber(1));
+    shell.order(1 + MAX_SEQUENCE_STEP, Order::Stay);
+    assert_eq!(shell.disk.accepted, SequenceNumber(1 + MAX_SEQUENCE_STEP));
+}
+
+#[test]
+fn a_root_that_takes_back_the_servers_keys_takes_back_the_time_they_told() {
+    let mut shell = Shell::installed(&[1]);
+    let told = shell.disk.clock_floor;
+    assert!(told > UnixMillis(0));
+    let version = serin_protocol::trust::MetadataVersion::FIRST;
+    let floor = RootFloor { configured: statement(9), version };
+    shell.feed(Event::RootTrusted { floor, recovered: false });
+    assert_eq!((shell.disk.root_floor, shell.disk.clock_floor), (Some(floor), told));
+    shell.feed(Event::RootTrusted { floor, recovered: true });
+    assert_eq!(shell.disk.clock_floor, UnixMillis(0));
+    assert!(
+        !shell
+            .machine
+            .handle(shell.now, Event::RootTrusted { floor, recovered: false })
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist(_))),
+        "known already"
+    );
+}
+
 #[test]
 fn an_unfinished_update_goes_on_after_a_restart_and_expires_in_the_end() {
     let mut shell = Shell::installed(&[1]);

@@ -4,12 +4,14 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 4;
+pub const FORMAT: u8 = 5;
 
 /// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
-/// `held`, 3 has `sideload`, 4 has `urgent`.
+/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has
+/// `root_floor`.
 const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
@@ -28,6 +30,16 @@ pub struct Brought {
     pub by: u32,
     /// Memory limit of its worker: what would be read from its statement, which cannot be fetched.
     pub memory: ByteCount,
+}
+
+/// The highest root that was trusted: no refresh of the trusted metadata ends below it, even when the kept
+/// roots are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFloor {
+    /// The digest of the configured root from which it was reached; it says nothing about others.
+    pub configured: Digest,
+    /// Its version.
+    pub version: MetadataVersion,
 }
 
 /// A release on disk that can be run.
@@ -116,6 +128,8 @@ pub struct Record {
     pub sideload: Option<Brought>,
     /// Local conditions do not hold up the installation of the unfinished update: it takes another one back.
     pub urgent: bool,
+    /// The highest root that was trusted.
+    pub root_floor: Option<RootFloor>,
 }
 
 impl Default for Record {
@@ -133,6 +147,7 @@ impl Default for Record {
             held: None,
             sideload: None,
             urgent: false,
+            root_floor: None,
         }
     }
 }

@@ -23,7 +23,7 @@ use serin_agent::update::effect::{Effect, Event, FieldOrder, FieldOutcome, Field
 use serin_agent::update::machine::{Identity, Machine};
 use serin_agent::update::record::{Record, Slot};
 use serin_agent::update::shell::{Shell, feed};
-use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::envelope::open;
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, Millis, UnixMillis};
@@ -108,7 +108,7 @@ impl<'a> Device<'a> {
             Some((_, payload)) => Record::decode(payload)?,
             None => Record::default(),
         };
-        let trusted = TrustStore::open(files.clone(), &data, &configured_root())?;
+        let trusted = TrustStore::open(files.clone(), &data, &configured_root(), record.root_floor)?;
         let identity = Identity {
             device: broker::device(),
             fleet: broker::fleet(),
@@ -287,6 +287,9 @@ impl<'a> Device<'a> {
         match effect {
             client::Effect::Ask(file) => self.ask(&file),
             client::Effect::Leave(_) => {}
+            client::Effect::RootTrusted { floor, recovered } => {
+                self.inbox.push_back(Event::RootTrusted { floor, recovered });
+            }
             client::Effect::Refreshed { .. } => self.hear_assignment(),
             client::Effect::Listed(target) => self.fetch_statement(&target),
             client::Effect::Unlisted(target, detail) => {
@@ -311,7 +314,14 @@ impl<'a> Device<'a> {
         let Some(sealed) = self.broker.assignment().filter(|_| self.connected) else { return };
         let Some(keys) = self.trust.fleet_keys(self.now.wall) else { return };
         if let Ok(assignment) = open::<Assignment, _>(sealed, keys) {
-            self.inbox.push_back(Event::Assigned(assignment));
+            let below = match &assignment.order {
+                Order::RollBack { to, .. } => self.trust.below_floor(&to.id),
+                Order::Run { .. } | Order::Stay => None,
+            };
+            self.inbox.push_back(match below {
+                Some(detail) => Event::AssignedBelowFloor(assignment, detail),
+                None => Event::Assigned(assignment),
+            });
         }
     }
 

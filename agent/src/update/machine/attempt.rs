@@ -1,7 +1,8 @@
 //! An update on its way: from an accepted order to probation, or to its end.
 
+use serin_protocol::assignment::Order;
 use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
-use serin_protocol::message::{Detail, EventKind, Phase, Reason, WorkerDeath};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::{Machine, Work, Worker};
@@ -17,7 +18,7 @@ const DEATH_WINDOW: Millis = Millis::from_secs(600);
 
 impl Machine {
     /// Order `Run`.
-    pub(super) fn run(&mut self, now: Now, attempt: Attempt, effects: &mut Effects) {
+    pub(super) fn run(&mut self, attempt: Attempt, effects: &mut Effects) {
         let wanted = attempt.target.statement;
         if self.state.record.active.as_ref().is_some_and(|active| active.statement == wanted) {
             self.already_active(attempt.target.id, effects);
@@ -30,13 +31,6 @@ impl Machine {
             return;
         }
         let ended = self.give_up(Reason::Superseded);
-        if attempt.expires <= now.wall {
-            self.persist(effects);
-            effects.extend(ended);
-            let reason = Some(Reason::Expired);
-            self.report_move(attempt.target.id, Phase::Idle, Phase::Rejected, reason, effects);
-            return;
-        }
         let target = attempt.target.clone();
         self.state.record.attempt = Some(attempt);
         self.state.work = Work::AwaitingStatement;
@@ -59,13 +53,7 @@ impl Machine {
     }
 
     /// Order `RollBack`.
-    pub(super) fn fleet_rollback(
-        &mut self,
-        now: Now,
-        from: &ReleaseId,
-        attempt: Attempt,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn fleet_rollback(&mut self, from: &ReleaseId, attempt: Attempt, effects: &mut Effects) {
         let installing = self.candidate() == Some(from);
         let active = self.state.record.active.as_ref().is_some_and(|slot| slot.release == *from);
         let wanted = attempt.target.statement;
@@ -77,10 +65,26 @@ impl Machine {
             previous.standing = Standing::Proven;
             self.take_back(Reason::FleetRollback, effects);
         } else if active {
-            self.run(now, attempt, effects);
+            self.run(attempt, effects);
         } else {
             self.persist(effects);
             effects.push(Effect::Announce);
+        }
+    }
+
+    /// An order that is the fleet's newest, but too late or for what its owner no longer wants. What is
+    /// under way goes on.
+    pub(super) fn not_obeyed(&mut self, order: &Order, reason: Reason, effects: &mut Effects) {
+        self.persist(effects);
+        match order {
+            Order::Run { release, .. } | Order::RollBack { to: release, .. } => {
+                let release = release.id.clone();
+                self.report_move(release, Phase::Idle, Phase::Rejected, Some(reason), effects);
+            }
+            Order::Stay => {
+                let detail = Detail::new("the assignment, to stay as it is, has expired");
+                self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
+            }
         }
     }
 
