@@ -7,9 +7,11 @@
 //! staging/                           releases being built or removed
 //! partial/<sha256>                   objects being downloaded      partial
 //! trust/<role>.json                  trusted metadata              crate::trust::store
+//! starts                             starts without a stop since   starts
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard
 //! journal.next_event                 its highest number, beside it
+//! journal.losses                     what found no room in it      losses
 //! ```
 //!
 //! Everything but the inside of `journal/` goes through [`seam::Files`]. Nothing here decides anything:
@@ -19,7 +21,9 @@ pub mod boot_record;
 pub mod journal;
 mod journal_guard;
 mod journal_tree;
+pub mod losses;
 pub mod partial;
 pub mod releases;
 pub mod seam;
+pub mod starts;
 pub mod unpack;

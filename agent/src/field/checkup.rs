@@ -97,6 +97,10 @@ pub struct Facts {
     pub active: Option<(ReleaseId, bool)>,
     /// The release to go back to.
     pub previous: Option<ReleaseId>,
+    /// Starts shortly before this run without a stop.
+    pub restarts: u32,
+    /// No release runs, after a crash loop.
+    pub safe_mode: bool,
 }
 
 /// Looks at everything.
@@ -111,12 +115,15 @@ pub fn doctor(facts: &Facts) -> Checkup {
         disk(facts),
         memory(facts),
         sandbox(facts),
+        agent(facts),
     ];
     Checkup { lines }
 }
 
 fn model(facts: &Facts) -> CheckLine {
     match &facts.active {
+        // Said by the agent's own line.
+        Some((release, false)) if facts.safe_mode => CheckLine::ok("model", format!("{release} is left out")),
         Some((release, true)) => CheckLine::ok("model", format!("{release} answers")),
         Some((release, false)) => {
             let finding = format!("{release} does not answer; the agent keeps trying");
@@ -218,6 +225,19 @@ fn sandbox(facts: &Facts) -> CheckLine {
     }
 }
 
+fn agent(facts: &Facts) -> CheckLine {
+    if facts.safe_mode {
+        let remedy = "run another release: `serin-agent rollback`, or have the fleet assign one; \
+                      `serin-agent unpin` tries the same again";
+        return CheckLine::fail("agent", "safe mode: it kept crashing, and no release runs", remedy);
+    }
+    if facts.restarts > 0 {
+        let finding = format!("started {} times in a short time without having been stopped", facts.restarts);
+        return CheckLine::warn("agent", finding, "see the system's log for why it ended");
+    }
+    CheckLine::ok("agent", "it has not crashed of late")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +259,8 @@ mod tests {
             sandboxed: Some(true),
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
+            restarts: 0,
+            safe_mode: false,
         }
     }
 
@@ -256,7 +278,7 @@ mod tests {
     fn a_device_that_is_well_needs_nothing() {
         let checkup = doctor(&well());
         assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 9);
+        assert_eq!(checkup.lines.len(), 10);
     }
 
     #[test]
@@ -270,6 +292,12 @@ mod tests {
         assert_eq!(level(found(|facts| facts.sandboxed = Some(false), "sandbox")), Level::Warn);
         assert_eq!(level(found(|facts| facts.waiting = 3, "fleet")), Level::Warn);
         assert_eq!(level(found(|facts| facts.active = None, "model")), Level::Warn);
+        assert_eq!(level(found(|facts| facts.restarts = 2, "agent")), Level::Warn);
+        let safe = found(
+            |facts| (facts.safe_mode, facts.active) = (true, Some(("m@2".parse().expect("id"), false))),
+            "agent",
+        );
+        assert_eq!(safe.level, Level::Fail);
         let silent = found(|facts| facts.active = Some(("m@2".parse().expect("id"), false)), "model");
         assert_eq!(level(silent), Level::Fail);
         let alone =

@@ -30,6 +30,9 @@ const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
         EventKind::WorkerDied { release, .. } => ("worker_died", Some(release)),
         EventKind::Refused { .. } => ("refused", None),
         EventKind::JournalLost { .. } => ("journal_lost", None),
+        EventKind::CrashLoop { .. } => ("crash_loop", None),
+        EventKind::EventsLost { .. } => ("events_lost", None),
+        EventKind::ReportsDropped { .. } => ("reports_dropped", None),
     }
 }
 
@@ -64,6 +67,11 @@ pub fn describe(kind: &EventKind) -> String {
             format!("{what} was refused: {detail}")
         }
         EventKind::JournalLost { detail } => format!("the journal was lost and begun anew: {detail}"),
+        EventKind::CrashLoop { starts, action } => {
+            format!("the agent was started {starts} times in a short time: {action}")
+        }
+        EventKind::EventsLost { count } => format!("{count} events could not be kept for the fleet"),
+        EventKind::ReportsDropped { count } => format!("{count} reports were dropped for space"),
     }
 }
 

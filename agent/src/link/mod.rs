@@ -4,5 +4,6 @@
 pub mod backoff;
 pub mod mqtt;
 pub mod outbox;
+pub mod pause;
 pub mod tls;
 pub mod transfer;

@@ -6,7 +6,8 @@ use serin_protocol::message::{Detail, EventKind, Reason};
 use serin_protocol::release::Release;
 
 use super::download::{Download, Notice};
-use super::{Inbox, Supervisor};
+use super::jobs::TooMany;
+use super::{Awaited, Inbox, Supervisor};
 use crate::disk::partial::Complete;
 use crate::link::transfer::Pace;
 use crate::update::effect::{Effect, Event};
@@ -23,7 +24,7 @@ impl Supervisor {
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
-            Effect::Stage(statement, release) => self.stage(statement, release),
+            Effect::Stage(statement, release) => return Ok(self.stage(statement, release)),
             Effect::Warm { slot, golden } => return Ok(self.warm(&slot, golden)),
             Effect::Flip(slot) => self.flip(&slot),
             Effect::Unserve => {
@@ -36,6 +37,11 @@ impl Supervisor {
             Effect::CancelFetch(statement) => self.cancel_fetch(statement),
             Effect::Collect(keep) => self.collect(keep),
             Effect::Report { sequence, rollout, kind } => self.report(sequence, rollout, kind),
+            Effect::ForgetStarts => {
+                if let Err(error) = self.starts.write(&[self.started]) {
+                    tracing::warn!(%error, "earlier starts could not be forgotten");
+                }
+            }
             Effect::Announce => self.announce(),
             Effect::AskAssignment => self.ask_assignment(),
             Effect::Reply(reply) => self.reply(reply),
@@ -51,7 +57,7 @@ impl Supervisor {
 
     /// An owner lists it: now its statement is wanted.
     pub(super) fn await_statement(&mut self, target: ReleaseRef) {
-        self.awaited = Some((target, self.now().elapsed));
+        self.awaited = Some(Awaited { target, asked: 0, ask_at: self.now().elapsed });
         self.ask_statement_again();
     }
 
@@ -68,7 +74,7 @@ impl Supervisor {
         match Download::new(statement, release, self.partials.clone(), pace, seed) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
-                let notices = match self.session.clone() {
+                let notices = match self.open_session() {
                     Some(session) => download.connected(now, session),
                     None => Vec::new(),
                 };
@@ -125,10 +131,10 @@ impl Supervisor {
         events
     }
 
-    fn stage(&mut self, statement: Digest, release: Box<Release>) {
+    fn stage(&mut self, statement: Digest, release: Box<Release>) -> Option<Event> {
         let fetched = self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);
         let (store, inbox) = (self.releases.clone(), self.inbox.clone());
-        tokio::task::spawn_blocking(move || {
+        let started = self.jobs.spawn(self.now().elapsed, "unpacking a release", move || {
             // Without a file it must be here already; staging then only looks.
             let path = fetched.as_ref().map(|bundle| bundle.path().to_owned()).unwrap_or_default();
             let outcome = store.stage(&path, &release, statement).map(drop);
@@ -139,10 +145,12 @@ impl Supervisor {
             // The loop ends only with the process.
             let _ = inbox.blocking_send(Inbox::Machine(Box::new(Event::Staged(statement, outcome))));
         });
+        let refused = |error: TooMany| Err(Reason::Storage(Detail::new(&error.to_string())));
+        started.err().map(|error| Event::Staged(statement, refused(error)))
     }
 
     fn cancel_fetch(&mut self, statement: Digest) {
-        if self.awaited.as_ref().is_some_and(|(target, _)| target.statement == statement) {
+        if self.awaited.as_ref().is_some_and(|awaited| awaited.target.statement == statement) {
             self.awaited = None;
         }
         self.trust.client.cancel_search(statement);
@@ -160,7 +168,7 @@ impl Supervisor {
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
         let idle = self.download.is_none();
-        tokio::task::spawn_blocking(move || {
+        let started = self.jobs.spawn(self.now().elapsed, "removing old releases", move || {
             match store.remove_except(&keep) {
                 Ok(removed) => tracing::debug!(?removed, "collected"),
                 Err(error) => tracing::warn!(%error, "old releases could not be removed"),
@@ -169,5 +177,8 @@ impl Supervisor {
                 tracing::warn!(%error, "old partial downloads could not be removed");
             }
         });
+        if let Err(error) = started {
+            tracing::warn!(%error, "old releases stay until the next update");
+        }
     }
 }

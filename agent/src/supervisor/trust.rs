@@ -20,14 +20,22 @@ pub(super) struct Trust {
     effects: VecDeque<Effect>,
     /// Subscriptions the session had no place for; at most one for each file of a refresh.
     postponed: Effects,
-    /// The last assignment and acknowledgement that came before the keys were known.
+    /// The last assignment, acknowledgement and pause that came before the keys were known.
     assignment: Option<Bytes>,
     ack: Option<Bytes>,
+    pub(super) pause: Option<Bytes>,
 }
 
 impl Trust {
     pub(super) const fn new(client: Client) -> Self {
-        Self { client, effects: VecDeque::new(), postponed: Effects::new(), assignment: None, ack: None }
+        Self {
+            client,
+            effects: VecDeque::new(),
+            postponed: Effects::new(),
+            assignment: None,
+            ack: None,
+            pause: None,
+        }
     }
 }
 
@@ -94,6 +102,9 @@ impl Supervisor {
 
     fn refreshed(&mut self, keys_changed: bool) {
         tracing::debug!(keys_changed, "trusted metadata is current");
+        if let Some(pause) = self.trust.pause.take() {
+            self.on_pause(&pause);
+        }
         if let Some(ack) = self.trust.ack.take() {
             self.on_ack(&ack);
         }

@@ -4,11 +4,13 @@
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
-//! obeys whoever is on site.
+//! obeys whoever is on site, `time` ends what takes too long, `crash` breaks crash loops.
 
 mod attempt;
+mod crash;
 mod engineer;
 mod serving;
+mod time;
 
 pub use self::engineer::MAX_HOLD;
 
@@ -19,11 +21,13 @@ use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseI
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 
+use super::crash_loop::CrashPolicy;
 use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
 use super::record::{Attempt, Progress, Record, Slot, Standing};
+use crate::link::backoff::{Backoff, Jitter};
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
-const STORAGE_RETRY: Millis = Millis::from_secs(10);
+const STORAGE_RETRY: Backoff = Backoff { first: Millis::from_secs(10), cap: Millis::from_secs(120) };
 
 /// What never changes while the agent runs.
 #[derive(Clone, Debug)]
@@ -34,6 +38,12 @@ pub struct Identity {
     pub fleet: FleetId,
     /// Memory that all workers may use together.
     pub memory_budget: ByteCount,
+    /// Longest that unpacking a release, or bringing up a worker, may take.
+    pub patience: Millis,
+    /// When restarts are a crash loop.
+    pub crash_policy: CrashPolicy,
+    /// Spreads retries; give every device another.
+    pub seed: u64,
 }
 
 /// The update machine.
@@ -47,6 +57,10 @@ pub struct Machine {
     died: Option<Digest>,
     // After a failed write: when to go on as after a restart.
     resume_at: Option<Millis>,
+    // Writes that failed since one succeeded, and whether the last event wanted one.
+    storage_failures: u32,
+    persisting: bool,
+    jitter: Jitter,
 }
 
 #[derive(Clone, Debug)]
@@ -60,6 +74,14 @@ struct State {
     deaths_since: Millis,
     /// The last assignment refused because of a pin or hold: reported once, not at every reconnection.
     refused_by_engineer: Option<SequenceNumber>,
+    /// Restarts that were not yet acted upon.
+    restarts: u32,
+    /// This run is long enough for earlier starts to be forgotten.
+    healthy: bool,
+    /// When this run took up the attempt.
+    attempt_since: Millis,
+    /// When staging began.
+    step_since: Millis,
 }
 
 /// Where the attempt in the record stands. Without an attempt it is `None`.
@@ -84,12 +106,16 @@ enum Pointer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
-    /// It did not come up this many times before.
+    /// It did not come up, or died soon, this many times before.
     Starting {
         failures: u8,
+        since: Millis,
     },
-    Ready,
-    /// It did not come up; the next try is due then.
+    Ready {
+        failures: u8,
+        since: Millis,
+    },
+    /// It did not come up, or died; the next try is due then.
     Failed {
         failures: u8,
         retry_at: Millis,
@@ -107,8 +133,22 @@ impl Machine {
             deaths: 0,
             deaths_since: Millis(0),
             refused_by_engineer: None,
+            restarts: 0,
+            healthy: false,
+            attempt_since: Millis(0),
+            step_since: Millis(0),
         };
-        Self { identity, before: state.clone(), state, died: None, resume_at: None }
+        let jitter = Jitter::new(identity.seed);
+        Self {
+            identity,
+            before: state.clone(),
+            state,
+            died: None,
+            resume_at: None,
+            storage_failures: 0,
+            persisting: false,
+            jitter,
+        }
     }
 
     /// Takes one event and returns what is to be done, in order.
@@ -120,6 +160,13 @@ impl Machine {
             effects.push(Effect::Reply(Err(FieldRefusal::Storage(reason))));
             return effects;
         }
+        if std::mem::take(&mut self.persisting) {
+            self.storage_failures = 0;
+        }
+        if let Event::Boot { restarts } = event {
+            // Known whether or not what follows from it can be persisted.
+            self.state.restarts = restarts;
+        }
         self.before = self.state.clone();
         self.died = match &event {
             Event::WorkerDied(statement, _) => Some(*statement),
@@ -127,6 +174,7 @@ impl Machine {
         };
         self.step(now, event, &mut effects);
         self.keep_serving(now, &mut effects);
+        self.persisting = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
         effects
     }
 
@@ -162,26 +210,6 @@ impl Machine {
         }
     }
 
-    /// When [`Event::Tick`] is due next, on the monotonic clock.
-    pub fn next_deadline(&self, now: Now) -> Option<Millis> {
-        let probation = match &self.state.work {
-            Work::Probation { until, .. } => Some(*until),
-            Work::None
-            | Work::AwaitingStatement
-            | Work::Fetching { .. }
-            | Work::Staging { .. }
-            | Work::Warming { .. } => None,
-        };
-        let expiry =
-            self.state.record.attempt.as_ref().filter(|attempt| attempt.progress != Progress::Probation);
-        let expiry = expiry.map(|attempt| now.elapsed.plus(attempt.expires.since(now.wall)));
-        let retries = self.state.workers.values().filter_map(|worker| match worker {
-            Worker::Failed { retry_at, .. } => Some(*retry_at),
-            Worker::Starting { .. } | Worker::Ready => None,
-        });
-        retries.chain(probation).chain(expiry).chain(self.resume_at).chain(self.hold_ends(now)).min()
-    }
-
     /// Goes back to what is on disk. What had been asked of the shell may be lost, so that the update is
     /// taken up later as after a restart.
     fn undo(&mut self, now: Now) {
@@ -189,16 +217,19 @@ impl Machine {
         if let Some(statement) = self.died.take() {
             self.forget_worker(statement);
         }
-        self.resume_at = Some(now.elapsed.plus(STORAGE_RETRY));
+        self.persisting = false;
+        self.storage_failures = self.storage_failures.saturating_add(1);
+        let wait = STORAGE_RETRY.wait(self.storage_failures, &mut self.jitter);
+        self.resume_at = Some(now.elapsed.plus(wait));
     }
 
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
-            Event::Boot => self.resume(now, effects),
+            Event::Boot { .. } => self.resume(now, effects),
             Event::Assigned(assignment) => self.assigned(now, &assignment, effects),
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
-            Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
+            Event::Fetched(statement, outcome) => self.fetched(now, statement, outcome, effects),
             Event::Staged(statement, outcome) => self.staged(statement, outcome, effects),
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
@@ -207,23 +238,6 @@ impl Machine {
             Event::Tick => self.tick(now, effects),
             // Answered before the step.
             Event::PersistFailed(_) => {}
-        }
-    }
-
-    /// Takes up an unfinished update where the record left it.
-    fn resume(&mut self, now: Now, effects: &mut Effects) {
-        let Some(attempt) = &self.state.record.attempt else {
-            return;
-        };
-        match attempt.progress {
-            Progress::Assigned | Progress::Staged => {
-                self.state.work = Work::AwaitingStatement;
-                effects.push(Effect::FetchStatement(attempt.target.clone()));
-            }
-            Progress::Probation => {
-                let until = now.elapsed.plus(attempt.probation.duration);
-                self.state.work = Work::Probation { until, deaths: 0 };
-            }
         }
     }
 
@@ -287,27 +301,6 @@ impl Machine {
             return refuse(&format!("the assignment is a replay: number {sequence}, already at {accepted}"));
         }
         Ok(())
-    }
-
-    fn tick(&mut self, now: Now, effects: &mut Effects) {
-        if self.resume_at.is_some_and(|at| at <= now.elapsed) {
-            self.resume_at = None;
-            self.state.workers.retain(|_, worker| !matches!(worker, Worker::Starting { .. }));
-            self.resume(now, effects);
-            effects.push(Effect::AskAssignment);
-        }
-        self.end_hold(now, effects);
-        let expired =
-            |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
-        if self.state.record.attempt.as_ref().is_some_and(expired) {
-            self.abandon(Reason::Expired, effects);
-        }
-        if let Work::Probation { until, .. } = &self.state.work
-            && *until <= now.elapsed
-            && self.active_is_serving()
-        {
-            self.commit(effects);
-        }
     }
 
     fn commit(&mut self, effects: &mut Effects) {

@@ -1,10 +1,11 @@
 //! What to do next with releases, as pure functions: no tokio, no files, no clock, no randomness.
 //!
 //! `machine` turns events into effects; `record` is what must survive a power cut; `admission` decides
-//! before the first byte is fetched; `effect` names what the shell is to carry out.
+//! before the first byte is fetched; `crash_loop` blames somebody for restarts; `effect` names what the shell is to carry out.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod admission;
+pub mod crash_loop;
 pub mod effect;
 pub mod machine;
 pub mod record;

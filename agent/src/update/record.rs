@@ -6,10 +6,11 @@ use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
-/// The format before there were holds: the same without its last field.
-const FORMAT_WITHOUT_HOLD: u8 = 1;
+/// Older formats, and how many of the last fields they lack. Each of those reads from one zero byte as
+/// what it is when nothing is said.
+const OLDER: [(u8, usize); 2] = [(1, 2), (2, 1)];
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,8 @@ pub struct Record {
     pub event_floor: EventNumber,
     /// No order of the fleet is taken for a while.
     pub held: Option<Hold>,
+    /// After a crash loop: no release runs until the device is told to run another.
+    pub safe_mode: bool,
 }
 
 impl Default for Record {
@@ -117,6 +120,7 @@ impl Default for Record {
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
             held: None,
+            safe_mode: false,
         }
     }
 }
@@ -137,11 +141,12 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
-            // Where the new field would be, that there is none.
+        if let Some((format, body)) = bytes.split_first()
+            && let Some((_, lacking)) = OLDER.iter().find(|(older, _)| older == format)
+        {
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            upgraded.push(0);
+            upgraded.resize(upgraded.len() + lacking, 0);
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -179,10 +184,16 @@ mod tests {
     fn a_record_survives_and_another_format_is_named() {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
-        let mut before = record.encode();
-        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
-        before[0] = FORMAT_WITHOUT_HOLD;
-        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
+        for (older, lacking) in OLDER {
+            let mut before = record.encode();
+            before.truncate(before.len() - lacking);
+            before[0] = older;
+            assert_eq!(
+                Record::decode(&before),
+                Ok(record.clone()),
+                "an agent that is updated keeps its slots"
+            );
+        }
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));

@@ -115,7 +115,8 @@ impl Metrics {
             | Topic::Chunk { .. }
             | Topic::Assign(_)
             | Topic::Ack(_)
-            | Topic::Enrolled(_) => "other",
+            | Topic::Enrolled(_)
+            | Topic::Pause(_) => "other",
         };
         self.messages.get_or_create(&Kind { kind }).inc();
         self.bytes.inc_by(bytes as u64);
@@ -138,6 +139,9 @@ impl Metrics {
             EventKind::WorkerDied { .. } => "worker_died",
             EventKind::Refused { .. } => "refused",
             EventKind::JournalLost { .. } => "journal_lost",
+            EventKind::CrashLoop { .. } => "crash_loop",
+            EventKind::EventsLost { .. } => "events_lost",
+            EventKind::ReportsDropped { .. } => "reports_dropped",
         };
         self.events.get_or_create(&Kind { kind }).inc();
     }

@@ -4,7 +4,8 @@ use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, WorkerDeath};
 use serin_protocol::release::Release;
 
-use super::{Machine, Work, Worker};
+use super::time::bound;
+use super::{Machine, Work};
 use crate::update::admission::{Means, admit};
 use crate::update::effect::{Effect, Effects, FieldOutcome, FieldRefusal, Now};
 use crate::update::record::{Attempt, Progress, Slot, Standing};
@@ -17,10 +18,11 @@ const DEATH_WINDOW: Millis = Millis::from_secs(600);
 
 impl Machine {
     /// Order `Run`.
-    pub(super) fn run(&mut self, now: Now, attempt: Attempt, effects: &mut Effects) {
+    pub(super) fn run(&mut self, now: Now, mut attempt: Attempt, effects: &mut Effects) {
+        bound(&mut attempt, now);
         let wanted = attempt.target.statement;
         if self.state.record.active.as_ref().is_some_and(|active| active.statement == wanted) {
-            self.already_active(attempt.target.id, effects);
+            self.already_active(now, attempt, effects);
             return;
         }
         let in_probation = matches!(self.state.work, Work::Probation { .. });
@@ -39,6 +41,7 @@ impl Machine {
         }
         let target = attempt.target.clone();
         self.state.record.attempt = Some(attempt);
+        self.state.attempt_since = now.elapsed;
         self.state.work = Work::AwaitingStatement;
         self.persist(effects);
         effects.extend(ended);
@@ -47,13 +50,29 @@ impl Machine {
         effects.push(Effect::FetchStatement(target));
     }
 
-    fn already_active(&mut self, release: ReleaseId, effects: &mut Effects) {
+    fn already_active(&mut self, now: Now, mut attempt: Attempt, effects: &mut Effects) {
         let proven = self.state.record.active.as_ref().is_some_and(|slot| slot.standing == Standing::Proven);
         let in_probation = matches!(self.state.work, Work::Probation { .. });
         let ended = if in_probation { Effects::new() } else { self.give_up(Reason::Superseded) };
+        let release = attempt.target.id.clone();
+        let safe = self.state.record.safe_mode;
+        let again = !(proven || in_probation || safe);
+        if again {
+            // Its probation was cut short by an update that came to nothing.
+            attempt.progress = Progress::Probation;
+            let until = now.elapsed.plus(attempt.probation.duration);
+            self.state.record.attempt = Some(attempt);
+            self.state.attempt_since = now.elapsed;
+            self.state.work = Work::Probation { until, deaths: 0 };
+        }
         self.persist(effects);
         effects.extend(ended);
-        if proven {
+        if safe {
+            let reason = Some(Reason::CrashLoop { starts: self.identity.crash_policy.restarts });
+            self.report_move(release, Phase::Idle, Phase::Rejected, reason, effects);
+        } else if again {
+            self.report_move(release, Phase::Idle, Phase::Probation, None, effects);
+        } else if proven {
             self.report_move(release, Phase::Idle, Phase::Committed, None, effects);
         }
     }
@@ -132,7 +151,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn fetched(&mut self, statement: Digest, outcome: Result<(), Reason>, effects: &mut Effects) {
+    pub(super) fn fetched(
+        &mut self,
+        now: Now,
+        statement: Digest,
+        outcome: Result<(), Reason>,
+        effects: &mut Effects,
+    ) {
         let Work::Fetching { release, .. } = &self.state.work else {
             return;
         };
@@ -146,6 +171,7 @@ impl Machine {
         }
         let from = self.phase();
         self.state.work = Work::Staging { release: release.clone() };
+        self.state.step_since = now.elapsed;
         self.report_move(target, from, Phase::Verified, None, effects);
         effects.push(Effect::Stage(statement, release));
     }
@@ -181,8 +207,9 @@ impl Machine {
         let until = now.elapsed.plus(attempt.probation.duration);
         let release = slot.release.clone();
         let left = self.state.record.active.replace(slot);
-        // A release that never passed its own probation is nothing to return to.
-        if let Some(left) = left.filter(|left| left.standing == Standing::Proven) {
+        let safe = std::mem::take(&mut self.state.record.safe_mode);
+        // One that never passed its own probation, or led into a crash loop, is nothing to return to.
+        if let Some(left) = left.filter(|left| left.standing == Standing::Proven && !safe) {
             self.state.record.previous = Some(left);
         }
         self.state.work = Work::Probation { until, deaths: 0 };
@@ -254,6 +281,7 @@ impl Machine {
         self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
         self.state.record.previous = Some(left);
         self.state.record.attempt = None;
+        self.state.record.safe_mode = false;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -285,7 +313,7 @@ impl Machine {
         let (from, to) = (active.release.clone(), previous.release.clone());
         let installing = self.candidate().is_some();
         let ended = if installing { self.give_up(Reason::FieldRollback) } else { Effects::new() };
-        let warm = self.state.workers.get(&target) == Some(&Worker::Ready);
+        let warm = self.is_ready(target);
         self.state.record.pinned_by = Some(uid);
         let Some(mut left) = self.state.record.active.take() else {
             return Err(FieldRefusal::NothingActive);
