@@ -14,13 +14,15 @@ use crate::until;
 
 /// Devices that are killed.
 const DEVICES: usize = 2;
-/// A kill comes at most this long after the one before it was survived, or after a rollout began: an update of
-/// the fixture models takes about two seconds.
-const LONGEST_LIFE: u64 = 2500;
+/// Half of the kills come within this after a rollout began, to hit transfer, unpacking and proving: the update of
+/// a fixture model comes to its probation within half a second.
+const SOON: u64 = 600;
+/// The others come within this: the probation, its end, and the quiet after it.
+const LATE: u64 = 4000;
 /// The agents must not take the kills for a crash loop of their own.
 const NO_CRASH_LOOP: &str = "crash_loop = { restarts = 100, window = '1s' }";
-/// The releases that are rolled out in turn.
-const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
+/// The releases that are rolled out in turn. A device keeps two, so that each must be transferred anew.
+const VERSIONS: [&str; 3] = ["1.0.0", "2.0.0", "3.0.0"];
 
 /// What a kill loop saw.
 #[derive(Clone, Debug, Default)]
@@ -45,13 +47,15 @@ pub fn run(kills: u32, seed: u64, progress: &mut dyn FnMut(&str)) -> Result<Repo
     }
     lab.first_release()?;
     lab.publish("digits/v2")?;
+    lab.publish("digits/v3")?;
     let mut rollout = begin(&lab)?;
     for kill in 1..=kills {
         if let Some(end) = ended(&lab, rollout)? {
             *report.outcomes.entry(end).or_default() += 1;
             rollout = begin(&lab)?;
         }
-        std::thread::sleep(Duration::from_millis(jitter.below(LONGEST_LIFE)));
+        let longest = if jitter.below(2) == 0 { SOON } else { LATE };
+        std::thread::sleep(Duration::from_millis(jitter.below(longest)));
         let at = usize::try_from(jitter.below(DEVICES as u64))?;
         let device = lab.devices.get_mut(at).context("a device")?;
         let phase = device.status()?["phase"].as_str().unwrap_or("?").to_owned();
@@ -63,7 +67,12 @@ pub fn run(kills: u32, seed: u64, progress: &mut dyn FnMut(&str)) -> Result<Repo
         *report.kills.entry(phase).or_default() += 1;
     }
     let end = until("the last rollout is decided", PATIENCE, || ended(&lab, rollout).ok().flatten())
-        .with_context(|| format!("{:#}", lab.server.rollout(rollout).unwrap_or_default()))?;
+        .with_context(|| {
+            let phases =
+                lab.devices.iter().map(|device| device.status().unwrap_or_default()["phase"].clone());
+            let rollout = lab.server.rollout(rollout).unwrap_or_default();
+            format!("phases {:?}, {rollout:#}", phases.collect::<Vec<_>>())
+        })?;
     *report.outcomes.entry(end).or_default() += 1;
     for device in &lab.devices {
         whole(device)?;
@@ -71,11 +80,13 @@ pub fn run(kills: u32, seed: u64, progress: &mut dyn FnMut(&str)) -> Result<Repo
     Ok(report)
 }
 
-/// Rolls out the release that most devices do not run.
+/// Rolls out the release that follows the one that most devices run.
 fn begin(lab: &Lab) -> Result<u64> {
-    let [one, two] = VERSIONS;
-    let version = if lab.running(one) >= lab.running(two) { two } else { one };
-    lab.server.roll_out(&format!("digits@{version}"), ALL_AT_ONCE)
+    let most = (0..VERSIONS.len()).max_by_key(|at| VERSIONS.get(*at).map(|version| lab.running(version)));
+    let next = most.map_or(0, |most| (most + 1) % VERSIONS.len());
+    let version = VERSIONS.get(next).context("a version")?;
+    let plan = ALL_AT_ONCE.replace("duration = '1s'", "duration = '2s'");
+    lab.server.roll_out(&format!("digits@{version}"), &plan)
 }
 
 /// How the rollout ended, if it did.

@@ -37,7 +37,11 @@ impl StartLog {
 
     /// Notes `starts` durably, in place of those before.
     pub fn write(&self, starts: &[UnixMillis]) -> Result<(), FileError> {
-        let text: String = starts.iter().map(|start| format!("{}\n", start.0)).collect();
+        let mut text = String::new();
+        for start in starts {
+            text.push_str(&start.0.to_string());
+            text.push('\n');
+        }
         let aside = self.dir.join(ASIDE);
         let mut file = self.files.create(&aside)?;
         file.append(text.as_bytes())?;

@@ -89,7 +89,11 @@ mod tests {
     async fn a_job_that_does_not_end_is_overdue_and_others_are_bounded() {
         let jobs = Jobs::new(Millis(1000));
         let (let_go, wait) = std::sync::mpsc::channel::<()>();
-        jobs.spawn(Millis(5), "unpacking", move || drop(wait.recv())).expect("room");
+        let hang = move || {
+            // Until the other end is gone.
+            let _ = wait.recv();
+        };
+        jobs.spawn(Millis(5), "unpacking", hang).expect("room");
         assert_eq!((jobs.overdue(Millis(1004)), jobs.overdue(Millis(1005))), (None, Some("unpacking")));
         let hung: Vec<_> = (1..MAX_JOBS).map(|_| jobs.begin(Millis(5), "other").expect("room")).collect();
         assert!(jobs.spawn(Millis(5), "one more", || {}).is_err());

@@ -46,9 +46,10 @@ impl Service {
     /// loop itself and nobody else, so that a loop that hangs is noticed too.
     pub(super) fn alive(&mut self, now: Millis, stands_still: Option<&'static str>) {
         if stands_still != self.said {
-            match stands_still {
-                Some(what) => tracing::error!(what, "stands still; the watchdog is no longer pinged"),
-                None => tracing::info!("everything gets on again"),
+            if let Some(what) = stands_still {
+                tracing::error!(what, "stands still; the watchdog is no longer pinged");
+            } else {
+                tracing::info!("everything gets on again");
             }
             self.said = stands_still;
         }

@@ -80,7 +80,7 @@ struct State {
     healthy: bool,
     /// When this run took up the attempt.
     attempt_since: Millis,
-    /// When staging began.
+    /// When staging or warming began.
     step_since: Millis,
 }
 
@@ -230,7 +230,7 @@ impl Machine {
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
             Event::Fetched(statement, outcome) => self.fetched(now, statement, outcome, effects),
-            Event::Staged(statement, outcome) => self.staged(statement, outcome, effects),
+            Event::Staged(statement, outcome) => self.staged(now, statement, outcome, effects),
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
             Event::Health { requests, errors } => self.health(requests, errors, effects),

@@ -249,6 +249,18 @@ fn a_release_whose_probation_was_cut_short_can_be_proven_later() {
     assert_eq!(shell.disk.active.as_ref().map(|slot| slot.standing), Some(Standing::Proven));
 }
 
+#[test]
+fn the_previous_release_that_is_still_warm_is_switched_to_without_another_worker() {
+    let mut shell = Shell::installed(&[1, 2]);
+    assert!(shell.ready.contains(&statement(1)));
+    shell.run(3, 1);
+    shell.settle();
+    assert_eq!((shell.machine.phase(), shell.pointer), (Phase::Probation, Some(statement(1))));
+    shell.wait(60);
+    assert_eq!((shell.active(), shell.disk.attempt.clone()), (Some(1), None));
+    assert_eq!(shell.disk.previous.as_ref().map(|slot| slot.statement), Some(statement(2)));
+}
+
 proptest! {
     // With MAX_PROBATION as the longest probation, this bound holds for every state.
     #[test]
@@ -260,7 +272,7 @@ proptest! {
         let mut shell = Shell::installed(&[1]);
         shell.far_expiry = far;
         for (step, act) in acts.into_iter().enumerate() {
-            shell.act(step as u64 + 10, act);
+            shell.act(step as u64 + 10, &act);
         }
         if restarts > 0 {
             shell.crash(restarts);
@@ -278,7 +290,7 @@ proptest! {
     ) {
         let mut shell = Shell::installed(&[1]);
         for (step, act) in acts.into_iter().enumerate() {
-            shell.act(step as u64 + 10, act);
+            shell.act(step as u64 + 10, &act);
         }
         shell.disk_fails = false;
         shell.feed(Event::Field(0, FieldOrder::Unpin));

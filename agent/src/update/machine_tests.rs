@@ -552,8 +552,8 @@ fn any_act() -> impl Strategy<Value = Act> {
 }
 
 impl Shell {
-    fn act(&mut self, sequence: u64, act: Act) {
-        match act {
+    fn act(&mut self, sequence: u64, act: &Act) {
+        match *act {
             Act::Run(version) => self.run(sequence, version),
             Act::Back(from, to) => {
                 self.order(sequence, Order::RollBack { from: release_id(from), to: reference(to) });
@@ -593,7 +593,7 @@ proptest! {
             let pinned = shell.disk.pinned_by.is_some();
             let before = shell.active();
             let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
-            shell.act(sequence, act);
+            shell.act(sequence, &act);
             if pinned && by_fleet {
                 prop_assert_eq!(shell.active(), before, "the fleet moved a pinned device");
             }

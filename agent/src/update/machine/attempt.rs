@@ -176,7 +176,13 @@ impl Machine {
         effects.push(Effect::Stage(statement, release));
     }
 
-    pub(super) fn staged(&mut self, statement: Digest, outcome: Result<(), Reason>, effects: &mut Effects) {
+    pub(super) fn staged(
+        &mut self,
+        now: Now,
+        statement: Digest,
+        outcome: Result<(), Reason>,
+        effects: &mut Effects,
+    ) {
         let Work::Staging { release } = &self.state.work else {
             return;
         };
@@ -192,10 +198,16 @@ impl Machine {
             attempt.progress = Progress::Staged;
         }
         let slot = Slot { release: target.clone(), statement, memory, standing: Standing::Unproven };
-        self.state.work = Work::Warming { slot };
+        self.state.work = Work::Warming { slot: slot.clone() };
+        self.state.step_since = now.elapsed;
         self.persist(effects);
         self.report_move(target.clone(), Phase::Verified, Phase::Staged, None, effects);
         self.report_move(target, Phase::Staged, Phase::Warming, None, effects);
+        if self.is_ready(statement) {
+            // The previous release, which was proven here before and is still warm: no worker is started, so
+            // that none would ever say that it is ready.
+            self.enter_probation(now, slot, effects);
+        }
     }
 
     /// The candidate's worker passed its golden vectors: it becomes active, on probation.

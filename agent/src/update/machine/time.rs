@@ -47,8 +47,10 @@ impl Machine {
         Some(match &self.state.work {
             Work::Probation { until, .. } if self.active_is_serving() => *until,
             Work::Probation { until, .. } => until.plus(PROBATION_GRACE),
-            Work::Staging { .. } => expiry.min(self.state.step_since.plus(self.identity.patience)),
-            Work::None | Work::AwaitingStatement | Work::Fetching { .. } | Work::Warming { .. } => expiry,
+            Work::Staging { .. } | Work::Warming { .. } => {
+                expiry.min(self.state.step_since.plus(self.identity.patience))
+            }
+            Work::None | Work::AwaitingStatement | Work::Fetching { .. } => expiry,
         })
     }
 
@@ -101,8 +103,10 @@ impl Machine {
                 let detail = Detail::new("it did not answer at the end of its probation");
                 self.take_back(Reason::TooSlow(detail), effects);
             }
-            Work::Staging { .. } if self.state.step_since.plus(self.identity.patience) <= now.elapsed => {
-                self.abandon(Reason::TooSlow(Detail::new("unpacking it")), effects);
+            Work::Staging { .. } | Work::Warming { .. }
+                if self.state.step_since.plus(self.identity.patience) <= now.elapsed =>
+            {
+                self.abandon(Reason::TooSlow(Detail::new("unpacking or proving it")), effects);
             }
             Work::None
             | Work::AwaitingStatement
