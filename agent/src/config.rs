@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::link::tls::TlsFiles;
 use crate::link::transfer::Pace;
+use crate::update::crash_loop::CrashPolicy;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
 
@@ -49,6 +50,27 @@ pub struct Config {
     /// When updates may go on.
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// When restarts of the agent are a crash loop.
+    #[serde(default)]
+    crash_loop: CrashLoop,
+}
+
+/// When restarts of the agent are a crash loop.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CrashLoop {
+    /// Starts without a stop before them: 2 to 100.
+    restarts: u32,
+    /// Within this time: 1 second to 1 day.
+    #[serde(deserialize_with = "span")]
+    window: Duration,
+}
+
+impl Default for CrashLoop {
+    fn default() -> Self {
+        let CrashPolicy { restarts, window } = CrashPolicy::default();
+        Self { restarts, window: Duration::from_millis(window.0) }
+    }
 }
 
 /// Where the broker is.
@@ -102,6 +124,10 @@ pub struct Models {
     /// A worker that has not answered by then is ended.
     #[serde(deserialize_with = "span")]
     pub request_deadline: Duration,
+    /// Unpacking, proving or removing a release that takes longer is given up; a service manager hears
+    /// nothing from the agent any more while it does not end. At least 1 second.
+    #[serde(deserialize_with = "span")]
+    job_deadline: Duration,
 }
 
 impl Default for Models {
@@ -111,6 +137,8 @@ impl Default for Models {
             reserve: ByteCount::from_mib(64),
             load_deadline: Duration::from_mins(1),
             request_deadline: Duration::from_secs(5),
+            // The largest bundle, written and read at 1 MB/s.
+            job_deadline: Duration::from_hours(1),
         }
     }
 }
@@ -203,7 +231,27 @@ impl Config {
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
             return Err("telemetry.window: must be between 1s and 24h".into());
         }
+        if self.models.job_deadline < Duration::from_secs(1) {
+            return Err("models.job_deadline: must be at least 1s".into());
+        }
+        if !(2..=CrashPolicy::MAX_RESTARTS).contains(&self.crash_loop.restarts) {
+            return Err(format!("crash_loop.restarts: must be 2 to {}", CrashPolicy::MAX_RESTARTS));
+        }
+        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&self.crash_loop.window) {
+            return Err("crash_loop.window: must be between 1s and 24h".into());
+        }
         Ok(())
+    }
+
+    /// When restarts of the agent are a crash loop.
+    pub const fn crash_loop(&self) -> CrashPolicy {
+        let CrashLoop { restarts, window } = self.crash_loop;
+        CrashPolicy { restarts, window: Millis(window.as_millis() as u64) }
+    }
+
+    /// Longest that unpacking, proving or removing a release may take.
+    pub const fn job_deadline(&self) -> Millis {
+        Millis(self.models.job_deadline.as_millis() as u64)
     }
 
     /// The Unix socket for local apps and the field engineer.
@@ -293,6 +341,8 @@ mod tests {
             ("models.memroy = '1MiB'", "memroy"),
             ("gateway.listen = '0.0.0.0:80'", "loopback"),
             ("telemetry.window = '0s'", "telemetry.window"),
+            ("crash_loop.restarts = 1", "crash_loop.restarts"),
+            ("models.job_deadline = '0s'", "models.job_deadline"),
             ("target = '../x'", "target"),
         ] {
             let message = with(text).expect_err(text);

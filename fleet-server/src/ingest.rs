@@ -146,7 +146,8 @@ pub fn hear(
         | Topic::Chunk { .. }
         | Topic::Assign(_)
         | Topic::Ack(_)
-        | Topic::Enrolled(_) => Err(Refused::Topic),
+        | Topic::Enrolled(_)
+        | Topic::Pause(_) => Err(Refused::Topic),
     }
 }
 

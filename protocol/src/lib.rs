@@ -32,6 +32,7 @@ pub mod enrolment;
 pub mod envelope;
 pub mod ids;
 pub mod message;
+pub mod pause;
 pub mod release;
 pub mod sketch;
 pub mod topic;

@@ -15,7 +15,7 @@ use crate::ids::{
 };
 use crate::sketch::{Histogram, LatencyHistogram};
 
-pub use self::update::{Phase, Reason, WorkerDeath};
+pub use self::update::{CrashAction, Phase, Reason, WorkerDeath};
 pub use self::waiting::{MAX_INTERFACE_BYTES, Start, TransferKind, Wait};
 
 /// Largest hello: names of three slots and a key stay under 1 KiB.
@@ -268,6 +268,23 @@ pub enum EventKind {
         why: Wait,
         /// When that is over, where it is known.
         until: Option<UnixMillis>,
+    },
+    /// The agent was started again and again in a short time without having been stopped.
+    CrashLoop {
+        /// Starts counted.
+        starts: u32,
+        /// What the device does about it.
+        action: CrashAction,
+    },
+    /// There was no room to keep these events, or the disk did not take them: they were never numbered.
+    EventsLost {
+        /// How many.
+        count: u32,
+    },
+    /// So many reports were dropped, the oldest first, because their disk budget was used up.
+    ReportsDropped {
+        /// How many since this was last said.
+        count: u32,
     },
 }
 

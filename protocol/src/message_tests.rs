@@ -141,6 +141,7 @@ fn purposes_are_unique() {
         Ack::PURPOSE,
         crate::enrolment::Enrolment::PURPOSE,
         crate::enrolment::Enrolled::PURPOSE,
+        crate::pause::Pause::PURPOSE,
     ];
     let distinct: std::collections::BTreeSet<u8> = purposes.into_iter().collect();
     assert_eq!(distinct.len(), purposes.len());

@@ -69,6 +69,8 @@ pub enum Topic {
     Enrol(DeviceId),
     /// `d/<device>/enrolled`: the answer; written by the server.
     Enrolled(DeviceId),
+    /// `d/<device>/pause`: asks the device to hold back; retained, written by the server.
+    Pause(DeviceId),
 }
 
 /// Why a text is not one of our topics.
@@ -107,6 +109,7 @@ impl Topic {
             Self::Ack(device) => write!(name, "serin/1/{fleet}/d/{device}/ack"),
             Self::Enrol(device) => write!(name, "serin/1/{fleet}/d/{device}/up/enrol"),
             Self::Enrolled(device) => write!(name, "serin/1/{fleet}/d/{device}/enrolled"),
+            Self::Pause(device) => write!(name, "serin/1/{fleet}/d/{device}/pause"),
         };
         name
     }
@@ -126,6 +129,7 @@ impl Topic {
             (Some("d"), Some(device), Some("assign"), None, None) => Ok(Self::Assign(device.parse()?)),
             (Some("d"), Some(device), Some("ack"), None, None) => Ok(Self::Ack(device.parse()?)),
             (Some("d"), Some(device), Some("enrolled"), None, None) => Ok(Self::Enrolled(device.parse()?)),
+            (Some("d"), Some(device), Some("pause"), None, None) => Ok(Self::Pause(device.parse()?)),
             (Some("d"), Some(device), Some("up"), Some(kind), None) => parse_up(device.parse()?, kind),
             _ => Err(TopicError::Unknown),
         }
@@ -142,7 +146,8 @@ impl Topic {
             | Self::Hello(device)
             | Self::Ack(device)
             | Self::Enrol(device)
-            | Self::Enrolled(device) => Some(device),
+            | Self::Enrolled(device)
+            | Self::Pause(device) => Some(device),
         }
     }
 
@@ -161,6 +166,7 @@ impl Topic {
             Self::Ack(_) => crate::message::MAX_ACK_BYTES,
             Self::Enrol(_) => crate::enrolment::MAX_ENROLMENT_BYTES,
             Self::Enrolled(_) => crate::enrolment::MAX_ENROLLED_BYTES,
+            Self::Pause(_) => crate::pause::MAX_PAUSE_BYTES,
         }
     }
 }
@@ -208,7 +214,7 @@ mod tests {
     fn any_topic() -> impl Strategy<Value = Topic> {
         let device =
             "[a-z0-9][a-z0-9._-]{0,63}".prop_map(|text: String| DeviceId::new(&text).expect("valid"));
-        (device, any::<[u8; 32]>(), 0..MAX_CHUNKS, 0..10_u8).prop_map(|(device, digest, index, kind)| {
+        (device, any::<[u8; 32]>(), 0..MAX_CHUNKS, 0..11_u8).prop_map(|(device, digest, index, kind)| {
             match kind {
                 0 => Topic::Metadata(FileName::of_release(&Digest(digest))),
                 1 => Topic::Chunk { object: Digest(digest), index },
@@ -219,6 +225,7 @@ mod tests {
                 6 => Topic::Hello(device),
                 7 => Topic::Enrol(device),
                 8 => Topic::Enrolled(device),
+                9 => Topic::Pause(device),
                 _ => Topic::Ack(device),
             }
         })

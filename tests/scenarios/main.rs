@@ -7,6 +7,8 @@ mod attacks;
 mod bad_input;
 mod checkup;
 mod identity;
+mod kills;
+mod never_stuck;
 mod policies;
 mod publishing;
 mod rollouts;

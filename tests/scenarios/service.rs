@@ -49,3 +49,38 @@ fn the_service_manager_hears_that_the_agent_is_up_alive_and_hanging() -> Result<
     assert_eq!(last, "STOPPING=1\n");
     Ok(())
 }
+
+#[test]
+fn the_watchdog_is_not_pinged_while_a_job_on_the_disk_does_not_end() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    let socket = lab.folder().join("notify");
+    let manager = UnixDatagram::bind(&socket)?;
+    manager.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut provision = lab.provision();
+    let address = socket.to_str().context("a plain name")?.to_owned();
+    provision.environment =
+        vec![("NOTIFY_SOCKET".into(), address), ("WATCHDOG_USEC".into(), "1000000".into())];
+    provision.extra = "models.job_deadline = '20s'".into();
+    lab.add_provisioned("device-01", &provision)?;
+    lab.first_release()?;
+    // A file that never comes to its end: whoever reads it hangs in the kernel.
+    let releases = lab.devices[0].folder.join("releases");
+    let release = std::fs::read_dir(&releases)?.next().context("a release")??.path();
+    let manifest = release.join("manifest.json");
+    std::fs::rename(&manifest, release.join("aside"))?;
+    let made = std::process::Command::new("mkfifo").arg(&manifest).status()?;
+    anyhow::ensure!(made.success(), "mkfifo");
+    let pid = lab.devices[0].id();
+    let mut hanging = lab.devices[0].begin_engineer(&["verify"])?;
+    // It is pinged at first, then no more, though the loop goes round.
+    manager.set_read_timeout(Some(Duration::from_secs(3)))?;
+    while hear(&manager).is_ok() {}
+    assert_eq!(lab.devices[0].status()?["phase"], "idle");
+    assert_eq!(lab.devices[0].id(), pid);
+    // The other end opens and closes: the job ends, badly, and all is well again.
+    drop(std::fs::OpenOptions::new().write(true).open(&manifest)?);
+    manager.set_read_timeout(Some(Duration::from_secs(20)))?;
+    assert_eq!(hear(&manager)?, "WATCHDOG=1\n");
+    hanging.wait()?;
+    Ok(())
+}

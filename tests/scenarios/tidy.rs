@@ -80,6 +80,8 @@ fn pure_rooms_forbid_what_is_not_pure() {
         ("agent/src/update/mod.rs", "the update machine"),
         ("agent/src/link/transfer.rs", "the transfer"),
         ("agent/src/link/outbox.rs", "the outbox"),
+        ("agent/src/link/pause.rs", "the pause"),
+        ("agent/src/link/backoff.rs", "the retry policy"),
         ("fleet-server/src/rollout/mod.rs", "the rollout engine"),
         ("fleet-server/src/stats/mod.rs", "the statistics"),
     ] {

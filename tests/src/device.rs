@@ -1,7 +1,7 @@
 //! A device: the real agent with its workers.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -102,6 +102,14 @@ impl Device {
             .args([command, "--socket", text(&socket)])
             .args(rest)
             .output()?)
+    }
+
+    /// Begins a field engineer's command and does not wait for it.
+    pub fn begin_engineer(&self, arguments: &[&str]) -> Result<Child> {
+        let (command, rest) = arguments.split_first().context("no command")?;
+        let mut begun = Command::new(program("serin-agent")?);
+        begun.args([command, "--socket", text(&self.folder.join("agent.sock"))]).args(rest);
+        Ok(begun.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
     }
 
     /// Runs a field engineer's command, which must succeed, and returns what it printed as JSON.

@@ -23,7 +23,7 @@ use super::seam::{FileError, Files};
 use crate::link::outbox::{ReportKey, Stored};
 
 /// Most events kept: 16 MiB at their largest, years of updates without a server. Events are never
-/// dropped; what would exceed this is refused and the caller decides.
+/// dropped; what would exceed this is refused, and counted in [`super::losses`].
 pub const MAX_EVENTS: usize = 16_384;
 /// History entries kept, the newest: some weeks of an eventful device, 1 MiB at their largest.
 pub const HISTORY_ENTRIES: usize = 1000;

@@ -9,9 +9,11 @@
 //! trust/roots/<version>.json         every root since the first   crate::trust::store
 //! trust/roles/<role>.json            other trusted metadata
 //! fetched.today                      bytes fetched today           spent
+//! starts                             starts without a stop since   starts
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard
 //! journal.next_event                 its highest number, beside it
+//! journal.losses                     what found no room in it      losses
 //! ```
 //!
 //! Everything but the inside of `journal/` goes through [`seam::Files`]. Nothing here decides anything:
@@ -23,10 +25,12 @@ pub mod intake;
 pub mod journal;
 mod journal_guard;
 mod journal_tree;
+pub mod losses;
 pub mod partial;
 pub mod releases;
 pub mod seam;
 pub mod spent;
+pub mod starts;
 pub mod unpack;
 #[cfg(feature = "virtual-disk")]
 pub mod virtual_disk;

@@ -107,6 +107,10 @@ pub struct Facts {
     pub active: Option<(ReleaseId, bool)>,
     /// The release to go back to.
     pub previous: Option<ReleaseId>,
+    /// Starts shortly before this run without a stop.
+    pub restarts: u32,
+    /// No release runs, after a crash loop.
+    pub safe_mode: bool,
 }
 
 /// What a kernel has to confine programs with.
@@ -134,12 +138,15 @@ pub fn doctor(facts: &Facts) -> Checkup {
         held_up::check(&facts.policy),
         memory(facts),
         sandbox(facts),
+        agent(facts),
     ];
     Checkup { lines }
 }
 
 fn model(facts: &Facts) -> CheckLine {
     match &facts.active {
+        // Said by the agent's own line.
+        Some((release, false)) if facts.safe_mode => CheckLine::ok("model", format!("{release} is left out")),
         Some((release, true)) => CheckLine::ok("model", format!("{release} answers")),
         Some((release, false)) => {
             let finding = format!("{release} does not answer; the agent keeps trying");
@@ -266,6 +273,19 @@ fn sandbox(facts: &Facts) -> CheckLine {
     CheckLine::ok("sandbox", format!("{finding} ({kernel})"))
 }
 
+fn agent(facts: &Facts) -> CheckLine {
+    if facts.safe_mode {
+        let remedy = "run another release: `serin-agent rollback`, or have the fleet assign one; \
+                      `serin-agent unpin` tries the same again";
+        return CheckLine::fail("agent", "safe mode: it kept crashing, and no release runs", remedy);
+    }
+    if facts.restarts > 0 {
+        let finding = format!("started {} times in a short time without having been stopped", facts.restarts);
+        return CheckLine::warn("agent", finding, "see the system's log for why it ended");
+    }
+    CheckLine::ok("agent", "it has not crashed of late")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +313,8 @@ mod tests {
             kernel: Kernel { landlock: true, seccomp: true, memory_cgroup: true },
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
+            restarts: 0,
+            safe_mode: false,
         }
     }
 
@@ -310,7 +332,7 @@ mod tests {
     fn a_device_that_is_well_needs_nothing() {
         let checkup = doctor(&well());
         assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 11);
+        assert_eq!(checkup.lines.len(), 12);
     }
 
     #[test]
@@ -324,6 +346,12 @@ mod tests {
         assert_eq!(level(found(|facts| facts.sandboxed = Some(false), "sandbox")), Level::Warn);
         assert_eq!(level(found(|facts| facts.waiting = 3, "fleet")), Level::Warn);
         assert_eq!(level(found(|facts| facts.active = None, "model")), Level::Warn);
+        assert_eq!(level(found(|facts| facts.restarts = 2, "agent")), Level::Warn);
+        let safe = found(
+            |facts| (facts.safe_mode, facts.active) = (true, Some(("m@2".parse().expect("id"), false))),
+            "agent",
+        );
+        assert_eq!(safe.level, Level::Fail);
         let silent = found(|facts| facts.active = Some(("m@2".parse().expect("id"), false)), "model");
         assert_eq!(level(silent), Level::Fail);
         let alone =

@@ -34,6 +34,9 @@ const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
         EventKind::JournalLost { .. } => ("journal_lost", None),
         EventKind::Sideloaded { release, .. } => ("sideloaded", Some(release)),
         EventKind::Enrolled { .. } => ("enrolled", None),
+        EventKind::CrashLoop { .. } => ("crash_loop", None),
+        EventKind::EventsLost { .. } => ("events_lost", None),
+        EventKind::ReportsDropped { .. } => ("reports_dropped", None),
     }
 }
 
@@ -81,6 +84,11 @@ pub fn describe(kind: &EventKind) -> String {
         EventKind::Sideloaded { uid, release } => format!("user {uid} brought {release} and pins it"),
         EventKind::Enrolled { uid } => format!("user {uid} enrolled this device"),
         EventKind::JournalLost { detail } => format!("the journal was lost and begun anew: {detail}"),
+        EventKind::CrashLoop { starts, action } => {
+            format!("the agent was started {starts} times in a short time: {action}")
+        }
+        EventKind::EventsLost { count } => format!("{count} events could not be kept for the fleet"),
+        EventKind::ReportsDropped { count } => format!("{count} reports were dropped for space"),
     }
 }
 

@@ -88,7 +88,14 @@ fn status(status: &Status, paint: Paint) -> String {
     let mut table = Table { text: String::new(), paint };
     let Status { device, fleet, agent, .. } = status;
     table.row("device", &format!("{device} in fleet {fleet}, agent {agent}, up {}", span(status.uptime)));
+    if status.safe_mode {
+        let text = "no release runs after a crash loop; see `serin-agent doctor`";
+        table.row("safe mode", &paint.bad(text));
+    }
     table.row("link", &link(&status.link, paint));
+    if let Some(until) = status.paused_until {
+        table.row("paused", &paint.doubtful(&format!("the fleet asks to hold back until {}", date(until))));
+    }
     match &status.active {
         Some(slot) => {
             let pin = status.pinned_by.map(|uid| paint.doubtful(&format!("  pinned by user {uid}")));
@@ -350,6 +357,9 @@ pub(super) mod tests {
                 release: None,
                 text: "user 1000 pinned digits@2.0.0".into(),
             }),
+            safe_mode: false,
+            restarts: 0,
+            paused_until: None,
         }
     }
 

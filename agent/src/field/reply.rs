@@ -113,6 +113,15 @@ pub struct Status {
     pub reports_waiting: u64,
     /// The last thing that happened.
     pub last_event: Option<HistoryEntry>,
+    /// No release runs, after a crash loop, until the device is told to run another.
+    #[serde(default)]
+    pub safe_mode: bool,
+    /// Times that the agent was started shortly before this run without having been stopped.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The server asked to hold transfers, repetitions and reconnections back until then.
+    #[serde(default)]
+    pub paused_until: Option<UnixMillis>,
 }
 
 /// Whether the fleet can be reached.

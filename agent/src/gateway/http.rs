@@ -93,7 +93,7 @@ impl<W> Gateway<W> {
 
     fn asked(&self, asked: &Asked) -> Result<Arc<Served<W>>, Refusal> {
         let Some(served) = self.desk.router.current() else {
-            return Err(Refusal::unavailable("no release is active on this device"));
+            return Err(Refusal::unavailable(self.desk.router.why_not()));
         };
         asked.check(served.release())?;
         Ok(served)

@@ -98,7 +98,7 @@ impl<W: Infer> Desk<W> {
         _place: OwnedSemaphorePermit,
     ) -> Result<Bytes, Refusal> {
         let Some(served) = self.router.current() else {
-            return Err(Refusal::unavailable("no release is active on this device"));
+            return Err(Refusal::unavailable(self.router.why_not()));
         };
         asked.check(served.release()).map_err(|refusal| self.refused(refusal))?;
         let Body { bytes, share: _share } = body;

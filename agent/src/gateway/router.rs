@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,11 +77,12 @@ impl<W> Served<W> {
 #[derive(Debug)]
 pub struct Router<W = Worker> {
     pointer: watch::Sender<Option<Arc<Served<W>>>>,
+    safe_mode: AtomicBool,
 }
 
 impl<W> Default for Router<W> {
     fn default() -> Self {
-        Self { pointer: watch::Sender::new(None) }
+        Self { pointer: watch::Sender::new(None), safe_mode: AtomicBool::new(false) }
     }
 }
 
@@ -99,6 +101,20 @@ impl<W> Router<W> {
             }
         }
         left
+    }
+
+    /// Tells callers whether it is a crash loop that keeps every release from answering.
+    pub fn say_safe_mode(&self, safe: bool) {
+        self.safe_mode.store(safe, Ordering::Relaxed);
+    }
+
+    /// Why no release answers, for callers.
+    pub(super) fn why_not(&self) -> &'static str {
+        if self.safe_mode.load(Ordering::Relaxed) {
+            "this device is in safe mode: its agent kept crashing, and no release runs until it is told to run another"
+        } else {
+            "no release is active on this device"
+        }
     }
 
     /// The release that answers now.

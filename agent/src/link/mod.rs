@@ -5,5 +5,6 @@ pub mod backoff;
 pub mod certificates;
 pub mod mqtt;
 pub mod outbox;
+pub mod pause;
 pub mod tls;
 pub mod transfer;

@@ -9,9 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use rumqttc::Transport;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
-use serin_protocol::ids::FleetId;
+use serin_protocol::ids::{FleetId, Millis};
 use serin_protocol::topic::{Topic, TopicError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::backoff::{Backoff, Jitter};
 
 /// Largest packet either way: a metadata file of 256 KiB with its topic.
 const MAX_PACKET_BYTES: usize = 260 * 1024;
@@ -22,10 +25,11 @@ const MAX_REQUESTS: usize = 128;
 const MAX_EVENTS: usize = 64;
 /// The broker notices a dead device after one and a half of these.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// First wait before connecting again; doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// See [`FIRST_WAIT`].
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Before connecting again. A connection that held for [`STEADY`] begins with the first wait anew.
+const RECONNECT: Backoff = Backoff { first: Millis(250), cap: Millis::from_secs(30) };
+/// A connection that ends sooner counts as a failure: a broker that takes everybody in and throws everybody
+/// out is not to be asked four times a second.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// Where and as whom to connect.
 #[derive(Clone)]
@@ -42,9 +46,8 @@ pub struct LinkOptions {
     pub transport: Transport,
     /// Topic and sealed message to be left behind.
     pub will: (String, Vec<u8>),
-    /// Spreads reconnections of a fleet: each wait is prolonged by up to this share of itself, drawn
-    /// anew for each device at its start.
-    pub jitter_percent: u32,
+    /// Spreads reconnections of a fleet; give every device another.
+    pub seed: u64,
 }
 
 /// What happens on the link.
@@ -116,18 +119,38 @@ impl Session {
     }
 }
 
-/// Keeps a link up until the receiver is dropped.
-pub fn start(options: LinkOptions) -> mpsc::Receiver<LinkEvent> {
+/// Keeps a link up until the receiver is dropped. While `hold` has a moment ahead, nothing is connected
+/// anew; a connection that stands goes on.
+pub fn start(options: LinkOptions, mut hold: watch::Receiver<Option<Instant>>) -> mpsc::Receiver<LinkEvent> {
     let (events, receiver) = mpsc::channel(MAX_EVENTS);
     tokio::spawn(async move {
-        let mut wait = FIRST_WAIT;
-        while let Some(connected) = run_session(&options, &events).await {
-            wait = if connected { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
-            let jitter = wait * options.jitter_percent.min(100) / 100;
-            tokio::time::sleep(wait + jitter).await;
+        let mut jitter = Jitter::new(options.seed);
+        let mut failures = 0;
+        loop {
+            let started = Instant::now();
+            let Some(connected) = run_session(&options, &events).await else { return };
+            failures = if connected && started.elapsed() >= STEADY { 1 } else { failures + 1 };
+            let wait = RECONNECT.wait(failures, &mut jitter);
+            tokio::time::sleep(Duration::from_millis(wait.0)).await;
+            if !held(&mut hold, &events).await {
+                return;
+            }
         }
     });
     receiver
+}
+
+/// Waits until nothing holds the link back; false when nobody listens any more.
+async fn held(hold: &mut watch::Receiver<Option<Instant>>, events: &mpsc::Sender<LinkEvent>) -> bool {
+    loop {
+        let until = *hold.borrow_and_update();
+        let Some(until) = until.filter(|until| *until > Instant::now()) else { return true };
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            changed = hold.changed() => if changed.is_err() { return false },
+            () = events.closed() => return false,
+        }
+    }
 }
 
 /// One connection from first to last packet: whether it ever stood, or `None` when nobody listens.
@@ -190,4 +213,26 @@ fn open(options: &LinkOptions) -> (Session, EventLoop) {
     eventloop.set_network_options(network);
     let session = Session { client, fleet: options.fleet.clone(), tokens: Arc::default() };
     (session, eventloop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_that_is_held_back_waits_for_a_word_and_ends_with_its_listener() {
+        let (say, mut hold) = watch::channel(None);
+        let (events, listener) = mpsc::channel(1);
+        assert!(held(&mut hold, &events).await, "nothing holds it back");
+        let far = Instant::now() + Duration::from_hours(1);
+        say.send_replace(Some(far));
+        let release = async {
+            tokio::task::yield_now().await;
+            say.send_replace(None);
+        };
+        assert!(tokio::join!(held(&mut hold, &events), release).0);
+        say.send_replace(Some(far));
+        drop(listener);
+        assert!(!held(&mut hold, &events).await);
+    }
 }

@@ -37,6 +37,8 @@ impl Supervisor {
             kernel: kernel(),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
+            restarts: self.restarts,
+            safe_mode: self.machine.safe_mode(),
         })
     }
 
@@ -45,7 +47,8 @@ impl Supervisor {
         let record = self.machine.record();
         let slots = [("active", record.active.clone()), ("previous", record.previous.clone())];
         let store = self.releases.clone();
-        tokio::task::spawn_blocking(move || {
+        // Should there be no thread for it, the engineer hears that nobody answers.
+        let started = self.jobs.spawn(self.now().elapsed, "verifying releases", move || {
             let look = |(name, slot): (&str, Option<Slot>)| {
                 let Some(slot) = slot else { return CheckLine::ok(name, "empty") };
                 let damaged = |why: String| {
@@ -65,6 +68,9 @@ impl Supervisor {
             // He may have gone in the meantime.
             let _ = reply.send(Ok(FieldReply::Checkup(Checkup { lines })));
         });
+        if let Err(error) = started {
+            tracing::error!(%error, "nothing is verified");
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::Digest;
-use serin_protocol::message::{EventKind, Reason, Start, TransferKind};
+use serin_protocol::message::{Detail, EventKind, Reason, Start, TransferKind};
 use serin_protocol::release::Release;
 
 use super::download::{Download, Notice, Request};
-use super::{Inbox, Supervisor};
+use super::jobs::TooMany;
+use super::{Awaited, Inbox, Supervisor};
 use crate::disk::install;
 use crate::update::effect::{Effect, Event, Now};
 use crate::update::machine::Machine;
@@ -32,7 +33,7 @@ impl Shell for Supervisor {
             Effect::PlanLater(statement, release, verdict) => self.plan_later(statement, release, verdict),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
             Effect::Receive(statement, release) => self.receive(statement, &release),
-            Effect::Stage(statement, release) => self.stage(statement, release),
+            Effect::Stage(statement, release) => return Ok(self.stage(statement, release)),
             Effect::Warm { slot, golden } => return Ok(self.warm(&slot, golden)),
             Effect::Flip(slot) => self.flip(&slot),
             Effect::Unserve => {
@@ -47,6 +48,11 @@ impl Shell for Supervisor {
             Effect::Report { sequence, rollout, kind } => {
                 self.note_sideload(&kind);
                 self.report(sequence, rollout, kind);
+            }
+            Effect::ForgetStarts => {
+                if let Err(error) = self.starts.write(&[self.started]) {
+                    tracing::warn!(%error, "earlier starts could not be forgotten");
+                }
             }
             Effect::Announce => self.announce(),
             Effect::AskAssignment => self.ask_assignment(),
@@ -65,7 +71,7 @@ impl Supervisor {
 
     /// An owner lists it: now its statement is wanted.
     pub(super) fn await_statement(&mut self, target: ReleaseRef) {
-        self.awaited = Some((target, self.now().elapsed));
+        self.awaited = Some(Awaited { target, asked: 0, ask_at: self.now().elapsed });
         self.ask_statement_again();
     }
 
@@ -76,7 +82,8 @@ impl Supervisor {
         match self.new_download(statement, release) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
-                let notices = if self.session.is_some() { download.connected(now) } else { Vec::new() };
+                let open = self.open_session().is_some();
+                let notices = if open { download.connected(now) } else { Vec::new() };
                 self.download = Some(download);
                 // The chunk list may be here whole already.
                 self.notice_later(notices)
@@ -150,18 +157,20 @@ impl Supervisor {
         events
     }
 
-    fn stage(&mut self, statement: Digest, release: Box<Release>) {
+    fn stage(&mut self, statement: Digest, release: Box<Release>) -> Option<Event> {
         let fetched = self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);
         let (store, inbox) = (self.releases.clone(), self.inbox.clone());
-        tokio::task::spawn_blocking(move || {
+        let started = self.jobs.spawn(self.now().elapsed, "unpacking a release", move || {
             let outcome = install::stage(&store, fetched, &release, statement);
             // The loop ends only with the process.
             let _ = inbox.blocking_send(Inbox::Machine(Box::new(Event::Staged(statement, outcome))));
         });
+        let refused = |error: TooMany| Err(Reason::Storage(Detail::new(&error.to_string())));
+        started.err().map(|error| Event::Staged(statement, refused(error)))
     }
 
     fn cancel_fetch(&mut self, statement: Digest) {
-        if self.awaited.as_ref().is_some_and(|(target, _)| target.statement == statement) {
+        if self.awaited.as_ref().is_some_and(|awaited| awaited.target.statement == statement) {
             self.awaited = None;
         }
         self.trust.client.cancel_search(statement);
@@ -183,6 +192,11 @@ impl Supervisor {
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
         let idle = self.download.is_none() && self.sideloading.is_none();
-        tokio::task::spawn_blocking(move || install::collect(&store, &partials, &keep, idle));
+        let started = self.jobs.spawn(self.now().elapsed, "removing old releases", move || {
+            install::collect(&store, &partials, &keep, idle);
+        });
+        if let Err(error) = started {
+            tracing::warn!(%error, "old releases stay until the next update");
+        }
     }
 }

@@ -65,6 +65,8 @@ impl Supervisor {
 
     /// Has the update machine carry out an order.
     pub(super) fn order(&mut self, uid: u32, order: FieldOrder, reply: oneshot::Sender<field::FieldOutcome>) {
+        // One who no longer waits holds nobody up.
+        self.pending.take_if(|pending| pending.reply.is_closed());
         if self.pending.is_some() {
             let busy = FieldError::new(FieldCode::Busy, "another order is being carried out", "try again");
             let _ = reply.send(Err(busy));
@@ -153,6 +155,9 @@ impl Supervisor {
             events_waiting: self.outbox.pending(),
             reports_waiting: waiting,
             last_event: self.history(1).pop(),
+            safe_mode: self.machine.safe_mode(),
+            restarts: self.restarts,
+            paused_until: self.paused_until(),
         }
     }
 

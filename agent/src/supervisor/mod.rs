@@ -3,8 +3,7 @@
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
 //! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
-//! conditions, `trust` asks who may
-//! order what, `clock` reads clocks.
+//! conditions, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
 
 mod checkup;
 mod clock;
@@ -12,6 +11,8 @@ pub mod download;
 mod effects;
 mod enrolment;
 mod field;
+mod jobs;
+mod pause;
 mod policy;
 mod refusals;
 mod service;
@@ -21,6 +22,7 @@ mod trust;
 mod uplink;
 mod workers;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -32,16 +34,22 @@ use serin_protocol::message::{Detail, EventKind, Reason, RefusedKind};
 use serin_protocol::release::Release;
 use serin_protocol::topic::{FileName, Topic};
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::disk::boot_record::BootStore;
 use crate::disk::journal::Journal;
+use crate::disk::losses::Losses;
 use crate::disk::partial::{Complete, PartialStore};
 use crate::disk::releases::ReleaseStore;
+use crate::disk::starts::StartLog;
 use crate::field::FieldRequest;
 use crate::gateway::Router;
+use crate::link::backoff::Jitter;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
+use crate::link::pause::Pausing;
 use crate::link::tls::TimeFloor;
 use crate::logs::Logs;
 use crate::telemetry::{Counters, Recording, Stamp};
@@ -54,6 +62,7 @@ use self::clock::Clock;
 use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
+use self::jobs::Jobs;
 use self::policy::Watch;
 use self::refusals::Refusals;
 use self::service::Service;
@@ -80,6 +89,15 @@ enum Inbox {
     Brought(Digest, Result<Complete, Reason>),
 }
 
+/// A release's statement that is waited for.
+struct Awaited {
+    target: ReleaseRef,
+    /// Asked for so often.
+    asked: u32,
+    /// To be asked for again then.
+    ask_at: Millis,
+}
+
 /// The loop's state.
 struct Supervisor {
     config: Config,
@@ -91,16 +109,29 @@ struct Supervisor {
     record_store: BootStore,
     /// What TLS knows of the record's clock floor.
     time_floor: TimeFloor,
+    starts: StartLog,
+    /// Starts without a stop that were counted at this one.
+    restarts: u32,
+    started: UnixMillis,
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,
+    losses: Losses,
     outbox: Outbox,
     router: Arc<Router>,
     session: Option<Session>,
+    /// The server's wish to hold back.
+    pausing: Pausing,
+    /// Tells the link until when it must not reconnect.
+    hold_link: watch::Sender<Option<Instant>>,
+    /// What the link had no room for: said and asked for at the next turn.
+    hello_due: Cell<bool>,
+    assignment_due: Cell<bool>,
     link_since: UnixMillis,
     link_problem: Option<String>,
-    /// The statement that is waited for, and when to ask for it again.
-    awaited: Option<(ReleaseRef, Millis)>,
+    /// The statement that is waited for.
+    awaited: Option<Awaited>,
+    jitter: Jitter,
     download: Option<Download>,
     /// The bundle that is here whole, until it is unpacked.
     fetched: Option<(Digest, Complete)>,
@@ -119,6 +150,9 @@ struct Supervisor {
     pulse_at: Millis,
     /// What local conditions allow.
     watch: Watch,
+    jobs: Jobs,
+    /// The accept loops of the gateway.
+    doors: Vec<AbortHandle>,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
     logs: Logs,
@@ -137,12 +171,13 @@ impl Supervisor {
         mut field: mpsc::Receiver<FieldRequest>,
         mut stop: watch::Receiver<bool>,
     ) {
-        self.feed(Event::Boot);
+        self.feed(Event::Boot { restarts: self.restarts });
         self.attend_policy();
         self.begin_trust();
         self.service.ready();
         loop {
-            self.service.alive(self.now().elapsed);
+            let stands_still = self.stands_still();
+            self.service.alive(self.now().elapsed, stands_still);
             let deadline = self.clock.instant(self.next_deadline());
             tokio::select! {
                 Some(event) = link.recv() => self.on_link(event),
@@ -158,6 +193,14 @@ impl Supervisor {
         Box::pin(self.goodbye(link)).await;
     }
 
+    /// What beside the loop does not get on.
+    fn stands_still(&self) -> Option<&'static str> {
+        if self.doors.iter().any(AbortHandle::is_finished) {
+            return Some("the gateway");
+        }
+        self.jobs.overdue(self.now().elapsed)
+    }
+
     fn now(&self) -> Now {
         self.clock.now(self.machine.record().clock_floor)
     }
@@ -165,6 +208,7 @@ impl Supervisor {
     /// Hands `event` to the machine and carries out what it wants.
     fn feed(&mut self, event: Event) {
         shell::feed(self, event);
+        self.router.say_safe_mode(self.machine.safe_mode());
     }
 
     fn next_deadline(&self) -> Millis {
@@ -177,6 +221,7 @@ impl Supervisor {
             self.outbox.next_deadline(),
             trust,
             self.enrolment_deadline(),
+            self.pausing.deadline(),
         ];
         let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
         deadlines.into_iter().flatten().chain(windows).fold(self.pulse_at, Millis::min)
@@ -194,6 +239,8 @@ impl Supervisor {
         }
         self.feed(Event::Tick);
         self.attend_policy();
+        self.tick_pause();
+        self.say_what_is_due();
         self.tick_trust();
         self.tick_enrolment();
         self.roll_windows();
@@ -252,6 +299,7 @@ impl Supervisor {
             Topic::Assign(device) if device == self.config.device => self.on_assignment(payload),
             Topic::Ack(device) if device == self.config.device => self.on_ack(payload),
             Topic::Enrolled(device) if device == self.config.device => self.on_enrolled(payload),
+            Topic::Pause(device) if device == self.config.device => self.on_pause(payload),
             Topic::Metadata(file) if self.awaits(&file) => self.on_statement(&file, payload),
             Topic::Metadata(file) => self.on_metadata(&file, payload),
             Topic::Chunk { object, index } => {
@@ -269,6 +317,7 @@ impl Supervisor {
             | Topic::Sample(_)
             | Topic::Enrol(_)
             | Topic::Enrolled(_)
+            | Topic::Pause(_)
             | Topic::Hello(_) => {
                 let detail = Detail::new(&format!("{topic:?} is not for this device"));
                 self.refuse(RefusedKind::Unknown, &detail);
@@ -277,11 +326,12 @@ impl Supervisor {
     }
 
     fn awaits(&self, file: &FileName) -> bool {
-        self.awaited.as_ref().is_some_and(|(target, _)| *file == FileName::of_release(&target.statement))
+        self.awaited.as_ref().is_some_and(|awaited| *file == FileName::of_release(&awaited.target.statement))
     }
 
     fn on_statement(&mut self, file: &FileName, payload: &Bytes) {
-        let Some((target, _)) = self.awaited.clone().filter(|_| !payload.is_empty()) else { return };
+        let awaited = self.awaited.as_ref().filter(|_| !payload.is_empty());
+        let Some(target) = awaited.map(|awaited| awaited.target.clone()) else { return };
         let outcome = self.check_statement(&target, payload);
         self.awaited = None;
         if let Some(session) = &self.session {
@@ -338,6 +388,7 @@ const fn kind_of(topic: &Topic) -> RefusedKind {
         | Topic::Sample(_)
         | Topic::Hello(_)
         | Topic::Enrol(_)
-        | Topic::Enrolled(_) => RefusedKind::Unknown,
+        | Topic::Enrolled(_)
+        | Topic::Pause(_) => RefusedKind::Unknown,
     }
 }

@@ -1,5 +1,6 @@
 //! From a configuration to a running supervisor.
 
+use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::jobs::Jobs;
 use super::policy::Watch;
 use super::refusals::Refusals;
 use super::service::Service;
@@ -24,10 +26,12 @@ use crate::config::{Config, PolicyError};
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::install;
 use crate::disk::journal::{Journal, JournalError};
+use crate::disk::losses::Losses;
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
 use crate::disk::seam::{FileError, Files};
 use crate::disk::spent::SpentFile;
+use crate::disk::starts::StartLog;
 use crate::gateway::listen::{Listener, serve};
 use crate::gateway::socket::{LocalSocket, SocketError};
 use crate::gateway::{Gateway, Limits, Router};
@@ -35,11 +39,13 @@ use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
+use crate::link::pause::Pausing;
 use crate::link::tls::{self, TimeFloor, TlsError};
 use crate::logs::Logs;
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
+use crate::update::crash_loop::{CrashPolicy, counted};
 use crate::update::machine::{Identity, Machine};
 use crate::update::record::{Record, RecordError};
 
@@ -116,7 +122,15 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
+    let losses = Losses::open(&files, &config.data).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is lost is known only until the agent ends");
+        Losses::default()
+    });
     let boot = BootId(random()?);
+    let clock = Clock::start();
+    let starts = StartLog::new(files.clone(), config.data.clone());
+    let started = clock.now(record.clock_floor).wall;
+    let restarts = count_start(&starts, config.crash_loop(), started);
     let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
@@ -135,14 +149,17 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let site = tokio::spawn(serve(gateway, Listener::Local(local), stop.clone()));
     stop_on_signals(stop_sender)?;
 
-    let clock = Clock::start();
     let identity = Identity {
         device: config.device.clone(),
         fleet: config.fleet.clone(),
         memory_budget: config.models.memory,
+        patience: config.job_deadline(),
+        crash_policy: config.crash_loop(),
+        seed: boot.0,
     };
     let spent = SpentFile::new(files.clone(), &config.data);
     let watch = Watch::new(&config.policy, spent, clock.now(record.clock_floor))?;
+    let (hold_link, link_hold) = watch::channel(None);
     let mut supervisor = Supervisor {
         clock,
         boot,
@@ -151,15 +168,24 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         machine: Machine::new(identity, record),
         record_store,
         time_floor,
+        starts,
+        restarts,
+        started,
         releases: ReleaseStore::open(files.clone(), &config.data)?,
         partials: PartialStore::open(files, &config.data)?,
         journal,
+        losses,
         outbox,
         router,
         session: None,
+        pausing: Pausing::default(),
+        hold_link,
+        hello_due: Cell::new(false),
+        assignment_due: Cell::new(false),
         link_since: clock.now(UnixMillis(0)).wall,
         link_problem: None,
         awaited: None,
+        jitter: Jitter::new(boot.0),
         download: None,
         fetched: None,
         workers: std::collections::HashMap::new(),
@@ -172,6 +198,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         service: Service::new(),
         pulse_at: Millis(0),
         watch,
+        jobs: Jobs::new(config.job_deadline()),
+        doors: vec![apps.abort_handle(), site.abort_handle()],
         pending: None,
         logs,
         receiving: false,
@@ -185,7 +213,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     if let Some(loss) = loss {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
-    let link = mqtt::start(supervisor.link_options(transport));
+    let link = mqtt::start(supervisor.link_options(transport), link_hold);
     // On a thread of its own, for it waits for the disk, and no app shall wait with it. All tasks stay on this
     // thread, which lives as long as the process: workers end with the thread that started them.
     let runtime = Handle::current();
@@ -211,9 +239,26 @@ impl Supervisor {
             fleet: self.config.fleet.clone(),
             transport,
             will: (topic.to_string(), will),
-            jitter_percent: (self.boot.0 % 100) as u32,
+            seed: self.boot.0,
         }
     }
+}
+
+/// Takes note of this start; returns how many before it ended without a stop. A disk that does not take it
+/// keeps nothing from running.
+fn count_start(log: &StartLog, policy: CrashPolicy, now: UnixMillis) -> u32 {
+    let before = log.read().unwrap_or_else(|error| {
+        tracing::warn!(%error, "earlier starts are not known");
+        Vec::new()
+    });
+    let mut starts = counted(policy, &before, now);
+    // At most as many as the policy says.
+    let restarts = starts.len() as u32;
+    starts.push(now);
+    if let Err(error) = log.write(&starts) {
+        tracing::warn!(%error, "this start is not counted");
+    }
+    restarts
 }
 
 /// One agent per data folder. The lock ends with the process.

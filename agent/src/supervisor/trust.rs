@@ -20,16 +20,18 @@ pub(super) struct Trust {
     effects: VecDeque<Effect>,
     /// Subscriptions the session had no place for; at most one for each file of a refresh.
     postponed: Effects,
-    /// The last assignment, acknowledgement and answer to an enrolment that came before the keys were known.
+    /// The last assignment, acknowledgement, answer to an enrolment and pause that came before the keys were
+    /// known.
     assignment: Option<Bytes>,
     ack: Option<Bytes>,
     pub(super) enrolled: Option<Bytes>,
+    pub(super) pause: Option<Bytes>,
 }
 
 impl Trust {
     pub(super) fn new(client: Client) -> Self {
         let (effects, postponed) = (VecDeque::new(), Effects::new());
-        Self { client, effects, postponed, assignment: None, ack: None, enrolled: None }
+        Self { client, effects, postponed, assignment: None, ack: None, enrolled: None, pause: None }
     }
 }
 
@@ -110,6 +112,9 @@ impl Supervisor {
 
     fn refreshed(&mut self, keys_changed: bool) {
         tracing::debug!(keys_changed, "trusted metadata is current");
+        if let Some(pause) = self.trust.pause.take() {
+            self.on_pause(&pause);
+        }
         if let Some(ack) = self.trust.ack.take() {
             self.on_ack(&ack);
         }

@@ -1,17 +1,29 @@
 //! What the device says: hello, events and reports, and its subscriptions.
 
-use serin_protocol::envelope::seal_to_vec;
+use serin_protocol::envelope::{SealError, seal_to_vec};
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
 use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
-use crate::disk::journal::{HistoryEntry, HistoryItem};
+use crate::disk::journal::{HistoryEntry, HistoryItem, JournalError};
+use crate::disk::losses::{Losses, Lost};
+use crate::disk::seam::FileError;
+use crate::link::backoff::Backoff;
 use crate::link::mqtt::Session;
 use crate::link::outbox::{Effect, Input};
 
 /// A statement that has not come by then is asked for again: the server may be publishing it just now.
-const STATEMENT_RETRY: Millis = Millis::from_secs(15);
+const STATEMENT_RETRY: Backoff = Backoff { first: Millis::from_secs(15), cap: Millis::from_secs(1800) };
+
+/// Why an event is not kept for the fleet.
+#[derive(Debug, thiserror::Error)]
+enum Unkept {
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
 
 impl Supervisor {
     pub(super) fn on_connected(&mut self, session: Session) {
@@ -19,19 +31,27 @@ impl Supervisor {
         let now = self.now();
         (self.link_since, self.link_problem) = (now.wall, None);
         let device = || self.config.device.clone();
-        for topic in [Topic::Assign(device()), Topic::Ack(device()), Topic::Enrolled(device())] {
+        for topic in
+            [Topic::Pause(device()), Topic::Assign(device()), Topic::Ack(device()), Topic::Enrolled(device())]
+        {
             if session.subscribe(&topic).is_err() {
-                // A fresh session has room for three; without them it is of no use.
+                // A fresh session has room for four; without them it is of no use.
                 tracing::error!(?topic, "could not subscribe");
             }
         }
         self.session = Some(session);
         self.trust_connected();
         self.announce();
-        if let Some((_, ask_at)) = &mut self.awaited {
-            *ask_at = now.elapsed;
+        let record = self.machine.record();
+        let (sequence, rollout) = (record.accepted, record.rollout);
+        self.say_losses(sequence, rollout);
+        if let Some(awaited) = &mut self.awaited {
+            awaited.ask_at = now.elapsed;
         }
         self.ask_statement_again();
+        if self.open_session().is_none() {
+            return;
+        }
         if let Some(download) = &mut self.download {
             let notices = download.connected(now.elapsed);
             self.on_notices(notices);
@@ -57,22 +77,30 @@ impl Supervisor {
     /// Subscribes to the statement that is waited for, when it is time to.
     pub(super) fn ask_statement_again(&mut self) {
         let now = self.now().elapsed;
-        let (Some((target, ask_at)), Some(session)) = (&mut self.awaited, &self.session) else { return };
-        if *ask_at > now {
-            return;
-        }
-        let topic = Topic::Metadata(FileName::of_release(&target.statement));
+        let Some(session) = self.open_session() else { return };
+        let Some(awaited) = self.awaited.as_mut().filter(|awaited| awaited.ask_at <= now) else { return };
+        let topic = Topic::Metadata(FileName::of_release(&awaited.target.statement));
         // A subscription anew brings the retained message anew. If the link is busy, the next turn is due.
         if session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_ok() {
-            *ask_at = now.plus(STATEMENT_RETRY);
+            awaited.asked = awaited.asked.saturating_add(1);
+            awaited.ask_at = now.plus(STATEMENT_RETRY.wait(awaited.asked, &mut self.jitter));
         }
     }
 
     pub(super) fn ask_assignment(&self) {
         let Some(session) = &self.session else { return };
         let topic = Topic::Assign(self.config.device.clone());
-        if session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_err() {
-            tracing::warn!("the link is busy; the assignment is asked for at the next connection");
+        let busy = session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_err();
+        self.assignment_due.set(busy);
+    }
+
+    /// What the link had no room for at the time.
+    pub(super) fn say_what_is_due(&self) {
+        if self.hello_due.get() {
+            self.announce();
+        }
+        if self.assignment_due.get() {
+            self.ask_assignment();
         }
     }
 
@@ -106,9 +134,7 @@ impl Supervisor {
         let topic = Topic::Hello(self.config.device.clone());
         match seal_to_vec(&self.hello(presence), &self.key) {
             Ok(sealed) => {
-                if session.publish(&topic, sealed, true, None).is_err() {
-                    tracing::warn!("the link is busy; the fleet hears at the next connection");
-                }
+                self.hello_due.set(session.publish(&topic, sealed, true, None).is_err());
             }
             Err(error) => tracing::error!(%error, "hello could not be signed"),
         }
@@ -121,7 +147,7 @@ impl Supervisor {
         self.report(sequence, rollout, kind);
     }
 
-    /// Stores an event until the server has acknowledged it.
+    /// Stores an event until the server has acknowledged it; before it, how many could not be.
     pub(super) fn report(&mut self, sequence: SequenceNumber, rollout: Option<RolloutId>, kind: EventKind) {
         let at = self.now().wall;
         tracing::info!(event = ?kind, "event");
@@ -129,20 +155,49 @@ impl Supervisor {
         if let Err(error) = self.journal.append_history(&entry) {
             tracing::warn!(%error, "the history could not be written");
         }
+        self.say_losses(sequence, rollout);
+        if let Err(error) = self.number_and_store(sequence, rollout, kind) {
+            // The device goes on; what it runs does not depend on the journal.
+            tracing::error!(%error, "an event could not be kept for the fleet");
+            self.note_losses(|losses| losses.add(Lost { events: 1, reports: 0 }));
+        }
+    }
+
+    /// Tells what was lost since it was last told.
+    fn say_losses(&mut self, sequence: SequenceNumber, rollout: Option<RolloutId>) {
+        let Lost { events, reports } = self.losses.unsaid();
+        // While offline ever more reports are dropped: said once when there is somebody to hear it.
+        let reports = if self.session.is_some() { reports } else { 0 };
+        let kinds = [
+            (EventKind::EventsLost { count: events }, Lost { events, reports: 0 }),
+            (EventKind::ReportsDropped { count: reports }, Lost { events: 0, reports }),
+        ];
+        for (kind, lost) in kinds {
+            if lost != Lost::default() && self.number_and_store(sequence, rollout, kind).is_ok() {
+                self.note_losses(|losses| losses.said(lost));
+            }
+        }
+    }
+
+    fn note_losses(&mut self, note: impl FnOnce(&mut Losses) -> Result<(), FileError>) {
+        if let Err(error) = note(&mut self.losses) {
+            tracing::warn!(%error, "what was lost is known only until the agent ends");
+        }
+    }
+
+    fn number_and_store(
+        &mut self,
+        sequence: SequenceNumber,
+        rollout: Option<RolloutId>,
+        kind: EventKind,
+    ) -> Result<(), Unkept> {
+        let at = self.now().wall;
         let number = self.journal.next_event();
         let event = Event { device: self.config.device.clone(), number, at, sequence, rollout, kind };
-        let sealed = match seal_to_vec(&event, &self.key) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                tracing::error!(%error, "an event could not be signed");
-                return;
-            }
-        };
-        match self.journal.append_event(number, &sealed) {
-            Ok(()) => self.outbox(Input::EventStored(number)),
-            // The device goes on; what it runs does not depend on the journal.
-            Err(error) => tracing::error!(%error, "an event could not be stored"),
-        }
+        let sealed = seal_to_vec(&event, &self.key)?;
+        self.journal.append_event(number, &sealed)?;
+        self.outbox(Input::EventStored(number));
+        Ok(())
     }
 
     pub(super) fn store_report(&mut self, report: &Report) {
@@ -156,13 +211,22 @@ impl Supervisor {
         let dropped = self.journal.dropped_reports();
         match self.journal.append_report(&sealed) {
             Ok(stored) => {
-                self.stamp.note_dropped(self.journal.dropped_reports().saturating_sub(dropped));
+                let dropped = self.journal.dropped_reports().saturating_sub(dropped);
+                self.reports_dropped(dropped);
                 self.outbox(Input::ReportStored { key: stored.key, oldest: stored.oldest });
             }
             Err(error) => {
                 tracing::warn!(%error, "a report could not be stored");
-                self.stamp.note_dropped(1);
+                self.reports_dropped(1);
             }
+        }
+    }
+
+    fn reports_dropped(&mut self, count: u32) {
+        if count > 0 {
+            self.stamp.note_dropped(count);
+            // The report that says so may be dropped itself.
+            self.note_losses(|losses| losses.add(Lost { events: 0, reports: count }));
         }
     }
 
@@ -253,8 +317,12 @@ impl Supervisor {
             };
             let _ = tokio::time::timeout(std::time::Duration::from_secs(2), closed).await;
         }
+        if let Err(error) = self.starts.forget() {
+            tracing::warn!(%error, "this stop will be taken for a crash");
+        }
         for running in self.workers.values() {
-            running.worker.stop().await;
+            // A process that hangs in the kernel is not waited for.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), running.worker.stop()).await;
         }
         tracing::info!("stopped");
     }

@@ -22,7 +22,10 @@ pub struct Now {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The agent has started.
-    Boot,
+    Boot {
+        /// Starts before, within the window of a crash loop, that were not followed by an orderly stop.
+        restarts: u32,
+    },
     /// An assignment whose signature holds.
     Assigned(Assignment),
     /// The same, but its release is known to lie below its owner's floor.
@@ -198,6 +201,8 @@ pub enum Effect {
     },
     /// Say hello anew: slots or pin have changed.
     Announce,
+    /// Forget the starts before this one: they were acted upon, or this run is healthy.
+    ForgetStarts,
     /// Ask the broker for the retained assignment again.
     AskAssignment,
     /// Answer the field engineer whose order is being handled.

@@ -5,37 +5,36 @@
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
 //! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
-//! not allow it.
+//! not allow it, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word.
 
 mod attempt;
+mod crash;
 mod engineer;
+mod orders;
 mod serving;
 mod sideload;
+mod time;
 mod waiting;
 
 pub use self::engineer::MAX_HOLD;
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 
-use serin_protocol::assignment::{Assignment, Order};
-use serin_protocol::ids::{
-    ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber, UnixMillis,
-};
-use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
+use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber};
+use serin_protocol::message::{EventKind, Phase, Reason};
 use serin_protocol::release::Release;
 
+use super::crash_loop::CrashPolicy;
 use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
 use super::policy::Verdicts;
-use super::record::{Attempt, Progress, Record, RootFloor, Slot, Standing};
+use super::record::{Progress, Record, Slot, Standing};
 
 use self::waiting::Told;
+use crate::link::backoff::{Backoff, Jitter};
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
-const STORAGE_RETRY: Millis = Millis::from_secs(10);
-
-/// Furthest that the number of an assignment may lie above the last one: far more than a device is told in
-/// its life, and so few that nobody with the fleet's key can use up the numbers.
-const MAX_SEQUENCE_STEP: u64 = 1 << 24;
+const STORAGE_RETRY: Backoff = Backoff { first: Millis::from_secs(10), cap: Millis::from_secs(120) };
 
 /// What never changes while the agent runs.
 #[derive(Clone, Debug)]
@@ -46,6 +45,12 @@ pub struct Identity {
     pub fleet: FleetId,
     /// Memory that all workers may use together.
     pub memory_budget: ByteCount,
+    /// Longest that unpacking a release, or bringing up a worker, may take.
+    pub patience: Millis,
+    /// When restarts are a crash loop.
+    pub crash_policy: CrashPolicy,
+    /// Spreads retries; give every device another.
+    pub seed: u64,
 }
 
 /// The update machine.
@@ -59,6 +64,10 @@ pub struct Machine {
     died: Option<Digest>,
     // After a failed write: when to go on as after a restart.
     resume_at: Option<Millis>,
+    // Writes that failed since one succeeded, and whether the last event wanted one.
+    storage_failures: u32,
+    persisting: bool,
+    jitter: Jitter,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +85,14 @@ struct State {
     verdicts: Verdicts,
     /// What was last reported to be waited for: once, not at every look.
     told: Option<Told>,
+    /// Restarts that were not yet acted upon.
+    restarts: u32,
+    /// This run is long enough for earlier starts to be forgotten.
+    healthy: bool,
+    /// When this run took up the attempt.
+    attempt_since: Millis,
+    /// When staging or warming began.
+    step_since: Millis,
 }
 
 /// Where the attempt in the record stands. Without an attempt it is `None`.
@@ -115,12 +132,16 @@ enum Pointer {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
-    /// It did not come up this many times before.
+    /// It did not come up, or died soon, this many times before.
     Starting {
         failures: u8,
+        since: Millis,
     },
-    Ready,
-    /// It did not come up; the next try is due then.
+    Ready {
+        failures: u8,
+        since: Millis,
+    },
+    /// It did not come up, or died; the next try is due then.
     Failed {
         failures: u8,
         retry_at: Millis,
@@ -140,8 +161,22 @@ impl Machine {
             refused_by_engineer: None,
             verdicts: Verdicts::default(),
             told: None,
+            restarts: 0,
+            healthy: false,
+            attempt_since: Millis(0),
+            step_since: Millis(0),
         };
-        Self { identity, before: state.clone(), state, died: None, resume_at: None }
+        let jitter = Jitter::new(identity.seed);
+        Self {
+            identity,
+            before: state.clone(),
+            state,
+            died: None,
+            resume_at: None,
+            storage_failures: 0,
+            persisting: false,
+            jitter,
+        }
     }
 
     /// Takes one event and returns what is to be done, in order.
@@ -155,12 +190,23 @@ impl Machine {
             self.keep_serving(now, &mut effects);
             return effects;
         }
+        if std::mem::take(&mut self.persisting) {
+            self.storage_failures = 0;
+        }
+        if let Event::Boot { restarts } = event {
+            // Known whether or not what follows from it can be persisted.
+            self.state.restarts = restarts;
+        }
         self.before = self.state.clone();
         self.died = match &event {
             Event::WorkerDied(statement, _) => Some(*statement),
             _ => None,
         };
         self.step(now, event, &mut effects);
+        if discriminant(&self.before.work) != discriminant(&self.state.work) {
+            self.state.step_since = now.elapsed;
+        }
+        self.enter_if_warm(now, &mut effects);
         let mut serving = Effects::new();
         self.keep_serving(now, &mut serving);
         // Who answers comes before what is said about it, for every report waits for the disk.
@@ -168,6 +214,7 @@ impl Machine {
             |effect: &Effect| matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve);
         let from = effects.iter().rposition(first).map_or(0, |last| last + 1);
         effects.splice(from..from, serving);
+        self.persisting = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
         effects
     }
 
@@ -204,27 +251,6 @@ impl Machine {
         }
     }
 
-    /// When [`Event::Tick`] is due next, on the monotonic clock.
-    pub fn next_deadline(&self, now: Now) -> Option<Millis> {
-        let probation = match &self.state.work {
-            Work::Probation { until, .. } => Some(*until),
-            Work::None
-            | Work::AwaitingStatement
-            | Work::Fetching { .. }
-            | Work::Staging { .. }
-            | Work::Staged { .. }
-            | Work::Warming { .. } => None,
-        };
-        let expiry =
-            self.state.record.attempt.as_ref().filter(|attempt| attempt.progress != Progress::Probation);
-        let expiry = expiry.map(|attempt| now.elapsed.plus(attempt.expires.since(now.wall)));
-        let retries = self.state.workers.values().filter_map(|worker| match worker {
-            Worker::Failed { retry_at, .. } => Some(*retry_at),
-            Worker::Starting { .. } | Worker::Ready => None,
-        });
-        retries.chain(probation).chain(expiry).chain(self.resume_at).chain(self.hold_ends(now)).min()
-    }
-
     /// Goes back to what is on disk. What had been asked of the shell may be lost, so that the update is
     /// taken up later as after a restart.
     fn undo(&mut self, now: Now) {
@@ -232,12 +258,15 @@ impl Machine {
         if let Some(statement) = self.died.take() {
             self.forget_worker(statement);
         }
-        self.resume_at = Some(now.elapsed.plus(STORAGE_RETRY));
+        self.persisting = false;
+        self.storage_failures = self.storage_failures.saturating_add(1);
+        let wait = STORAGE_RETRY.wait(self.storage_failures, &mut self.jitter);
+        self.resume_at = Some(now.elapsed.plus(wait));
     }
 
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
-            Event::Boot => self.resume(now, effects),
+            Event::Boot { .. } => self.resume(now, effects),
             Event::Assigned(assignment) => self.assigned(now, &assignment, None, effects),
             Event::AssignedBelowFloor(assignment, why) => {
                 self.assigned(now, &assignment, Some(Reason::Untrusted(why)), effects);
@@ -245,7 +274,7 @@ impl Machine {
             Event::RootTrusted { floor, recovered } => self.root_trusted(floor, recovered, effects),
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
-            Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
+            Event::Fetched(statement, outcome) => self.fetched(now, statement, outcome, effects),
             Event::Staged(statement, outcome) => self.staged(statement, outcome, effects),
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
@@ -258,137 +287,14 @@ impl Machine {
         }
     }
 
-    /// Takes up an unfinished update where the record left it.
-    fn resume(&mut self, now: Now, effects: &mut Effects) {
-        let Some(attempt) = &self.state.record.attempt else {
-            return;
-        };
-        match attempt.progress {
-            Progress::Assigned | Progress::Staged if self.state.record.sideload.is_some() => {
-                self.resume_sideload(effects);
-            }
-            Progress::Assigned | Progress::Staged => {
-                self.state.work = Work::AwaitingStatement;
-                effects.push(Effect::FetchStatement(attempt.target.clone()));
-            }
-            Progress::Probation => {
-                let until = now.elapsed.plus(attempt.probation.duration);
-                self.state.work = Work::Probation { until, deaths: 0 };
-            }
-        }
-    }
-
-    fn root_trusted(&mut self, floor: RootFloor, recovered: bool, effects: &mut Effects) {
-        let record = &mut self.state.record;
-        let known = record.root_floor == Some(floor) && (!recovered || record.clock_floor == UnixMillis(0));
-        record.root_floor = Some(floor);
-        if recovered {
-            record.clock_floor = UnixMillis(0);
-        }
-        if !known {
-            self.persist(effects);
-        }
-    }
-
-    /// `refused` says why it must not be obeyed, although it is the fleet's.
-    fn assigned(
-        &mut self,
-        now: Now,
-        assignment: &Assignment,
-        refused: Option<Reason>,
-        effects: &mut Effects,
-    ) {
-        if let Err(refusal) = self.check_assignment(assignment) {
-            if let Some(detail) = refusal {
-                self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
-            }
-            return;
-        }
-        if let Some(reason) = self.kept_by_engineer(now) {
-            self.refuse_for_engineer(assignment, reason, effects);
-            return;
-        }
-        self.state.record.accepted = assignment.sequence;
-        self.state.record.rollout = assignment.rollout;
-        self.state.record.clock_floor = self.state.record.clock_floor.max(assignment.issued);
-        let expired = (assignment.expires <= now.wall).then_some(Reason::Expired);
-        if let Some(reason) = expired.or(refused) {
-            self.not_obeyed(&assignment.order, reason, effects);
-            return;
-        }
-        match &assignment.order {
-            Order::Stay => self.stay(effects),
-            Order::Run { release, probation } => {
-                let attempt = Attempt {
-                    sequence: assignment.sequence,
-                    rollout: assignment.rollout,
-                    target: release.clone(),
-                    probation: *probation,
-                    expires: assignment.expires,
-                    progress: Progress::Assigned,
-                };
-                self.state.record.urgent = false;
-                self.run(attempt, effects);
-            }
-            Order::RollBack { from, to } => {
-                let attempt = Attempt {
-                    sequence: assignment.sequence,
-                    rollout: assignment.rollout,
-                    target: to.clone(),
-                    probation: serin_protocol::assignment::Probation::default(),
-                    expires: assignment.expires,
-                    progress: Progress::Assigned,
-                };
-                self.state.record.urgent = true;
-                self.fleet_rollback(from, attempt, effects);
-            }
-        }
-    }
-
-    /// `Err(None)` for the ordinary redelivery of what was already accepted, `Err(Some(why))` for what
-    /// must be reported.
-    fn check_assignment(&self, assignment: &Assignment) -> Result<(), Option<Detail>> {
-        let refuse = |why: &str| Err(Some(Detail::new(why)));
-        if assignment.device != self.identity.device {
-            return refuse("the assignment is for another device");
-        }
-        if assignment.fleet != self.identity.fleet {
-            return refuse("the assignment is for another fleet");
-        }
-        let accepted = self.state.record.accepted;
-        if assignment.sequence == accepted {
-            return Err(None);
-        }
-        if assignment.sequence < accepted {
-            let sequence = assignment.sequence;
-            return refuse(&format!("the assignment is a replay: number {sequence}, already at {accepted}"));
-        }
-        if assignment.sequence.0 - accepted.0 > MAX_SEQUENCE_STEP {
-            let sequence = assignment.sequence;
-            return refuse(&format!("the assignment's number {sequence} is too far above {accepted}"));
-        }
-        Ok(())
-    }
-
-    fn tick(&mut self, now: Now, effects: &mut Effects) {
-        if self.resume_at.is_some_and(|at| at <= now.elapsed) {
-            self.resume_at = None;
-            self.state.workers.retain(|_, worker| !matches!(worker, Worker::Starting { .. }));
-            self.resume(now, effects);
-            effects.push(Effect::AskAssignment);
-        }
-        self.end_hold(now, effects);
-        let expired =
-            |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
-        if self.state.record.attempt.as_ref().is_some_and(expired) {
-            let reason = self.out_of_time();
-            self.abandon(reason, effects);
-        }
-        if let Work::Probation { until, .. } = &self.state.work
-            && *until <= now.elapsed
-            && self.active_is_serving()
+    /// The previous release, which was proven here before, may still be warm: no worker is started for it, so that
+    /// none would ever say that it is ready.
+    fn enter_if_warm(&mut self, now: Now, effects: &mut Effects) {
+        if let Work::Warming { slot } = &self.state.work
+            && self.is_ready(slot.statement)
         {
-            self.commit(effects);
+            let slot = slot.clone();
+            self.enter_probation(now, slot, effects);
         }
     }
 

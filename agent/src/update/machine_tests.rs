@@ -1,14 +1,16 @@
 //! The machine behind a pretended shell: a disk that persists or fails, workers that come up or not.
 
+use super::orders::MAX_SEQUENCE_STEP;
 use super::*;
 use crate::update::admission::{Means, RUNTIME};
 use crate::update::effect::{FieldOrder, FieldOutcome};
 use crate::update::policy::Verdict;
+use crate::update::record::RootFloor;
 use proptest::prelude::*;
-use serin_protocol::assignment::{Probation, ReleaseRef};
+use serin_protocol::assignment::{Assignment, Order, Probation, ReleaseRef};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::{BasisPoints, UnixMillis};
-use serin_protocol::message::{Wait, WorkerDeath};
+use serin_protocol::message::{Detail, Wait, WorkerDeath};
 use std::collections::BTreeSet;
 
 /// Carries effects out at once, and checks on the way what must hold at every step.
@@ -22,6 +24,8 @@ pub(super) struct Shell {
     pub(super) reports: Vec<EventKind>,
     replies: Vec<Result<FieldOutcome, FieldRefusal>>,
     pub(super) pending: Vec<Effect>,
+    /// Orders are good for years.
+    far_expiry: bool,
 }
 
 pub(super) fn statement(version: u8) -> Digest {
@@ -41,6 +45,9 @@ fn identity() -> Identity {
         device: "d1".parse().expect("name"),
         fleet: "f".parse().expect("name"),
         memory_budget: ByteCount::from_mib(100),
+        patience: Millis::from_secs(3600),
+        crash_policy: CrashPolicy::default(),
+        seed: 7,
     }
 }
 
@@ -80,17 +87,22 @@ impl Shell {
             reports: Vec::new(),
             replies: Vec::new(),
             pending: Vec::new(),
+            far_expiry: false,
         };
-        shell.feed(Event::Boot);
+        shell.feed(Event::Boot { restarts: 0 });
         shell
     }
 
     pub(super) fn restart(&mut self) {
+        self.restart_after(0);
+    }
+
+    fn restart_after(&mut self, restarts: u32) {
         self.machine = Machine::new(identity(), self.disk.clone());
         (self.pointer, self.disk_fails) = (None, false);
         self.ready.clear();
         self.pending.clear();
-        self.feed(Event::Boot);
+        self.feed(Event::Boot { restarts });
     }
 
     fn restart_on_full_disk(&mut self) {
@@ -98,11 +110,17 @@ impl Shell {
         (self.pointer, self.disk_fails) = (None, true);
         self.ready.clear();
         self.pending.clear();
-        self.feed(Event::Boot);
+        self.feed(Event::Boot { restarts: 0 });
     }
 
     pub(super) fn feed(&mut self, event: Event) {
         let effects = self.machine.handle(self.now, event);
+        let operation = |effect: &&Effect| match effect {
+            Effect::FetchStatement(_) | Effect::Fetch(..) | Effect::Stage(..) => true,
+            Effect::Warm { golden, .. } => *golden,
+            _ => false,
+        };
+        assert!(effects.iter().filter(operation).count() <= 1, "two operations at once: {effects:?}");
         for effect in effects {
             match effect {
                 Effect::Persist(_) if self.disk_fails => {
@@ -147,7 +165,7 @@ impl Shell {
             sequence: SequenceNumber(sequence),
             rollout: None,
             issued: self.now.wall,
-            expires: self.now.wall.plus(Millis::from_secs(100)),
+            expires: self.now.wall.plus(Millis::from_secs(if self.far_expiry { 1 << 33 } else { 100 })),
             order,
         };
         self.feed(Event::Assigned(assignment));
@@ -687,6 +705,40 @@ fn verdict(waits: bool) -> Verdict {
     if waits { Verdict::Wait { why: Wait::NotOnMains, until } } else { Verdict::Go }
 }
 
+impl Shell {
+    fn act(&mut self, sequence: u64, act: &Act) {
+        match *act {
+            Act::Run(version) => self.run(sequence, version),
+            Act::Back(from, to) => {
+                self.order(sequence, Order::RollBack { from: release_id(from), to: reference(to) });
+            }
+            Act::Stay => self.order(sequence, Order::Stay),
+            Act::Settle => self.settle(),
+            Act::Wait(seconds) => self.wait(u64::from(seconds)),
+            Act::Die(version) => {
+                self.kill(version, WorkerDeath::Exit(1));
+            }
+            Act::Health(requests, errors) => self.feed(Event::Health { requests, errors }),
+            Act::Sideload(version) => self.sideload(version),
+            Act::Policy(fetch, install) => {
+                self.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
+            }
+            Act::Rollback => self.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
+            Act::Pin => self.feed(Event::Field(0, FieldOrder::Pin)),
+            Act::Unpin => self.feed(Event::Field(0, FieldOrder::Unpin)),
+            Act::Restart => self.restart(),
+            Act::BreakDisk(fails) => self.disk_fails = fails,
+            Act::FailWarm(version) => {
+                let warming = |effect: &Effect| matches!(effect, Effect::Warm { slot, .. } if slot.statement == statement(version));
+                if let Some(at) = self.pending.iter().position(warming) {
+                    self.pending.remove(at);
+                    self.feed(Event::Warmed(statement(version), Err(bad())));
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     // The shell's own assertions are the invariants at every step; here is what must hold at the end.
     #[test]
@@ -699,37 +751,7 @@ proptest! {
             let pinned = shell.disk.kept_on_site();
             let before = shell.active();
             let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
-            match act {
-                Act::Run(version) => shell.run(sequence, version),
-                Act::Back(from, to) => {
-                    shell.order(sequence, Order::RollBack { from: release_id(from), to: reference(to) });
-                }
-                Act::Stay => shell.order(sequence, Order::Stay),
-                Act::Settle => shell.settle(),
-                Act::Wait(seconds) => shell.wait(u64::from(seconds)),
-                Act::Die(version) => {
-                    shell.kill(version, WorkerDeath::Exit(1));
-                }
-                Act::Health(requests, errors) => shell.feed(Event::Health { requests, errors }),
-                Act::Sideload(version) => shell.sideload(version),
-                Act::Rollback => shell.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
-                Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
-                Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
-                Act::Restart => shell.restart(),
-                Act::Policy(fetch, install) => {
-                    shell.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
-                }
-                Act::BreakDisk(fails) => shell.disk_fails = fails,
-                Act::FailWarm(version) => {
-                    let warming = |effect: &Effect| {
-                        matches!(effect, Effect::Warm { slot, .. } if slot.statement == statement(version))
-                    };
-                    if let Some(at) = shell.pending.iter().position(warming) {
-                        shell.pending.remove(at);
-                        shell.feed(Event::Warmed(statement(version), Err(bad())));
-                    }
-                }
-            }
+            shell.act(sequence, &act);
             if pinned && by_fleet {
                 prop_assert_eq!(shell.active(), before, "the fleet moved a pinned device");
             }
@@ -752,3 +774,6 @@ proptest! {
 
 #[path = "machine_sideload_tests.rs"]
 mod sideload;
+
+#[path = "machine_stuck_tests.rs"]
+mod stuck;

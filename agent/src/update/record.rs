@@ -7,11 +7,11 @@ use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, 
 use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 5;
+pub const FORMAT: u8 = 6;
 
 /// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
 /// `held`, 3 has `sideload`, 4 has `urgent`, 5 has
-/// `root_floor`.
+/// `root_floor`, 6 has `safe_mode`.
 const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
@@ -130,6 +130,8 @@ pub struct Record {
     pub urgent: bool,
     /// The highest root that was trusted.
     pub root_floor: Option<RootFloor>,
+    /// After a crash loop: no release runs until the device is told to run another.
+    pub safe_mode: bool,
 }
 
 impl Default for Record {
@@ -148,6 +150,7 @@ impl Default for Record {
             sideload: None,
             urgent: false,
             root_floor: None,
+            safe_mode: false,
         }
     }
 }

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use serde::Serialize;
-use serin_protocol::ids::{DeviceId, UnixMillis};
+use serde::{Deserialize, Serialize};
+use serin_protocol::ids::{DeviceId, Millis, UnixMillis};
 use serin_protocol::message::{Event, EventKind, Presence, Start, Wait};
+use serin_protocol::pause::MAX_PAUSE;
 use serin_protocol::trust::UtcSeconds;
 
 use super::failure::Failure;
@@ -20,6 +21,7 @@ pub(super) struct Devices {
 
 /// A device, as others see it.
 #[derive(Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as JSON has it")]
 pub(super) struct DeviceView {
     id: String,
     online: bool,
@@ -29,6 +31,10 @@ pub(super) struct DeviceView {
     previous: Option<String>,
     candidate: Option<String>,
     pinned: bool,
+    /// No release runs there, after a crash loop.
+    safe_mode: bool,
+    /// It was asked to hold back until then.
+    paused_until: Option<u64>,
     revoked: bool,
     /// The last movement of its update machine.
     last_move: Option<MoveView>,
@@ -85,6 +91,8 @@ impl From<&DeviceRecord> for DeviceView {
             previous: name(&hello.previous),
             candidate: name(&hello.candidate),
             pinned: hello.pinned,
+            safe_mode: record.safe_mode,
+            paused_until: record.paused_until.filter(|until| now() < *until).map(|until| until.0),
             revoked: record.revoked.is_some(),
             last_move: record.last_move.as_ref().map(|last| MoveView {
                 at: last.at.0,
@@ -180,6 +188,16 @@ fn in_words(kind: &EventKind) -> Words {
         EventKind::JournalLost { detail } => {
             ("journal_lost", None, None, format!("its journal was unreadable and begun anew: {detail}"))
         }
+        EventKind::CrashLoop { starts, action } => {
+            let text = format!("its agent was started {starts} times in a short time: {action}");
+            ("crash_loop", None, None, text)
+        }
+        EventKind::EventsLost { count } => {
+            ("events_lost", None, None, format!("{count} of its events could not be kept"))
+        }
+        EventKind::ReportsDropped { count } => {
+            ("reports_dropped", None, None, format!("it dropped {count} reports for space, the oldest first"))
+        }
     }
 }
 
@@ -220,6 +238,37 @@ pub(super) async fn revoke(
         context.fleet.device(&id)
     });
     Ok(Json(DeviceView::from(&revoked.await?.0)))
+}
+
+/// For how long a device is to hold back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseOrder {
+    /// At most 24 hours.
+    seconds: u64,
+}
+
+pub(super) async fn pause(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    Json(order): Json<PauseOrder>,
+) -> Result<Json<DeviceView>, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    let span = Millis::from_secs(order.seconds);
+    if span > MAX_PAUSE {
+        return Err(Failure::bad_request(&"a pause is at most 24 hours; pause again when it is over"));
+    }
+    let record = blocking(move || context.fleet.pause_device(&id, span, now())).await?;
+    Ok(Json(DeviceView::from(&record)))
+}
+
+pub(super) async fn resume(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+) -> Result<Json<DeviceView>, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    let record = blocking(move || context.fleet.pause_device(&id, Millis(0), now())).await?;
+    Ok(Json(DeviceView::from(&record)))
 }
 
 pub(super) async fn forget(

@@ -70,6 +70,8 @@ pub fn router(
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one).delete(devices::forget))
         .route("/api/v1/devices/{id}/revoke", post(devices::revoke))
+        .route("/api/v1/devices/{id}/pause", post(devices::pause))
+        .route("/api/v1/devices/{id}/resume", post(devices::resume))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::invite))
         .route("/api/v1/tokens/{id}", delete(tokens::withdraw))
         .route("/api/v1/releases", get(releases::list).post(releases::add))

@@ -3,7 +3,7 @@
 //! | | publish | retained | subscribe |
 //! |---|---|---|---|
 //! | server | any topic of the fleet | yes | anything below `serin/1/<fleet>/`, wildcards too |
-//! | device | `d/<itself>/up/{event,report,sample,hello,enrol}` | `hello` only | exactly `t/<file>`, `b/<object>/<n>`, `d/<itself>/assign`, `d/<itself>/ack`, `d/<itself>/enrolled` |
+//! | device | `d/<itself>/up/{event,report,sample,hello,enrol}` | `hello` only | exactly `t/<file>`, `b/<object>/<n>`, `d/<itself>/assign`, `d/<itself>/ack`, `d/<itself>/enrolled`, `d/<itself>/pause` |
 //!
 //! A device's last will is a publish like any other, and further must be its own `hello`.
 
@@ -65,9 +65,12 @@ pub fn publish(role: &Role, fleet: &FleetId, message: Message<'_>) -> Result<Top
         return Ok(topic);
     };
     match &topic {
-        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => {
-            Err(Denied::ServerWrites)
-        }
+        Topic::Metadata(_)
+        | Topic::Chunk { .. }
+        | Topic::Assign(_)
+        | Topic::Ack(_)
+        | Topic::Enrolled(_)
+        | Topic::Pause(_) => Err(Denied::ServerWrites),
         Topic::Hello(of) | Topic::Event(of) | Topic::Report(of) | Topic::Sample(of) | Topic::Enrol(of)
             if of != device =>
         {
@@ -108,10 +111,10 @@ pub fn subscribe(role: &Role, fleet: &FleetId, filter: &str) -> Result<Listening
     let topic = Topic::parse(fleet, filter)?;
     match &topic {
         Topic::Metadata(_) | Topic::Chunk { .. } => Ok(Listening::Topic(topic)),
-        Topic::Assign(of) | Topic::Ack(of) | Topic::Enrolled(of) if of == device => {
+        Topic::Assign(of) | Topic::Ack(of) | Topic::Enrolled(of) | Topic::Pause(of) if of == device => {
             Ok(Listening::Topic(topic))
         }
-        Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => Err(Denied::OtherDevice),
+        Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) | Topic::Pause(_) => Err(Denied::OtherDevice),
         Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Hello(_) | Topic::Enrol(_) => {
             Err(Denied::ServerReads)
         }
@@ -154,7 +157,7 @@ mod tests {
         subscribe(&Role::Device(device("a")), &fleet(), filter)
     }
 
-    fn every_topic(name: &str) -> [Topic; 10] {
+    fn every_topic(name: &str) -> [Topic; 11] {
         let of = || device(name);
         [
             Topic::Metadata(FileName::new("root.json").expect("valid")),
@@ -162,6 +165,7 @@ mod tests {
             Topic::Assign(of()),
             Topic::Ack(of()),
             Topic::Enrolled(of()),
+            Topic::Pause(of()),
             Topic::Enrol(of()),
             Topic::Event(of()),
             Topic::Report(of()),
@@ -173,9 +177,9 @@ mod tests {
     #[test]
     fn a_device_speaks_only_upwards_and_only_for_itself() {
         let allowed = every_topic("a").map(|topic| says(&topic, false).is_ok());
-        assert_eq!(allowed, [false, false, false, false, false, true, true, true, true, true]);
+        assert_eq!(allowed, [false, false, false, false, false, false, true, true, true, true, true]);
         let retained = every_topic("a").map(|topic| says(&topic, true).is_ok());
-        assert_eq!(retained, [false, false, false, false, false, false, false, false, false, true]);
+        assert_eq!(retained, [false, false, false, false, false, false, false, false, false, false, true]);
         assert!(every_topic("b").iter().all(|topic| says(topic, false).is_err()));
         assert_eq!(says(&Topic::Hello(device("b")), true), Err(Denied::OtherDevice));
     }
@@ -183,8 +187,8 @@ mod tests {
     #[test]
     fn a_device_hears_metadata_chunks_and_what_is_addressed_to_it() {
         let heard = |name| every_topic(name).map(|topic| hears(&topic.name(&fleet())).is_ok());
-        assert_eq!(heard("a"), [true, true, true, true, true, false, false, false, false, false]);
-        assert_eq!(heard("b"), [true, true, false, false, false, false, false, false, false, false]);
+        assert_eq!(heard("a"), [true, true, true, true, true, true, false, false, false, false, false]);
+        assert_eq!(heard("b"), [true, true, false, false, false, false, false, false, false, false, false]);
     }
 
     #[test]

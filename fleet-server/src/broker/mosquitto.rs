@@ -14,7 +14,7 @@ pub fn access_list(fleet: &FleetId) -> String {
     let base = format!("serin/1/{fleet}");
     let mut text = format!("# Fleet {fleet}. The server:\nuser {SERVER_USER}\ntopic readwrite {base}/#\n");
     text.push_str("\n# Every device, by its name:\n");
-    for topic in ["t/+", "b/+/+", "d/%u/assign", "d/%u/ack", "d/%u/enrolled"] {
+    for topic in ["t/+", "b/+/+", "d/%u/assign", "d/%u/ack", "d/%u/enrolled", "d/%u/pause"] {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "pattern read {base}/{topic}");
     }

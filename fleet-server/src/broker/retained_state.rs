@@ -145,8 +145,11 @@ fn map_of(objects: &ObjectStore, object: Digest) -> Option<ChunkMap> {
 fn written_by_device(topic: &Topic) -> bool {
     match topic {
         Topic::Hello(_) | Topic::Event(_) | Topic::Report(_) | Topic::Sample(_) | Topic::Enrol(_) => true,
-        Topic::Metadata(_) | Topic::Chunk { .. } | Topic::Assign(_) | Topic::Ack(_) | Topic::Enrolled(_) => {
-            false
-        }
+        Topic::Metadata(_)
+        | Topic::Chunk { .. }
+        | Topic::Assign(_)
+        | Topic::Ack(_)
+        | Topic::Enrolled(_)
+        | Topic::Pause(_) => false,
     }
 }

@@ -40,6 +40,20 @@ enum DeviceCommand {
         /// Its id, as `device tokens` shows it.
         token: String,
     },
+    /// Ask a device to hold transfers, repetitions and reconnections back for a while. What it runs is not
+    /// touched.
+    Pause {
+        /// Its id.
+        device: String,
+        /// How long, such as 90m or 8h, at most 24h.
+        #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+        span: u64,
+    },
+    /// End a pause before its time.
+    Resume {
+        /// Its id.
+        device: String,
+    },
     /// Cut a device off: the embedded broker lets it in no more, and nothing it says counts. Your own
     /// broker must be told by `ca revoke`.
     Revoke {
@@ -54,6 +68,7 @@ enum DeviceCommand {
 }
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as JSON has it")]
 struct Device {
     id: String,
     online: bool,
@@ -63,6 +78,10 @@ struct Device {
     previous: Option<String>,
     candidate: Option<String>,
     pinned: bool,
+    #[serde(default)]
+    safe_mode: bool,
+    #[serde(default)]
+    paused_until: Option<u64>,
     #[serde(default)]
     revoked: bool,
     last_move: Option<Move>,
@@ -155,6 +174,15 @@ pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
             client.delete(&format!("/api/v1/tokens/{token}"))?;
             Ok(Report { text: format!("took {token} back"), json: json!({ "withdrawn": token }) })
         }
+        DeviceCommand::Pause { device, span } => {
+            let json: Value =
+                client.post(&format!("/api/v1/devices/{device}/pause"), &json!({ "seconds": span }))?;
+            Ok(Report { text: format!("asked {device} to hold back"), json })
+        }
+        DeviceCommand::Resume { device } => {
+            let json: Value = client.post(&format!("/api/v1/devices/{device}/resume"), &Value::Null)?;
+            Ok(Report { text: format!("asked {device} to go on"), json })
+        }
         DeviceCommand::Revoke { device } => {
             let _: Value = client.post(&format!("/api/v1/devices/{device}/revoke"), &Value::Null)?;
             Ok(Report { text: format!("revoked {device}"), json: json!({ "revoked": device }) })
@@ -183,7 +211,11 @@ fn list(devices: &[Device]) -> String {
 
 fn row(device: &Device) -> Vec<String> {
     let runs = device.active.clone().unwrap_or_else(|| "–".into());
-    let pin = if device.pinned { " (pinned)" } else { "" };
+    let pin = match (device.safe_mode, device.pinned) {
+        (true, _) => " (safe mode)",
+        (false, true) => " (pinned)",
+        (false, false) => "",
+    };
     vec![
         device.id.clone(),
         here(device).into(),
@@ -206,6 +238,11 @@ fn in_words(last: &Move) -> String {
     format!("{} {}{why}", last.release, last.phase)
 }
 
+/// How much longer, in words.
+fn still(until: u64) -> String {
+    format!("for {} s", until.saturating_sub(crate::serve::now().0).div_ceil(1000))
+}
+
 fn show(device: &Device) -> String {
     let slot = |release: &Option<String>| release.clone().unwrap_or_else(|| "–".into());
     let facts = [
@@ -217,6 +254,8 @@ fn show(device: &Device) -> String {
         ("previous", slot(&device.previous)),
         ("candidate", slot(&device.candidate)),
         ("pinned", if device.pinned { "yes" } else { "no" }.into()),
+        ("safe mode", if device.safe_mode { "yes: its agent kept crashing" } else { "no" }.into()),
+        ("paused", device.paused_until.map_or_else(|| "no".into(), still)),
         ("memory", bytes(device.memory_budget)),
         ("free disk", bytes(device.free_space)),
         ("seen", ago(device.last_seen)),

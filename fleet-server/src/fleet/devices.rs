@@ -1,7 +1,7 @@
 //! What devices say, taken in.
 
 use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
-use serin_protocol::message::{Event, EventKind, Hello, Presence, Report};
+use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
@@ -50,7 +50,7 @@ impl Fleet {
             state.assigned.remove(id);
             state.gaps.remove(id);
             // An empty retained message takes the kept one away.
-            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone())] {
+            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
                 draft.say(topic, Vec::new(), true);
             }
             let mut gone = Sighting::from(&record.hello);
@@ -102,6 +102,7 @@ impl Fleet {
             draft.outgoing.push(Outgoing::Publish(Job::Statements));
             for record in state.devices.values().filter(|record| record.revoked.is_none()) {
                 say_again(state, draft, record);
+                self.say_pause_again(draft, record, now)?;
             }
             Ok(())
         })
@@ -190,6 +191,8 @@ impl Fleet {
                     last_event: EventNumber(0),
                     last_move: None,
                     revoked: None,
+                    safe_mode: false,
+                    paused_until: None,
                 }
             }
         };
@@ -198,6 +201,7 @@ impl Fleet {
         draft.happenings.push(Happening::Device(Box::new(record.clone())));
         if record.hello.presence == Presence::Online {
             say_again(state, draft, &record);
+            self.say_pause_again(draft, &record, now)?;
         }
         state.devices.insert(device, record);
         self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(sighting))?;
@@ -235,6 +239,9 @@ impl Fleet {
         if let EventKind::Transition { release, to, reason, .. } = &event.kind {
             record.last_move =
                 Some(Move { at: now, release: release.clone(), to: *to, reason: reason.clone() });
+        }
+        if let Some(safe) = safe_mode(&event.kind) {
+            record.safe_mode = safe;
         }
         self.store.add_event(&event)?;
         self.store.put_device(&record)?;
@@ -280,7 +287,10 @@ impl Fleet {
             | EventKind::Refused { .. }
             | EventKind::JournalLost { .. }
             | EventKind::Sideloaded { .. }
-            | EventKind::Enrolled { .. } => Ok(()),
+            | EventKind::Enrolled { .. }
+            | EventKind::CrashLoop { .. }
+            | EventKind::EventsLost { .. }
+            | EventKind::ReportsDropped { .. } => Ok(()),
         }
     }
 
@@ -306,6 +316,32 @@ impl Fleet {
             self.metrics.repeated_report();
         }
         Ok(Ok(()))
+    }
+}
+
+/// What an event says about the safe mode of its device: entered, or left because another release runs or an
+/// engineer said so.
+const fn safe_mode(kind: &EventKind) -> Option<bool> {
+    match kind {
+        EventKind::CrashLoop { action: CrashAction::SafeMode, .. } => Some(true),
+        EventKind::Transition { to: Phase::Probation | Phase::Committed | Phase::RolledBack, .. }
+        | EventKind::FieldRollback { .. }
+        | EventKind::Unpinned { .. } => Some(false),
+        EventKind::CrashLoop { .. }
+        | EventKind::Transition { .. }
+        | EventKind::Plan { .. }
+        | EventKind::ChunksMissing { .. }
+        | EventKind::Pinned { .. }
+        | EventKind::Held { .. }
+        | EventKind::WorkerDied { .. }
+        | EventKind::Refused { .. }
+        | EventKind::EventsLost { .. }
+        | EventKind::ReportsDropped { .. }
+        | EventKind::Sideloaded { .. }
+        | EventKind::Enrolled { .. }
+        | EventKind::Planned { .. }
+        | EventKind::Waiting { .. }
+        | EventKind::JournalLost { .. } => None,
     }
 }
 

@@ -118,6 +118,7 @@ impl Fleet {
             state.devices.insert(id.clone(), record);
             state.assigned.remove(id);
             draft.say(Topic::Assign(id.clone()), Vec::new(), true);
+            draft.say(Topic::Pause(id.clone()), Vec::new(), true);
             self.revoked.insert(id.clone());
             self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
         })

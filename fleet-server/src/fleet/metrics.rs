@@ -115,7 +115,8 @@ impl Metrics {
             | Topic::Chunk { .. }
             | Topic::Assign(_)
             | Topic::Ack(_)
-            | Topic::Enrolled(_) => "other",
+            | Topic::Enrolled(_)
+            | Topic::Pause(_) => "other",
         };
         self.messages.get_or_create(&Kind { kind }).inc();
         self.bytes.inc_by(bytes as u64);
@@ -141,6 +142,9 @@ impl Metrics {
             EventKind::JournalLost { .. } => "journal_lost",
             EventKind::Sideloaded { .. } => "sideloaded",
             EventKind::Enrolled { .. } => "enrolled",
+            EventKind::CrashLoop { .. } => "crash_loop",
+            EventKind::EventsLost { .. } => "events_lost",
+            EventKind::ReportsDropped { .. } => "reports_dropped",
         };
         self.events.get_or_create(&Kind { kind }).inc();
     }

@@ -12,6 +12,7 @@ pub mod enrolment;
 pub mod evidence;
 pub mod feed;
 pub mod metrics;
+pub mod pause;
 pub mod releases;
 pub mod rollouts;
 pub mod secrets;

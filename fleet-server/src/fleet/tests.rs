@@ -9,7 +9,8 @@ use serin_protocol::assignment::{Assignment, Order};
 use serin_protocol::enrolment::{ClaimToken, Enrolled, Enrolment, EnrolmentRefusal};
 use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, EventNumber, ReleaseId, SequenceNumber, UnixMillis};
-use serin_protocol::message::{Ack, Event, EventKind, Hello, Phase, Presence};
+use serin_protocol::message::{Ack, CrashAction, Event, EventKind, Hello, Phase, Presence};
+use serin_protocol::pause::{MAX_PAUSE, Pause};
 use serin_protocol::topic::Topic;
 
 use super::metrics::Metrics;
@@ -239,7 +240,8 @@ fn a_device_may_come_back_with_a_new_key_once_it_is_forgotten() {
     assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(9)));
     rig.fleet.forget_device(&id("a"), NOW).expect("forgotten");
     let erased = |topic| Outgoing::Message { topic, payload: Bytes::new(), retain: true };
-    assert_eq!(rig.sent(), [erased(Topic::Hello(id("a"))), erased(Topic::Assign(id("a")))]);
+    let topics = [Topic::Hello(id("a")), Topic::Assign(id("a")), Topic::Pause(id("a"))];
+    assert_eq!(rig.sent(), topics.map(erased));
     say();
     assert_eq!(rig.fleet.device(&id("a")).expect("known").0.key, PublicKey::of(&key(10)));
 }
@@ -447,4 +449,54 @@ fn a_revoked_device_says_nothing_more_until_it_is_forgotten() {
     assert!(!rig.fleet.revoked.contains(&id("a")));
     rig.hello("a", |_| {});
     assert_eq!(rig.fleet.devices().len(), 1);
+}
+
+fn pauses(sent: &[Outgoing]) -> Vec<Pause> {
+    let pause = |outgoing: &Outgoing| match outgoing {
+        Outgoing::Message { topic: Topic::Pause(_), payload, retain: true } => {
+            Some(open::<Pause, 1>(payload, &ours()).expect("ours"))
+        }
+        Outgoing::Message { .. } | Outgoing::Publish(_) => None,
+    };
+    sent.iter().filter_map(pause).collect()
+}
+
+#[test]
+fn a_device_is_asked_to_hold_back_again_whenever_it_says_hello_until_the_pause_is_over() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let until = NOW.plus(Millis::from_secs(3600));
+    rig.fleet.pause_device(&id("a"), Millis::from_secs(3600), NOW).expect("there");
+    let said = pauses(&rig.sent());
+    assert_eq!(said.iter().map(|pause| (pause.issued, pause.until)).collect::<Vec<_>>(), [(NOW, until)]);
+    let rig = rig.restart();
+    let said = pauses(&rig.hello("a", |_| {}));
+    assert_eq!(said.iter().map(|pause| pause.until).collect::<Vec<_>>(), [until]);
+    // Gone on before its time: said once.
+    rig.fleet.pause_device(&id("a"), Millis(0), NOW).expect("there");
+    let said = pauses(&rig.sent());
+    assert_eq!(said.iter().map(|pause| pause.until).collect::<Vec<_>>(), [NOW]);
+    assert_eq!(pauses(&rig.hello("a", |_| {})), []);
+    let longest = rig.fleet.pause_device(&id("a"), Millis(u64::MAX), NOW).expect("there");
+    assert_eq!(longest.paused_until, Some(NOW.plus(MAX_PAUSE)));
+    let unknown = rig.fleet.pause_device(&id("b"), Millis(1), NOW);
+    assert!(matches!(unknown, Err(FleetError::NotFound(_))));
+}
+
+#[test]
+fn safe_mode_is_shown_until_the_device_runs_another_release() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let safe = |rig: &Rig| rig.fleet.device(&id("a")).expect("known").0.safe_mode;
+    let crash = |action| EventKind::CrashLoop { starts: 5, action };
+    rig.event("a", 1, crash(CrashAction::RolledBack));
+    assert!(!safe(&rig));
+    rig.event("a", 2, crash(CrashAction::SafeMode));
+    assert!(safe(&rig));
+    let release: ReleaseId = "m@1".parse().expect("id");
+    rig.event("a", 3, moved(&release, Phase::Assigned));
+    let rig = rig.restart();
+    assert!(safe(&rig), "an order alone changes nothing");
+    rig.event("a", 4, moved(&release, Phase::Probation));
+    assert!(!safe(&rig));
 }

@@ -61,6 +61,12 @@ pub struct DeviceRecord {
     /// When it was cut off; none while it is one of the fleet.
     #[serde(default)]
     pub revoked: Option<UnixMillis>,
+    /// No release runs there, after a crash loop.
+    #[serde(default)]
+    pub safe_mode: bool,
+    /// It was asked to hold back until then.
+    #[serde(default)]
+    pub paused_until: Option<UnixMillis>,
 }
 
 /// A claim token that was given out.

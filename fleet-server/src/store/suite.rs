@@ -77,6 +77,8 @@ fn device(name: &str) -> DeviceRecord {
         last_event: EventNumber(0),
         last_move: None,
         revoked: None,
+        safe_mode: false,
+        paused_until: None,
     }
 }
 

@@ -81,6 +81,28 @@ impl fmt::Display for WorkerDeath {
     }
 }
 
+/// What a device does about an agent that starts again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CrashAction {
+    /// It gives up the unfinished update.
+    GaveUp,
+    /// It goes back to the previous release.
+    RolledBack,
+    /// It runs no release until it is told to run another.
+    SafeMode,
+}
+
+impl fmt::Display for CrashAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GaveUp => "it gave up the unfinished update",
+            Self::RolledBack => "it went back to the previous release",
+            Self::SafeMode => "it runs no release until it is told to run another (safe mode)",
+        })
+    }
+}
+
 /// Why a release was rejected or rolled back, with the numbers that decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +166,13 @@ pub enum Reason {
     Untrusted(Detail),
     /// A field engineer lets nothing change for a while.
     Held,
+    /// The agent was started again and again in a short time, and this is what it was doing.
+    CrashLoop {
+        /// Starts counted.
+        starts: u32,
+    },
+    /// A step of it did not end in the time that the device gives it.
+    TooSlow(Detail),
 }
 
 impl fmt::Display for Reason {
@@ -170,6 +199,8 @@ impl fmt::Display for Reason {
             Self::Pinned => f.write_str("a field engineer has pinned another release"),
             Self::Held => f.write_str("a field engineer lets nothing change for a while"),
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
+            Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
+            Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
         }
     }
 }

@@ -19,6 +19,7 @@ use serin_agent::trust::client::{self, Client};
 use serin_agent::trust::offline::refresh;
 use serin_agent::trust::store::TrustStore;
 use serin_agent::update::admission::Means;
+use serin_agent::update::crash_loop::CrashPolicy;
 use serin_agent::update::effect::{Effect, Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
 use serin_agent::update::machine::{Identity, Machine};
 use serin_agent::update::record::{Record, Slot};
@@ -113,6 +114,9 @@ impl<'a> Device<'a> {
             device: broker::device(),
             fleet: broker::fleet(),
             memory_budget: ByteCount::from_mib(512),
+            patience: Millis::from_secs(600),
+            crash_policy: CrashPolicy::default(),
+            seed: 1,
         };
         let mut device = Self {
             machine: Machine::new(identity, record),
@@ -136,7 +140,7 @@ impl<'a> Device<'a> {
             connected: false,
         };
         install::tidy(&device.releases, &device.partials, device.machine.record(), &loaded);
-        feed(&mut device, Event::Boot);
+        feed(&mut device, Event::Boot { restarts: 0 });
         device.settle();
         Ok(device)
     }
@@ -476,7 +480,7 @@ impl Shell for Device<'_> {
                 install::collect(&self.releases, &self.partials, &keep, idle);
             }
             Effect::Report { kind, .. } => self.said.push(kind),
-            Effect::Announce => {}
+            Effect::ForgetStarts | Effect::Announce => {}
             Effect::AskAssignment => self.hear_assignment(),
             Effect::Reply(reply) => self.replies.push(reply),
         }

@@ -5,7 +5,8 @@ use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind, WorkerDeath};
 use serin_protocol::release::Release;
 
-use super::{Machine, Work, Worker};
+use super::time::bound;
+use super::{Machine, Work};
 use crate::update::admission::{Means, admit};
 use crate::update::effect::{Effect, Effects, FieldOutcome, FieldRefusal, Now};
 use crate::update::record::{Attempt, Progress, Slot, Standing};
@@ -18,10 +19,11 @@ const DEATH_WINDOW: Millis = Millis::from_secs(600);
 
 impl Machine {
     /// Order `Run`.
-    pub(super) fn run(&mut self, attempt: Attempt, effects: &mut Effects) {
+    pub(super) fn run(&mut self, now: Now, mut attempt: Attempt, effects: &mut Effects) {
+        bound(&mut attempt, now);
         let wanted = attempt.target.statement;
         if self.state.record.active.as_ref().is_some_and(|active| active.statement == wanted) {
-            self.already_active(attempt.target.id, effects);
+            self.already_active(now, attempt, effects);
             return;
         }
         let in_probation = matches!(self.state.work, Work::Probation { .. });
@@ -33,6 +35,7 @@ impl Machine {
         let ended = self.give_up(Reason::Superseded);
         let target = attempt.target.clone();
         self.state.record.attempt = Some(attempt);
+        self.state.attempt_since = now.elapsed;
         self.state.work = Work::AwaitingStatement;
         self.persist(effects);
         effects.extend(ended);
@@ -41,19 +44,41 @@ impl Machine {
         effects.push(Effect::FetchStatement(target));
     }
 
-    fn already_active(&mut self, release: ReleaseId, effects: &mut Effects) {
+    fn already_active(&mut self, now: Now, mut attempt: Attempt, effects: &mut Effects) {
         let proven = self.state.record.active.as_ref().is_some_and(|slot| slot.standing == Standing::Proven);
         let in_probation = matches!(self.state.work, Work::Probation { .. });
         let ended = if in_probation { Effects::new() } else { self.give_up(Reason::Superseded) };
+        let release = attempt.target.id.clone();
+        let safe = self.state.record.safe_mode;
+        let again = !(proven || in_probation || safe);
+        if again {
+            // Its probation was cut short by an update that came to nothing.
+            attempt.progress = Progress::Probation;
+            let until = now.elapsed.plus(attempt.probation.duration);
+            self.state.record.attempt = Some(attempt);
+            self.state.attempt_since = now.elapsed;
+            self.state.work = Work::Probation { until, deaths: 0 };
+        }
         self.persist(effects);
         effects.extend(ended);
-        if proven {
+        if safe {
+            let reason = Some(Reason::CrashLoop { starts: self.identity.crash_policy.restarts });
+            self.report_move(release, Phase::Idle, Phase::Rejected, reason, effects);
+        } else if again {
+            self.report_move(release, Phase::Idle, Phase::Probation, None, effects);
+        } else if proven {
             self.report_move(release, Phase::Idle, Phase::Committed, None, effects);
         }
     }
 
     /// Order `RollBack`.
-    pub(super) fn fleet_rollback(&mut self, from: &ReleaseId, attempt: Attempt, effects: &mut Effects) {
+    pub(super) fn fleet_rollback(
+        &mut self,
+        now: Now,
+        from: &ReleaseId,
+        attempt: Attempt,
+        effects: &mut Effects,
+    ) {
         let installing = self.candidate() == Some(from);
         let active = self.state.record.active.as_ref().is_some_and(|slot| slot.release == *from);
         let wanted = attempt.target.statement;
@@ -65,7 +90,7 @@ impl Machine {
             previous.standing = Standing::Proven;
             self.take_back(Reason::FleetRollback, effects);
         } else if active {
-            self.run(attempt, effects);
+            self.run(now, attempt, effects);
         } else {
             self.persist(effects);
             effects.push(Effect::Announce);
@@ -135,7 +160,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn fetched(&mut self, statement: Digest, outcome: Result<(), Reason>, effects: &mut Effects) {
+    pub(super) fn fetched(
+        &mut self,
+        now: Now,
+        statement: Digest,
+        outcome: Result<(), Reason>,
+        effects: &mut Effects,
+    ) {
         let Work::Fetching { release, .. } = &self.state.work else {
             return;
         };
@@ -149,6 +180,7 @@ impl Machine {
         }
         let from = self.phase();
         self.state.work = Work::Staging { release: release.clone() };
+        self.state.step_since = now.elapsed;
         self.report_move(target, from, Phase::Verified, None, effects);
         effects.push(Effect::Stage(statement, release));
     }
@@ -188,8 +220,9 @@ impl Machine {
         }
         let release = slot.release.clone();
         let left = self.state.record.active.replace(slot);
-        // A release that never passed its own probation is nothing to return to.
-        if let Some(left) = left.filter(|left| left.standing == Standing::Proven) {
+        let safe = std::mem::take(&mut self.state.record.safe_mode);
+        // One that never passed its own probation, or led into a crash loop, is nothing to return to.
+        if let Some(left) = left.filter(|left| left.standing == Standing::Proven && !safe) {
             self.state.record.previous = Some(left);
         }
         self.state.work = Work::Probation { until, deaths: 0 };
@@ -262,6 +295,7 @@ impl Machine {
         self.state.record.previous = Some(left);
         self.state.record.attempt = None;
         self.state.record.sideload = None;
+        self.state.record.safe_mode = false;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -293,7 +327,7 @@ impl Machine {
         let (from, to) = (active.release.clone(), previous.release.clone());
         let installing = self.candidate().is_some();
         let ended = if installing { self.give_up(Reason::FieldRollback) } else { Effects::new() };
-        let warm = self.state.workers.get(&target) == Some(&Worker::Ready);
+        let warm = self.is_ready(target);
         self.state.record.pinned_by = Some(uid);
         let Some(mut left) = self.state.record.active.take() else {
             return Err(FieldRefusal::NothingActive);

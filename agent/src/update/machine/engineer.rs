@@ -38,10 +38,11 @@ impl Machine {
         Ok(FieldOutcome::Pinned(release))
     }
 
-    /// Ends a hold as well: the device follows its fleet again.
+    /// Ends a hold and a safe mode as well: the device runs what it has and follows its fleet again.
     fn unpin(&mut self, uid: u32, effects: &mut Effects) -> Result<FieldOutcome, FieldRefusal> {
         let (pin, hold) = (self.state.record.pinned_by.take(), self.state.record.held.take());
-        if pin.is_none() && hold.is_none() {
+        let safe = std::mem::take(&mut self.state.record.safe_mode);
+        if pin.is_none() && hold.is_none() && !safe {
             return Err(FieldRefusal::Already("this device is not pinned"));
         }
         self.persist(effects);

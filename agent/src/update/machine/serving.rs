@@ -5,13 +5,19 @@ use serin_protocol::ids::{Digest, Millis};
 use serin_protocol::message::{EventKind, Reason, WorkerDeath};
 
 use super::{Machine, Pointer, Work, Worker};
+use crate::link::backoff::Backoff;
 use crate::update::effect::{Effect, Effects, Now};
 use crate::update::record::{Slot, Standing};
 
-/// First delay before a worker that did not come up is tried again; doubles up to [`LONGEST_RETRY`].
-const FIRST_RETRY: Millis = Millis::from_secs(1);
-/// See [`FIRST_RETRY`].
-const LONGEST_RETRY: Millis = Millis::from_secs(60);
+/// Before a worker that did not come up, or keeps dying, is tried again.
+const RETRY: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(60) };
+/// The same after it ran out of memory: what did not fit a moment ago does not fit now, and trying takes the
+/// memory from others.
+const MEMORY_RETRY: Backoff = Backoff { first: Millis::from_secs(60), cap: Millis::from_secs(900) };
+/// Deaths in a row after which a worker is started again at once: any process can be hit by a stray signal.
+const FREE_DEATHS: u8 = 2;
+/// A worker that lived this long did not die of starting.
+const LONG_LIFE: Millis = Millis::from_secs(600);
 
 /// Starts that may fail before an active release is taken back while another still answers for it: one may be
 /// the disk's fault. When nothing answers, the first failure is enough.
@@ -32,7 +38,8 @@ impl Machine {
     ) {
         match outcome {
             Ok(()) => {
-                self.state.workers.insert(statement, Worker::Ready);
+                let failures = self.failures(statement);
+                self.state.workers.insert(statement, Worker::Ready { failures, since: now.elapsed });
                 if let Work::Warming { slot } = &self.state.work
                     && slot.statement == statement
                 {
@@ -44,14 +51,28 @@ impl Machine {
         }
     }
 
-    fn not_warmed(&mut self, now: Now, statement: Digest, reason: Reason, effects: &mut Effects) {
-        let before = match self.state.workers.get(&statement) {
-            Some(Worker::Failed { failures, .. } | Worker::Starting { failures }) => *failures,
-            Some(Worker::Ready) | None => 0,
-        };
-        let delay = FIRST_RETRY.0.saturating_mul(1 << before.min(6)).min(LONGEST_RETRY.0);
-        let retry_at = now.elapsed.plus(Millis(delay));
-        let failures = before.saturating_add(1);
+    /// Its worker is there and can answer.
+    pub(super) fn is_ready(&self, statement: Digest) -> bool {
+        matches!(self.state.workers.get(&statement), Some(Worker::Ready { .. }))
+    }
+
+    /// Times in a row that its worker did not come up or died soon.
+    fn failures(&self, statement: Digest) -> u8 {
+        match self.state.workers.get(&statement) {
+            Some(
+                Worker::Failed { failures, .. }
+                | Worker::Starting { failures, .. }
+                | Worker::Ready { failures, .. },
+            ) => *failures,
+            None => 0,
+        }
+    }
+
+    pub(super) fn not_warmed(&mut self, now: Now, statement: Digest, reason: Reason, effects: &mut Effects) {
+        let failures = self.failures(statement).saturating_add(1);
+        let policy =
+            if reason == Reason::WorkerDied(WorkerDeath::MemoryLimit) { MEMORY_RETRY } else { RETRY };
+        let retry_at = now.elapsed.plus(policy.wait(u32::from(failures), &mut self.jitter));
         self.state.workers.insert(statement, Worker::Failed { failures, retry_at });
         if matches!(&self.state.work, Work::Warming { slot } if slot.statement == statement) {
             self.state.workers.remove(&statement);
@@ -71,7 +92,7 @@ impl Machine {
         death: WorkerDeath,
         effects: &mut Effects,
     ) {
-        self.forget_worker(statement);
+        self.note_death(now, statement, &death);
         if let Some(release) = self.release_of(statement) {
             self.report(EventKind::WorkerDied { release, death: death.clone() }, effects);
         }
@@ -80,6 +101,28 @@ impl Machine {
         } else if self.is_active(statement) {
             self.active_died(now, death, effects);
         }
+    }
+
+    /// The worker is gone; when another may be started.
+    fn note_death(&mut self, now: Now, statement: Digest, death: &WorkerDeath) {
+        let lived = match self.state.workers.get(&statement) {
+            Some(Worker::Ready { since, .. }) => Millis(now.elapsed.0.saturating_sub(since.0)),
+            Some(Worker::Failed { .. } | Worker::Starting { .. }) | None => Millis(0),
+        };
+        let before = if lived < LONG_LIFE { self.failures(statement) } else { 0 };
+        let failures = before.saturating_add(1);
+        self.forget_worker(statement);
+        let wait = match death {
+            WorkerDeath::MemoryLimit => MEMORY_RETRY.wait(u32::from(failures), &mut self.jitter),
+            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) if failures <= FREE_DEATHS => {
+                Millis(0)
+            }
+            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) => {
+                RETRY.wait(u32::from(failures - FREE_DEATHS), &mut self.jitter)
+            }
+        };
+        let retry_at = now.elapsed.plus(wait);
+        self.state.workers.insert(statement, Worker::Failed { failures, retry_at });
     }
 
     pub(super) fn forget_worker(&mut self, statement: Digest) {
@@ -91,8 +134,9 @@ impl Machine {
 
     /// Points the gateway to the active release if its worker is ready.
     pub(super) fn point_gateway(&mut self, effects: &mut Effects) {
-        match &self.state.record.active {
-            Some(active) if self.state.workers.get(&active.statement) == Some(&Worker::Ready) => {
+        let safe = self.state.record.safe_mode;
+        match self.state.record.active.as_ref().filter(|_| !safe) {
+            Some(active) if self.is_ready(active.statement) => {
                 let there = Pointer::To(active.statement);
                 if self.state.gateway != there {
                     self.state.gateway = there;
@@ -127,9 +171,9 @@ impl Machine {
             let failures = match self.state.workers.get(&slot.statement) {
                 None => 0,
                 Some(Worker::Failed { retry_at, failures }) if *retry_at <= now.elapsed => *failures,
-                Some(Worker::Failed { .. } | Worker::Starting { .. } | Worker::Ready) => continue,
+                Some(Worker::Failed { .. } | Worker::Starting { .. } | Worker::Ready { .. }) => continue,
             };
-            self.state.workers.insert(slot.statement, Worker::Starting { failures });
+            self.state.workers.insert(slot.statement, Worker::Starting { failures, since: now.elapsed });
             effects.push(Effect::Warm { slot, golden });
         }
         self.point_gateway(effects);
@@ -140,11 +184,12 @@ impl Machine {
     }
 
     /// The active release, the candidate under proof, and the previous one while memory allows: what
-    /// should have a worker, and whether golden vectors come first.
+    /// should have a worker, and whether golden vectors come first. In safe mode only a candidate.
     fn wanted(&self) -> Vec<(Slot, bool)> {
         let mut wanted = Vec::new();
         let mut memory = 0_u64;
-        if let Some(active) = &self.state.record.active {
+        let safe = self.state.record.safe_mode;
+        if let Some(active) = self.state.record.active.as_ref().filter(|_| !safe) {
             memory = memory.saturating_add(active.memory.0);
             wanted.push((active.clone(), false));
         }
@@ -152,7 +197,7 @@ impl Machine {
             memory = memory.saturating_add(slot.memory.0);
             wanted.push((slot.clone(), true));
         }
-        if let Some(previous) = &self.state.record.previous {
+        if let Some(previous) = self.state.record.previous.as_ref().filter(|_| !safe) {
             let fits = memory.saturating_add(previous.memory.0) <= self.identity.memory_budget.0;
             // Started only once the active release answers, which is waited for more urgently.
             let time = self.active_is_serving() || self.state.workers.contains_key(&previous.statement);

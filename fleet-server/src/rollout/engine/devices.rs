@@ -45,6 +45,8 @@ fn blame(reason: Option<&Reason>) -> Blame {
             | Reason::GoldenMismatch(_)
             | Reason::WorkerDied(_)
             | Reason::ErrorRate { .. }
+            | Reason::CrashLoop { .. }
+            | Reason::TooSlow(_)
             | Reason::Storage(_),
         ) => Blame::Release,
     }
