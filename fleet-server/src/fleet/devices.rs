@@ -38,27 +38,6 @@ impl Fleet {
         Ok((record, self.store.events(id)?))
     }
 
-    /// Forgets a device with its key, its events and its assignment, so that one with a new key may take its
-    /// name. If it is still there it is known again at its next hello.
-    pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
-        self.change(now, |state, draft| {
-            let record = state.devices.remove(id);
-            let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
-            info!(device = %id, key = %record.key, "device forgotten");
-            self.store.forget_device(id)?;
-            self.revoked.remove(id);
-            state.assigned.remove(id);
-            state.gaps.remove(id);
-            // An empty retained message takes the kept one away.
-            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone())] {
-                draft.say(topic, Vec::new(), true);
-            }
-            let mut gone = Sighting::from(&record.hello);
-            gone.presence = Presence::Offline;
-            self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
-        })
-    }
-
     /// Takes in what devices said, all made durable together.
     pub fn take_in(&self, messages: &[Message], now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
@@ -150,6 +129,9 @@ impl Fleet {
         hello: Hello,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
+        if state.is_revoked(&hello.key) {
+            return Ok(Err(Refused::Revoked));
+        }
         if self.policy == Policy::Token && !state.devices.contains_key(&hello.device) {
             return Ok(Err(Refused::NotEnrolled));
         }

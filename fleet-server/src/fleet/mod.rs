@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod feed;
 pub mod metrics;
 pub mod releases;
+pub mod revocation;
 pub mod rollouts;
 pub mod secrets;
 
@@ -136,6 +137,8 @@ struct State {
     releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
     rollouts: BTreeMap<RolloutId, Live>,
     tokens: BTreeMap<TokenId, TokenRecord>,
+    /// Of devices that were cut off, forgotten since or not.
+    revoked_keys: BTreeSet<PublicKey>,
 }
 
 /// A message of a device.
@@ -176,9 +179,14 @@ impl Fleet {
         let releases = releases::load(&*store)?;
         let rollouts = rollouts::load(&*store)?;
         let tokens = store.tokens()?.into_iter().map(|token| (token.id, token)).collect();
-        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts, tokens };
-        let cut_off = state.devices.iter().filter(|(_, record)| record.revoked.is_some());
-        cut_off.for_each(|(device, _)| revoked.insert(device.clone()));
+        let mut revoked_keys: BTreeSet<PublicKey> =
+            store.revoked_keys()?.into_iter().map(|revoked| revoked.key).collect();
+        for (device, record) in devices.iter().filter(|(_, record)| record.revoked.is_some()) {
+            revoked.insert(device.clone());
+            revoked_keys.insert(record.key);
+        }
+        let gaps = BTreeMap::new();
+        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
             id,
             signer,

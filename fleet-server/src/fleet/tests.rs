@@ -445,6 +445,30 @@ fn a_revoked_device_says_nothing_more_until_it_is_forgotten() {
     assert!(rig.fleet.revoked.contains(&id("a")), "it survives a restart");
     rig.fleet.forget_device(&id("a"), NOW).expect("there");
     assert!(!rig.fleet.revoked.contains(&id("a")));
+    // What it said and may say again brings it back under no name; another key may have the name.
+    for name in ["a", "b"] {
+        rig.hello(name, |_| {});
+        assert_eq!(rig.enrol(name, 9, &token), Some(EnrolmentRefusal::Revoked));
+    }
+    let rig = rig.restart();
     rig.hello("a", |_| {});
+    assert!(rig.fleet.devices().is_empty(), "not after a restart either");
+    assert_eq!(rig.enrol("a", 8, &token), None);
     assert_eq!(rig.fleet.devices().len(), 1);
+}
+
+#[test]
+fn a_token_that_was_used_does_not_bring_a_forgotten_device_back() {
+    let rig = Rig::open_with(tempfile::tempdir().expect("folder"), Policy::Token);
+    let (token, _) = rig.fleet.invite(None, Millis::from_secs(60), NOW).expect("made");
+    let overheard = enrolment("a", 9, &token);
+    assert_eq!(rig.enrol_at(NOW, 9, &overheard), None);
+    rig.fleet.forget_device(&id("a"), NOW).expect("there");
+    rig.sent();
+    assert_eq!(rig.enrol_at(NOW, 9, &overheard), Some(EnrolmentRefusal::Token));
+    // A token that one of the fleet has used is no answer to another's loss.
+    let (second, _) = rig.fleet.invite(None, Millis::from_secs(60), NOW).expect("made");
+    assert_eq!(rig.enrol("a", 8, &second), None);
+    assert_eq!(rig.enrol("b", 8, &second), Some(EnrolmentRefusal::Used));
+    assert!(rig.fleet.tokens().iter().all(|left| left.id == second.id));
 }

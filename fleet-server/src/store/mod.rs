@@ -80,6 +80,17 @@ pub struct TokenRecord {
     pub used_by: Option<(DeviceId, PublicKey)>,
 }
 
+/// The key of a device that was cut off and forgotten since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Whose it was.
+    pub device: DeviceId,
+    /// When it was cut off.
+    pub at: UnixMillis,
+}
+
 /// A transition of a device's update machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Move {
@@ -156,6 +167,10 @@ pub trait Store: Send + Sync {
     fn put_token(&self, record: &TokenRecord) -> Result<(), StoreError>;
     /// Forgets a claim token.
     fn forget_token(&self, id: TokenId) -> Result<(), StoreError>;
+    /// All keys of revoked devices that were forgotten. None is ever removed.
+    fn revoked_keys(&self) -> Result<Vec<RevokedKey>, StoreError>;
+    /// Adds one.
+    fn add_revoked_key(&self, revoked: &RevokedKey) -> Result<(), StoreError>;
     /// All releases.
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
     /// One release.

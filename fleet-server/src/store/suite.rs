@@ -18,6 +18,7 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     releases_are_kept_with_their_parts(&*store);
     rollouts_and_assignments_change_together(&*store);
     tokens_are_kept_until_forgotten(&*store);
+    revoked_keys_are_kept_for_good(&*store);
     store.commit().expect("commits");
     drop(store);
 
@@ -29,6 +30,15 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "known after a restart");
     assert_eq!(store.assignments().expect("read").len(), 1);
     assert_eq!(store.tokens().expect("read").len(), 1);
+    assert_eq!(store.revoked_keys().expect("read").len(), 1);
+}
+
+fn revoked_keys_are_kept_for_good(store: &dyn Store) {
+    let revoked = RevokedKey { key: device("a").key, device: id("gone"), at: UnixMillis(1) };
+    for _ in 0..2 {
+        store.add_revoked_key(&revoked).expect("add");
+    }
+    assert_eq!(store.revoked_keys().expect("read"), [revoked]);
 }
 
 fn tokens_are_kept_until_forgotten(store: &dyn Store) {
