@@ -124,6 +124,29 @@ fn a_device_cannot_take_anothers_name() -> Result<()> {
 }
 
 #[test]
+fn a_device_that_takes_anothers_name_at_mosquitto_throws_nobody_out() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Mosquitto)?;
+    lab.add_devices(1)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("intruder", &[])?;
+    let mut sessions = Vec::new();
+    for victim in ["device-01", "serin-server", &format!("serin-server-{FLEET}")] {
+        let (client, mut connection) = connect(&lab, certificates, Some("intruder"), victim)?;
+        assert!(enters(&mut connection)?, "as itself, whatever it says");
+        sessions.push((client, connection));
+    }
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 1);
+    // The broker says so when a session takes another's place: only the intruder's did.
+    let said = lab.mosquitto.as_ref().context("it is there")?.said();
+    for line in said.lines().filter(|line| line.contains("already connected")) {
+        assert!(line.contains("Client intruder "), "{line}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_broker_that_the_authority_does_not_know_is_not_spoken_to() -> Result<()> {
     let mut lab = Lab::secure(Broker::Embedded)?;
     lab.add_devices(1)?;

@@ -28,10 +28,13 @@ pub fn access_list(fleet: &FleetId) -> String {
 pub fn configuration(folder: &Path, port: u16) -> String {
     let file = |name: &str| folder.join(name).display().to_string();
     format!(
-        "# Devices prove who they are with a certificate; its name is their user name.\n\
+        "# Devices prove who they are with a certificate; its name is their user name, and their client id\n\
+         # whatever they call themselves: a second session under one id would end the first, and so anyone\n\
+         # could throw out anyone. One fleet per broker, as its servers would throw each other out.\n\
          listener {port}\n\
          cafile {}\ncertfile {}\nkeyfile {}\ncrlfile {}\n\
-         require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n\
+         require_certificate true\nuse_identity_as_username true\nuse_username_as_clientid true\n\
+         allow_anonymous false\n\
          acl_file {}\n\
          # Metadata and chunks; a whole window of them may wait.\n\
          message_size_limit {MAX_PACKET_BYTES}\nmax_queued_messages 10000\n\
