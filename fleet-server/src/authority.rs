@@ -29,8 +29,10 @@ const AUTHORITY_DAYS: u64 = 3650;
 pub const DEFAULT_DAYS: u32 = 825;
 /// A clock may be this far behind when a certificate is first used.
 const BACKDATED: Duration = Duration::from_hours(24);
-/// The revocation list holds for this long; renewed with every revocation.
-const LIST: Duration = Duration::from_hours(24 * 365);
+/// The revocation list holds for this many days, as long as the authority itself: brokers let nobody in once
+/// it has expired, and whoever carries it there by hand may not come for years. Nothing is lost by it: a
+/// broker that was not given the newest list would not notice a shorter life before its end either.
+const LIST_DAYS: u64 = AUTHORITY_DAYS;
 
 /// The authority could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +130,7 @@ impl Authority {
         self.folder.join("crl.pem")
     }
 
-    /// Makes a key and a certificate for it.
+    /// Makes a key and a certificate for it, and renews the list of revoked certificates.
     pub fn issue(&self, subject: &Subject, days: u32) -> Result<Issued, AuthorityError> {
         let (name, hosts) = match subject {
             Subject::Client(name) => (name, Vec::new()),
@@ -151,6 +153,7 @@ impl Authority {
         fs::create_dir_all(&issued).map_err(failed(&issued))?;
         let copy = issued.join(format!("{name}.{}.crt", hex::encode(serial.to_bytes())));
         write_new(&copy, certificate.as_bytes(), 0o644)?;
+        self.write_list()?;
         Ok(Issued { certificate, key: Zeroizing::new(key.serialize_pem()) })
     }
 
@@ -172,6 +175,13 @@ impl Authority {
         Ok(count)
     }
 
+    /// Writes the list of revoked certificates anew, so that it holds for as long as one does; how many are
+    /// on it.
+    pub fn renew(&self) -> Result<usize, AuthorityError> {
+        self.write_list()?;
+        Ok(listed(&self.folder.join("revoked"))?.len())
+    }
+
     fn write_list(&self) -> Result<(), AuthorityError> {
         let now = SystemTime::now();
         let revoked =
@@ -184,7 +194,7 @@ impl Authority {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let params = CertificateRevocationListParams {
             this_update: now.into(),
-            next_update: (now + LIST).into(),
+            next_update: validity(LIST_DAYS).1,
             crl_number: SerialNumber::from(since.as_secs()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -257,6 +267,30 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
 mod tests {
     use super::*;
 
+    /// When the list expires, in seconds since 1970, and how many certificates are on it.
+    fn list(authority: &Authority) -> (i64, usize) {
+        let text = fs::read(authority.list()).expect("there");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&text).expect("PEM");
+        let (_, list) = x509_parser::parse_x509_crl(&pem.contents).expect("a list");
+        (list.next_update().expect("says").timestamp(), list.iter_revoked_certificates().count())
+    }
+
+    #[test]
+    fn the_list_outlives_every_certificate_and_is_renewed_with_each() {
+        let home = tempfile::tempdir().expect("a folder");
+        let authority = Authority::init(&home.path().join("ca"), "fleet").expect("is made");
+        let soon = time::OffsetDateTime::from(SystemTime::now()).unix_timestamp();
+        let days = |list: (i64, usize)| (list.0 - soon) / 86_400;
+        assert!(days(list(&authority)) >= 3649, "{:?}", list(&authority));
+        fs::write(authority.list(), "an old one").expect("ours");
+        let name: DeviceId = "kiosk-07".parse().expect("name");
+        authority.issue(&Subject::Client(name.clone()), 3650).expect("issues");
+        assert!(days(list(&authority)) >= 3649 && list(&authority).1 == 0);
+        authority.revoke(&name).expect("revokes");
+        fs::write(authority.list(), "an old one").expect("ours");
+        assert_eq!((authority.renew().expect("renews"), list(&authority).1), (1, 1));
+    }
+
     #[test]
     fn what_is_issued_can_be_taken_back_and_nothing_is_overwritten() {
         let home = tempfile::tempdir().expect("a folder");
@@ -272,6 +306,7 @@ mod tests {
         assert_eq!(authority.revoke(&name).expect("revokes"), 2);
         assert_ne!(fs::read(authority.list()).expect("there"), before);
         assert!(matches!(authority.revoke(&name), Err(AuthorityError::NotIssued(_))));
+        assert_eq!(authority.renew().expect("renews"), 2);
         let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(folder.join("ca.key")).expect("there"));
         assert_eq!(mode & 0o777, 0o600);
     }
