@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -44,6 +44,14 @@ pub enum AuthorityError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others may read the private key.
+    #[error("{}: mode {mode:o} lets others read the private key; run chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// There is one already.
     #[error("{} exists and is not overwritten", .0.display())]
@@ -116,6 +124,11 @@ impl Authority {
             let path = folder.join(name);
             fs::read_to_string(&path).map_err(failed(&path)).map(Zeroizing::new)
         };
+        let path = folder.join("ca.key");
+        let mode = fs::metadata(&path).map_err(failed(&path))?.mode();
+        if mode & 0o077 != 0 {
+            return Err(AuthorityError::Exposed { path, mode: mode & 0o7777 });
+        }
         let key = KeyPair::from_pem(&read("ca.key")?)?;
         Ok(Self { folder: folder.into(), issuer: Issuer::from_ca_cert_pem(&read("ca.crt")?, key)? })
     }
@@ -307,7 +320,9 @@ mod tests {
         assert_ne!(fs::read(authority.list()).expect("there"), before);
         assert!(matches!(authority.revoke(&name), Err(AuthorityError::NotIssued(_))));
         assert_eq!(authority.renew().expect("renews"), 2);
-        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(folder.join("ca.key")).expect("there"));
-        assert_eq!(mode & 0o777, 0o600);
+        let key = folder.join("ca.key");
+        assert_eq!(fs::metadata(&key).expect("there").mode() & 0o777, 0o600);
+        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+        assert!(matches!(Authority::open(&folder), Err(AuthorityError::Exposed { mode: 0o644, .. })));
     }
 }

@@ -22,6 +22,10 @@ pub const MAX_DEVICES: usize = 250_000;
 /// How long reports are kept: longer than any rollout, short enough for a disk.
 const REPORT_RETENTION: Millis = Millis::from_secs(30 * 24 * 3600);
 
+/// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
+/// a day is covered for two months, at 512 bytes of memory.
+const MAX_PAST_BOOTS: usize = 64;
+
 /// Most chunks that one event can have published again; the device's window is 16.
 const MAX_CHUNKS_AGAIN: u32 = 64;
 
@@ -150,9 +154,17 @@ impl Fleet {
         let record = match state.devices.get(&device) {
             Some(known) => {
                 let mut record = known.clone();
+                if hello.boot != known.hello.boot {
+                    if record.past_boots.contains(&hello.boot) {
+                        return Ok(Err(Refused::Stale));
+                    }
+                    record.past_boots.push(known.hello.boot);
+                    let over = record.past_boots.len().saturating_sub(MAX_PAST_BOOTS);
+                    record.past_boots.drain(..over);
+                }
                 // A last will was written when the connection began; only its absence is news.
                 if hello.presence == Presence::Offline {
-                    hello = Hello { presence: Presence::Offline, ..known.hello.clone() };
+                    hello = Hello { presence: Presence::Offline, boot: hello.boot, ..known.hello.clone() };
                 } else {
                     record.last_seen = now;
                 }
@@ -172,6 +184,7 @@ impl Fleet {
                     last_event: EventNumber(0),
                     last_move: None,
                     revoked: None,
+                    past_boots: Vec::new(),
                 }
             }
         };

@@ -5,6 +5,7 @@ use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{DeviceId, FleetId, Millis, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::info;
+use zeroize::Zeroizing;
 
 use super::devices::MAX_DEVICES;
 use super::{Draft, Fleet, FleetError, State};
@@ -51,12 +52,10 @@ impl Fleet {
         valid: Millis,
         now: UnixMillis,
     ) -> Result<(ClaimToken, TokenRecord), FleetError> {
-        let mut random = [0; 40];
-        getrandom::fill(&mut random).map_err(FleetError::Random)?;
-        let (id, secret) = random.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(secret);
-        let token = ClaimToken::new(TokenId(u64::from_be_bytes(*id)), bytes);
+        let (mut id, mut secret) = ([0; 8], Zeroizing::new([0; 32]));
+        getrandom::fill(&mut id).map_err(FleetError::Random)?;
+        getrandom::fill(secret.as_mut_slice()).map_err(FleetError::Random)?;
+        let token = ClaimToken::new(TokenId(u64::from_be_bytes(id)), *secret);
         let record = TokenRecord {
             id: token.id,
             token: token.text().as_str().to_owned(),
@@ -120,7 +119,7 @@ impl Fleet {
         });
         let answer =
             Enrolled { device: device.clone(), key, token: enrolment.token, refused: judged.clone().err() };
-        draft.say(Topic::Enrolled(device.clone()), seal_to_vec(&answer, &self.signer)?, false);
+        draft.say(Topic::Enrolled(device.clone()), seal_to_vec(&answer, self.signer()?)?, false);
         match judged {
             Ok(mut token) => {
                 info!(%device, %key, token = %token.id, "device enrolled");

@@ -27,6 +27,7 @@ use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
 use serin_protocol::topic::Topic;
+use serin_protocol::trust::{Key, KeyName};
 use tokio::sync::{broadcast, watch};
 use tracing::{error, warn};
 
@@ -46,8 +47,10 @@ use rollouts::Live;
 pub struct FleetParts {
     /// Its name.
     pub id: FleetId,
-    /// Signs assignments and acknowledgements.
-    pub signer: SigningKey,
+    /// Sign assignments and acknowledgements, the newest last: the one that the published metadata names.
+    pub signers: Vec<SigningKey>,
+    /// Which keys it names.
+    pub named: Box<Named>,
     /// Whether an owner's signed metadata lists a release.
     pub listed: Box<Listed>,
     /// Who is taken in.
@@ -63,6 +66,9 @@ pub struct FleetParts {
     /// Takes what is to be sent; must not wait.
     pub outlet: Outlet,
 }
+
+/// Names of the keys that sign for the fleet, as published; none before.
+pub type Named = dyn Fn() -> Vec<KeyName> + Send + Sync;
 
 /// Takes what is to be sent.
 pub type Outlet = Box<dyn Fn(Outgoing) + Send + Sync>;
@@ -107,6 +113,9 @@ pub enum FleetError {
     /// A message is larger than its kind may be.
     #[error("cannot be signed: {0}")]
     Seal(#[from] SealError),
+    /// There is nothing to sign with.
+    #[error("the server has no key for its fleet")]
+    NoKey,
     /// There is no randomness.
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
@@ -115,7 +124,8 @@ pub enum FleetError {
 /// One fleet.
 pub struct Fleet {
     id: FleetId,
-    signer: SigningKey,
+    signers: Vec<SigningKey>,
+    named: Box<Named>,
     listed: Box<Listed>,
     policy: Policy,
     revoked: Arc<Revoked>,
@@ -171,7 +181,8 @@ impl Draft {
 impl Fleet {
     /// Takes up the fleet where the store has it.
     pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
-        let FleetParts { id, signer, listed, policy, revoked, store, objects, metrics, outlet } = parts;
+        let FleetParts { id, signers, named, listed, policy, revoked, store, objects, metrics, outlet } =
+            parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
@@ -189,7 +200,8 @@ impl Fleet {
         let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
             id,
-            signer,
+            signers,
+            named,
             listed,
             policy,
             revoked,
@@ -209,8 +221,15 @@ impl Fleet {
     }
 
     /// The key that devices must trust for assignments.
-    pub fn key(&self) -> PublicKey {
-        PublicKey::of(&self.signer)
+    pub fn key(&self) -> Result<PublicKey, FleetError> {
+        self.signer().map(PublicKey::of)
+    }
+
+    /// The newest key that the published metadata names; before there is any, the newest.
+    fn signer(&self) -> Result<&SigningKey, FleetError> {
+        let named = (self.named)();
+        let is_named = |key: &&SigningKey| named.contains(&Key::ed25519(&PublicKey::of(key)).name());
+        self.signers.iter().rev().find(is_named).or(self.signers.last()).ok_or(FleetError::NoKey)
     }
 
     /// What is counted.
@@ -290,7 +309,7 @@ impl Fleet {
         for device in std::mem::take(&mut draft.acknowledge) {
             if let Some(record) = state.devices.get(&device) {
                 let ack = Ack { device: device.clone(), stored: record.last_event };
-                draft.say(Topic::Ack(device), seal_to_vec(&ack, &self.signer)?, false);
+                draft.say(Topic::Ack(device), seal_to_vec(&ack, self.signer()?)?, false);
             }
         }
         Ok(())

@@ -80,7 +80,8 @@ impl Rig {
         let listing = Arc::clone(&listed);
         let fleet = Fleet::open(FleetParts {
             id: "f".parse().expect("name"),
-            signer: key(1),
+            signers: vec![key(1)],
+            named: Box::new(Vec::new),
             listed: Box::new(move |_, _| listing.load(Ordering::Relaxed)),
             policy,
             revoked: Arc::default(),
@@ -208,6 +209,24 @@ fn a_last_will_says_only_that_the_device_is_gone() {
     let (record, _) = rig.fleet.device(&id("a")).expect("known");
     assert_eq!(record.hello.presence, Presence::Offline);
     assert_eq!(record.hello.active, Some(release));
+}
+
+#[test]
+fn what_an_earlier_start_of_the_agent_said_is_not_believed_again() {
+    let rig = Rig::new();
+    let release: ReleaseId = "digits@1".parse().expect("id");
+    rig.hello("a", |_| {});
+    rig.hello("a", |hello| (hello.boot, hello.active) = (BootId(2), Some(release.clone())));
+    rig.hello("a", |_| {});
+    rig.hello("a", |hello| hello.presence = Presence::Offline);
+    let rig = rig.restart();
+    rig.hello("a", |_| {});
+    let (record, _) = rig.fleet.device(&id("a")).expect("known");
+    assert_eq!((record.hello.active, record.hello.presence), (Some(release), Presence::Online));
+    for boot in 3..200 {
+        rig.hello("a", |hello| hello.boot = BootId(boot));
+    }
+    assert!(rig.fleet.device(&id("a")).expect("known").0.past_boots.len() <= 64);
 }
 
 #[test]

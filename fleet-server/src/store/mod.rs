@@ -9,7 +9,9 @@ mod values;
 use serde::{Deserialize, Serialize};
 use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::ids::{DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::ids::{
+    BootId, DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
+};
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
 
@@ -61,6 +63,9 @@ pub struct DeviceRecord {
     /// When it was cut off; none while it is one of the fleet.
     #[serde(default)]
     pub revoked: Option<UnixMillis>,
+    /// Starts of its agent before the last one, oldest first.
+    #[serde(default)]
+    pub past_boots: Vec<BootId>,
 }
 
 /// A claim token that was given out.
@@ -215,6 +220,8 @@ pub trait Store: Send + Sync {
     fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError>;
     /// All rollouts, in the order of their numbers.
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError>;
+    /// Replaces assignments by the same ones, signed anew.
+    fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError>;
     /// The last assignment of every device that has one.
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError>;
     /// Makes all changes durable.

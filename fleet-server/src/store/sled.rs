@@ -283,6 +283,10 @@ impl Store for SledStore {
         starts.into_iter().map(with_events).collect()
     }
 
+    fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError> {
+        Ok(self.assignments.apply_batch(batch_of(assigned))?)
+    }
+
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError> {
         let assigned = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = entry?;

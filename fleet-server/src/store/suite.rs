@@ -2,7 +2,7 @@
 
 use super::*;
 use serin_protocol::chunk::ObjectRef;
-use serin_protocol::ids::{BootId, ByteCount};
+use serin_protocol::ids::ByteCount;
 use serin_protocol::message::{Coverage, EventKind, Presence};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
@@ -87,6 +87,7 @@ fn device(name: &str) -> DeviceRecord {
         last_event: EventNumber(0),
         last_move: None,
         revoked: None,
+        past_boots: Vec::new(),
     }
 }
 
@@ -251,6 +252,10 @@ fn rollouts_and_assignments_change_together(store: &dyn Store) {
     let times: Vec<u64> = stored.events.iter().map(|(at, _)| at.0).collect();
     assert_eq!(times, [2, 3]);
     assert_eq!(store.assignments().expect("read"), [assigned(3)]);
+
+    let anew = Assigned { sealed: vec![9], ..assigned(3) };
+    store.put_assignments(std::slice::from_ref(&anew)).expect("put");
+    assert_eq!(store.assignments().expect("read"), [anew]);
 
     store.fold_rollout(rollout, b"state").expect("fold");
     store.add_rollout_event(rollout, UnixMillis(4), &RolloutEvent::Tick, &[]).expect("add");
