@@ -5,10 +5,10 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs conformance fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance bench-rollback fmt clippy deny release clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build everything once (what demo and test share)
 	$(CARGO) build --workspace --all-targets --locked
@@ -31,10 +31,19 @@ test: needs ## Format, lints, unit, property and end-to-end tests
 	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
 	fi
 
+power-cut: ## Every update path, cut, torn or failing at every operation on its disk
+	$(CARGO) build --workspace --all-targets --locked
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/power-cut"
+
 conformance: needs ## The public test-suite for TUF clients on our trust core (SUITE=path/to/checkout)
 	@test -n "$(SUITE)" || { echo "say where the suite is: make conformance SUITE=path/to/checkout" >&2; exit 2; }
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/conformance.sh "$(SUITE)"
+
+bench-rollback: ## How long a rollback takes on the device, in the release build (PEER=1 beside MLServer, ROUNDS=n)
+	@if [ -n "$${PEER:-}" ]; then tests/peer.sh; fi
+	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet --bin bench-rollback
+	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-rollback"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check

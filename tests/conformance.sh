@@ -4,18 +4,17 @@
 set -euo pipefail
 
 suite="$(cd "$1" && pwd)"
-target="${CARGO_TARGET_DIR:-target}"
+target="$(cd "${CARGO_TARGET_DIR:-target}" && pwd)"
 environment="$target/conformance"
-client="$(cd "$target/debug" && pwd)/tuf-client"
+client="$target/debug/tuf-client"
 
 command -v faketime >/dev/null || {
   [ "$(id -u)" -eq 0 ] || { echo "the suite needs faketime: sudo apt-get install faketime" >&2; exit 1; }
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends faketime >/dev/null
 }
-if [ ! -x "$environment/bin/pytest" ]; then
-  python3 -m venv "$environment"
-  "$environment/bin/pip" install --quiet --disable-pip-version-check "$suite"
-fi
+[ -x "$environment/bin/pip" ] || python3 -m venv "$environment"
+# Every time: another checkout may need other versions.
+"$environment/bin/pip" install --quiet --disable-pip-version-check "$suite"
 
 # The suite takes its expected failures from a file beside the client.
 printf 'test_keytype_and_scheme[rsa/rsassa-pss-sha256]\ntest_keytype_and_scheme[rsa/rsa-pkcs1v15-sha256]\n' >"$client.xfails"

@@ -1,6 +1,8 @@
 //! The agent's configuration file: parsed and checked once, before anything runs. An unknown key is an
 //! error that names it, because a misspelt limit that is silently ignored is no limit.
 
+mod policy;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use crate::link::tls::TlsFiles;
 use crate::link::transfer::Pace;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
+
+pub use self::policy::{PolicyConfig, PolicyError};
 
 /// Largest configuration file in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -42,6 +46,9 @@ pub struct Config {
     /// How often the device reports.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// When updates may go on.
+    #[serde(default)]
+    pub policy: PolicyConfig,
 }
 
 /// Where the broker is.
@@ -52,9 +59,12 @@ pub struct Broker {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// A transfer that gets no chunk for this long while connected is given up: at least 1 second.
+    /// The connected time over which the rate of a transfer is averaged: at least 1 second.
     #[serde(default = "patience", deserialize_with = "span")]
     patience: Duration,
+    /// A transfer that brings fewer bytes per second is given up.
+    #[serde(default = "slowest", deserialize_with = "size")]
+    slowest: ByteCount,
     /// How it is encrypted; without it, it is not.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -62,6 +72,10 @@ pub struct Broker {
 
 const fn patience() -> Duration {
     Duration::from_millis(Pace::PATIENCE.0)
+}
+
+const fn slowest() -> ByteCount {
+    Pace::SLOWEST
 }
 
 /// Whose signatures count.
@@ -184,6 +198,7 @@ impl Config {
         if self.broker.patience < Duration::from_secs(1) {
             return Err("broker.patience: must be at least 1s".into());
         }
+        self.policy.check().map_err(|error| error.to_string())?;
         let window = self.telemetry.window;
         if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
             return Err("telemetry.window: must be between 1s and 24h".into());
@@ -196,9 +211,10 @@ impl Config {
         self.socket.clone().unwrap_or_else(|| self.data.join("agent.sock"))
     }
 
-    /// Connected time within which a chunk must come.
-    pub const fn patience(&self) -> Millis {
-        Millis(self.broker.patience.as_millis() as u64)
+    /// How fast transfers must be.
+    pub fn pace(&self) -> Pace {
+        let patience = Millis(self.broker.patience.as_millis() as u64);
+        Pace { patience, slowest: self.broker.slowest, ..Pace::default() }
     }
 
     /// Length of a telemetry window.
@@ -257,6 +273,7 @@ mod tests {
         assert_eq!(config.models.memory, ByteCount::from_mib(256));
         assert_eq!(config.socket(), Path::new("/tmp/x/agent.sock"));
         assert_eq!(config.window(), Millis(60_000));
+        assert_eq!(config.pace(), Pace::default());
     }
 
     #[test]

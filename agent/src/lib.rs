@@ -7,18 +7,22 @@
 //! | [`link`] | the MQTT session; transfer and outbox, pure | files |
 //! | [`trust`] | who may say what runs: trusted metadata, refreshed from the broker | the update machine |
 //! | [`worker`] | one process per model, sandboxed; the handle on it | MQTT, the boot record |
+//! | [`conditions`] | power, heat and links around the device, from `/sys` and `/proc` | decisions |
 //! | [`gateway`] | the pointer to the release that answers; the Open Inference Protocol | MQTT, the disk |
 //! | [`telemetry`] | sketches of what a release does, window by window | requests, MQTT |
 //! | [`field`] | the engineer on site: commands, replies | decisions |
 //! | [`supervisor`] | the loop that carries effects out | decisions |
+//! | [`logs`] | the last lines the agent logged | |
 //! | [`config`], [`identity`] | what is known before anything runs | |
 
+pub mod conditions;
 pub mod config;
 pub mod disk;
 pub mod field;
 pub mod gateway;
 pub mod identity;
 pub mod link;
+pub mod logs;
 pub mod supervisor;
 pub mod telemetry;
 pub mod trust;

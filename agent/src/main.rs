@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serin_agent::config::Config;
 use serin_agent::field::cli::Console;
+use serin_agent::logs::Logs;
 use serin_agent::worker::{qualify, serve};
 use serin_agent::{field, supervisor};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -57,8 +60,11 @@ fn main() -> ExitCode {
 fn run(args: &RunArgs) -> ExitCode {
     let colour =
         std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_max_level(args.log).with_ansi(colour).with_writer(std::io::stderr).init();
-    match start(args) {
+    let logs = Logs::default();
+    let shown = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
+    let kept = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(logs.clone());
+    tracing_subscriber::registry().with(args.log).with(shown).with(kept).init();
+    match start(args, logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -67,10 +73,10 @@ fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-fn start(args: &RunArgs) -> anyhow::Result<()> {
+fn start(args: &RunArgs, logs: Logs) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(supervisor::run(config))?;
+    runtime.block_on(supervisor::run(config, logs))?;
     Ok(())
 }
 

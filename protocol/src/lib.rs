@@ -12,6 +12,7 @@
 //! | [`chunk`] | how an object is cut into retained messages, and which are here |
 //! | [`sketch`] | mergeable summaries of fixed size |
 //! | `trust` | who may say what a device runs: TUF metadata and its checks (feature `alloc`) |
+//! | `parcel` | a release with its metadata in one file, for devices without a network (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
 //!
 //! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
@@ -43,6 +44,8 @@ pub mod frame;
 pub mod golden;
 #[cfg(feature = "alloc")]
 pub mod manifest;
+#[cfg(feature = "alloc")]
+pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
 #[cfg(feature = "alloc")]

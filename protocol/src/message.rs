@@ -2,6 +2,7 @@
 //! their variants, and a device in the field may be years older than its server.
 
 mod update;
+mod waiting;
 
 use core::fmt;
 
@@ -15,6 +16,7 @@ use crate::ids::{
 use crate::sketch::{Histogram, LatencyHistogram};
 
 pub use self::update::{Phase, Reason, WorkerDeath};
+pub use self::waiting::{MAX_INTERFACE_BYTES, Start, TransferKind, Wait};
 
 /// Largest hello: names of three slots and a key stay under 1 KiB.
 pub const MAX_HELLO_BYTES: usize = 2048;
@@ -149,6 +151,8 @@ pub enum RefusedKind {
     Ack,
     /// Something on a topic it does not know.
     Unknown,
+    /// A release that a field engineer brought.
+    Sideload,
 }
 
 /// What happened on a device.
@@ -166,7 +170,7 @@ pub enum EventKind {
         /// Why, where it is not the plain course.
         reason: Option<Reason>,
     },
-    /// What will be fetched, said before the first byte.
+    /// What will be fetched, said before the first byte by devices that do not say [`Self::Planned`].
     Plan {
         /// The release.
         release: ReleaseId,
@@ -230,6 +234,40 @@ pub enum EventKind {
         uid: u32,
         /// Until then.
         until: UnixMillis,
+    },
+    /// A field engineer brought this release, and it is being installed; the device is pinned once it answers.
+    Sideloaded {
+        /// Who, as a local user id.
+        uid: u32,
+        /// The release.
+        release: ReleaseId,
+    },
+    /// A field engineer brought a claim token, and the fleet has taken the device in.
+    Enrolled {
+        /// Who, as a local user id.
+        uid: u32,
+    },
+    /// What will be fetched, how, and when: said before the first byte, and anew when it must wait.
+    Planned {
+        /// The release.
+        release: ReleaseId,
+        /// How it comes.
+        transfer: TransferKind,
+        /// Bytes to fetch.
+        fetch: ByteCount,
+        /// Bytes already here from an earlier attempt.
+        here: ByteCount,
+        /// When.
+        start: Start,
+    },
+    /// A release is here whole, and will be installed later.
+    Waiting {
+        /// The release.
+        release: ReleaseId,
+        /// What stands in the way.
+        why: Wait,
+        /// When that is over, where it is known.
+        until: Option<UnixMillis>,
     },
 }
 

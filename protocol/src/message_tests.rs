@@ -53,6 +53,16 @@ fn the_largest_of_every_kind_fits_its_cap() {
         reason: Some(Reason::BadBundle(detail.clone())),
     }));
     survives(&event(EventKind::FieldRollback { uid: u32::MAX, from: id.clone(), to: id.clone() }));
+    let interface = "i".repeat(MAX_INTERFACE_BYTES).parse().expect("fits");
+    survives(&event(EventKind::Planned {
+        release: id.clone(),
+        transfer: TransferKind::Full,
+        fetch: ByteCount(u64::MAX),
+        here: ByteCount(u64::MAX),
+        start: Start::Later { why: Wait::Metered { interface }, until: Some(UnixMillis(u64::MAX)) },
+    }));
+    let why = Wait::FreeSpace { free: ByteCount(u64::MAX), needed: ByteCount(u64::MAX) };
+    survives(&event(EventKind::Waiting { release: id.clone(), why, until: None }));
     survives(&event(EventKind::Refused { kind: RefusedKind::Chunk, detail }));
     survives(&Hello {
         device: longest_device(),

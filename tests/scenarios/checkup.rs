@@ -26,7 +26,7 @@ fn an_engineer_is_told_what_is_wrong_and_what_to_do() -> Result<()> {
         let (levels, code) = ask(device, "doctor").ok()?;
         (levels["fleet"] == "ok").then_some((levels, code))
     })?;
-    for what in ["model", "rollback", "broker", "trust", "clock", "disk"] {
+    for what in ["model", "rollback", "broker", "certificates", "trust", "clock", "disk"] {
         assert_eq!(levels[what], "ok", "{levels}");
     }
     assert_eq!(code, Some(0), "{levels}");

@@ -50,7 +50,12 @@ fn each_library_is_known_in_its_room_only() {
         ("tract_onnx::", &["agent/src/worker/"][..]),
         ("rumqttc::", &["agent/src/link/mqtt.rs", "agent/src/link/tls.rs", "fleet-server/src/broker/"]),
         ("rustls::", &["agent/src/link/tls.rs", "fleet-server/src/broker/tls.rs"]),
+        (
+            "jiff::",
+            &["agent/src/update/policy", "agent/src/config/policy.rs", "agent/src/supervisor/policy.rs"],
+        ),
         ("rcgen::", &["fleet-server/src/authority.rs"]),
+        ("x509_parser::", &["agent/src/link/certificates.rs"]),
         ("use sled::", &["agent/src/disk/journal", "fleet-server/src/store/"]),
         ("rmqtt::", &["fleet-server/src/broker/"]),
         ("axum::", &["fleet-server/src/api/", "fleet-server/src/serve.rs"]),

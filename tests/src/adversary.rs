@@ -297,7 +297,7 @@ impl Adversary {
 
     /// Waits until the victim trusts the targets of this version.
     pub fn until_trusts(&self, version: MetadataVersion) -> Result<()> {
-        let path = self.device.folder.join("trust/targets.json");
+        let path = self.device.folder.join("trust/roles/targets.json");
         crate::until(&format!("the device trusts targets {version}"), PATIENCE, || {
             let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
             (kept["signed"]["version"] == version.0.get()).then_some(())

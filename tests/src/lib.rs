@@ -9,8 +9,10 @@ pub mod bundles;
 pub mod certificates;
 pub mod device;
 pub mod lab;
+pub mod power_cut;
 pub mod process;
 pub mod server;
+pub mod sim;
 pub mod traffic;
 
 use std::time::{Duration, Instant};

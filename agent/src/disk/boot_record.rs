@@ -13,6 +13,8 @@
 
 use std::path::PathBuf;
 
+use serin_protocol::ids::ByteCount;
+
 use super::seam::{FileError, Files, if_there};
 
 /// Largest payload in bytes. The machine's state is under 1 KiB; the bound keeps a corrupt length from
@@ -84,6 +86,12 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether every copy that is there could be read: one that was torn is what a power cut leaves, but one
+    /// that the disk does not give may be the newer.
+    pub fn is_readable(&self) -> bool {
+        !self.faults.iter().any(|fault| matches!(fault, CopyFault::Unreadable(_)))
+    }
+
     /// Whether nothing was ever saved here, as opposed to lost.
     pub fn is_fresh(&self) -> bool {
         self.record.is_none() && self.faults.is_empty()
@@ -113,6 +121,8 @@ pub struct BootStore {
     keep: Option<CopyName>,
     /// The highest generation that may be on disk.
     highest: u64,
+    /// Copies whose names are known to be durable: at most both.
+    named: Vec<CopyName>,
 }
 
 impl BootStore {
@@ -121,8 +131,8 @@ impl BootStore {
     /// Corrupt copies are answers, not errors. An error means that no copy is valid and at least one
     /// could not be read: the record may be intact, so it must not be begun anew.
     pub fn open(files: Files, dir: PathBuf) -> Result<(Self, Loaded), BootError> {
-        files.create_dir(&dir)?;
-        let mut store = Self { files, dir, keep: None, highest: 0 };
+        files.keep_dir(&dir)?;
+        let mut store = Self { files, dir, keep: None, highest: 0, named: Vec::new() };
         let loaded = store.load()?;
         Ok((store, loaded))
     }
@@ -165,10 +175,20 @@ impl BootStore {
         // Counted before the write: a failed one may still have reached the disk.
         self.highest += 1;
         let generation = Generation(self.highest);
-        let mut file = self.files.create(&self.dir.join(copy.file_name()))?;
-        file.append(&encode(generation, payload))?;
+        let bytes = encode(generation, payload);
+        let size = ByteCount(bytes.len() as u64);
+        let file = self.files.open_or_create(&self.dir.join(copy.file_name()))?;
+        // In place: a file that keeps its blocks and size is durable without a commit of the whole file system,
+        // which waits for whatever else is being written. Torn, it is told by length or checksum.
+        file.write_at(0, &bytes)?;
+        if file.size()? != size {
+            file.resize(size)?;
+        }
         file.sync()?;
-        self.files.sync_dir(&self.dir)?;
+        if !self.named.contains(&copy) {
+            self.files.sync_dir(&self.dir)?;
+            self.named.push(copy);
+        }
         self.keep = Some(copy);
         Ok(generation)
     }

@@ -5,8 +5,10 @@
 //! files/<sha256>                     every unpacked file, once     releases, unpack
 //! releases/<statement>/<name>        hard links into files/
 //! staging/                           releases being built or removed
-//! partial/<sha256>                   objects being downloaded      partial
-//! trust/<role>.json                  trusted metadata              crate::trust::store
+//! partial/<sha256>                   objects being downloaded      partial, intake
+//! trust/roots/<version>.json         every root since the first   crate::trust::store
+//! trust/roles/<role>.json            other trusted metadata
+//! fetched.today                      bytes fetched today           spent
 //! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
 //! journal.opening                    how often opening it failed  journal_guard
 //! journal.next_event                 its highest number, beside it
@@ -16,10 +18,15 @@
 //! the pure rooms do, and hand down what is to be written.
 
 pub mod boot_record;
+pub mod install;
+pub mod intake;
 pub mod journal;
 mod journal_guard;
 mod journal_tree;
 pub mod partial;
 pub mod releases;
 pub mod seam;
+pub mod spent;
 pub mod unpack;
+#[cfg(feature = "virtual-disk")]
+pub mod virtual_disk;

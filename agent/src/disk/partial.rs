@@ -66,8 +66,7 @@ impl PartialStore {
     /// Opens the downloads in the state directory `dir`, creating what is needed.
     pub fn open(files: Files, dir: &Path) -> Result<Self, FileError> {
         let store = Self { files, dir: dir.join("partial") };
-        store.files.create_dir(&store.dir)?;
-        store.files.sync_dir(dir)?;
+        store.files.keep_dir(&store.dir)?;
         Ok(store)
     }
 

@@ -96,10 +96,11 @@ impl ReleaseStore {
             writer: Arc::default(),
         };
         for below in [&store.content, &store.releases, &store.staging] {
-            store.files.create_dir(below)?;
+            store.files.keep_dir(below)?;
         }
-        store.files.sync_dir(dir)?;
-        store.clear_staging()?;
+        if let Err(error) = store.clear_staging() {
+            tracing::warn!(%error, "what an interrupted staging left stays until the next collection");
+        }
         Ok(store)
     }
 

@@ -1,14 +1,18 @@
 //! Every operation on the agent's durable files, few and small, in one place, so that each can be
-//! recorded, failed or cut off in a test.
+//! recorded, failed or cut off: on the machine's own file system, or on one in memory (feature
+//! `virtual-disk`).
 
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serin_protocol::ids::ByteCount;
+
+#[cfg(feature = "virtual-disk")]
+use super::virtual_disk::{VirtualDisk, VirtualFile};
 
 /// What was attempted on a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,71 +121,138 @@ pub struct Examined {
     pub links: u64,
     /// Its number within the file system: equal for all its names.
     pub inode: u64,
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// Access to files. Cheap to clone; every durable thing holds one.
 #[derive(Clone, Debug)]
 pub struct Files {
-    // Room for the recording and failing variants; callers cannot build one but through a constructor.
-    _real: (),
+    disk: Disk,
+}
+
+#[derive(Clone, Debug)]
+enum Disk {
+    Real,
+    #[cfg(feature = "virtual-disk")]
+    Virtual(VirtualDisk),
+}
+
+/// Carries out the same on either disk.
+macro_rules! on {
+    ($files:expr, $real:expr, |$disk:ident| $virtual:expr) => {
+        match &$files.disk {
+            Disk::Real => $real,
+            #[cfg(feature = "virtual-disk")]
+            Disk::Virtual($disk) => $virtual,
+        }
+    };
 }
 
 impl Files {
     /// The machine's own file system.
     pub const fn real() -> Self {
-        Self { _real: () }
+        Self { disk: Disk::Real }
+    }
+
+    /// The files of a virtual disk.
+    #[cfg(feature = "virtual-disk")]
+    pub const fn on(disk: VirtualDisk) -> Self {
+        Self { disk: Disk::Virtual(disk) }
     }
 
     /// Creates the directory `path` unless it is there, with its parents. The caller syncs the parent.
     pub fn create_dir(&self, path: &Path) -> Result<(), FileError> {
-        fs::create_dir_all(path).map_err(failed(Operation::CreateDir, path))
+        let made = on!(self, fs::create_dir_all(path), |disk| disk.create_dir(path));
+        made.map_err(failed(Operation::CreateDir, path))
+    }
+
+    /// Makes sure that the directory `path` is there for good. On a disk that takes no writes any more one
+    /// that is there already is good enough.
+    pub fn keep_dir(&self, path: &Path) -> Result<(), FileError> {
+        let there = if_there(self.examine(path))?.is_some();
+        self.create_dir(path)?;
+        match path.parent().map_or(Ok(()), |parent| self.sync_dir(parent)) {
+            Err(error) if there => {
+                tracing::warn!(%error, "the disk takes no writes");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Creates `path` or empties it, for writing.
     pub fn create(&self, path: &Path) -> Result<OpenFile, FileError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        OpenFile::new(&options, path, Operation::Create)
+        self.open_with(&options, path, Operation::Create, true)
+    }
+
+    /// The same, readable by its owner alone if it is new.
+    pub fn create_private(&self, path: &Path) -> Result<OpenFile, FileError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        self.open_with(&options, path, Operation::Create, true)
     }
 
     /// Opens `path` for reading and writing at any place, keeping what is there; creates it if needed.
     pub fn open_or_create(&self, path: &Path) -> Result<OpenFile, FileError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        OpenFile::new(&options, path, Operation::Create)
+        self.open_with(&options, path, Operation::Create, false)
     }
 
     /// Opens `path` for reading.
     pub fn open(&self, path: &Path) -> Result<OpenFile, FileError> {
-        OpenFile::new(OpenOptions::new().read(true), path, Operation::Open)
+        self.open_with(OpenOptions::new().read(true), path, Operation::Open, false)
+    }
+
+    /// With `empty`, what was in it is gone.
+    fn open_with(
+        &self,
+        options: &OpenOptions,
+        path: &Path,
+        operation: Operation,
+        empty: bool,
+    ) -> Result<OpenFile, FileError> {
+        let _ = empty;
+        let opened = on!(self, options.open(path).map(Handle::Real), |disk| {
+            disk.open(path, operation, empty).map(Handle::Virtual)
+        });
+        let handle = opened.map_err(failed(operation, path))?;
+        Ok(OpenFile { handle, path: path.to_owned() })
     }
 
     /// Reads all of `path`, or its first `limit + 1` bytes, so that the caller sees that it is too long.
     pub fn read_at_most(&self, path: &Path, limit: usize) -> Result<Vec<u8>, FileError> {
-        let mut bytes = Vec::new();
-        let file = self.open(path)?.file;
-        file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed(Operation::Read, path))?;
-        Ok(bytes)
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        on!(self, read(), |disk| disk.read_at_most(path, limit)).map_err(failed(Operation::Read, path))
     }
 
     /// Gives `from` the name `to`, replacing what has it. Durable once the directories are synced.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        fs::rename(from, to).map_err(failed(Operation::Rename, to))
+        on!(self, fs::rename(from, to), |disk| disk.rename(from, to)).map_err(failed(Operation::Rename, to))
     }
 
     /// Gives the file `from` the second name `to`, which must be free.
     pub fn link(&self, from: &Path, to: &Path) -> Result<(), FileError> {
-        fs::hard_link(from, to).map_err(failed(Operation::Link, to))
+        on!(self, fs::hard_link(from, to), |disk| disk.link(from, to)).map_err(failed(Operation::Link, to))
     }
 
     /// Removes the file `path`.
     pub fn remove(&self, path: &Path) -> Result<(), FileError> {
-        fs::remove_file(path).map_err(failed(Operation::Remove, path))
+        let removed = on!(self, fs::remove_file(path), |disk| disk.remove(path, false));
+        removed.map_err(failed(Operation::Remove, path))
     }
 
     /// Removes the empty directory `path`.
     pub fn remove_dir(&self, path: &Path) -> Result<(), FileError> {
-        fs::remove_dir(path).map_err(failed(Operation::Remove, path))
+        let removed = on!(self, fs::remove_dir(path), |disk| disk.remove(path, true));
+        removed.map_err(failed(Operation::Remove, path))
     }
 
     /// The entries of the directory `path`, sorted by name.
@@ -195,25 +266,36 @@ impl Files {
             entries.sort();
             Ok(entries)
         };
-        read().map_err(failed(Operation::List, path))
+        on!(self, read(), |disk| disk.list(path)).map_err(failed(Operation::List, path))
     }
 
     /// Makes the entries of the directory `path` durable.
     pub fn sync_dir(&self, path: &Path) -> Result<(), FileError> {
-        File::open(path).and_then(|dir| dir.sync_all()).map_err(failed(Operation::SyncDir, path))
+        let sync = || File::open(path)?.sync_all();
+        on!(self, sync(), |disk| disk.sync_dir(path)).map_err(failed(Operation::SyncDir, path))
     }
 
     /// Size, links and number of the file `path`; a symbolic link is not followed.
     pub fn examine(&self, path: &Path) -> Result<Examined, FileError> {
-        let metadata = fs::symlink_metadata(path).map_err(failed(Operation::Examine, path))?;
-        Ok(Examined { size: ByteCount(metadata.len()), links: metadata.nlink(), inode: metadata.ino() })
+        let examine = || {
+            let found = fs::symlink_metadata(path)?;
+            Ok(Examined {
+                size: ByteCount(found.len()),
+                links: found.nlink(),
+                inode: found.ino(),
+                mode: found.mode() & 0o7777,
+            })
+        };
+        on!(self, examine(), |disk| disk.examine(path)).map_err(failed(Operation::Examine, path))
     }
 
     /// Bytes that may still be written to the file system of `path` without being root.
     pub fn free_space(&self, path: &Path) -> Result<ByteCount, FileError> {
-        let space =
-            rustix::fs::statvfs(path).map_err(|error| failed(Operation::FreeSpace, path)(error.into()))?;
-        Ok(ByteCount(space.f_bavail.saturating_mul(space.f_frsize)))
+        let ask = || {
+            let space = rustix::fs::statvfs(path)?;
+            Ok(ByteCount(space.f_bavail.saturating_mul(space.f_frsize)))
+        };
+        on!(self, ask(), |disk| disk.free_space(path)).map_err(failed(Operation::FreeSpace, path))
     }
 
     /// Removes `path` with everything below it; fine when it is not there. Made of the operations above.
@@ -236,16 +318,29 @@ impl Files {
 /// An open file.
 #[derive(Debug)]
 pub struct OpenFile {
-    file: File,
+    handle: Handle,
     path: PathBuf,
 }
 
-impl OpenFile {
-    fn new(options: &OpenOptions, path: &Path, operation: Operation) -> Result<Self, FileError> {
-        let file = options.open(path).map_err(failed(operation, path))?;
-        Ok(Self { file, path: path.to_owned() })
-    }
+#[derive(Debug)]
+enum Handle {
+    Real(File),
+    #[cfg(feature = "virtual-disk")]
+    Virtual(VirtualFile),
+}
 
+/// Carries out the same on a file of either disk.
+macro_rules! with {
+    ($handle:expr, |$real:ident| $on_real:expr, |$virtual:ident| $on_virtual:expr) => {
+        match $handle {
+            Handle::Real($real) => $on_real,
+            #[cfg(feature = "virtual-disk")]
+            Handle::Virtual($virtual) => $on_virtual,
+        }
+    };
+}
+
+impl OpenFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -253,43 +348,54 @@ impl OpenFile {
 
     /// Writes `bytes` after what was written last.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all(bytes).map_err(failed(Operation::Write, &self.path))
+        let written = with!(&mut self.handle, |file| file.write_all(bytes), |file| file.append(bytes));
+        written.map_err(failed(Operation::Write, &self.path))
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all_at(bytes, offset).map_err(failed(Operation::Write, &self.path))
+        let written =
+            with!(&self.handle, |file| file.write_all_at(bytes, offset), |file| file.write_at(offset, bytes));
+        written.map_err(failed(Operation::Write, &self.path))
     }
 
     /// Fills `buffer` with what comes next; returns how much of it, less than all only at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.file.read(rest) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(Operation::Read, &self.path)(error)),
-            }
-        }
-        Ok(filled)
+        let read = with!(&mut self.handle, |file| fill(file, buffer), |file| file.read(buffer));
+        read.map_err(failed(Operation::Read, &self.path))
     }
 
     /// Cuts the file to `length` bytes, or extends it with zeros.
     pub fn resize(&self, length: ByteCount) -> Result<(), FileError> {
-        self.file.set_len(length.0).map_err(failed(Operation::Resize, &self.path))
+        let resized = with!(&self.handle, |file| file.set_len(length.0), |file| file.resize(length.0));
+        resized.map_err(failed(Operation::Resize, &self.path))
     }
 
     /// Its present size.
     pub fn size(&self) -> Result<ByteCount, FileError> {
-        let metadata = self.file.metadata().map_err(failed(Operation::Examine, &self.path))?;
-        Ok(ByteCount(metadata.len()))
+        let size = with!(&self.handle, |file| file.metadata().map(|found| found.len()), |file| file.size());
+        size.map(ByteCount).map_err(failed(Operation::Examine, &self.path))
     }
 
-    /// Makes its contents and size durable. Its name is durable once its directory is synced.
+    /// Makes its contents and size durable, not its times, which nobody reads. Its name is durable once its
+    /// directory is synced.
     pub fn sync(&self) -> Result<(), FileError> {
-        self.file.sync_all().map_err(failed(Operation::Sync, &self.path))
+        let synced = with!(&self.handle, |file| file.sync_data(), |file| file.sync());
+        synced.map_err(failed(Operation::Sync, &self.path))
     }
+}
+
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn failed(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> FileError {
@@ -298,45 +404,5 @@ fn failed(operation: Operation, path: &Path) -> impl FnOnce(io::Error) -> FileEr
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_file_is_told_from_an_unreadable_one() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let files = Files::real();
-        let missing = dir.path().join("missing");
-        assert!(if_there(files.open(&missing)).expect("an answer").is_none());
-        // A directory opens but cannot be read as a file.
-        let error = if_there(files.read_at_most(dir.path(), 10)).expect_err("a directory");
-        assert!(error.to_string().starts_with("cannot read /"), "{error}");
-    }
-
-    #[test]
-    fn reading_stops_just_past_the_limit() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let path = dir.path().join("long");
-        let files = Files::real();
-        files.create(&path).and_then(|mut file| file.append(&[7; 100])).expect("written");
-        assert_eq!(files.read_at_most(&path, 10).expect("read").len(), 11);
-        assert_eq!(files.read_at_most(&path, 100).expect("read").len(), 100);
-    }
-
-    #[test]
-    fn a_tree_is_removed_whole_and_its_absence_is_fine() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        let files = Files::real();
-        let tree = dir.path().join("tree");
-        files.create_dir(&tree.join("inner")).expect("created");
-        files.create(&tree.join("inner/file")).expect("created");
-        files.remove_tree(&tree).expect("removed");
-        assert!(!tree.exists());
-        files.remove_tree(&tree).expect("still fine");
-    }
-
-    #[test]
-    fn free_space_is_known() {
-        let dir = tempfile::tempdir().expect("tempdir");
-        assert!(Files::real().free_space(dir.path()).expect("statvfs").0 > 0);
-    }
-}
+#[path = "seam_tests.rs"]
+mod tests;

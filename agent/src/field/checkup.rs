@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ByteCount, Millis, ReleaseId, UnixMillis};
 
+use super::held_up::{self, Outlook};
 use super::print::{date, size};
+use crate::link::certificates::LinkFile;
 
 /// Trust that ends sooner than this is worth a word: the server renews it daily.
 const SOON: Millis = Millis::from_secs(12 * 3600);
+/// Certificates that end sooner than this are worth a word: somebody has to come or send.
+const CERTIFICATES_SOON: Millis = Millis::from_secs(30 * 24 * 3600);
 
 /// How it is with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +79,8 @@ pub struct Facts {
     pub free: ByteCount,
     /// Disk space that is never used.
     pub reserve: ByteCount,
+    /// What local conditions hold up.
+    pub policy: Outlook,
     /// Memory that could be had now, where the kernel says.
     pub memory: Option<ByteCount>,
     /// Memory that models may use.
@@ -85,6 +91,8 @@ pub struct Facts {
     pub link_problem: Option<String>,
     /// Whether the link is encrypted.
     pub tls: bool,
+    /// The files of the link's encryption; none without it.
+    pub certificates: Vec<LinkFile>,
     /// Events that the fleet has not acknowledged.
     pub waiting: u64,
     /// Until when trusted metadata holds.
@@ -93,10 +101,23 @@ pub struct Facts {
     pub trust_problem: Option<String>,
     /// Whether workers are kept from files and network; none while there is no worker.
     pub sandboxed: Option<bool>,
+    /// What the kernel has for the next worker.
+    pub kernel: Kernel,
     /// The release that should answer, and whether it does.
     pub active: Option<(ReleaseId, bool)>,
     /// The release to go back to.
     pub previous: Option<ReleaseId>,
+}
+
+/// What a kernel has to confine programs with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Files and network can be closed to a worker, which workers need.
+    pub landlock: bool,
+    /// System calls can be filtered. For the office: workers do without.
+    pub seccomp: bool,
+    /// Memory can be limited by group. For the office: workers do without.
+    pub memory_cgroup: bool,
 }
 
 /// Looks at everything.
@@ -105,10 +126,12 @@ pub fn doctor(facts: &Facts) -> Checkup {
         model(facts),
         previous(facts),
         broker(facts),
+        certificates(facts),
         fleet(facts),
         trust(facts),
         clock(facts),
         disk(facts),
+        held_up::check(&facts.policy),
         memory(facts),
         sandbox(facts),
     ];
@@ -146,6 +169,27 @@ fn broker(facts: &Facts) -> CheckLine {
             let remedy = "check the network, broker.host and broker.port, and the files in broker.tls";
             CheckLine::fail("broker", format!("not connected {how}: {why}"), remedy)
         }
+    }
+}
+
+fn certificates(facts: &Facts) -> CheckLine {
+    let what = "certificates";
+    let remedy = "have new ones issued, put them where broker.tls says, and restart the agent";
+    let unusable = facts.certificates.iter().find_map(|file| Some((file.what, file.good.as_ref().err()?)));
+    if let Some((file, why)) = unusable {
+        let remedy = "put the file there, readable for the agent's user";
+        return CheckLine::fail(what, format!("broker.tls.{file}: {why}"), remedy);
+    }
+    let ends = facts.certificates.iter().filter_map(|file| Some((file.good.clone().ok()??, file.what)));
+    match ends.min() {
+        None => CheckLine::ok(what, "none are configured"),
+        Some((until, file)) if until <= facts.clock => {
+            CheckLine::fail(what, format!("broker.tls.{file} expired at {}", date(until)), remedy)
+        }
+        Some((until, file)) if until <= facts.clock.plus(CERTIFICATES_SOON) => {
+            CheckLine::warn(what, format!("broker.tls.{file} expires at {}", date(until)), remedy)
+        }
+        Some((until, _)) => CheckLine::ok(what, format!("good until {}", date(until))),
     }
 }
 
@@ -207,15 +251,19 @@ fn memory(facts: &Facts) -> CheckLine {
 }
 
 fn sandbox(facts: &Facts) -> CheckLine {
-    match facts.sandboxed {
-        Some(true) => CheckLine::ok("sandbox", "workers reach no file but their model, and no network"),
-        Some(false) => {
-            let remedy =
-                "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
-            CheckLine::warn("sandbox", "the kernel has no Landlock: workers have limits only", remedy)
-        }
-        None => CheckLine::ok("sandbox", "no worker runs"),
+    let Kernel { landlock, seccomp, memory_cgroup } = facts.kernel;
+    let has = |has: bool| if has { "yes" } else { "no" };
+    let kernel = format!("kernel: seccomp {}, memory cgroups {}", has(seccomp), has(memory_cgroup));
+    if !facts.sandboxed.unwrap_or(landlock) {
+        let remedy = "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
+        let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
+        return CheckLine::warn("sandbox", finding, remedy);
     }
+    let finding = match facts.sandboxed {
+        Some(_) => "workers reach no file but their model, and no network",
+        None => "no worker runs; the kernel can keep one from files and network",
+    };
+    CheckLine::ok("sandbox", format!("{finding} ({kernel})"))
 }
 
 #[cfg(test)]
@@ -228,15 +276,21 @@ mod tests {
             clock_floor: UnixMillis(1_794_000_000_000),
             free: ByteCount::from_mib(1000),
             reserve: ByteCount::from_mib(64),
+            policy: Outlook::default(),
             memory: Some(ByteCount::from_mib(512)),
             models: ByteCount::from_mib(256),
             connected: true,
             link_problem: None,
             tls: true,
+            certificates: vec![
+                LinkFile { what: "ca", good: Ok(Some(UnixMillis(1_895_000_000_000))) },
+                LinkFile { what: "key", good: Ok(None) },
+            ],
             waiting: 0,
             trusted_until: Some(UnixMillis(1_795_100_000_000)),
             trust_problem: None,
             sandboxed: Some(true),
+            kernel: Kernel { landlock: true, seccomp: true, memory_cgroup: true },
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
         }
@@ -256,7 +310,7 @@ mod tests {
     fn a_device_that_is_well_needs_nothing() {
         let checkup = doctor(&well());
         assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 9);
+        assert_eq!(checkup.lines.len(), 11);
     }
 
     #[test]
@@ -275,6 +329,32 @@ mod tests {
         let alone =
             found(|facts| (facts.connected, facts.link_problem) = (false, Some("refused".into())), "broker");
         assert!(alone.level == Level::Fail && alone.finding.contains("refused"), "{alone:?}");
+    }
+
+    #[test]
+    fn certificates_are_watched_before_they_end() {
+        let until = |days: u64| {
+            move |facts: &mut Facts| {
+                let until = facts.clock.plus(Millis::from_secs(days * 24 * 3600));
+                facts.certificates.push(LinkFile { what: "certificate", good: Ok(Some(until)) });
+            }
+        };
+        assert_eq!(found(until(31), "certificates").level, Level::Ok);
+        let soon = found(until(30), "certificates");
+        assert!(soon.level == Level::Warn && soon.finding.contains("broker.tls.certificate"), "{soon:?}");
+        assert_eq!(found(until(0), "certificates").level, Level::Fail);
+        let missing = LinkFile { what: "key", good: Err("No such file".into()) };
+        let missing = found(|facts| facts.certificates.push(missing), "certificates");
+        assert!(missing.level == Level::Fail && missing.finding.contains("broker.tls.key"), "{missing:?}");
+        assert_eq!(found(|facts| facts.certificates.clear(), "certificates").level, Level::Ok);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_even_when_no_worker_runs() {
+        let idle =
+            |landlock| move |facts: &mut Facts| (facts.sandboxed, facts.kernel.landlock) = (None, landlock);
+        assert_eq!(found(idle(true), "sandbox").level, Level::Ok);
+        assert_eq!(found(idle(false), "sandbox").level, Level::Warn);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::print::{self, Paint};
 use super::reply::FieldReply;
 use super::rows::RowsError;
 use super::support;
+use super::{carry, logs};
+use crate::logs::MAX_LINES;
 
 /// Commands to the agent that runs on this device.
 #[derive(Clone, Debug, Subcommand)]
@@ -42,6 +44,11 @@ pub enum FieldCli {
     Verify(PlainArgs),
     /// Write everything the agent says of itself into one file for the office: no key and no data in it.
     SupportBundle(SupportArgs),
+    /// Install a release from a file, such as one on a USB stick, with or without a network, and stay there until
+    /// `unpin`. It is checked exactly as one that comes from the fleet.
+    Sideload(SideloadArgs),
+    /// Show what the agent logged, the newest last.
+    Logs(LogsArgs),
     /// Become one of the fleet, with a claim token from an operator. The device must reach its broker.
     Enroll(EnrollArgs),
     /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
@@ -85,6 +92,31 @@ pub struct SupportArgs {
     #[arg(short, long, value_name = "FILE.json.zst")]
     pub output: PathBuf,
     /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sideload`.
+#[derive(Clone, Debug, Args)]
+pub struct SideloadArgs {
+    /// What `serin-fleet release export` wrote.
+    #[arg(value_name = "FILE.parcel")]
+    pub file: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `logs`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LogsArgs {
+    /// Lines to show.
+    #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=MAX_LINES as i64))]
+    pub lines: u16,
+    /// Go on with each line that is logged, until Ctrl-C.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Print one JSON object a line.
     #[arg(long)]
     pub json: bool,
 }
@@ -184,6 +216,11 @@ impl Console {
         self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(CliError::Output)
     }
 
+    /// Writes over what shows how far something is.
+    pub(super) fn progress(&mut self, text: &str) -> Result<(), CliError> {
+        self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush()).map_err(CliError::Output)
+    }
+
     pub(super) fn note(&mut self, text: &str) -> Result<(), CliError> {
         writeln!(self.err, "note: {text}").map_err(CliError::Output)
     }
@@ -260,6 +297,8 @@ impl FieldCli {
             Self::Rollback(args) => args.json,
             Self::Hold(args) => args.json,
             Self::SupportBundle(args) => args.json,
+            Self::Sideload(args) => args.json,
+            Self::Logs(args) => args.json,
             Self::Enroll(args) => args.json,
             Self::Infer(args) => args.json,
         }
@@ -304,8 +343,10 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         FieldCli::Pin(_) => client.field("pin", Some(Bytes::new())).await?,
         FieldCli::Unpin(_) => client.field("unpin", Some(Bytes::new())).await?,
         FieldCli::SupportBundle(args) => {
-            return support_bundle(&mut client, args, console).await.map(|()| Exit::Done);
+            return support::run(&mut client, args, console).await.map(|()| Exit::Done);
         }
+        FieldCli::Logs(args) => return logs::run(&mut client, *args, console).await.map(|()| Exit::Done),
+        FieldCli::Sideload(args) => carry::run(&mut client, &args.file, console).await?,
         FieldCli::Hold(args) => {
             let body = json!({ "seconds": args.seconds }).to_string();
             client.field("hold", Some(body.into())).await?
@@ -335,25 +376,6 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
     // For scripts: something does not work.
     let failed = matches!(&reply, FieldReply::Checkup(checkup) if checkup.worst() == Level::Fail);
     Ok(if failed { Exit::Refused } else { Exit::Done })
-}
-
-async fn support_bundle(
-    client: &mut Client,
-    args: &SupportArgs,
-    console: &mut Console,
-) -> Result<(), CliError> {
-    let bundle = support::gather(client).await?;
-    let bytes = support::write(&args.output, &bundle).map_err(|error| CliError::Usage {
-        message: format!("{}: {error}", args.output.display()),
-        next: "name a file that does not exist, where you may write".into(),
-    })?;
-    let path = args.output.display().to_string();
-    let text = if args.json {
-        json!({ "file": path, "bytes": bytes }).to_string() + "\n"
-    } else {
-        format!("{path}: {bytes} bytes; send it to whoever looks after the fleet\n")
-    };
-    console.print(&text)
 }
 
 fn claim_token(given: Option<&str>) -> Result<String, CliError> {

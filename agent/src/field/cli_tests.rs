@@ -95,6 +95,19 @@ fn supervise(command: &FieldCommand) -> FieldOutcome {
         FieldCommand::Rollback { .. } => {
             Ok(FieldReply::RolledBack(RolledBack { from: release("2"), to: release("1"), millis: Millis(8) }))
         }
+        FieldCommand::Logs(wanted) => {
+            let line = |number| crate::logs::LogLine { number, text: format!("line {number}") };
+            let lines = match wanted {
+                crate::logs::Wanted::Last(count) => (1..=*count as u64).map(line).collect(),
+                crate::logs::Wanted::After(_) => Vec::new(),
+            };
+            Ok(FieldReply::Logs { lines })
+        }
+        FieldCommand::Configuration => Ok(FieldReply::Configuration(json!({ "device": "d" }))),
+        FieldCommand::Sideload(sideload) => Ok(FieldReply::Sideloaded {
+            release: sideload.papers.release.clone(),
+            millis: Millis(sideload.papers.bundle),
+        }),
         FieldCommand::Pin => Ok(FieldReply::Pinned { release: release("2") }),
         FieldCommand::Unpin => {
             Err(FieldError::new(FieldCode::Already, "this device is not pinned", "nothing needs to be done"))
@@ -310,4 +323,43 @@ async fn slots_are_shown_alone_and_everything_goes_into_one_file() {
         Exit::Usage,
         "never over another"
     );
+}
+
+#[tokio::test]
+async fn a_stick_is_passed_on_as_it_is_and_other_files_are_refused() {
+    use serin_protocol::parcel::{Entry, head, opening};
+    let (scene, _release) = Scene::open(Mood::Answer).await;
+    let mut parcel = opening(&release("3")).to_vec();
+    let entries =
+        [Entry::Root(1), Entry::Timestamp, Entry::Snapshot, Entry::Targets, Entry::Statement, Entry::Bundle];
+    for entry in entries {
+        parcel.extend(head(&entry, 5));
+        parcel.extend(b"bytes");
+    }
+    let path = scene.folder.path().join("stick.parcel");
+    std::fs::write(&path, &parcel).expect("writable");
+    let sent = scene.type_in(&["sideload", path.to_str().expect("text"), "--json"]).await;
+    assert_eq!(sent.exit, Exit::Done, "{sent:?}");
+    let answer: Value = serde_json::from_str(&sent.out).expect("JSON");
+    assert_eq!((&answer["reply"], &answer["millis"]), (&"sideloaded".into(), &5.into()), "{answer}");
+
+    let other = scene.file("notes.txt", "do not forget the ladder");
+    let refused = scene.type_in(&["sideload", &other]).await;
+    assert_eq!(refused.exit, Exit::Refused);
+    assert!(refused.err.contains("no file of") && refused.err.contains("next: make one"), "{refused:?}");
+    let cut = scene.folder.path().join("cut.parcel");
+    std::fs::write(&cut, &parcel[..40]).expect("writable");
+    let refused = scene.type_in(&["sideload", cut.to_str().expect("text")]).await;
+    assert!(refused.exit == Exit::Refused && refused.err.contains("cut off"), "{refused:?}");
+    let missing = scene.type_in(&["sideload", "/nowhere"]).await;
+    assert_eq!(missing.exit, Exit::Usage, "{missing:?}");
+}
+
+#[tokio::test]
+async fn logs_are_lines_for_people_and_objects_for_programs() {
+    let (scene, _release) = Scene::open(Mood::Answer).await;
+    let plain = scene.type_in(&["logs", "-n", "2"]).await;
+    assert_eq!((plain.exit, plain.out.as_str()), (Exit::Done, "line 1\nline 2\n"));
+    let objects = scene.type_in(&["logs", "-n", "1", "--json"]).await;
+    assert_eq!(objects.out, "{\"number\":1,\"text\":\"line 1\"}\n");
 }

@@ -1,11 +1,16 @@
 //! HTTP over the agent's Unix socket, from the field engineer's side.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header;
 use hyper::{Method, Request, StatusCode};
@@ -19,13 +24,19 @@ use super::reply::{FieldError, FieldReply};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time for an answer, a little more than the agent allows itself.
 const ANSWER: Duration = Duration::from_secs(100);
+/// Time for all of a sideload, a little more than the agent allows itself.
+const SIDELOAD: Duration = Duration::from_secs(2 * 3700);
+/// Bytes of a file that are read at a time.
+const PIECE: usize = 64 * 1024;
 /// Largest answer in bytes: the 64 MiB a worker may answer, written as JSON.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+type Sent = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A connection to the running agent.
 #[derive(Debug)]
 pub struct Client {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Sent>,
 }
 
 /// Why there is no answer, or not the one hoped for.
@@ -77,20 +88,29 @@ impl Client {
     pub async fn field(&mut self, command: &str, body: Option<Bytes>) -> Result<FieldReply, ClientError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
         let path = format!("/field/v1/{command}");
-        let (status, answer) = self.exchange(method, &path, body.unwrap_or_default()).await?;
-        if status.is_success() {
-            return parse(&answer);
-        }
-        match serde_json::from_slice::<FieldError>(&answer) {
-            Ok(error) => Err(ClientError::Refused(error)),
-            Err(_) => Err(failed(status, &answer)),
-        }
+        let body = Full::new(body.unwrap_or_default());
+        let answered =
+            self.exchange(method, &path, body.map_err(|never| match never {}).boxed_unsync(), ANSWER);
+        field_reply(answered.await?)
+    }
+
+    /// Posts `size` bytes of `file` as they are read, and tells `sent` how many have gone.
+    pub(super) async fn sideload(
+        &mut self,
+        file: File,
+        size: u64,
+        sent: impl FnMut(u64) + Send + Unpin + 'static,
+    ) -> Result<FieldReply, ClientError> {
+        let body = FileBody { file, size, left: size, sent };
+        let answered = self.exchange(Method::POST, "/field/v1/sideload", body.boxed_unsync(), SIDELOAD);
+        field_reply(answered.await?)
     }
 
     /// Asks the gateway; `None` gets, `Some` posts. The answer's JSON as it came.
     pub async fn gateway(&mut self, path: &str, body: Option<Bytes>) -> Result<Bytes, ClientError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
-        let (status, answer) = self.exchange(method, path, body.unwrap_or_default()).await?;
+        let body = Full::new(body.unwrap_or_default()).map_err(|never| match never {}).boxed_unsync();
+        let (status, answer) = self.exchange(method, path, body, ANSWER).await?;
         if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
     }
 
@@ -98,14 +118,15 @@ impl Client {
         &mut self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: Sent,
+        patience: Duration,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| ClientError::Malformed(error.to_string()))?;
         let exchange = async {
             self.sender.ready().await.map_err(|error| broken(&error))?;
@@ -119,10 +140,57 @@ impl Client {
             })?;
             Ok((status, answer.to_bytes()))
         };
-        match tokio::time::timeout(ANSWER, exchange).await {
+        match tokio::time::timeout(patience, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ClientError::Broken(format!("nothing came within {} seconds", ANSWER.as_secs()))),
+            Err(_) => Err(ClientError::Broken(format!("nothing came within {} seconds", patience.as_secs()))),
         }
+    }
+}
+
+fn field_reply((status, answer): (StatusCode, Bytes)) -> Result<FieldReply, ClientError> {
+    if status.is_success() {
+        return parse(&answer);
+    }
+    match serde_json::from_slice::<FieldError>(&answer) {
+        Ok(error) => Err(ClientError::Refused(error)),
+        Err(_) => Err(failed(status, &answer)),
+    }
+}
+
+/// A file as a body. This process has nothing else to do than to wait for the stick.
+struct FileBody<F> {
+    file: File,
+    size: u64,
+    left: u64,
+    sent: F,
+}
+
+impl<F: FnMut(u64) + Unpin> Body for FileBody<F> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut piece = vec![0; PIECE.min(usize::try_from(self.left).unwrap_or(PIECE))];
+        let read = match self.file.read(&mut piece) {
+            Ok(0) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+            Ok(read) => read,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        piece.truncate(read);
+        self.left = self.left.saturating_sub(read as u64);
+        let sent = self.size.saturating_sub(self.left);
+        (self.sent)(sent);
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }
 

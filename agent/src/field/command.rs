@@ -2,15 +2,18 @@
 
 use serin_protocol::enrolment::ClaimToken;
 use serin_protocol::ids::{Millis, Version};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::reply::{FieldError, FieldReply};
+use crate::disk::intake;
+use crate::logs::Wanted;
+use crate::trust::offline::Papers;
 
 /// Most entries of one history: some hundred fill any screen, and JSON of them stays under 1 MB.
 pub const MAX_HISTORY: usize = 1000;
 
 /// A command.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum FieldCommand {
     /// How things are.
     Status,
@@ -42,6 +45,21 @@ pub enum FieldCommand {
         /// What the fleet gave out.
         token: ClaimToken,
     },
+    /// What the agent logged.
+    Logs(Wanted),
+    /// How it is configured, without anything secret.
+    Configuration,
+    /// Install a release that is brought along.
+    Sideload(Box<Sideload>),
+}
+
+/// A release on its way in.
+#[derive(Debug)]
+pub struct Sideload {
+    /// What comes before its bundle.
+    pub papers: Papers,
+    /// Its bundle. Whoever drops this wants no more of it.
+    pub bundle: mpsc::Receiver<intake::Piece>,
 }
 
 /// A reply, or why there is none.

@@ -1,8 +1,9 @@
 //! Events in words.
 
 use serin_protocol::ids::ReleaseId;
-use serin_protocol::message::{Event, EventKind, RefusedKind};
+use serin_protocol::message::{Event, EventKind, RefusedKind, Start};
 
+use super::held_up::later;
 use super::reply::HistoryEntry;
 
 impl From<&Event> for HistoryEntry {
@@ -21,7 +22,8 @@ impl From<&Event> for HistoryEntry {
 const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
     match kind {
         EventKind::Transition { release, .. } => ("transition", Some(release)),
-        EventKind::Plan { release, .. } => ("plan", Some(release)),
+        EventKind::Plan { release, .. } | EventKind::Planned { release, .. } => ("plan", Some(release)),
+        EventKind::Waiting { release, .. } => ("waiting", Some(release)),
         EventKind::ChunksMissing { .. } => ("chunks_missing", None),
         EventKind::FieldRollback { to, .. } => ("field_rollback", Some(to)),
         EventKind::Pinned { release, .. } => ("pinned", Some(release)),
@@ -30,6 +32,8 @@ const fn classify(kind: &EventKind) -> (&'static str, Option<&ReleaseId>) {
         EventKind::WorkerDied { release, .. } => ("worker_died", Some(release)),
         EventKind::Refused { .. } => ("refused", None),
         EventKind::JournalLost { .. } => ("journal_lost", None),
+        EventKind::Sideloaded { release, .. } => ("sideloaded", Some(release)),
+        EventKind::Enrolled { .. } => ("enrolled", None),
     }
 }
 
@@ -42,6 +46,16 @@ pub fn describe(kind: &EventKind) -> String {
         EventKind::Transition { release, from, to, reason: None } => format!("{release}: {from} → {to}"),
         EventKind::Plan { release, fetch, here } => {
             format!("{release}: {fetch} bytes to fetch, {here} are here")
+        }
+        EventKind::Planned { release, transfer, fetch, here, start } => {
+            let when = match start {
+                Start::Now => "now".into(),
+                Start::Later { why, until } => later(why, *until),
+            };
+            format!("{release}: {transfer}, {fetch} bytes to fetch, {here} are here; begins {when}")
+        }
+        EventKind::Waiting { release, why, until } => {
+            format!("{release}: to be installed {}", later(why, *until))
         }
         EventKind::ChunksMissing { object, first, count } => {
             format!("the broker lacks {count} chunks from {first} of {object}")
@@ -60,9 +74,12 @@ pub fn describe(kind: &EventKind) -> String {
                 RefusedKind::Chunk => "a chunk",
                 RefusedKind::Ack => "an acknowledgement",
                 RefusedKind::Unknown => "a message",
+                RefusedKind::Sideload => "a release that was brought",
             };
             format!("{what} was refused: {detail}")
         }
+        EventKind::Sideloaded { uid, release } => format!("user {uid} brought {release} and pins it"),
+        EventKind::Enrolled { uid } => format!("user {uid} enrolled this device"),
         EventKind::JournalLost { detail } => format!("the journal was lost and begun anew: {detail}"),
     }
 }

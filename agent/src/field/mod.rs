@@ -4,23 +4,31 @@
 //! |---|---|
 //! | [`command`], [`reply`] | what is asked and answered, as the supervisor sees it and as JSON |
 //! | [`checkup`] | what is well and what is not, with remedies (pure) |
+//! | [`configuration`] | what may be shown of it |
 //! | [`history`] | events in words |
 //! | `routes` | `/field/v1/*` on the Unix socket |
 //! | [`client`] | HTTP over that socket, from the other side |
 //! | [`cli`] | what the engineer types |
+//! | `carry`, `logs` | what the commands of these names do |
+//! | `sideload` | a release that is brought, as it is read |
 //! | `support` | the file for the office |
 //! | `print`, `rows` | what people read; rows for `infer` (pure) |
 
+mod carry;
 pub mod checkup;
 pub mod cli;
 pub mod client;
 pub mod command;
+pub mod configuration;
+pub mod held_up;
 pub mod history;
 mod infer;
+mod logs;
 mod print;
 pub mod reply;
 pub(crate) mod routes;
 mod rows;
+mod sideload;
 mod support;
 
 pub use command::{FieldCommand, FieldOutcome, FieldRequest};

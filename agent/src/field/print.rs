@@ -60,6 +60,13 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             paint.good("held"),
             date(*until)
         ),
+        FieldReply::Sideloaded { release, millis } => format!(
+            "{}: {release} answers after {}, on probation\nIt stays until `serin-agent unpin`, whatever the fleet says.\n",
+            paint.good("sideloaded"),
+            span(*millis)
+        ),
+        FieldReply::Logs { lines } => lines.iter().map(|line| line.text.clone() + "\n").collect(),
+        FieldReply::Configuration(configuration) => format!("{configuration:#}\n"),
         FieldReply::Enrolled { device, fleet } => {
             format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))
         }
@@ -104,6 +111,9 @@ fn status(status: &Status, paint: Paint) -> String {
     if let Some(candidate) = &status.candidate {
         let transfer = status.transfer.as_ref().map(transfer).unwrap_or_default();
         table.row("candidate", &format!("{candidate}  {}{transfer}", status.phase));
+    }
+    if let Some(waiting) = &status.waiting {
+        table.row("waits", &paint.doubtful(&waiting.to_string()));
     }
     let rollout = status.rollout.map(|rollout| format!(" of rollout {rollout}")).unwrap_or_default();
     table.row("assignment", &format!("number {}{rollout}", status.sequence));
@@ -317,6 +327,7 @@ pub(super) mod tests {
             previous: Some(slot("digits@1.0.0", false)),
             candidate: Some("digits@3.0.0".parse().expect("id")),
             phase: Phase::Fetching,
+            waiting: None,
             transfer: Some(TransferStatus {
                 chunks_here: 57,
                 chunks: 120,

@@ -1,13 +1,16 @@
 //! What a field engineer is answered, as JSON. Fields are only ever added.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{
     ByteCount, DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
-use serin_protocol::message::Phase;
+use serin_protocol::message::{Phase, Reason};
 
 use super::checkup::Checkup;
+use super::held_up::WaitingStatus;
+use crate::logs::LogLine;
 use crate::telemetry::Snapshot;
 use crate::update::effect::FieldRefusal;
 use crate::update::record::Standing;
@@ -33,6 +36,20 @@ pub enum FieldReply {
     Held {
         /// Nothing changes until then.
         until: UnixMillis,
+    },
+    /// To `logs`.
+    Logs {
+        /// The oldest first.
+        lines: Vec<LogLine>,
+    },
+    /// To `configuration`: without anything secret.
+    Configuration(Value),
+    /// To `sideload`.
+    Sideloaded {
+        /// The release that answers now, on probation and pinned.
+        release: ReleaseId,
+        /// Time from its metadata until it answered.
+        millis: Millis,
     },
     /// To `doctor` and `verify`.
     Checkup(Checkup),
@@ -70,6 +87,9 @@ pub struct Status {
     pub candidate: Option<ReleaseId>,
     /// Where its installation stands.
     pub phase: Phase,
+    /// What it waits for.
+    #[serde(default)]
+    pub waiting: Option<WaitingStatus>,
     /// What has been fetched of it.
     pub transfer: Option<TransferStatus>,
     /// Who pinned what runs, as a local user id.
@@ -260,6 +280,14 @@ pub enum FieldCode {
     Storage,
     /// The release to go back to could not be started.
     NotStarted,
+    /// The file is no release with its metadata, or was cut off.
+    BadFile,
+    /// The release brought is not one this device trusts.
+    NotTrusted,
+    /// The release brought cannot run here.
+    NotAdmitted,
+    /// The release brought was given up; what ran before runs on.
+    NotInstalled,
     /// The fleet does not take the device in.
     NotEnrolled,
     /// There is no connection to the fleet.
@@ -296,12 +324,28 @@ impl From<FieldRefusal> for FieldError {
             FieldRefusal::NotHere { previous, .. } => {
                 (FieldCode::NotHere, format!("`serin-agent rollback --to {}` is possible", previous.version))
             }
+            FieldRefusal::IsPrevious(release) => (
+                FieldCode::Already,
+                format!("`serin-agent rollback --to {}` brings it back", release.version),
+            ),
+            FieldRefusal::NotAdmitted { reason, .. } => (FieldCode::NotAdmitted, make_room(reason).into()),
             FieldRefusal::Already(_) => (FieldCode::Already, "nothing needs to be done".into()),
             FieldRefusal::Storage(_) => {
                 (FieldCode::Storage, "check the disk that holds the agent's data, then try again".into())
             }
         };
         Self { code, message: refusal.to_string(), next }
+    }
+}
+
+/// What helps against a release that was not admitted.
+const fn make_room(reason: &Reason) -> &'static str {
+    if matches!(reason, Reason::OverMemoryBudget { .. }) {
+        "bring a smaller model, or raise models.memory and restart the agent"
+    } else if matches!(reason, Reason::NoSpace { .. }) {
+        "make room on the disk that holds the agent's data, then try again"
+    } else {
+        "bring a release that was built for this device and this agent"
     }
 }
 

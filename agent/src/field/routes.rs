@@ -11,10 +11,12 @@ use serin_protocol::enrolment::TokenError;
 use serin_protocol::ids::{Millis, Version};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::command::{FieldCommand, FieldRequest, MAX_HISTORY};
+use super::command::{FieldCommand, FieldOutcome, FieldRequest, MAX_HISTORY};
 use super::reply::{FieldCode, FieldError, FieldReply};
+use super::sideload;
 use crate::gateway::body;
 use crate::gateway::refusal::{Answer, Refusal, json};
+use crate::logs::Wanted;
 use crate::update::machine::MAX_HOLD;
 
 /// A command's body is a version at most.
@@ -57,6 +59,9 @@ enum Verb {
     Doctor,
     Verify,
     Enroll,
+    Sideload,
+    Logs,
+    Configuration,
 }
 
 impl Verb {
@@ -71,14 +76,21 @@ impl Verb {
             "doctor" => Self::Doctor,
             "verify" => Self::Verify,
             "enroll" => Self::Enroll,
+            "sideload" => Self::Sideload,
+            "logs" => Self::Logs,
+            "configuration" => Self::Configuration,
             _ => return None,
         })
     }
 
     const fn method(self) -> (Method, &'static str) {
         match self {
-            Self::Status | Self::History | Self::Doctor | Self::Verify => (Method::GET, "GET"),
-            Self::Rollback | Self::Pin | Self::Unpin | Self::Hold | Self::Enroll => (Method::POST, "POST"),
+            Self::Status | Self::History | Self::Doctor | Self::Verify | Self::Logs | Self::Configuration => {
+                (Method::GET, "GET")
+            }
+            Self::Rollback | Self::Pin | Self::Unpin | Self::Hold | Self::Enroll | Self::Sideload => {
+                (Method::POST, "POST")
+            }
         }
     }
 }
@@ -100,6 +112,10 @@ pub(crate) async fn answer(
     if head.method != method {
         return Err(Refusal::wrong_method(name));
     }
+    if verb == Verb::Sideload {
+        let outcome = sideload::answer(supervisor, uid, body).await;
+        return Ok(answered(&outcome));
+    }
     let budget = Arc::new(Semaphore::new(MAX_BODY_BYTES));
     let body = body::read(body, MAX_BODY_BYTES, RECEIVE, &budget).await?;
     let command = match parse(verb, head.uri.query(), &body.bytes) {
@@ -109,10 +125,14 @@ pub(crate) async fn answer(
             return Ok(error(&FieldError::new(FieldCode::BadRequest, message, next)));
         }
     };
-    Ok(match ask(supervisor, uid, command).await {
-        Ok(reply) => respond(StatusCode::OK, &reply),
-        Err(refusal) => error(&refusal),
-    })
+    Ok(answered(&ask(supervisor, uid, command).await))
+}
+
+fn answered(outcome: &FieldOutcome) -> Answer {
+    match outcome {
+        Ok(reply) => respond(StatusCode::OK, reply),
+        Err(refusal) => error(refusal),
+    }
 }
 
 fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, String> {
@@ -138,12 +158,22 @@ fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, S
         }
         Verb::Doctor => Ok(FieldCommand::Doctor),
         Verb::Verify => Ok(FieldCommand::Verify),
+        Verb::Logs => wanted(query).map(FieldCommand::Logs),
+        Verb::Configuration => Ok(FieldCommand::Configuration),
+        Verb::Sideload => Err("a release comes as it is read".into()),
         Verb::Enroll => {
             let EnrollBody { token } =
                 serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
             Ok(FieldCommand::Enroll { token: token.parse().map_err(|error: TokenError| error.to_string())? })
         }
     }
+}
+
+fn wanted(query: Option<&str>) -> Result<Wanted, String> {
+    let query = query.unwrap_or_default();
+    let last = query.strip_prefix("last=").and_then(|number| number.parse().ok()).map(Wanted::Last);
+    let after = query.strip_prefix("after=").and_then(|number| number.parse().ok()).map(Wanted::After);
+    last.or(after).ok_or_else(|| "logs take last=NUMBER or after=NUMBER".into())
 }
 
 fn limit(query: Option<&str>) -> Result<usize, String> {
@@ -161,14 +191,7 @@ async fn ask(
     uid: u32,
     command: FieldCommand,
 ) -> Result<FieldReply, FieldError> {
-    let stopping = || FieldError::new(FieldCode::Stopping, "the agent is stopping", "try again in a moment");
-    let (reply, answer) = oneshot::channel();
-    supervisor.try_send(FieldRequest { uid, command, reply }).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => {
-            FieldError::new(FieldCode::Busy, "too many commands at once", "try again in a moment")
-        }
-        mpsc::error::TrySendError::Closed(_) => stopping(),
-    })?;
+    let answer = hand_over(supervisor, uid, command)?;
     match tokio::time::timeout(REPLY, answer).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(stopping()),
@@ -179,15 +202,38 @@ async fn ask(
     }
 }
 
+/// Gives the supervisor a command; his answer comes later.
+pub(super) fn hand_over(
+    supervisor: &mpsc::Sender<FieldRequest>,
+    uid: u32,
+    command: FieldCommand,
+) -> Result<oneshot::Receiver<FieldOutcome>, FieldError> {
+    let (reply, answer) = oneshot::channel();
+    supervisor.try_send(FieldRequest { uid, command, reply }).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            FieldError::new(FieldCode::Busy, "too many commands at once", "try again in a moment")
+        }
+        mpsc::error::TrySendError::Closed(_) => stopping(),
+    })?;
+    Ok(answer)
+}
+
+pub(super) fn stopping() -> FieldError {
+    FieldError::new(FieldCode::Stopping, "the agent is stopping", "try again in a moment")
+}
+
 fn error(error: &FieldError) -> Answer {
     let status = match error.code {
         FieldCode::NothingActive
         | FieldCode::NoPrevious
         | FieldCode::NotHere
         | FieldCode::Already
+        | FieldCode::NotTrusted
+        | FieldCode::NotAdmitted
+        | FieldCode::NotInstalled
         | FieldCode::NotEnrolled => StatusCode::CONFLICT,
         FieldCode::Storage | FieldCode::NotStarted => StatusCode::INTERNAL_SERVER_ERROR,
-        FieldCode::BadRequest => StatusCode::BAD_REQUEST,
+        FieldCode::BadRequest | FieldCode::BadFile => StatusCode::BAD_REQUEST,
         FieldCode::UnknownCommand => StatusCode::NOT_FOUND,
         FieldCode::Busy | FieldCode::Stopping | FieldCode::NotConnected => StatusCode::SERVICE_UNAVAILABLE,
         FieldCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -208,14 +254,22 @@ mod tests {
 
     #[test]
     fn commands_are_parsed_with_their_bounds() {
-        assert_eq!(parse(Verb::History, None, b""), Ok(FieldCommand::History { limit: DEFAULT_HISTORY }));
-        assert_eq!(parse(Verb::History, Some("limit=5"), b""), Ok(FieldCommand::History { limit: 5 }));
+        let history = |query| match parse(Verb::History, query, b"") {
+            Ok(FieldCommand::History { limit }) => Some(limit),
+            _ => None,
+        };
+        assert_eq!(history(None), Some(DEFAULT_HISTORY));
+        assert_eq!(history(Some("limit=5")), Some(5));
         for bad in ["limit=0", "limit=1001", "limit=-1", "limit=", "other=1"] {
             assert!(parse(Verb::History, Some(bad), b"").is_err(), "{bad}");
         }
-        assert_eq!(parse(Verb::Rollback, None, b"{}"), Ok(FieldCommand::Rollback { to: None }));
+        let rollback = |body: &[u8]| match parse(Verb::Rollback, None, body) {
+            Ok(FieldCommand::Rollback { to }) => Some(to),
+            _ => None,
+        };
+        assert_eq!(rollback(b"{}"), Some(None));
         let to = Some("1.0.0".parse().expect("version"));
-        assert_eq!(parse(Verb::Rollback, None, br#"{"to":"1.0.0"}"#), Ok(FieldCommand::Rollback { to }));
+        assert_eq!(rollback(br#"{"to":"1.0.0"}"#), Some(to));
         for bad in [&b"{\"to\":\"a b\"}"[..], b"{\"too\":\"1\"}", b"[", b"\xFF"] {
             assert!(parse(Verb::Rollback, None, bad).is_err(), "{bad:?}");
         }

@@ -2,6 +2,7 @@
 //! send and how long to wait between tries.
 
 pub mod backoff;
+pub mod certificates;
 pub mod mqtt;
 pub mod outbox;
 pub mod tls;

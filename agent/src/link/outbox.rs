@@ -16,6 +16,10 @@ pub const REPORTS_IN_FLIGHT: usize = 4;
 /// durable write, and may be away for hours while the broker is there.
 const RESEND: Backoff = Backoff { first: Millis::from_secs(30), cap: Millis::from_secs(1800) };
 
+/// Furthest that an acknowledgement may lie above the last event known here: more events than a device says
+/// between two copies of its disk, and so few that nobody with the fleet's key can use up the numbers.
+pub const MAX_ACK_STEP: u64 = 1 << 24;
+
 /// Names a stored report on this device; grows with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReportKey(pub u64);
@@ -77,6 +81,8 @@ pub enum Effect {
     /// The server has events above any that this device knows of: its journal and boot record are older
     /// than what it has said. The next event must be numbered above this one.
     NumberAbove(EventNumber),
+    /// The acknowledgement lies further above than any honest one: it counts for nothing.
+    RefuseAck(EventNumber),
 }
 
 /// Effects in order.
@@ -188,6 +194,10 @@ impl Outbox {
 
     fn acknowledged(&mut self, number: EventNumber, effects: &mut Effects) {
         if number.0 <= self.acknowledged {
+            return;
+        }
+        if number.0.saturating_sub(self.last) > MAX_ACK_STEP {
+            effects.push(Effect::RefuseAck(number));
             return;
         }
         effects.push(Effect::DropEventsUpTo(number));

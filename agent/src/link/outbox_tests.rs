@@ -181,7 +181,10 @@ impl World {
                     self.journal.retain(|event| *event > number);
                     self.last_published = self.last_published.map(|last| last.max(number));
                 }
-                Effect::PublishReport(_) | Effect::DropReport(_) | Effect::NumberAbove(_) => {
+                Effect::PublishReport(_)
+                | Effect::DropReport(_)
+                | Effect::NumberAbove(_)
+                | Effect::RefuseAck(_) => {
                     panic!("{effect:?}")
                 }
             }
@@ -320,7 +323,10 @@ proptest! {
                         assert!(stored.contains(&key) && in_flight.insert(key), "{key}");
                     }
                     Effect::DropReport(ReportKey(key)) => assert!(stored.remove(&key) && taken.insert(key)),
-                    Effect::PublishEvent(_) | Effect::DropEventsUpTo(_) | Effect::NumberAbove(_) => {
+                    Effect::PublishEvent(_)
+                    | Effect::DropEventsUpTo(_)
+                    | Effect::NumberAbove(_)
+                    | Effect::RefuseAck(_) => {
                         panic!("{effect:?}")
                     }
                 }
@@ -367,4 +373,17 @@ proptest! {
         }
         prop_assert!(stored.is_empty(), "{stored:?} never sent");
     }
+}
+
+#[test]
+fn an_acknowledgement_from_nowhere_uses_up_no_numbers() {
+    let mut outbox = outbox(3, 0);
+    for beyond in [u64::MAX, 3 + MAX_ACK_STEP] {
+        let effects = outbox.handle(Millis(0), Input::Acknowledged(EventNumber(beyond)));
+        assert_eq!(effects, [Effect::RefuseAck(EventNumber(beyond))]);
+    }
+    assert_eq!(outbox.pending(), 2);
+    let far = EventNumber(2 + MAX_ACK_STEP);
+    let effects = outbox.handle(Millis(0), Input::Acknowledged(far));
+    assert_eq!(effects, [Effect::DropEventsUpTo(far), Effect::NumberAbove(far)]);
 }

@@ -1,16 +1,98 @@
 //! TLS with the broker: whom the device believes, and how it proves who it is. Files are read once, at
 //! start, so that a wrong one is named then and not at every connection.
+//!
+//! A device's clock may be dead. Certificates are judged at the highest signed time seen if that is later,
+//! and one that is not valid yet says that the clock is behind, not that it is wrong: without the broker the
+//! device would never learn the time. What runs is not decided here.
 
-use std::fs;
+use std::fs::File;
+use std::io::BufReader;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rumqttc::{TlsConfiguration, Transport};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use serde::Deserialize;
+use serin_protocol::ids::UnixMillis;
+
+/// Certificates of one chain whose beginning is taken for the time: a device's broker has two or three.
+const MAX_CHAIN: usize = 8;
+
+/// What the time is at least; whoever learns of a later signed time says so.
+#[derive(Clone, Debug, Default)]
+pub struct TimeFloor(Arc<AtomicU64>);
+
+impl TimeFloor {
+    /// The highest signed time seen.
+    pub fn set(&self, at: UnixMillis) {
+        self.0.store(at.0, Ordering::Relaxed);
+    }
+}
+
+impl TimeProvider for TimeFloor {
+    fn current_time(&self) -> Option<UnixTime> {
+        let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let floor = Duration::from_millis(self.0.load(Ordering::Relaxed));
+        Some(UnixTime::since_unix_epoch(system.max(floor)))
+    }
+}
+
+/// The usual verifier, for whom a certificate that is not valid yet is one that tells the time.
+#[derive(Debug)]
+struct ClockMayBeBehind(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for ClockMayBeBehind {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        mut now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        for _ in 0..MAX_CHAIN {
+            let verdict =
+                self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            match verdict {
+                Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before, ..
+                })) if not_before > now => now = not_before,
+                verdict => return verdict,
+            }
+        }
+        Err(Error::InvalidCertificate(CertificateError::NotValidYet))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
 
 /// The files, PEM each.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,15 +133,18 @@ pub enum TlsError {
     Rejected(#[from] rustls::Error),
 }
 
-/// How to connect by these files.
-pub fn transport(files: &TlsFiles) -> Result<Transport, TlsError> {
+/// How to connect by these files, at a time that is not below `floor`.
+pub fn transport(files: &TlsFiles, floor: &TimeFloor) -> Result<Transport, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).map_err(|error| file(&files.ca, &error))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let client = client.with_root_certificates(roots);
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = verifier.build().map_err(|error| file(&files.ca, &error))?;
+    let client = ClientConfig::builder_with_details(provider, Arc::new(floor.clone()));
+    let client = client.with_safe_default_protocol_versions()?.dangerous();
+    let client = client.with_custom_certificate_verifier(Arc::new(ClockMayBeBehind(verifier)));
     let client = match (&files.certificate, &files.key) {
         (Some(certificate), Some(key)) => {
             client.with_client_auth_cert(certificates(certificate)?, private_key(key)?)?
@@ -77,11 +162,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let mode = fs::metadata(path).map_err(|error| file(path, &error))?.mode();
+    // The mode of what is read, whatever the name stands for by then.
+    let opened = File::open(path).map_err(|error| file(path, &error))?;
+    let mode = opened.metadata().map_err(|error| file(path, &error))?.mode();
     if mode & 0o077 != 0 {
         return Err(TlsError::Exposed { path: path.into(), mode: mode & 0o7777 });
     }
-    PrivateKeyDer::from_pem_file(path).map_err(|error| file(path, &error))
+    PrivateKeyDer::from_pem_reader(BufReader::new(opened)).map_err(|error| file(path, &error))
 }
 
 fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {

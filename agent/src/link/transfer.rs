@@ -13,6 +13,7 @@ use super::backoff::{Backoff, Jitter, after};
 use tracker::{Found, Tracker, Tried};
 
 pub use hashes::{ChunkHashes, ChunkHashesError};
+use pace::Meter;
 pub use pace::{Pace, Window};
 
 /// Wait before another try of a silent, wrong or unwritable chunk.
@@ -101,10 +102,12 @@ pub enum Stall {
         index: u32,
     },
     /// The broker hands out next to nothing.
-    #[error("slow retrieval: no chunk came within {} s", patience.0 / 1000)]
+    #[error("slow retrieval: {} bytes came within {} s, {} are due", bytes.0, pace.patience.0 / 1000, pace.due().0)]
     Slow {
-        /// How long it was waited for one.
-        patience: Millis,
+        /// What came.
+        bytes: ByteCount,
+        /// What should have come.
+        pace: Pace,
     },
 }
 
@@ -122,9 +125,8 @@ pub struct Transfer {
     connected: bool,
     ended: bool,
     tracker: Tracker,
-    patience: Millis,
-    /// While connected: the next chunk must have come by then.
-    slow_at: Option<Millis>,
+    pace: Pace,
+    meter: Meter,
     asks: u32,
     next_ask: Millis,
     reported: u32,
@@ -152,8 +154,8 @@ impl Transfer {
             connected: false,
             ended: false,
             tracker: Tracker::new(pace.window),
-            patience: pace.patience,
-            slow_at: None,
+            pace,
+            meter: Meter::new(pace),
             asks: 0,
             next_ask: Millis(0),
             reported: 0,
@@ -187,12 +189,12 @@ impl Transfer {
             Input::Connected => {
                 self.tracker.disconnected();
                 self.connected = true;
-                self.slow_at = Some(after(now, self.patience));
+                self.meter.connected(now);
             }
             Input::Disconnected => {
                 self.tracker.disconnected();
                 self.connected = false;
-                self.slow_at = None;
+                self.meter.disconnected(now);
             }
             Input::Subscribed(index) => self.tracker.confirmed(now, index),
             Input::Chunk { index, bytes } => self.arrived(now, index, bytes, &mut effects),
@@ -218,7 +220,7 @@ impl Transfer {
             return None;
         }
         let ask = self.tracker.wanting().next().map(|_| self.next_ask);
-        self.tracker.next_deadline().into_iter().chain(ask).chain(self.slow_at).min()
+        self.tracker.next_deadline().into_iter().chain(ask).chain(self.meter.deadline()).min()
     }
 
     fn arrived(&mut self, now: Millis, index: u32, bytes: &[u8], effects: &mut Effects) {
@@ -268,7 +270,7 @@ impl Transfer {
         };
         self.have.insert(index);
         self.asks = 0;
-        self.slow_at = self.connected.then(|| after(now, self.patience));
+        self.meter.brought(now, self.map.len(index) as u64);
         if subscribed {
             effects.push(Effect::Unsubscribe(index));
         }
@@ -305,8 +307,8 @@ impl Transfer {
             effects.push(Effect::Complete);
             return;
         }
-        if self.slow_at.is_some_and(|at| at <= now) {
-            self.give_up(Stall::Slow { patience: self.patience }, effects);
+        if self.meter.deadline().is_some_and(|at| at <= now) {
+            self.give_up(Stall::Slow { bytes: self.meter.bytes(), pace: self.pace }, effects);
             return;
         }
         if self.connected {

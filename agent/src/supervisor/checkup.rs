@@ -5,10 +5,12 @@ use tokio::sync::oneshot;
 
 use super::Supervisor;
 use crate::field;
-use crate::field::checkup::{CheckLine, Checkup, Facts, doctor};
+use crate::field::checkup::{CheckLine, Checkup, Facts, Kernel, doctor};
 use crate::field::reply::FieldReply;
+use crate::link::certificates::examine;
 use crate::telemetry::resources::available;
 use crate::update::record::Slot;
+use crate::worker;
 
 impl Supervisor {
     /// How the device is.
@@ -21,15 +23,18 @@ impl Supervisor {
             clock_floor: record.clock_floor,
             free: self.releases.free_space().unwrap_or(ByteCount(0)),
             reserve: self.config.models.reserve,
+            policy: self.outlook(),
             memory: available(),
             models: self.config.models.memory,
             connected: self.session.is_some(),
             link_problem: self.link_problem.clone(),
             tls: self.config.broker.tls.is_some(),
+            certificates: self.config.broker.tls.as_ref().map(examine).unwrap_or_default(),
             waiting: self.outbox.pending(),
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
             sandboxed: running.map(|running| running.worker.sandbox().files_closed),
+            kernel: kernel(),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
         })
@@ -60,5 +65,14 @@ impl Supervisor {
             // He may have gone in the meantime.
             let _ = reply.send(Ok(FieldReply::Checkup(Checkup { lines })));
         });
+    }
+}
+
+fn kernel() -> Kernel {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    Kernel {
+        landlock: worker::files_can_be_closed(),
+        seccomp: std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+        memory_cgroup: controllers.split_whitespace().any(|name| name == "memory"),
     }
 }

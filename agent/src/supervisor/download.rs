@@ -1,5 +1,5 @@
 //! One release on its way here: first the list of chunk digests, then the bundle. Pure transfers decide;
-//! this carries their effects out on the session and the disk.
+//! this carries their effects out on the disk, and keeps what they ask of the broker until it is asked.
 
 use std::collections::VecDeque;
 
@@ -12,14 +12,14 @@ use serin_protocol::topic::Topic;
 use crate::disk::partial::{Complete, Partial, PartialError, PartialStore};
 use crate::field::reply::TransferStatus;
 use crate::link::backoff::Jitter;
-use crate::link::mqtt::Session;
 use crate::link::transfer::{ChunkHashes, Effect, Input, Pace, Transfer};
 
 /// How soon requests are tried again that the session had no place for.
 const REQUEST_RETRY: Millis = Millis(50);
 
 /// A download of one release.
-pub(super) struct Download {
+#[derive(Debug)]
+pub struct Download {
     statement: Digest,
     release: Box<Release>,
     partials: PartialStore,
@@ -29,9 +29,9 @@ pub(super) struct Download {
     /// None once it is whole.
     partial: Option<Partial>,
     transfer: Transfer,
-    session: Option<Session>,
-    /// Requests the session had no place for, in order. At most two for each chunk of the window.
-    postponed: VecDeque<Request>,
+    connected: bool,
+    /// Requests not made yet, in order. At most two for each chunk of the window.
+    requests: VecDeque<(Request, Topic)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +40,18 @@ enum Part {
     Bundle,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Request {
-    Subscribe(u32),
-    Unsubscribe(u32),
+/// What is asked of the broker about one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Send it, now or when it is there.
+    Subscribe,
+    /// Send it no more.
+    Unsubscribe,
 }
 
 /// What the supervisor must do about a download.
 #[derive(Debug)]
-pub(super) enum Notice {
+pub enum Notice {
     /// The chunk list is here; the bundle follows.
     Started {
         /// Bytes to fetch.
@@ -65,8 +68,8 @@ pub(super) enum Notice {
 }
 
 impl Download {
-    /// Begins or resumes the download of `release`.
-    pub(super) fn new(
+    /// Begins or resumes the download of `release`. Any other that was begun is forgotten.
+    pub fn new(
         statement: Digest,
         release: Box<Release>,
         partials: PartialStore,
@@ -74,6 +77,9 @@ impl Download {
         seed: u64,
     ) -> Result<Self, Reason> {
         let list = release.chunk_list;
+        if let Err(error) = partials.keep_only(&[list.digest, release.bundle.digest]) {
+            tracing::warn!(%error, "old partial downloads could not be removed");
+        }
         let (partial, have) = partials.begin(list, None).map_err(|error| storage(&error))?;
         let transfer = Transfer::new(list, None, have, pace, Jitter::new(seed))
             .map_err(|error| statement_error(&error))?;
@@ -86,18 +92,18 @@ impl Download {
             part: Part::ChunkList,
             partial: Some(partial),
             transfer,
-            session: None,
-            postponed: VecDeque::new(),
+            connected: false,
+            requests: VecDeque::new(),
         })
     }
 
     /// The release's statement.
-    pub(super) const fn statement(&self) -> Digest {
+    pub const fn statement(&self) -> Digest {
         self.statement
     }
 
     /// How far the bundle has come.
-    pub(super) fn progress(&self) -> TransferStatus {
+    pub fn progress(&self) -> TransferStatus {
         let bytes = self.release.bundle.size;
         let chunks = ChunkMap::new(bytes).map_or(0, ChunkMap::count);
         match self.part {
@@ -112,27 +118,37 @@ impl Download {
     }
 
     /// When [`Self::tick`] is due.
-    pub(super) fn next_deadline(&self, now: Millis) -> Option<Millis> {
-        let retry = (!self.postponed.is_empty()).then(|| now.plus(REQUEST_RETRY));
+    pub fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let retry = (self.connected && !self.requests.is_empty()).then(|| now.plus(REQUEST_RETRY));
         self.transfer.next_deadline().into_iter().chain(retry).min()
     }
 
+    /// Makes the requests that wait, in order, until `send` has no place for one.
+    pub fn ask(&mut self, mut send: impl FnMut(Request, &Topic) -> bool) {
+        while let Some((request, topic)) = self.requests.front() {
+            if !send(*request, topic) {
+                break;
+            }
+            self.requests.pop_front();
+        }
+    }
+
     /// A session is there; nothing is subscribed in it yet.
-    pub(super) fn connected(&mut self, now: Millis, session: Session) -> Vec<Notice> {
-        self.session = Some(session);
-        self.postponed.clear();
+    pub fn connected(&mut self, now: Millis) -> Vec<Notice> {
+        self.connected = true;
+        self.requests.clear();
         self.feed(now, Input::Connected)
     }
 
     /// The session is gone.
-    pub(super) fn disconnected(&mut self, now: Millis) -> Vec<Notice> {
-        self.session = None;
-        self.postponed.clear();
+    pub fn disconnected(&mut self, now: Millis) -> Vec<Notice> {
+        self.connected = false;
+        self.requests.clear();
         self.feed(now, Input::Disconnected)
     }
 
     /// A chunk of `object` has come.
-    pub(super) fn chunk(&mut self, now: Millis, object: Digest, index: u32, bytes: &[u8]) -> Vec<Notice> {
+    pub fn chunk(&mut self, now: Millis, object: Digest, index: u32, bytes: &[u8]) -> Vec<Notice> {
         if object == self.transfer.object().digest {
             self.feed(now, Input::Chunk { index, bytes })
         } else {
@@ -142,18 +158,16 @@ impl Download {
     }
 
     /// A deadline has passed.
-    pub(super) fn tick(&mut self, now: Millis) -> Vec<Notice> {
-        for request in std::mem::take(&mut self.postponed) {
-            self.request(request);
-        }
+    pub fn tick(&mut self, now: Millis) -> Vec<Notice> {
         self.feed(now, Input::Tick)
     }
 
-    /// Lets go of every subscription. What is written stays for a next attempt.
-    pub(super) fn stop(mut self) {
+    /// Asks to let go of every subscription, and nothing else. What is written stays for a next attempt.
+    pub fn stop(&mut self) {
+        self.requests.retain(|(request, _)| *request == Request::Unsubscribe);
         for effect in self.transfer.stop() {
             if let Effect::Unsubscribe(index) = effect {
-                self.request(Request::Unsubscribe(index));
+                self.request(Request::Unsubscribe, index);
             }
         }
     }
@@ -168,10 +182,10 @@ impl Download {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Subscribe(index) => {
-                    self.request(Request::Subscribe(index));
+                    self.request(Request::Subscribe, index);
                     effects.extend(self.transfer.handle(now, Input::Subscribed(index)));
                 }
-                Effect::Unsubscribe(index) => self.request(Request::Unsubscribe(index)),
+                Effect::Unsubscribe(index) => self.request(Request::Unsubscribe, index),
                 Effect::Write { index } => {
                     let written = self.partial.as_ref().map(|partial| partial.write(index, bytes));
                     if let Some(Err(error)) = &written {
@@ -201,15 +215,10 @@ impl Download {
         notices
     }
 
-    fn request(&mut self, request: Request) {
-        let Some(session) = &self.session else { return };
-        let object = self.transfer.object().digest;
-        let sent = match request {
-            Request::Subscribe(index) => session.subscribe(&Topic::Chunk { object, index }),
-            Request::Unsubscribe(index) => session.unsubscribe(&Topic::Chunk { object, index }),
-        };
-        if sent.is_err() {
-            self.postponed.push_back(request);
+    fn request(&mut self, request: Request, index: u32) {
+        if self.connected {
+            let object = self.transfer.object().digest;
+            self.requests.push_back((request, Topic::Chunk { object, index }));
         }
     }
 
@@ -225,7 +234,7 @@ impl Download {
             Part::ChunkList => match self.begin_bundle(&whole) {
                 Ok(started) => {
                     let mut notices = vec![started];
-                    let next = if self.session.is_some() { Input::Connected } else { Input::Tick };
+                    let next = if self.connected { Input::Connected } else { Input::Tick };
                     notices.extend(self.feed(now, next));
                     notices
                 }
@@ -245,7 +254,6 @@ impl Download {
             .map_err(|error| statement_error(&error))?;
         self.partial = Some(partial);
         self.part = Part::Bundle;
-        self.postponed.clear();
         let here = self.transfer.bytes_here();
         Ok(Notice::Started { fetch: ByteCount(bundle.size.0.saturating_sub(here.0)), here })
     }

@@ -2,27 +2,36 @@
 
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::Digest;
-use serin_protocol::message::{Detail, EventKind, Reason};
+use serin_protocol::message::{EventKind, Reason, Start, TransferKind};
 use serin_protocol::release::Release;
 
-use super::download::{Download, Notice};
+use super::download::{Download, Notice, Request};
 use super::{Inbox, Supervisor};
-use crate::disk::partial::Complete;
-use crate::link::transfer::Pace;
-use crate::update::effect::{Effect, Event};
+use crate::disk::install;
+use crate::update::effect::{Effect, Event, Now};
+use crate::update::machine::Machine;
+use crate::update::shell::Shell;
 
-impl Supervisor {
-    /// Carries out one effect. Returns an event that follows at once, or the reason why the boot record
-    /// could not be written.
-    pub(super) fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
+impl Shell for Supervisor {
+    fn now(&self) -> Now {
+        Self::now(self)
+    }
+
+    fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
         match effect {
-            Effect::Persist(mut record) => {
-                record.event_floor = self.journal.next_event();
-                let saved = self.record_store.save(&record.encode());
-                saved.map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
+            Effect::Persist(record) => {
+                let clock_floor = record.clock_floor;
+                install::save(&mut self.record_store, *record, self.journal.next_event())?;
+                self.time_floor.set(clock_floor);
             }
             Effect::FetchStatement(target) => self.fetch_statement(target),
+            Effect::PlanLater(statement, release, verdict) => self.plan_later(statement, release, verdict),
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
+            Effect::Receive(statement, release) => self.receive(statement, &release),
             Effect::Stage(statement, release) => self.stage(statement, release),
             Effect::Warm { slot, golden } => return Ok(self.warm(&slot, golden)),
             Effect::Flip(slot) => self.flip(&slot),
@@ -35,14 +44,19 @@ impl Supervisor {
             }
             Effect::CancelFetch(statement) => self.cancel_fetch(statement),
             Effect::Collect(keep) => self.collect(keep),
-            Effect::Report { sequence, rollout, kind } => self.report(sequence, rollout, kind),
+            Effect::Report { sequence, rollout, kind } => {
+                self.note_sideload(&kind);
+                self.report(sequence, rollout, kind);
+            }
             Effect::Announce => self.announce(),
             Effect::AskAssignment => self.ask_assignment(),
             Effect::Reply(reply) => self.reply(reply),
         }
         Ok(None)
     }
+}
 
+impl Supervisor {
     fn fetch_statement(&mut self, target: ReleaseRef) {
         self.cancel_download();
         self.awaited = None;
@@ -59,25 +73,22 @@ impl Supervisor {
         if matches!(self.releases.open_release(statement), Ok(Some(_))) {
             return Some(Event::Fetched(statement, Ok(())));
         }
-        let kept = [release.chunk_list.digest, release.bundle.digest];
-        if let Err(error) = self.partials.keep_only(&kept) {
-            tracing::warn!(%error, "old partial downloads could not be removed");
-        }
-        let pace = Pace { patience: self.config.patience(), ..Pace::default() };
-        let seed = self.boot.0 ^ self.machine.record().accepted.0;
-        match Download::new(statement, release, self.partials.clone(), pace, seed) {
+        match self.new_download(statement, release) {
             Ok(mut download) => {
                 let now = self.now().elapsed;
-                let notices = match self.session.clone() {
-                    Some(session) => download.connected(now, session),
-                    None => Vec::new(),
-                };
+                let notices = if self.session.is_some() { download.connected(now) } else { Vec::new() };
                 self.download = Some(download);
                 // The chunk list may be here whole already.
                 self.notice_later(notices)
             }
             Err(reason) => Some(Event::Fetched(statement, Err(reason))),
         }
+    }
+
+    pub(super) fn new_download(&self, statement: Digest, release: Box<Release>) -> Result<Download, Reason> {
+        let pace = self.config.pace();
+        let seed = self.boot.0 ^ self.machine.record().accepted.0;
+        Download::new(statement, release, self.partials.clone(), pace, seed)
     }
 
     /// Within `carry_out` the machine cannot be fed: the notices' events are queued.
@@ -98,7 +109,20 @@ impl Supervisor {
         }
     }
 
+    /// Hands what the download asks for to the session, for as long as that has a place.
+    fn request_chunks(&mut self) {
+        let (Some(download), Some(session)) = (&mut self.download, &self.session) else { return };
+        download.ask(|request, topic| {
+            let sent = match request {
+                Request::Subscribe => session.subscribe(topic),
+                Request::Unsubscribe => session.unsubscribe(topic),
+            };
+            sent.is_ok()
+        });
+    }
+
     fn take_notices(&mut self, notices: Vec<Notice>) -> Vec<Event> {
+        self.request_chunks();
         let Some(statement) = self.download.as_ref().map(Download::statement) else { return Vec::new() };
         let mut events = Vec::new();
         for notice in notices {
@@ -106,7 +130,8 @@ impl Supervisor {
                 Notice::Started { fetch, here } => {
                     if let Some(release) = self.machine.candidate().cloned() {
                         tracing::info!(%release, fetch = fetch.0, here = here.0, "fetching");
-                        self.report_now(EventKind::Plan { release, fetch, here });
+                        let (transfer, start) = (TransferKind::Full, Start::Now);
+                        self.report_now(EventKind::Planned { release, transfer, fetch, here, start });
                     }
                     events.push(Event::FetchStarted(statement));
                 }
@@ -129,13 +154,7 @@ impl Supervisor {
         let fetched = self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);
         let (store, inbox) = (self.releases.clone(), self.inbox.clone());
         tokio::task::spawn_blocking(move || {
-            // Without a file it must be here already; staging then only looks.
-            let path = fetched.as_ref().map(|bundle| bundle.path().to_owned()).unwrap_or_default();
-            let outcome = store.stage(&path, &release, statement).map(drop);
-            let outcome = outcome.map_err(|error| error.reason());
-            if let Some(Err(error)) = fetched.map(Complete::remove) {
-                tracing::warn!(%error, "the unpacked bundle could not be removed");
-            }
+            let outcome = install::stage(&store, fetched, &release, statement);
             // The loop ends only with the process.
             let _ = inbox.blocking_send(Inbox::Machine(Box::new(Event::Staged(statement, outcome))));
         });
@@ -146,28 +165,24 @@ impl Supervisor {
             self.awaited = None;
         }
         self.trust.client.cancel_search(statement);
-        if self.download.as_ref().is_some_and(|download| download.statement() == statement) {
+        if let Some(download) = self.download.as_ref().filter(|download| download.statement() == statement) {
+            let here = download.progress().bytes_here;
+            self.left_at(statement, here);
             self.cancel_download();
         }
     }
 
-    fn cancel_download(&mut self) {
-        if let Some(download) = self.download.take() {
+    pub(super) fn cancel_download(&mut self) {
+        if let Some(download) = &mut self.download {
             download.stop();
         }
+        self.request_chunks();
+        self.download = None;
     }
 
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
-        let idle = self.download.is_none();
-        tokio::task::spawn_blocking(move || {
-            match store.remove_except(&keep) {
-                Ok(removed) => tracing::debug!(?removed, "collected"),
-                Err(error) => tracing::warn!(%error, "old releases could not be removed"),
-            }
-            if idle && let Err(error) = partials.keep_only(&[]) {
-                tracing::warn!(%error, "old partial downloads could not be removed");
-            }
-        });
+        let idle = self.download.is_none() && self.sideloading.is_none();
+        tokio::task::spawn_blocking(move || install::collect(&store, &partials, &keep, idle));
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serin_protocol::enrolment::{ClaimToken, Enrolled, Enrolment, EnrolmentRefusal, TokenId};
 use serin_protocol::envelope::{PublicKey, open, seal_to_vec};
 use serin_protocol::ids::Millis;
-use serin_protocol::message::{Detail, Presence, RefusedKind};
+use serin_protocol::message::{Detail, EventKind, Presence, RefusedKind};
 use serin_protocol::topic::Topic;
 use tokio::sync::oneshot;
 
@@ -18,6 +18,7 @@ const PATIENCE: Millis = Millis::from_secs(20);
 
 /// An engineer who waits to hear from the fleet.
 pub(super) struct Enrolling {
+    by: u32,
     token: TokenId,
     until: Millis,
     reply: oneshot::Sender<field::FieldOutcome>,
@@ -25,7 +26,12 @@ pub(super) struct Enrolling {
 
 impl Supervisor {
     /// Asks the fleet to take this device in.
-    pub(super) fn enrol(&mut self, token: &ClaimToken, reply: oneshot::Sender<field::FieldOutcome>) {
+    pub(super) fn enrol(
+        &mut self,
+        uid: u32,
+        token: &ClaimToken,
+        reply: oneshot::Sender<field::FieldOutcome>,
+    ) {
         let refuse = |reply: oneshot::Sender<_>, code, message: &str, next: &str| {
             // He may have gone in the meantime; so below.
             let _ = reply.send(Err(FieldError::new(code, message, next)));
@@ -47,7 +53,7 @@ impl Supervisor {
             return refuse(reply, FieldCode::Busy, "the link is busy", "try again in a moment");
         }
         let until = self.now().elapsed.plus(PATIENCE);
-        self.enrolling = Some(Enrolling { token: token.id, until, reply });
+        self.enrolling = Some(Enrolling { by: uid, token: token.id, until, reply });
     }
 
     pub(super) fn on_enrolled(&mut self, payload: &Bytes) {
@@ -58,14 +64,17 @@ impl Supervisor {
         };
         let ours = enrolled.device == self.config.device && enrolled.key == PublicKey::of(&self.key);
         let waited = |waiting: &mut Enrolling| ours && waiting.token == enrolled.token;
-        let Some(Enrolling { reply, .. }) = self.enrolling.take_if(waited) else { return };
+        let Some(Enrolling { by, reply, .. }) = self.enrolling.take_if(waited) else { return };
         let outcome = match enrolled.refused {
             None => Ok(FieldReply::Enrolled { device: enrolled.device, fleet: self.config.fleet.clone() }),
             Some(refusal) => {
                 Err(FieldError::new(FieldCode::NotEnrolled, refusal.to_string(), advice(refusal)))
             }
         };
-        tracing::info!(?outcome, "enrolment");
+        tracing::info!(uid = by, ?outcome, "enrolment");
+        if outcome.is_ok() {
+            self.report_now(EventKind::Enrolled { uid: by });
+        }
         let _ = reply.send(outcome);
     }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Supervisor;
 use crate::disk::journal::{HistoryEntry as Stored, HistoryItem};
+use crate::field::configuration::redacted;
 use crate::field::reply::{
     FieldCode, FieldError, FieldReply, History, HistoryEntry, LinkStatus, RolledBack, SlotStatus, Status,
     WorkerStatus,
@@ -42,19 +43,33 @@ impl Supervisor {
                 let _ = reply.send(Ok(FieldReply::Checkup(self.doctor())));
                 return;
             }
+            FieldCommand::Logs(wanted) => {
+                let _ = reply.send(Ok(FieldReply::Logs { lines: self.logs.lines(wanted) }));
+                return;
+            }
+            FieldCommand::Configuration => {
+                let _ = reply.send(Ok(FieldReply::Configuration(redacted(&self.config))));
+                return;
+            }
             FieldCommand::Verify => return self.verify(reply),
-            FieldCommand::Enroll { token } => return self.enrol(&token, reply),
+            FieldCommand::Enroll { token } => return self.enrol(uid, &token, reply),
+            FieldCommand::Sideload(sideload) => return self.sideload(uid, *sideload, reply),
             FieldCommand::Rollback { to } => FieldOrder::Rollback { to },
             FieldCommand::Pin => FieldOrder::Pin,
             FieldCommand::Unpin => FieldOrder::Unpin,
             FieldCommand::Hold { span } => FieldOrder::Hold { span },
         };
+        tracing::info!(uid, ?order, "field engineer");
+        self.order(uid, order, reply);
+    }
+
+    /// Has the update machine carry out an order.
+    pub(super) fn order(&mut self, uid: u32, order: FieldOrder, reply: oneshot::Sender<field::FieldOutcome>) {
         if self.pending.is_some() {
             let busy = FieldError::new(FieldCode::Busy, "another order is being carried out", "try again");
             let _ = reply.send(Err(busy));
             return;
         }
-        tracing::info!(uid, ?order, "field engineer");
         self.pending = Some(Pending { reply, since: self.now().elapsed, rollback: None });
         self.feed(Event::Field(uid, order));
     }
@@ -76,6 +91,7 @@ impl Supervisor {
             Ok(FieldOutcome::Pinned(release)) => Ok(FieldReply::Pinned { release }),
             Ok(FieldOutcome::Unpinned) => Ok(FieldReply::Unpinned),
             Ok(FieldOutcome::Held(until)) => Ok(FieldReply::Held { until }),
+            Ok(FieldOutcome::Sideloading) => return self.sideload_begun(pending.reply),
             Err(refusal) => Err(refusal.into()),
         };
         let _ = pending.reply.send(outcome);
@@ -125,6 +141,7 @@ impl Supervisor {
             previous: record.previous.as_ref().map(|slot| self.slot_status(slot)),
             candidate: self.machine.candidate().cloned(),
             phase: self.phase(),
+            waiting: self.waiting(),
             transfer: self.download.as_ref().map(super::download::Download::progress),
             pinned_by: record.pinned_by,
             held_until: record.held.map(|hold| hold.until),

@@ -2,23 +2,26 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
-//! answers the engineer, `download` fetches, `trust` asks who may
+//! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
+//! conditions, `trust` asks who may
 //! order what, `clock` reads clocks.
 
 mod checkup;
 mod clock;
-mod download;
+pub mod download;
 mod effects;
 mod enrolment;
 mod field;
+mod policy;
 mod refusals;
 mod service;
+mod sideload;
 mod start;
 mod trust;
 mod uplink;
 mod workers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -39,17 +42,22 @@ use crate::field::FieldRequest;
 use crate::gateway::Router;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
+use crate::link::tls::TimeFloor;
+use crate::logs::Logs;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
 use crate::update::machine::Machine;
+use crate::update::shell;
 
 use self::clock::Clock;
 use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
+use self::policy::Watch;
 use self::refusals::Refusals;
 use self::service::Service;
+use self::sideload::Sideloading;
 use self::trust::Trust;
 use self::workers::Running;
 
@@ -68,6 +76,8 @@ enum Inbox {
     Machine(Box<Event>),
     /// A worker is up.
     Started(Digest, Box<Running>),
+    /// The bundle that an engineer brought is here whole, or is not.
+    Brought(Digest, Result<Complete, Reason>),
 }
 
 /// The loop's state.
@@ -79,6 +89,8 @@ struct Supervisor {
     trust: Trust,
     machine: Machine,
     record_store: BootStore,
+    /// What TLS knows of the record's clock floor.
+    time_floor: TimeFloor,
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,
@@ -103,8 +115,15 @@ struct Supervisor {
     enrolling: Option<Enrolling>,
     refusals: Refusals,
     service: Service,
+    /// What local conditions allow.
+    watch: Watch,
     /// The engineer whose order is being carried out.
     pending: Option<Pending>,
+    logs: Logs,
+    /// A bundle that was brought is being written.
+    receiving: bool,
+    /// What an engineer brings.
+    sideloading: Option<Sideloading>,
 }
 
 impl Supervisor {
@@ -117,6 +136,8 @@ impl Supervisor {
         mut stop: watch::Receiver<bool>,
     ) {
         self.feed(Event::Boot);
+        self.attend_policy();
+        self.begin_trust();
         self.service.ready();
         loop {
             self.service.alive(self.now().elapsed);
@@ -129,6 +150,7 @@ impl Supervisor {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
             self.attend_trust();
+            self.attend_sideload();
         }
         self.service.stopping();
         Box::pin(self.goodbye(link)).await;
@@ -138,23 +160,9 @@ impl Supervisor {
         self.clock.now(self.machine.record().clock_floor)
     }
 
-    /// Hands `event` to the machine and carries out what it wants, with all that follows from it.
+    /// Hands `event` to the machine and carries out what it wants.
     fn feed(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let effects = self.machine.handle(self.now(), event);
-            for effect in effects {
-                match self.carry_out(effect) {
-                    Ok(None) => {}
-                    Ok(Some(follows)) => events.push_back(follows),
-                    Err(reason) => {
-                        tracing::error!(%reason, "the boot record could not be written");
-                        events.push_front(Event::PersistFailed(reason));
-                        break;
-                    }
-                }
-            }
-        }
+        shell::feed(self, event);
     }
 
     fn next_deadline(&self) -> Millis {
@@ -183,6 +191,7 @@ impl Supervisor {
             self.feed(Event::Health { requests, errors });
         }
         self.feed(Event::Tick);
+        self.attend_policy();
         self.tick_trust();
         self.tick_enrolment();
         self.roll_windows();
@@ -208,6 +217,11 @@ impl Supervisor {
             Inbox::Started(statement, running) => {
                 self.workers.insert(statement, *running);
                 self.feed(Event::Warmed(statement, Ok(())));
+            }
+            Inbox::Brought(statement, taken) => {
+                self.receiving = false;
+                let outcome = taken.map(|bundle| self.fetched = Some((statement, bundle)));
+                self.feed(Event::Fetched(statement, outcome));
             }
         }
     }
@@ -244,6 +258,7 @@ impl Supervisor {
                     let notices = download.chunk(now, object, index, payload);
                     self.on_notices(notices);
                 }
+                self.count_chunk(payload.len());
             }
             Topic::Assign(_)
             | Topic::Ack(_)
@@ -281,16 +296,21 @@ impl Supervisor {
             return Err(bad("its digest is not the assigned one"));
         }
         let release = Release::parse(payload).map_err(|error| bad(&error.to_string()))?;
+        Ok((Box::new(release), self.means(target.statement)?))
+    }
+
+    /// What the device has to offer a release now.
+    fn means(&self, statement: Digest) -> Result<Means, Reason> {
         let free =
             self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
         let record = self.machine.record();
-        let means = Means {
+        Ok(Means {
             target: self.config.target.clone(),
             memory_budget: self.config.models.memory,
             memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
-        };
-        Ok((Box::new(release), means))
+            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
+        })
     }
 
     /// Reports a refused message. The device goes on with what it has.

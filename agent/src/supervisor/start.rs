@@ -10,20 +10,24 @@ use serin_protocol::ids::{BootId, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Presence};
 use serin_protocol::topic::Topic;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::policy::Watch;
 use super::refusals::Refusals;
 use super::service::Service;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
-use crate::config::Config;
+use crate::config::{Config, PolicyError};
 use crate::disk::boot_record::{BootError, BootStore};
+use crate::disk::install;
 use crate::disk::journal::{Journal, JournalError};
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
 use crate::disk::seam::{FileError, Files};
+use crate::disk::spent::SpentFile;
 use crate::gateway::listen::{Listener, serve};
 use crate::gateway::socket::{LocalSocket, SocketError};
 use crate::gateway::{Gateway, Limits, Router};
@@ -31,7 +35,8 @@ use crate::identity::{self, IdentityError};
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{self, LinkOptions, Transport};
 use crate::link::outbox::Outbox;
-use crate::link::tls::{self, TlsError};
+use crate::link::tls::{self, TimeFloor, TlsError};
+use crate::logs::Logs;
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
@@ -67,6 +72,9 @@ pub enum StartError {
     /// The broker's TLS files.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The policy names what is not here.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// There is no root to trust.
     #[error(transparent)]
     Trust(#[from] TrustStoreError),
@@ -92,21 +100,24 @@ pub enum StartError {
     Random,
 }
 
-/// Runs the agent until it is told to stop by SIGTERM or SIGINT.
-pub async fn run(config: Config) -> Result<(), StartError> {
+/// Runs the agent until it is told to stop by SIGTERM or SIGINT. `logs` has what it logs.
+pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let _lock = lock(&config)?;
-    let transport = config.broker.tls.as_ref().map_or(Ok(Transport::Tcp), tls::transport)?;
+    let time_floor = TimeFloor::default();
+    let tls_files = config.broker.tls.as_ref();
+    let transport = tls_files.map_or(Ok(Transport::Tcp), |files| tls::transport(files, &time_floor))?;
     let files = Files::real();
-    let key = identity::load_or_make(&config.data.join("device.key"))?;
+    let key = identity::load_or_make(&files, &config.data.join("device.key"))?;
     let (record_store, loaded) = BootStore::open(files.clone(), config.data.join("boot"))?;
     let record = match &loaded.record {
         Some((_, payload)) => Record::decode(payload)?,
         None => Record::default(),
     };
+    time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
     let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
     let boot = BootId(random()?);
-    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root)?;
+    let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
 
@@ -130,6 +141,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         fleet: config.fleet.clone(),
         memory_budget: config.models.memory,
     };
+    let spent = SpentFile::new(files.clone(), &config.data);
+    let watch = Watch::new(&config.policy, spent, clock.now(record.clock_floor))?;
     let mut supervisor = Supervisor {
         clock,
         boot,
@@ -137,6 +150,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         trust,
         machine: Machine::new(identity, record),
         record_store,
+        time_floor,
         releases: ReleaseStore::open(files.clone(), &config.data)?,
         partials: PartialStore::open(files, &config.data)?,
         journal,
@@ -156,17 +170,30 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         enrolling: None,
         refusals: Refusals::new(),
         service: Service::new(),
+        watch,
         pending: None,
+        logs,
+        receiving: false,
+        sideloading: None,
         config,
     };
     for fault in &loaded.faults {
         tracing::warn!(?fault, "a copy of the boot record is useless");
     }
+    install::tidy(&supervisor.releases, &supervisor.partials, supervisor.machine.record(), &loaded);
     if let Some(loss) = loss {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
     let link = mqtt::start(supervisor.link_options(transport));
-    Box::pin(supervisor.run(link, inbox_receiver, field, stop)).await;
+    // On a thread of its own, for it waits for the disk, and no app shall wait with it. All tasks stay on this
+    // thread, which lives as long as the process: workers end with the thread that started them.
+    let runtime = Handle::current();
+    let run = move || runtime.block_on(Box::pin(supervisor.run(link, inbox_receiver, field, stop)));
+    if let Err(error) = tokio::task::spawn_blocking(run).await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
+    }
     // Requests that were begun are answered before the process ends; bounded by the gateway.
     let _ = tokio::join!(apps, site);
     Ok(())

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
 use serin_protocol::envelope::open;
 use serin_protocol::message::{Ack, Detail, Reason, RefusedKind};
 use serin_protocol::topic::{FileName, Topic};
@@ -32,9 +32,20 @@ impl Trust {
 }
 
 impl Supervisor {
+    /// Takes note of how far the chain of roots goes.
+    pub(super) fn begin_trust(&mut self) {
+        self.trust.effects.push_back(self.trust.client.begin());
+        self.attend_trust();
+    }
+
     /// Looks for a release; [`Event::Statement`] follows in any case.
     pub(super) fn search(&mut self, target: ReleaseRef) {
         let effects = self.trust.client.search(self.now(), target);
+        self.trust.effects.extend(effects);
+    }
+
+    /// Has what the client wants done at the next occasion.
+    pub(super) fn trust_wants(&mut self, effects: Effects) {
         self.trust.effects.extend(effects);
     }
 
@@ -65,6 +76,9 @@ impl Supervisor {
         while let Some(effect) = self.trust.effects.pop_front() {
             match effect {
                 Effect::Ask(_) | Effect::Leave(_) => self.subscribe_to(effect),
+                Effect::RootTrusted { floor, recovered } => {
+                    self.feed(Event::RootTrusted { floor, recovered });
+                }
                 Effect::Refreshed { keys_changed } => self.refreshed(keys_changed),
                 Effect::Listed(target) => self.await_statement(target),
                 Effect::Unlisted(target, detail) => {
@@ -116,13 +130,32 @@ impl Supervisor {
             self.trust.assignment = Some(payload.clone());
             return;
         };
-        match open::<Assignment, _>(payload, keys) {
+        let opened = open::<Assignment, _>(payload, keys).map_err(|error| Detail::new(&error.to_string()));
+        let checked = opened
+            .and_then(|assignment| self.trust.client.check_issued(assignment.issued).map(|()| assignment));
+        match checked {
             Ok(assignment) => {
                 tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
-                self.feed(Event::Assigned(assignment));
+                let event = match self.returns_below_floor(&assignment.order) {
+                    Some(why) => Event::AssignedBelowFloor(assignment, why),
+                    None => Event::Assigned(assignment),
+                };
+                self.feed(event);
             }
-            Err(error) => self.refuse(RefusedKind::Assignment, &Detail::new(&error.to_string())),
+            Err(detail) => self.refuse(RefusedKind::Assignment, &detail),
         }
+    }
+
+    /// Why the fleet must not bring the previous release back: that asks nobody, so that its owner's floor
+    /// is looked up beforehand.
+    fn returns_below_floor(&self, order: &Order) -> Option<Detail> {
+        let target = match order {
+            Order::Run { release, .. } | Order::RollBack { to: release, .. } => release,
+            Order::Stay => return None,
+        };
+        let previous = self.machine.record().previous.as_ref();
+        previous.filter(|previous| previous.statement == target.statement)?;
+        self.trust.client.below_floor(&target.id)
     }
 
     pub(super) fn on_ack(&mut self, payload: &Bytes) {

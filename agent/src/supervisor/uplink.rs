@@ -2,7 +2,7 @@
 
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
-use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, Report};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
@@ -25,7 +25,7 @@ impl Supervisor {
                 tracing::error!(?topic, "could not subscribe");
             }
         }
-        self.session = Some(session.clone());
+        self.session = Some(session);
         self.trust_connected();
         self.announce();
         if let Some((_, ask_at)) = &mut self.awaited {
@@ -33,7 +33,7 @@ impl Supervisor {
         }
         self.ask_statement_again();
         if let Some(download) = &mut self.download {
-            let notices = download.connected(now.elapsed, session);
+            let notices = download.connected(now.elapsed);
             self.on_notices(notices);
         }
         self.outbox(Input::Connected);
@@ -93,7 +93,7 @@ impl Supervisor {
             active: record.active.as_ref().map(|slot| slot.release.clone()),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             candidate: self.machine.candidate().cloned(),
-            pinned: record.pinned_by.is_some() || record.held.is_some(),
+            pinned: record.kept_on_site(),
         }
     }
 
@@ -198,6 +198,10 @@ impl Supervisor {
                             tracing::error!(%error, "a sent report could not be dropped");
                         }
                     }
+                    Effect::RefuseAck(number) => {
+                        let text = format!("event {number} is acknowledged, far above any that was sent");
+                        self.refuse(RefusedKind::Ack, &Detail::new(&text));
+                    }
                     Effect::NumberAbove(number) => match self.journal.number_above(number) {
                         Ok(()) => {
                             let text = format!("the server has events up to {number} that are not here");
@@ -232,6 +236,7 @@ impl Supervisor {
         for report in reports {
             self.store_report(&report);
         }
+        self.watch.close();
         if let Err(error) = self.journal.flush() {
             tracing::warn!(%error, "the journal could not be flushed");
         }

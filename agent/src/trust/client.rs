@@ -7,20 +7,20 @@
 use bytes::Bytes;
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::envelope::KeyRing;
-use serin_protocol::ids::{Digest, Millis, UnixMillis};
+use serin_protocol::ids::{Digest, Millis, ReleaseId, UnixMillis};
 use serin_protocol::message::Detail;
 use serin_protocol::topic::FileName;
-use serin_protocol::trust::layout::FLEET_ROLE;
-use serin_protocol::trust::{Fetch, Limits, Next, Role, Session, TrustError, UtcSeconds};
+use serin_protocol::trust::{Fetch, Limits, Next, Role, Session, TrustError};
 
 use super::failures::{Failures, Problem};
-use super::search::{Answer, Search};
-use super::store::TrustStore;
+use super::orders::{Orders, utc};
+use super::search::{self, Answer, Search};
+use super::store::{TrustStore, TrustStoreError};
 use crate::link::backoff::Jitter;
 use crate::update::effect::Now;
+use crate::update::record::RootFloor;
 
-/// Most keys that may sign assignments; a rotation needs two, several servers some more.
-pub const MAX_FLEET_KEYS: usize = 16;
+pub use super::orders::MAX_FLEET_KEYS;
 
 /// A file that has not come by then is withheld: brokers deliver retained messages at once.
 const WITHHELD: Millis = Millis::from_secs(15);
@@ -32,6 +32,13 @@ pub enum Effect {
     Ask(FileName),
     /// End the subscription.
     Leave(FileName),
+    /// Remember in the boot record that no refresh may end below this root.
+    RootTrusted {
+        /// Which.
+        floor: RootFloor,
+        /// It took a key of timestamp or snapshot back.
+        recovered: bool,
+    },
     /// The refresh is complete: look again at what waits for [`Client::fleet_keys`].
     Refreshed {
         /// Others sign assignments than before.
@@ -55,14 +62,6 @@ struct Wanted {
     until: Millis,
 }
 
-/// What the last complete refresh said about assignments.
-#[derive(Clone, Debug)]
-struct Trusted {
-    keys: KeyRing<MAX_FLEET_KEYS>,
-    /// The first of its files expires then.
-    until: UtcSeconds,
-}
-
 /// The device's TUF client.
 #[derive(Debug)]
 pub struct Client {
@@ -78,7 +77,7 @@ pub struct Client {
     watched: Option<FileName>,
     wanted: Option<Wanted>,
     search: Option<Search>,
-    trusted: Option<Trusted>,
+    orders: Option<Orders>,
     /// When no timestamp by then means that it is withheld.
     silent_at: Option<Millis>,
     failures: Failures,
@@ -86,6 +85,8 @@ pub struct Client {
 
 /// Where a wanted file is.
 enum Supply {
+    /// Its name is none.
+    Unnamed,
     Here(Bytes),
     Missing,
     Coming,
@@ -104,7 +105,7 @@ impl Client {
             watched: None,
             wanted: None,
             search: None,
-            trusted: None,
+            orders: None,
             silent_at: None,
             failures: Failures::new(jitter),
         }
@@ -113,13 +114,27 @@ impl Client {
     /// The keys that may sign assignments and acknowledgements at `wall`. None before a refresh is
     /// complete, and once something it rests on has expired.
     pub fn fleet_keys(&self, wall: UnixMillis) -> Option<&KeyRing<MAX_FLEET_KEYS>> {
-        self.trusted.as_ref().filter(|trusted| utc(wall) < trusted.until).map(|trusted| &trusted.keys)
+        self.orders.as_ref()?.keys_at(wall)
+    }
+
+    /// Succeeds unless an assignment's time lies beyond what trusted metadata allows.
+    pub fn check_issued(&self, issued: UnixMillis) -> Result<(), Detail> {
+        self.orders.as_ref().map_or(Ok(()), |orders| orders.check_issued(issued))
+    }
+
+    /// Why `release` lies below its owner's floor, if the metadata kept here says so.
+    pub fn below_floor(&self, release: &ReleaseId) -> Option<Detail> {
+        search::below_floor(&self.store, release).map(|error| Detail::new(&error.to_string()))
+    }
+
+    /// How far the chain of roots goes; to be taken note of at the start.
+    pub const fn begin(&self) -> Effect {
+        Effect::RootTrusted { floor: self.store.root_floor(), recovered: self.store.recovered() }
     }
 
     /// Until when what the last complete refresh said holds.
     pub fn trusted_until(&self) -> Option<UnixMillis> {
-        let until = self.trusted.as_ref()?.until.0;
-        Some(UnixMillis(u64::try_from(until).unwrap_or(0).saturating_mul(1000)))
+        self.orders.as_ref().map(Orders::until)
     }
 
     /// Why the last refresh failed; none when it did not.
@@ -130,7 +145,6 @@ impl Client {
     /// A session with the broker has begun; nothing is subscribed in it yet.
     pub fn connected(&mut self, now: Now) -> Effects {
         self.connected = true;
-        self.failures.reconnected();
         let mut effects = Effects::new();
         self.watched = None;
         self.wanted = None;
@@ -196,6 +210,24 @@ impl Client {
         self.search.take_if(|search| search.target.statement == statement);
     }
 
+    /// Lends what is kept to a refresh from elsewhere. One that is under way here is begun anew afterwards, so
+    /// that the two do not mix.
+    pub fn lend<T>(&mut self, now: Now, refresh: impl FnOnce(&mut TrustStore) -> T) -> (T, Effects) {
+        let mut effects = Effects::new();
+        self.let_go(&mut effects);
+        let root = self.store.root().to_vec();
+        let done = refresh(&mut self.store);
+        if self.store.root() != root {
+            // A key that signed assignments may have been taken back.
+            self.orders = None;
+            effects.push(Effect::RootTrusted { floor: self.store.root_floor(), recovered: false });
+        }
+        if self.connected {
+            self.ask_anew(now, &mut effects);
+        }
+        (done, effects)
+    }
+
     /// When [`Client::tick`] is due.
     pub fn next_deadline(&self) -> Option<Millis> {
         let search = self.search.as_ref().and_then(Search::deadline);
@@ -230,7 +262,7 @@ impl Client {
     /// Asks for the next root and the timestamp; with the timestamp a refresh begins.
     fn ask_anew(&mut self, now: Now, effects: &mut Effects) {
         (self.timestamp, self.root, self.failures.retry_at) = (None, None, None);
-        let next = match Session::begin(self.store.root(), utc(now.wall), Limits::DEVICE) {
+        let next = match self.session_at(now) {
             Ok(session) => match session.next() {
                 Next::Fetch(fetch) => name_of(&fetch),
                 Next::Local(_) | Next::Done => None,
@@ -250,13 +282,18 @@ impl Client {
     fn refresh(&mut self, now: Now, effects: &mut Effects) {
         self.let_go(effects);
         self.failures.retry_at = None;
-        match Session::begin(self.store.root(), utc(now.wall), Limits::DEVICE) {
+        match self.session_at(now) {
             Ok(session) => {
                 self.session = Some(session);
                 self.pump(now, effects);
             }
             Err(error) => self.failed(now, &error.into(), effects),
         }
+    }
+
+    fn session_at(&self, now: Now) -> Result<Session, TrustError> {
+        let session = Session::begin(self.store.root(), utc(now.wall), Limits::DEVICE)?;
+        Ok(session.not_below(self.store.root_floor().version))
     }
 
     /// Gives the session what it wants for as long as that is here.
@@ -268,6 +305,11 @@ impl Client {
                     Supply::Here(bytes) => {
                         self.take(now, &bytes, effects);
                         continue;
+                    }
+                    Supply::Unnamed => {
+                        let problem = TrustStoreError::Name(fetch.role);
+                        self.failed(now, &problem.into(), effects);
+                        return;
                     }
                     Supply::Missing => self.session.as_mut().map_or(Ok(()), Session::missing),
                     Supply::Coming => return,
@@ -289,7 +331,7 @@ impl Client {
     }
 
     fn supply(&mut self, now: Now, fetch: &Fetch, effects: &mut Effects) -> Supply {
-        let Some(file) = name_of(fetch) else { return Supply::Missing };
+        let Some(file) = name_of(fetch) else { return Supply::Unnamed };
         match fetch.role {
             Role::Root => match self.root.take() {
                 Some((name, bytes)) if name == file => Supply::Here(bytes),
@@ -308,16 +350,19 @@ impl Client {
     /// Hands a file to the session and keeps it if it is trusted.
     fn take(&mut self, now: Now, bytes: &[u8], effects: &mut Effects) {
         let Some(session) = &mut self.session else { return };
+        let before = self.store.root_floor();
         let kept = session.fetched(bytes).map_err(Problem::from).and_then(|accepted| {
             accepted.forget.iter().try_for_each(|role| self.store.forget(role))?;
             accepted.keep.iter().try_for_each(|role| self.store.keep(role, bytes))?;
-            Ok(accepted.keep)
+            Ok((accepted.keep, !accepted.forget.is_empty()))
         });
         match kept {
             // There may be one more: its absence shows by a timestamp that comes after asking for it.
-            Ok(Some(Role::Root)) => {
+            Ok((Some(Role::Root), recovered)) => {
                 // A key that signed assignments may have been taken back.
-                (self.session, self.trusted) = (None, None);
+                (self.session, self.orders) = (None, None);
+                let floor = self.store.root_floor();
+                effects.push(Effect::RootTrusted { floor, recovered: recovered && floor != before });
                 self.ask_anew(now, effects);
             }
             Ok(_) => {}
@@ -328,19 +373,10 @@ impl Client {
     /// The top-level metadata is trusted.
     fn refreshed(&mut self, effects: &mut Effects) {
         let Some(session) = &self.session else { return };
-        let expiries = [
-            Some(session.root().expires),
-            session.timestamp().map(|timestamp| timestamp.expires),
-            session.snapshot().map(|snapshot| snapshot.expires),
-            session.targets(&Role::Targets).map(|targets| targets.expires),
-        ];
-        let keys = KeyRing::new(session.delegated_keys(FLEET_ROLE).into_iter().take(MAX_FLEET_KEYS));
-        let before = self.trusted.take().map(|trusted| trusted.keys);
-        self.trusted =
-            keys.zip(expiries.into_iter().flatten().min()).map(|(keys, until)| Trusted { keys, until });
+        let before = std::mem::replace(&mut self.orders, Orders::of(session));
         self.failures.clear();
-        let now = self.trusted.as_ref().map(|trusted| &trusted.keys);
-        effects.push(Effect::Refreshed { keys_changed: before.as_ref() != now });
+        let keys_changed = before.as_ref().map(Orders::keys) != self.orders.as_ref().map(Orders::keys);
+        effects.push(Effect::Refreshed { keys_changed });
     }
 
     fn done(&mut self, effects: &mut Effects) {
@@ -390,11 +426,10 @@ fn name_of(fetch: &Fetch) -> Option<FileName> {
     FileName::new(&fetch.file_name(str::to_owned)).ok()
 }
 
-/// Expiry is judged in whole seconds.
-fn utc(wall: UnixMillis) -> UtcSeconds {
-    UtcSeconds(i64::try_from(wall.0 / 1000).unwrap_or(i64::MAX))
-}
-
 #[cfg(test)]
 #[path = "client_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "roots_tests.rs"]
+mod roots_tests;

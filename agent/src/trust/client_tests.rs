@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::trust::TargetFile;
 use serin_protocol::trust::forge::{Repository, key, public};
 use serin_protocol::trust::metadata::Serial;
 use serin_protocol::trust::signed::{key_table, role_keys};
+use serin_protocol::trust::{TargetFile, UtcSeconds};
 
 use super::*;
 use crate::disk::seam::Files;
@@ -18,17 +18,17 @@ const STATEMENT: &[u8] = b"statement";
 const REFRESHED: Effect = Effect::Refreshed { keys_changed: false };
 const FIRST: Effect = Effect::Refreshed { keys_changed: true };
 
-fn at(seconds: u64) -> Now {
+pub(super) fn at(seconds: u64) -> Now {
     let wall = UnixMillis((NOW.0 as u64 + seconds) * 1000);
     Now { wall, elapsed: Millis::from_secs(seconds) }
 }
 
-fn target() -> ReleaseRef {
+pub(super) fn target() -> ReleaseRef {
     ReleaseRef { id: "digits@1".parse().expect("name"), statement: Digest::of(STATEMENT) }
 }
 
 /// A repository that lists the release as its owner's first.
-fn listing() -> Repository {
+pub(super) fn listing() -> Repository {
     let mut repository = Repository::at(NOW);
     list(&mut repository);
     repository
@@ -40,7 +40,7 @@ fn list(repository: &mut Repository) {
 }
 
 /// A new root that gives the timestamp another key.
-fn next_root(repository: &mut Repository, timestamp: u8) {
+pub(super) fn next_root(repository: &mut Repository, timestamp: u8) {
     repository.signers.insert("timestamp", vec![timestamp]);
     repository.next_root(|root| {
         root.keys.extend(key_table([public(timestamp)]));
@@ -48,27 +48,34 @@ fn next_root(repository: &mut Repository, timestamp: u8) {
     });
 }
 
-struct Device {
-    home: tempfile::TempDir,
-    client: Client,
-    asked: Vec<String>,
+pub(super) struct Device {
+    pub(super) home: tempfile::TempDir,
+    pub(super) client: Client,
+    pub(super) asked: Vec<String>,
+    pub(super) floor: Option<RootFloor>,
+    pub(super) recovered: bool,
 }
 
 impl Device {
-    fn new(repository: &Repository) -> Self {
+    pub(super) fn new(repository: &Repository) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         std::fs::write(home.path().join("anchor.json"), &repository.roots[&1]).expect("writes");
         let client = Self::client(home.path());
-        Self { home, client, asked: Vec::new() }
+        Self { home, client, asked: Vec::new(), floor: None, recovered: false }
     }
 
-    fn client(home: &std::path::Path) -> Client {
-        let store = TrustStore::open(Files::real(), home, &home.join("anchor.json")).expect("opens");
+    pub(super) fn client(home: &std::path::Path) -> Client {
+        Self::client_above(home, None)
+    }
+
+    /// A client whose boot record knows `floor`.
+    pub(super) fn client_above(home: &std::path::Path, floor: Option<RootFloor>) -> Client {
+        let store = TrustStore::open(Files::real(), home, &home.join("anchor.json"), floor).expect("opens");
         Client::new(store, Jitter::new(1))
     }
 
     /// Answers every question from `files`, in order; returns what is not a question.
-    fn serve(&mut self, files: &BTreeMap<String, Vec<u8>>, now: Now, effects: Effects) -> Effects {
+    pub(super) fn serve(&mut self, files: &BTreeMap<String, Vec<u8>>, now: Now, effects: Effects) -> Effects {
         let mut effects = std::collections::VecDeque::from(effects);
         let mut said = Effects::new();
         while let Some(effect) = effects.pop_front() {
@@ -79,6 +86,10 @@ impl Device {
                         effects.extend(self.client.message(now, &file, &bytes.clone().into()));
                     }
                 }
+                Effect::RootTrusted { floor, recovered } => {
+                    self.floor = Some(floor);
+                    self.recovered |= recovered;
+                }
                 Effect::Leave(_) => {}
                 other => said.push(other),
             }
@@ -86,19 +97,19 @@ impl Device {
         said
     }
 
-    fn connect(&mut self, repository: &Repository, seconds: u64) -> Effects {
+    pub(super) fn connect(&mut self, repository: &Repository, seconds: u64) -> Effects {
         self.client.disconnected();
         let effects = self.client.connected(at(seconds));
         self.serve(&repository.files(), at(seconds), effects)
     }
 
-    fn search(&mut self, repository: &Repository, seconds: u64) -> Effects {
+    pub(super) fn search(&mut self, repository: &Repository, seconds: u64) -> Effects {
         let effects = self.client.search(at(seconds), target());
         self.serve(&repository.files(), at(seconds), effects)
     }
 
     /// Lets time pass until nothing is due.
-    fn wait(&mut self, repository: &Repository, mut seconds: u64, until: u64) -> Effects {
+    pub(super) fn wait(&mut self, repository: &Repository, mut seconds: u64, until: u64) -> Effects {
         let mut said = Effects::new();
         while seconds < until {
             seconds += 1;
@@ -281,7 +292,7 @@ fn kept_roots_count_only_as_a_chain_from_the_configured_one() {
     assert_eq!(reopened(&device), repository.roots[&3]);
 
     // A root whose keys nobody in the chain knows.
-    let second = device.home.path().join("trust/2.root.json");
+    let second = device.home.path().join("trust/roots/2.json");
     let mut forged = Repository::at(NOW);
     forged.root_signers = vec![99];
     forged.next_root(|root| {
@@ -301,17 +312,20 @@ fn kept_roots_count_only_as_a_chain_from_the_configured_one() {
     let anchor = device.home.path().join("anchor.json");
     std::fs::write(&anchor, &repository.roots[&2]).expect("writes");
     assert_eq!(reopened(&device), repository.roots[&3]);
+    assert!(!second.exists(), "what it made superfluous is gone");
     for (bytes, named) in
         [(b"{}".as_slice(), "malformed root"), (vec![b' '; 130_000].as_slice(), "more than")]
     {
         std::fs::write(&anchor, bytes).expect("writes");
-        let refused = TrustStore::open(Files::real(), device.home.path(), &anchor).expect_err("no root");
+        let refused =
+            TrustStore::open(Files::real(), device.home.path(), &anchor, None).expect_err("no root");
         assert!(
             refused.to_string().contains(named) && refused.to_string().contains("trust.root"),
             "{refused}"
         );
     }
     std::fs::remove_file(&anchor).expect("removes");
-    let refused = TrustStore::open(Files::real(), device.home.path(), &anchor).expect_err("nothing there");
+    let refused =
+        TrustStore::open(Files::real(), device.home.path(), &anchor, None).expect_err("nothing there");
     assert!(refused.to_string().contains("put the first root.json"), "{refused}");
 }

@@ -66,11 +66,6 @@ impl Failures {
         (self.count, self.last, self.reported) = (0, None, None);
     }
 
-    /// A new connection: the next failure may again be a mere race.
-    pub(super) const fn reconnected(&mut self) {
-        self.count = 0;
-    }
-
     pub(super) fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }

@@ -5,10 +5,14 @@
 //! |---|---|
 //! | [`store`] | the trusted metadata on disk |
 //! | [`client`] | refreshes over subscriptions |
+//! | `orders` | who may order, as the last refresh said |
 //! | `failures` | when a failed refresh is tried again, and what is reported |
+//! | [`offline`] | a refresh from a file that somebody brings |
 //! | `search` | whether a release may be installed |
 
 pub mod client;
 mod failures;
+pub mod offline;
+mod orders;
 mod search;
 pub mod store;

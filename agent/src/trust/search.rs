@@ -1,9 +1,11 @@
 //! The search for one release: whether its owner lists the assigned statement, above every floor.
 
 use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::Millis;
+use serin_protocol::ids::{Millis, ReleaseId};
 use serin_protocol::trust::layout::statement_path;
-use serin_protocol::trust::{Session, TrustError};
+use serin_protocol::trust::{Limits, Next, Role, Session, TrustError, UtcSeconds};
+
+use super::store::TrustStore;
 
 /// How long a release may be unknown before that is the answer: an assignment can overtake the metadata
 /// that lists its release, but not by much. Longer than a withheld file is waited for, whose absence then
@@ -73,6 +75,32 @@ impl Search {
                 Answer::NotYet
             }
             Err(error) => Answer::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Why `release` is below a floor, if the metadata in `store` says so: what a device can know about a release
+/// that it has already. No clock is asked, because floors only rise; what is not kept or no longer current
+/// says nothing.
+pub(super) fn below_floor(store: &TrustStore, release: &ReleaseId) -> Option<TrustError> {
+    let mut session = Session::begin(store.root(), UtcSeconds(0), Limits::DEVICE).ok()?;
+    session.missing().ok()?;
+    read_kept(&mut session, store)?;
+    session.find(&statement_path(release)).ok()?;
+    read_kept(&mut session, store)?;
+    session.check_floor(&session.found().ok()?).err()
+}
+
+/// Gives the session what is kept; none when it wants something else.
+fn read_kept(session: &mut Session, store: &TrustStore) -> Option<()> {
+    loop {
+        match session.next() {
+            Next::Local(role) => session.local(store.read(&role).as_deref()).ok()?,
+            Next::Fetch(fetch) if fetch.role == Role::Timestamp => {
+                let _ = session.fetched(&store.read(&Role::Timestamp)?).ok()?;
+            }
+            Next::Fetch(_) => return None,
+            Next::Done => return Some(()),
         }
     }
 }

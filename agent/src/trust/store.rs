@@ -1,21 +1,29 @@
-//! Trusted metadata on disk, each file whole or not there: `trust/<role>.json` and every root since the
-//! configured one, `trust/<version>.root.json`. It is the floor for versions that survives restarts, so
-//! that what is kept is durable before anything is built on it.
+//! Trusted metadata on disk, each file whole or not there: `trust/roles/<role>.json`, and every root since
+//! the configured one as `trust/roots/<version>.json`. It is the floor for versions that survives restarts,
+//! so that what is kept is durable before anything is built on it. Roots have a folder of their own because
+//! owners choose the names of the roles they delegate to.
 //!
 //! The chain of roots is verified anew at every start. Whoever can write here, but not where the configured
-//! root is, can make the device forget, not believe.
+//! root is, can make the device forget, not believe; and what it forgets it asks for again, because the
+//! boot record knows how far the chain went.
 
 use std::path::{Path, PathBuf};
 
+use serin_protocol::ids::Digest;
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::{
     Fetch, Limits, Metadata, MetadataVersion, Next, Role, Root, Session, TrustError, UtcSeconds,
 };
 
 use crate::disk::seam::{FileError, Files, if_there};
+use crate::update::record::RootFloor;
 
 /// Largest file kept: one MQTT message.
 const MAX_FILE_BYTES: usize = 120 * 1024;
+
+/// Most roots that may follow the configured one, counted over all refreshes: what one session follows at a
+/// start, and more changes of keys than a device lives to see.
+pub const MAX_ROOTS: u64 = Limits::DEVICE.roots as u64;
 
 /// Trusted metadata could not be kept or is not there.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +32,14 @@ pub enum TrustStoreError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A role's name does not name a file.
-    #[error("the role {0} has no file name")]
+    #[error("path trick: the role {0} has no name that a file may have")]
     Name(Role),
+    /// A chain of roots that does not end.
+    #[error(
+        "endless data: more than {MAX_ROOTS} roots follow the configured one; \
+         put a newer root.json of your publisher where trust.root says"
+    )]
+    EndlessRoots,
     /// The configured root is not one.
     #[error("trust.root: {path}: {source}")]
     Root {
@@ -48,16 +62,29 @@ pub enum TrustStoreError {
 #[derive(Debug)]
 pub struct TrustStore {
     files: Files,
-    folder: PathBuf,
+    roots: PathBuf,
+    roles: PathBuf,
+    /// The configured root.
+    configured: Digest,
+    first: MetadataVersion,
     root: Vec<u8>,
+    version: MetadataVersion,
+    /// The highest root that was ever trusted.
+    floor: MetadataVersion,
+    /// A root above the floor that was known at the start took a timestamp's or snapshot's key back.
+    recovered: bool,
 }
 
 impl TrustStore {
-    /// Takes up what is kept below `data`, beginning with the root at `configured`.
-    pub fn open(files: Files, data: &Path, configured: &Path) -> Result<Self, TrustStoreError> {
-        let folder = data.join("trust");
-        files.create_dir(&folder)?;
-        files.sync_dir(data)?;
+    /// Takes up what is kept below `data`, beginning with the root at `configured`. `floor` is how far the
+    /// chain is known to have gone.
+    pub fn open(
+        files: Files,
+        data: &Path,
+        configured: &Path,
+        floor: Option<RootFloor>,
+    ) -> Result<Self, TrustStoreError> {
+        let (roots, roles) = folders(&files, data)?;
         let missing = |reason: String| TrustStoreError::NoRoot { path: configured.into(), reason };
         let anchor = files.read_at_most(configured, MAX_FILE_BYTES);
         let anchor = anchor.map_err(|error| missing(error.source.to_string()))?;
@@ -67,16 +94,43 @@ impl TrustStore {
         // No clock is asked: a root in the chain may have expired.
         let chain = Session::begin(&anchor, UtcSeconds(0), Limits::DEVICE);
         let mut chain = chain.map_err(|source| TrustStoreError::Root { path: configured.into(), source })?;
-        let mut store = Self { files, folder, root: anchor };
+        let first = chain.root().version;
+        let configured = Digest::of(&anchor);
+        let known = floor.filter(|floor| floor.configured == configured).map(|floor| floor.version);
+        let floor = known.unwrap_or(first).max(first);
+        let (root, version, recovered) = (anchor, first, false);
+        let mut store = Self { files, roots, roles, configured, first, root, version, floor, recovered };
         while let Next::Fetch(Fetch { role: Role::Root, version: Some(version), .. }) = chain.next() {
-            let Some(bytes) = store.read_file(&root_name(version)) else { break };
-            if let Err(error) = chain.fetched(&bytes) {
-                tracing::warn!(%version, %error, "a kept root is not what it was; it is fetched anew");
-                break;
+            let Some(bytes) = store.read_file(&store.root_path(version)) else { break };
+            match chain.fetched(&bytes) {
+                Ok(accepted) => {
+                    store.recovered |= version > store.floor && !accepted.forget.is_empty();
+                    store.rise(bytes, version);
+                }
+                Err(error) => {
+                    tracing::warn!(%version, %error, "a kept root is not what it was; it is fetched anew");
+                    break;
+                }
             }
-            store.root = bytes;
         }
+        if store.version < store.floor {
+            let (kept, trusted) = (store.version, store.floor);
+            tracing::warn!(%kept, %trusted, "kept roots are lost or damaged; nobody is trusted without them");
+        }
+        store.drop_passed_roots()?;
         Ok(store)
+    }
+
+    /// Roots that an installer's newer one made superfluous.
+    fn drop_passed_roots(&self) -> Result<(), TrustStoreError> {
+        for entry in self.files.list(&self.roots)? {
+            let version = entry.name.to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+            let passed = version.is_none_or(|version: u64| version <= self.first.0.get());
+            if passed && !entry.is_dir {
+                discard(&self.files, &self.roots.join(&entry.name));
+            }
+        }
+        Ok(())
     }
 
     /// The trusted root.
@@ -84,13 +138,24 @@ impl TrustStore {
         &self.root
     }
 
-    /// The trusted file of `role`. One that cannot be read counts as not there: it is fetched anew.
-    pub fn read(&self, role: &Role) -> Option<Vec<u8>> {
-        self.read_file(&file_name(role).ok()?)
+    /// The highest root that was ever trusted. The one kept may be older, if the disk lost it.
+    pub const fn root_floor(&self) -> RootFloor {
+        RootFloor { configured: self.configured, version: self.floor }
     }
 
-    fn read_file(&self, name: &str) -> Option<Vec<u8>> {
-        match if_there(self.files.read_at_most(&self.folder.join(name), MAX_FILE_BYTES)) {
+    /// Whether the kept chain took keys of timestamp or snapshot back above the floor it was opened with: a
+    /// start that was cut off may not have drawn the consequences.
+    pub const fn recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// The trusted file of `role`. One that cannot be read counts as not there: it is fetched anew.
+    pub fn read(&self, role: &Role) -> Option<Vec<u8>> {
+        self.read_file(&self.roles.join(file_name(role).ok()?))
+    }
+
+    fn read_file(&self, path: &Path) -> Option<Vec<u8>> {
+        match if_there(self.files.read_at_most(path, MAX_FILE_BYTES)) {
             Ok(bytes) => bytes.filter(|bytes| bytes.len() <= MAX_FILE_BYTES),
             Err(error) => {
                 tracing::warn!(%error, "trusted metadata cannot be read");
@@ -101,30 +166,79 @@ impl TrustStore {
 
     /// Keeps `bytes` as the trusted file of `role`, durably.
     pub fn keep(&mut self, role: &Role, bytes: &[u8]) -> Result<(), TrustStoreError> {
-        if *role == Role::Root {
-            let version = Metadata::<Root>::parse(role, bytes).map(|root| root.signed.version);
-            let version = version.map_err(|_| TrustStoreError::Name(role.clone()))?;
-            self.write(&root_name(version), bytes)?;
-            self.root = bytes.to_vec();
-            return Ok(());
+        if *role != Role::Root {
+            return self.write(&self.roles, &file_name(role)?, bytes);
         }
-        self.write(&file_name(role)?, bytes)
+        let version = Metadata::<Root>::parse(role, bytes).map(|root| root.signed.version);
+        let version = version.map_err(|_| TrustStoreError::Name(role.clone()))?;
+        if version.0.get().saturating_sub(self.first.0.get()) > MAX_ROOTS {
+            return Err(TrustStoreError::EndlessRoots);
+        }
+        self.write(&self.roots, &format!("{version}.json"), bytes)?;
+        self.rise(bytes.to_vec(), version);
+        Ok(())
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), TrustStoreError> {
-        let path = self.folder.join(name);
+    fn rise(&mut self, root: Vec<u8>, version: MetadataVersion) {
+        (self.root, self.version) = (root, version);
+        self.floor = self.floor.max(version);
+    }
+
+    fn write(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TrustStoreError> {
+        let path = folder.join(name);
         let new = path.with_extension("new");
         let mut file = self.files.create(&new)?;
         file.append(bytes)?;
         file.sync()?;
         self.files.rename(&new, &path)?;
-        Ok(self.files.sync_dir(&self.folder)?)
+        Ok(self.files.sync_dir(folder)?)
     }
 
     /// Forgets the trusted file of `role`, durably.
     pub fn forget(&self, role: &Role) -> Result<(), TrustStoreError> {
-        if_there(self.files.remove(&self.folder.join(file_name(role)?)))?;
-        Ok(self.files.sync_dir(&self.folder)?)
+        if_there(self.files.remove(&self.roles.join(file_name(role)?)))?;
+        Ok(self.files.sync_dir(&self.roles)?)
+    }
+
+    fn root_path(&self, version: MetadataVersion) -> PathBuf {
+        self.roots.join(format!("{version}.json"))
+    }
+}
+
+/// Makes the folders of roots and roles, and moves what an older agent kept beside them into them: it had
+/// all in one, roots as `<version>.root.json`. Each move is whole, and a start that was cut off goes on.
+fn folders(files: &Files, data: &Path) -> Result<(PathBuf, PathBuf), FileError> {
+    let folder = data.join("trust");
+    let (roots, roles) = (folder.join("roots"), folder.join("roles"));
+    for kept in [&folder, &roots, &roles] {
+        files.keep_dir(kept)?;
+    }
+    let mut moved = false;
+    for entry in files.list(&folder)?.into_iter().filter(|entry| !entry.is_dir) {
+        let old = folder.join(&entry.name);
+        let Some(name) = entry.name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+            // Left by a write that a power cut ended.
+            discard(files, &old);
+            continue;
+        };
+        let version = name.strip_suffix(".root").filter(|version| version.parse::<u64>().is_ok());
+        let new = match version {
+            Some(version) => roots.join(format!("{version}.json")),
+            None => roles.join(format!("{name}.json")),
+        };
+        files.rename(&old, &new)?;
+        moved = true;
+    }
+    if moved {
+        [&roots, &roles, &folder].into_iter().try_for_each(|folder| files.sync_dir(folder))?;
+    }
+    Ok((roots, roles))
+}
+
+/// Removes what is of no use. A disk that takes no writes keeps it.
+fn discard(files: &Files, path: &Path) {
+    if let Err(error) = if_there(files.remove(path)) {
+        tracing::warn!(%error, "what is of no use any more stays for now");
     }
 }
 
@@ -132,8 +246,4 @@ impl TrustStore {
 fn file_name(role: &Role) -> Result<String, TrustStoreError> {
     let name = FileName::new(&format!("{role}.json")).map_err(|_| TrustStoreError::Name(role.clone()))?;
     Ok(name.as_str().into())
-}
-
-fn root_name(version: MetadataVersion) -> String {
-    format!("{version}.root.json")
 }

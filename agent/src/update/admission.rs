@@ -19,6 +19,8 @@ pub struct Means {
     pub memory_active: ByteCount,
     /// Disk space above the reserve.
     pub free_space: ByteCount,
+    /// Whether the release is unpacked here already: nothing of it needs to be fetched.
+    pub installed: bool,
 }
 
 /// Refuses a release that cannot run here, with the numbers.
@@ -67,6 +69,7 @@ mod tests {
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
             free_space: ByteCount(4000),
+            installed: false,
         }
     }
 

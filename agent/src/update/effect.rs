@@ -2,11 +2,12 @@
 
 use serin_protocol::assignment::{Assignment, ReleaseRef};
 use serin_protocol::ids::{Digest, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis, Version};
-use serin_protocol::message::{EventKind, Reason, WorkerDeath};
+use serin_protocol::message::{Detail, EventKind, Reason, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::admission::Means;
-use super::record::{Record, Slot};
+use super::policy::{Verdict, Verdicts};
+use super::record::{Record, RootFloor, Slot};
 
 /// Both clocks at one moment: the wall clock judges expiry, the monotonic one runs timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,15 @@ pub enum Event {
     Boot,
     /// An assignment whose signature holds.
     Assigned(Assignment),
+    /// The same, but its release is known to lie below its owner's floor.
+    AssignedBelowFloor(Assignment, Detail),
+    /// A root is trusted that no refresh may end below.
+    RootTrusted {
+        /// Which.
+        floor: RootFloor,
+        /// It took a key back that said what time it is: what that key said no longer counts.
+        recovered: bool,
+    },
     /// The wanted release statement was fetched and its signature and digest hold, or not.
     Statement {
         /// Which statement.
@@ -48,6 +58,9 @@ pub enum Event {
         /// Those that failed.
         errors: u32,
     },
+    /// Whether local conditions let an update go on, whenever that may have changed, first right after
+    /// [`Self::Boot`]. Until it is heard nothing is held up.
+    Policy(Verdicts),
     /// A field engineer's order.
     Field(u32, FieldOrder),
     /// Writing the boot record failed; nothing after it in that batch was done.
@@ -73,6 +86,15 @@ pub enum FieldOrder {
         /// How long.
         span: Millis,
     },
+    /// Install this release, whose bundle is brought along. Its statement and all above it are trusted.
+    Sideload {
+        /// Digest of the statement.
+        statement: Digest,
+        /// What it says.
+        release: Box<Release>,
+        /// What the device can offer.
+        means: Means,
+    },
 }
 
 /// Why a field engineer's order was not carried out.
@@ -95,6 +117,17 @@ pub enum FieldRefusal {
     /// It is already so.
     #[error("{0}")]
     Already(&'static str),
+    /// The release brought is the one to go back to.
+    #[error("{0} is on this device already, as the previous release")]
+    IsPrevious(ReleaseId),
+    /// The release brought cannot run here.
+    #[error("{release} cannot run here: {reason}")]
+    NotAdmitted {
+        /// The release.
+        release: ReleaseId,
+        /// Why, with the numbers.
+        reason: Reason,
+    },
     /// The boot record could not be written; nothing changed.
     #[error("the boot record could not be written: {0}")]
     Storage(Reason),
@@ -118,6 +151,8 @@ pub enum FieldOutcome {
     Unpinned,
     /// Held until then.
     Held(UnixMillis),
+    /// Its bundle is being taken in; the outcome shows in the record.
+    Sideloading,
 }
 
 /// What the shell is to do, in order. It stops at the first that fails.
@@ -127,8 +162,12 @@ pub enum Effect {
     Persist(Box<Record>),
     /// Subscribe to the release statement; answer with [`Event::Statement`].
     FetchStatement(ReleaseRef),
+    /// Tell the fleet that this bundle will be fetched when it may.
+    PlanLater(Digest, Box<Release>, Verdict),
     /// Fetch the bundle; answer with [`Event::FetchStarted`] and [`Event::Fetched`].
     Fetch(Digest, Box<Release>),
+    /// Take in the bundle that an engineer brings; answer with [`Event::Fetched`].
+    Receive(Digest, Box<Release>),
     /// Unpack and check; answer with [`Event::Staged`].
     Stage(Digest, Box<Release>),
     /// Start a worker; answer with [`Event::Warmed`].

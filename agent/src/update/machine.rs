@@ -4,26 +4,38 @@
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
-//! obeys whoever is on site.
+//! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
+//! not allow it.
 
 mod attempt;
 mod engineer;
 mod serving;
+mod sideload;
+mod waiting;
 
 pub use self::engineer::MAX_HOLD;
 
 use std::collections::BTreeMap;
 
 use serin_protocol::assignment::{Assignment, Order};
-use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber};
+use serin_protocol::ids::{
+    ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber, UnixMillis,
+};
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
 use serin_protocol::release::Release;
 
 use super::effect::{Effect, Effects, Event, FieldRefusal, Now};
-use super::record::{Attempt, Progress, Record, Slot, Standing};
+use super::policy::Verdicts;
+use super::record::{Attempt, Progress, Record, RootFloor, Slot, Standing};
+
+use self::waiting::Told;
 
 /// After a failed write of the boot record, or an update that met one, try again after this.
 const STORAGE_RETRY: Millis = Millis::from_secs(10);
+
+/// Furthest that the number of an assignment may lie above the last one: far more than a device is told in
+/// its life, and so few that nobody with the fleet's key can use up the numbers.
+const MAX_SEQUENCE_STEP: u64 = 1 << 24;
 
 /// What never changes while the agent runs.
 #[derive(Clone, Debug)]
@@ -60,6 +72,10 @@ struct State {
     deaths_since: Millis,
     /// The last assignment refused because of a pin or hold: reported once, not at every reconnection.
     refused_by_engineer: Option<SequenceNumber>,
+    /// Whether the next step may be taken.
+    verdicts: Verdicts,
+    /// What was last reported to be waited for: once, not at every look.
+    told: Option<Told>,
 }
 
 /// Where the attempt in the record stands. Without an attempt it is `None`.
@@ -67,10 +83,25 @@ struct State {
 enum Work {
     None,
     AwaitingStatement,
-    Fetching { release: Box<Release>, started: bool },
-    Staging { release: Box<Release> },
-    Warming { slot: Slot },
-    Probation { until: Millis, deaths: u8 },
+    Fetching {
+        release: Box<Release>,
+        started: bool,
+        paused: bool,
+    },
+    Staging {
+        release: Box<Release>,
+    },
+    /// It waits to be installed.
+    Staged {
+        slot: Slot,
+    },
+    Warming {
+        slot: Slot,
+    },
+    Probation {
+        until: Millis,
+        deaths: u8,
+    },
 }
 
 /// Where the gateway sends requests.
@@ -107,6 +138,8 @@ impl Machine {
             deaths: 0,
             deaths_since: Millis(0),
             refused_by_engineer: None,
+            verdicts: Verdicts::default(),
+            told: None,
         };
         Self { identity, before: state.clone(), state, died: None, resume_at: None }
     }
@@ -118,6 +151,8 @@ impl Machine {
         if let Event::PersistFailed(reason) = event {
             self.undo(now);
             effects.push(Effect::Reply(Err(FieldRefusal::Storage(reason))));
+            // What is on disk is to answer even when nothing can be written any more.
+            self.keep_serving(now, &mut effects);
             return effects;
         }
         self.before = self.state.clone();
@@ -126,7 +161,13 @@ impl Machine {
             _ => None,
         };
         self.step(now, event, &mut effects);
-        self.keep_serving(now, &mut effects);
+        let mut serving = Effects::new();
+        self.keep_serving(now, &mut serving);
+        // Who answers comes before what is said about it, for every report waits for the disk.
+        let first =
+            |effect: &Effect| matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve);
+        let from = effects.iter().rposition(first).map_or(0, |last| last + 1);
+        effects.splice(from..from, serving);
         effects
     }
 
@@ -143,6 +184,7 @@ impl Machine {
             Work::Fetching { started: false, .. } => Phase::Admitted,
             Work::Fetching { started: true, .. } => Phase::Fetching,
             Work::Staging { .. } => Phase::Verified,
+            Work::Staged { .. } => Phase::Staged,
             Work::Warming { .. } => Phase::Warming,
             Work::Probation { .. } => Phase::Probation,
         }
@@ -170,6 +212,7 @@ impl Machine {
             | Work::AwaitingStatement
             | Work::Fetching { .. }
             | Work::Staging { .. }
+            | Work::Staged { .. }
             | Work::Warming { .. } => None,
         };
         let expiry =
@@ -195,7 +238,11 @@ impl Machine {
     fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Boot => self.resume(now, effects),
-            Event::Assigned(assignment) => self.assigned(now, &assignment, effects),
+            Event::Assigned(assignment) => self.assigned(now, &assignment, None, effects),
+            Event::AssignedBelowFloor(assignment, why) => {
+                self.assigned(now, &assignment, Some(Reason::Untrusted(why)), effects);
+            }
+            Event::RootTrusted { floor, recovered } => self.root_trusted(floor, recovered, effects),
             Event::Statement { statement, outcome } => self.statement(statement, outcome, effects),
             Event::FetchStarted(statement) => self.fetch_started(statement, effects),
             Event::Fetched(statement, outcome) => self.fetched(statement, outcome, effects),
@@ -203,6 +250,7 @@ impl Machine {
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
             Event::Health { requests, errors } => self.health(requests, errors, effects),
+            Event::Policy(verdicts) => self.decided(verdicts, effects),
             Event::Field(uid, order) => self.field(now, uid, order, effects),
             Event::Tick => self.tick(now, effects),
             // Answered before the step.
@@ -216,6 +264,9 @@ impl Machine {
             return;
         };
         match attempt.progress {
+            Progress::Assigned | Progress::Staged if self.state.record.sideload.is_some() => {
+                self.resume_sideload(effects);
+            }
             Progress::Assigned | Progress::Staged => {
                 self.state.work = Work::AwaitingStatement;
                 effects.push(Effect::FetchStatement(attempt.target.clone()));
@@ -227,7 +278,26 @@ impl Machine {
         }
     }
 
-    fn assigned(&mut self, now: Now, assignment: &Assignment, effects: &mut Effects) {
+    fn root_trusted(&mut self, floor: RootFloor, recovered: bool, effects: &mut Effects) {
+        let record = &mut self.state.record;
+        let known = record.root_floor == Some(floor) && (!recovered || record.clock_floor == UnixMillis(0));
+        record.root_floor = Some(floor);
+        if recovered {
+            record.clock_floor = UnixMillis(0);
+        }
+        if !known {
+            self.persist(effects);
+        }
+    }
+
+    /// `refused` says why it must not be obeyed, although it is the fleet's.
+    fn assigned(
+        &mut self,
+        now: Now,
+        assignment: &Assignment,
+        refused: Option<Reason>,
+        effects: &mut Effects,
+    ) {
         if let Err(refusal) = self.check_assignment(assignment) {
             if let Some(detail) = refusal {
                 self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
@@ -241,6 +311,11 @@ impl Machine {
         self.state.record.accepted = assignment.sequence;
         self.state.record.rollout = assignment.rollout;
         self.state.record.clock_floor = self.state.record.clock_floor.max(assignment.issued);
+        let expired = (assignment.expires <= now.wall).then_some(Reason::Expired);
+        if let Some(reason) = expired.or(refused) {
+            self.not_obeyed(&assignment.order, reason, effects);
+            return;
+        }
         match &assignment.order {
             Order::Stay => self.stay(effects),
             Order::Run { release, probation } => {
@@ -252,7 +327,8 @@ impl Machine {
                     expires: assignment.expires,
                     progress: Progress::Assigned,
                 };
-                self.run(now, attempt, effects);
+                self.state.record.urgent = false;
+                self.run(attempt, effects);
             }
             Order::RollBack { from, to } => {
                 let attempt = Attempt {
@@ -263,7 +339,8 @@ impl Machine {
                     expires: assignment.expires,
                     progress: Progress::Assigned,
                 };
-                self.fleet_rollback(now, from, attempt, effects);
+                self.state.record.urgent = true;
+                self.fleet_rollback(from, attempt, effects);
             }
         }
     }
@@ -286,6 +363,10 @@ impl Machine {
             let sequence = assignment.sequence;
             return refuse(&format!("the assignment is a replay: number {sequence}, already at {accepted}"));
         }
+        if assignment.sequence.0 - accepted.0 > MAX_SEQUENCE_STEP {
+            let sequence = assignment.sequence;
+            return refuse(&format!("the assignment's number {sequence} is too far above {accepted}"));
+        }
         Ok(())
     }
 
@@ -300,7 +381,8 @@ impl Machine {
         let expired =
             |attempt: &Attempt| attempt.progress != Progress::Probation && attempt.expires <= now.wall;
         if self.state.record.attempt.as_ref().is_some_and(expired) {
-            self.abandon(Reason::Expired, effects);
+            let reason = self.out_of_time();
+            self.abandon(reason, effects);
         }
         if let Work::Probation { until, .. } = &self.state.work
             && *until <= now.elapsed
@@ -317,6 +399,7 @@ impl Machine {
         active.standing = Standing::Proven;
         let release = active.release.clone();
         self.state.record.attempt = None;
+        self.state.record.sideload = None;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -331,7 +414,9 @@ impl Machine {
 
     fn report(&self, kind: EventKind, effects: &mut Effects) {
         let Record { accepted, rollout, .. } = &self.state.record;
-        effects.push(Effect::Report { sequence: *accepted, rollout: *rollout, kind });
+        // What an engineer brings is no rollout's.
+        let rollout = rollout.filter(|_| self.state.record.brought().is_none());
+        effects.push(Effect::Report { sequence: *accepted, rollout, kind });
     }
 
     fn report_move(

@@ -3,35 +3,36 @@
 use super::*;
 use crate::update::admission::{Means, RUNTIME};
 use crate::update::effect::{FieldOrder, FieldOutcome};
+use crate::update::policy::Verdict;
 use proptest::prelude::*;
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::{BasisPoints, UnixMillis};
-use serin_protocol::message::WorkerDeath;
+use serin_protocol::message::{Wait, WorkerDeath};
 use std::collections::BTreeSet;
 
 /// Carries effects out at once, and checks on the way what must hold at every step.
-struct Shell {
-    machine: Machine,
+pub(super) struct Shell {
+    pub(super) machine: Machine,
     now: Now,
-    disk: Record,
+    pub(super) disk: Record,
     disk_fails: bool,
-    ready: BTreeSet<Digest>,
-    pointer: Option<Digest>,
-    reports: Vec<EventKind>,
+    pub(super) ready: BTreeSet<Digest>,
+    pub(super) pointer: Option<Digest>,
+    pub(super) reports: Vec<EventKind>,
     replies: Vec<Result<FieldOutcome, FieldRefusal>>,
-    pending: Vec<Effect>,
+    pub(super) pending: Vec<Effect>,
 }
 
-fn statement(version: u8) -> Digest {
+pub(super) fn statement(version: u8) -> Digest {
     Digest([version; 32])
 }
 
-fn release_id(version: u8) -> ReleaseId {
+pub(super) fn release_id(version: u8) -> ReleaseId {
     format!("m@{version}").parse().expect("id")
 }
 
-fn reference(version: u8) -> ReleaseRef {
+pub(super) fn reference(version: u8) -> ReleaseRef {
     ReleaseRef { id: release_id(version), statement: statement(version) }
 }
 
@@ -63,6 +64,7 @@ fn means() -> Means {
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
         free_space: ByteCount(1000),
+        installed: false,
     }
 }
 
@@ -83,7 +85,7 @@ impl Shell {
         shell
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.machine = Machine::new(identity(), self.disk.clone());
         (self.pointer, self.disk_fails) = (None, false);
         self.ready.clear();
@@ -91,7 +93,15 @@ impl Shell {
         self.feed(Event::Boot);
     }
 
-    fn feed(&mut self, event: Event) {
+    fn restart_on_full_disk(&mut self) {
+        self.machine = Machine::new(identity(), self.disk.clone());
+        (self.pointer, self.disk_fails) = (None, true);
+        self.ready.clear();
+        self.pending.clear();
+        self.feed(Event::Boot);
+    }
+
+    pub(super) fn feed(&mut self, event: Event) {
         let effects = self.machine.handle(self.now, event);
         for effect in effects {
             match effect {
@@ -130,7 +140,7 @@ impl Shell {
         }
     }
 
-    fn order(&mut self, sequence: u64, order: Order) {
+    pub(super) fn order(&mut self, sequence: u64, order: Order) {
         let assignment = Assignment {
             device: identity().device,
             fleet: identity().fleet,
@@ -143,7 +153,7 @@ impl Shell {
         self.feed(Event::Assigned(assignment));
     }
 
-    fn run(&mut self, sequence: u64, version: u8) {
+    pub(super) fn run(&mut self, sequence: u64, version: u8) {
         let probation = Probation {
             duration: Millis::from_secs(60),
             max_error_rate: BasisPoints(500),
@@ -153,14 +163,28 @@ impl Shell {
         self.order(sequence, Order::Run { release: reference(version), probation });
     }
 
-    fn wait(&mut self, seconds: u64) {
+    fn sideload(&mut self, version: u8) {
+        let release = release(version, ByteCount::from_mib(10));
+        let order = FieldOrder::Sideload { statement: statement(version), release, means: means() };
+        self.feed(Event::Field(1000, order));
+    }
+
+    pub(super) fn wait(&mut self, seconds: u64) {
         self.now.wall = self.now.wall.plus(Millis::from_secs(seconds));
         self.now.elapsed = self.now.elapsed.plus(Millis::from_secs(seconds));
         self.feed(Event::Tick);
     }
 
+    /// The statement of this version comes, which is asked for; perhaps the release is here already.
+    pub(super) fn statement(&mut self, version: u8, installed: bool) {
+        self.pending.retain(|effect| !matches!(effect, Effect::FetchStatement(_)));
+        let means = Means { installed, ..means() };
+        let outcome = Ok((release(version, ByteCount::from_mib(10)), means));
+        self.feed(Event::Statement { statement: statement(version), outcome });
+    }
+
     /// Answers every pending effect as a healthy device would.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while !self.pending.is_empty() {
             match self.pending.remove(0) {
                 Effect::FetchStatement(target) => {
@@ -172,6 +196,7 @@ impl Shell {
                     self.feed(Event::FetchStarted(statement));
                     self.feed(Event::Fetched(statement, Ok(())));
                 }
+                Effect::Receive(statement, _) => self.feed(Event::Fetched(statement, Ok(()))),
                 Effect::Stage(statement, _) => self.feed(Event::Staged(statement, Ok(()))),
                 Effect::Warm { slot, .. } => {
                     self.ready.insert(slot.statement);
@@ -182,7 +207,7 @@ impl Shell {
         }
     }
 
-    fn installed(versions: &[u8]) -> Self {
+    pub(super) fn installed(versions: &[u8]) -> Self {
         let mut shell = Self::new();
         for (sequence, version) in versions.iter().enumerate() {
             shell.run(sequence as u64 + 1, *version);
@@ -202,14 +227,14 @@ impl Shell {
         self.reports.iter().filter_map(of).collect()
     }
 
-    fn last_reason(&self) -> Option<Reason> {
+    pub(super) fn last_reason(&self) -> Option<Reason> {
         self.reports.iter().rev().find_map(|kind| match kind {
             EventKind::Transition { reason, .. } => reason.clone(),
             _ => None,
         })
     }
 
-    fn active(&self) -> Option<u8> {
+    pub(super) fn active(&self) -> Option<u8> {
         self.disk.active.as_ref().map(|slot| slot.statement.0[0])
     }
 }
@@ -255,6 +280,43 @@ fn the_previous_release_stays_warm_and_answers_at_once_after_a_field_rollback() 
     shell.run(3, 3);
     shell.settle();
     assert_eq!(shell.active(), Some(3));
+}
+
+#[test]
+fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.kill(1, WorkerDeath::Signal(9));
+    shell.pending.clear();
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    let fail = |shell: &mut Shell| shell.feed(Event::Warmed(statement(1), Err(bad())));
+    fail(&mut shell);
+    shell.wait(60);
+    fail(&mut shell);
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(2))), "it is tried again");
+    shell.wait(60);
+    fail(&mut shell);
+    assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))), "but not for ever");
+}
+
+#[test]
+fn a_rollback_is_durable_first_then_served_and_only_then_spoken_of() {
+    let order = |shell: &mut Shell| {
+        let effects = shell.machine.handle(shell.now, Event::Field(1000, FieldOrder::Rollback { to: None }));
+        let step = |effect: &Effect| match effect {
+            Effect::Persist(_) => Some("persist"),
+            Effect::Flip(_) => Some("flip"),
+            Effect::Warm { .. } => Some("warm"),
+            Effect::Report { .. } => Some("report"),
+            Effect::Reply(_) => Some("reply"),
+            _ => None,
+        };
+        effects.iter().filter_map(step).collect::<Vec<_>>()
+    };
+    let mut warm = Shell::installed(&[1, 2]);
+    assert_eq!(order(&mut warm), ["persist", "flip", "report", "report", "reply"]);
+    let mut cold = Shell::installed(&[1, 2]);
+    cold.machine.forget_worker(statement(1));
+    assert_eq!(order(&mut cold), ["persist", "warm", "report", "report", "reply"]);
 }
 
 #[test]
@@ -392,6 +454,86 @@ fn replays_and_foreign_assignments_are_refused_by_name() {
     assert_eq!(shell.disk.accepted, SequenceNumber(2));
 }
 
+fn late(shell: &Shell, sequence: u64, order: Order) -> Event {
+    Event::Assigned(Assignment {
+        device: identity().device,
+        fleet: identity().fleet,
+        sequence: SequenceNumber(sequence),
+        rollout: None,
+        issued: shell.now.wall,
+        expires: shell.now.wall,
+        order,
+    })
+}
+
+#[test]
+fn no_order_is_obeyed_once_it_has_expired() {
+    let mut shell = Shell::installed(&[1, 2]);
+    let back = Order::RollBack { from: release_id(2), to: reference(1) };
+    shell.feed(late(&shell, 3, back.clone()));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Expired)));
+    assert_eq!(shell.disk.accepted, SequenceNumber(3), "and it is not reported again");
+    shell.run(4, 3);
+    let under_way = shell.disk.attempt.clone();
+    shell.feed(late(&shell, 5, Order::Stay));
+    assert!(matches!(shell.reports.last(), Some(EventKind::Refused { .. })));
+    shell.feed(late(&shell, 6, Order::Run { release: reference(1), probation: Probation::default() }));
+    assert_eq!(shell.disk.attempt, under_way);
+    // On probation, back to the release before.
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.feed(late(&shell, 7, Order::Run { release: reference(2), probation: Probation::default() }));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(3), Some(Reason::Expired)));
+    shell.order(8, Order::RollBack { from: release_id(3), to: reference(2) });
+    assert_eq!(shell.active(), Some(2), "in time it is obeyed");
+}
+
+#[test]
+fn the_fleet_cannot_bring_back_what_its_owner_put_below_the_floor() {
+    let mut shell = Shell::installed(&[1, 2]);
+    let order = Order::RollBack { from: release_id(2), to: reference(1) };
+    let Event::Assigned(mut assignment) = late(&shell, 3, order) else { panic!("an assignment") };
+    assignment.expires = shell.now.wall.plus(Millis::from_secs(100));
+    let why = Detail::new("below the floor 2");
+    shell.feed(Event::AssignedBelowFloor(assignment, why.clone()));
+    assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Untrusted(why))));
+    assert_eq!(shell.moves().last(), Some(&(Phase::Idle, Phase::Rejected)));
+    // Whoever is on site may, and so may the device by itself.
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    assert_eq!(shell.active(), Some(1));
+}
+
+#[test]
+fn a_stolen_fleet_key_can_use_up_no_numbers() {
+    let mut shell = Shell::installed(&[1]);
+    shell.order(u64::MAX, Order::Stay);
+    assert!(format!("{:?}", shell.reports.last()).contains("too far above"));
+    assert_eq!(shell.disk.accepted, SequenceNumber(1));
+    shell.order(1 + MAX_SEQUENCE_STEP, Order::Stay);
+    assert_eq!(shell.disk.accepted, SequenceNumber(1 + MAX_SEQUENCE_STEP));
+}
+
+#[test]
+fn a_root_that_takes_back_the_servers_keys_takes_back_the_time_they_told() {
+    let mut shell = Shell::installed(&[1]);
+    let told = shell.disk.clock_floor;
+    assert!(told > UnixMillis(0));
+    let version = serin_protocol::trust::MetadataVersion::FIRST;
+    let floor = RootFloor { configured: statement(9), version };
+    shell.feed(Event::RootTrusted { floor, recovered: false });
+    assert_eq!((shell.disk.root_floor, shell.disk.clock_floor), (Some(floor), told));
+    shell.feed(Event::RootTrusted { floor, recovered: true });
+    assert_eq!(shell.disk.clock_floor, UnixMillis(0));
+    assert!(
+        !shell
+            .machine
+            .handle(shell.now, Event::RootTrusted { floor, recovered: false })
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist(_))),
+        "known already"
+    );
+}
+
 #[test]
 fn an_unfinished_update_goes_on_after_a_restart_and_expires_in_the_end() {
     let mut shell = Shell::installed(&[1]);
@@ -510,11 +652,14 @@ enum Act {
     Die(u8),
     Health(u32, u32),
     Rollback,
+    Sideload(u8),
     Pin,
     Unpin,
     Restart,
     BreakDisk(bool),
     FailWarm(u8),
+    /// Whether fetching and installing must wait.
+    Policy(bool, bool),
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
@@ -527,12 +672,19 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (1..5_u8).prop_map(Act::Die),
         1 => (0..50_u32, 0..50_u32).prop_map(|(requests, errors)| Act::Health(requests, errors)),
         1 => Just(Act::Rollback),
+        2 => (1..5_u8).prop_map(Act::Sideload),
         1 => Just(Act::Pin),
         2 => Just(Act::Unpin),
         1 => Just(Act::Restart),
         1 => any::<bool>().prop_map(Act::BreakDisk),
         1 => (1..5_u8).prop_map(Act::FailWarm),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(fetch, install)| Act::Policy(fetch, install)),
     ]
+}
+
+fn verdict(waits: bool) -> Verdict {
+    let until = None;
+    if waits { Verdict::Wait { why: Wait::NotOnMains, until } } else { Verdict::Go }
 }
 
 proptest! {
@@ -544,7 +696,7 @@ proptest! {
         let mut shell = Shell::installed(&[1]);
         for (step, act) in acts.into_iter().enumerate() {
             let sequence = step as u64 + 10;
-            let pinned = shell.disk.pinned_by.is_some();
+            let pinned = shell.disk.kept_on_site();
             let before = shell.active();
             let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
             match act {
@@ -559,10 +711,14 @@ proptest! {
                     shell.kill(version, WorkerDeath::Exit(1));
                 }
                 Act::Health(requests, errors) => shell.feed(Event::Health { requests, errors }),
+                Act::Sideload(version) => shell.sideload(version),
                 Act::Rollback => shell.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
                 Act::Pin => shell.feed(Event::Field(0, FieldOrder::Pin)),
                 Act::Unpin => shell.feed(Event::Field(0, FieldOrder::Unpin)),
                 Act::Restart => shell.restart(),
+                Act::Policy(fetch, install) => {
+                    shell.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
+                }
                 Act::BreakDisk(fails) => shell.disk_fails = fails,
                 Act::FailWarm(version) => {
                     let warming = |effect: &Effect| {
@@ -583,6 +739,7 @@ proptest! {
         }
         // When everything heals, an active release answers and no update is left hanging.
         shell.disk_fails = false;
+        shell.feed(Event::Policy(Verdicts::default()));
         for _ in 0..12 {
             shell.settle();
             shell.wait(60);
@@ -592,3 +749,6 @@ proptest! {
         prop_assert_eq!(shell.pointer, shell.disk.active.as_ref().map(|slot| slot.statement));
     }
 }
+
+#[path = "machine_sideload_tests.rs"]
+mod sideload;

@@ -4,12 +4,15 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 5;
 
-/// The format before there were holds: the same without its last field.
-const FORMAT_WITHOUT_HOLD: u8 = 1;
+/// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
+/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has
+/// `root_floor`.
+const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +21,25 @@ pub struct Hold {
     pub by: u32,
     /// It is over then.
     pub until: UnixMillis,
+}
+
+/// That the unfinished update was brought by a field engineer, and no assignment ordered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// The local user.
+    pub by: u32,
+    /// Memory limit of its worker: what would be read from its statement, which cannot be fetched.
+    pub memory: ByteCount,
+}
+
+/// The highest root that was trusted: no refresh of the trusted metadata ends below it, even when the kept
+/// roots are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFloor {
+    /// The digest of the configured root from which it was reached; it says nothing about others.
+    pub configured: Digest,
+    /// Its version.
+    pub version: MetadataVersion,
 }
 
 /// A release on disk that can be run.
@@ -102,6 +124,12 @@ pub struct Record {
     pub event_floor: EventNumber,
     /// No order of the fleet is taken for a while.
     pub held: Option<Hold>,
+    /// A field engineer brought the unfinished update. Of no meaning without one: see [`Record::brought`].
+    pub sideload: Option<Brought>,
+    /// Local conditions do not hold up the installation of the unfinished update: it takes another one back.
+    pub urgent: bool,
+    /// The highest root that was trusted.
+    pub root_floor: Option<RootFloor>,
 }
 
 impl Default for Record {
@@ -117,6 +145,9 @@ impl Default for Record {
             clock_floor: UnixMillis(0),
             event_floor: EventNumber(0),
             held: None,
+            sideload: None,
+            urgent: false,
+            root_floor: None,
         }
     }
 }
@@ -137,11 +168,11 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut upgraded;
         let mut bytes = bytes;
-        if let Some((&FORMAT_WITHOUT_HOLD, body)) = bytes.split_first() {
-            // Where the new field would be, that there is none.
+        if let Some((format @ FIRST_FORMAT..FORMAT, body)) = bytes.split_first() {
+            // Where the new fields would be, that there is nothing.
             upgraded = vec![FORMAT];
             upgraded.extend_from_slice(body);
-            upgraded.push(0);
+            upgraded.resize(upgraded.len() + usize::from(FORMAT - format), 0);
             bytes = &upgraded;
         }
         match bytes.first() {
@@ -163,6 +194,16 @@ impl Record {
         postcard::to_allocvec(self).unwrap_or_default()
     }
 
+    /// Who brought the unfinished update; none when the fleet ordered it or there is none.
+    pub const fn brought(&self) -> Option<Brought> {
+        if self.attempt.is_some() { self.sideload } else { None }
+    }
+
+    /// Whether a field engineer decides what runs here.
+    pub const fn kept_on_site(&self) -> bool {
+        self.pinned_by.is_some() || self.held.is_some() || self.brought().is_some()
+    }
+
     /// Releases that garbage collection must not touch.
     pub fn named(&self) -> Vec<Digest> {
         let slots = self.active.iter().chain(&self.previous).map(|slot| slot.statement);
@@ -180,9 +221,15 @@ mod tests {
         let record = Record { accepted: SequenceNumber(7), ..Record::default() };
         assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
         let mut before = record.encode();
-        assert_eq!((before[0], before.pop()), (FORMAT, Some(0)));
-        before[0] = FORMAT_WITHOUT_HOLD;
-        assert_eq!(Record::decode(&before), Ok(record.clone()), "an agent that is updated keeps its slots");
+        for format in (FIRST_FORMAT..FORMAT).rev() {
+            assert_eq!(before.pop(), Some(0));
+            before[0] = format;
+            assert_eq!(
+                Record::decode(&before),
+                Ok(record.clone()),
+                "an agent that is updated keeps its slots"
+            );
+        }
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));

@@ -28,4 +28,9 @@ mod stderr;
 pub mod verdict;
 mod wire;
 
+/// Whether this kernel keeps files and network out of reach of a worker.
+pub fn files_can_be_closed() -> bool {
+    sandbox::files_can_be_closed()
+}
+
 pub use process::{InferError, Inferred, StartFault, Worker, WorkerSpec};

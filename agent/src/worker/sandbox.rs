@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 /// Newest kernel interface this was tested with; older kernels enforce what they know.
@@ -36,6 +36,12 @@ pub(super) fn allow_only(readable: &[PathBuf]) -> Result<bool, RulesetError> {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => true,
         RulesetStatus::NotEnforced => false,
     })
+}
+
+/// Whether this kernel keeps files out of reach of a worker. Restricts nothing.
+pub(super) fn files_can_be_closed() -> bool {
+    let required = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    required.handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Serialize;
-use serin_protocol::ids::DeviceId;
-use serin_protocol::message::{Event, EventKind, Presence};
+use serin_protocol::ids::{DeviceId, UnixMillis};
+use serin_protocol::message::{Event, EventKind, Presence, Start, Wait};
 use serin_protocol::trust::UtcSeconds;
 
 use super::failure::Failure;
@@ -131,6 +131,19 @@ fn in_words(kind: &EventKind) -> Words {
             let text = format!("{release}: {fetch} bytes to fetch, {here} are here");
             ("plan", Some(release.to_string()), None, text)
         }
+        EventKind::Planned { release, transfer, fetch, here, start } => {
+            let when = match start {
+                Start::Now => "now".into(),
+                Start::Later { why, until } => later(why, *until),
+            };
+            let text =
+                format!("{release}: {transfer}, {fetch} bytes to fetch, {here} are here; begins {when}");
+            ("plan", Some(release.to_string()), None, text)
+        }
+        EventKind::Waiting { release, why, until } => {
+            let text = format!("{release}: to be installed {}", later(why, *until));
+            ("waiting", Some(release.to_string()), None, text)
+        }
         EventKind::ChunksMissing { object, first, count } => {
             let text = format!("{count} chunks of {object} from {first} on are not at the broker");
             ("chunks_missing", None, None, text)
@@ -147,7 +160,7 @@ fn in_words(kind: &EventKind) -> Words {
             ("unpinned", None, None, format!("a field engineer (user {uid}) gave it back to the fleet"))
         }
         EventKind::Held { uid, until } => {
-            let until = UtcSeconds(i64::try_from(until.0 / 1000).unwrap_or(i64::MAX));
+            let until = utc(*until);
             let text = format!("a field engineer (user {uid}) lets nothing change until {until}");
             ("held", None, None, text)
         }
@@ -157,10 +170,28 @@ fn in_words(kind: &EventKind) -> Words {
         EventKind::Refused { kind, detail } => {
             ("refused", None, None, format!("refused a message ({kind:?}): {detail}"))
         }
+        EventKind::Sideloaded { uid, release } => {
+            let text = format!("a field engineer (user {uid}) brought {release} and pins it");
+            ("sideloaded", Some(release.to_string()), None, text)
+        }
+        EventKind::Enrolled { uid } => {
+            ("enrolled", None, None, format!("a field engineer (user {uid}) enrolled it"))
+        }
         EventKind::JournalLost { detail } => {
             ("journal_lost", None, None, format!("its journal was unreadable and begun anew: {detail}"))
         }
     }
+}
+
+fn later(why: &Wait, until: Option<UnixMillis>) -> String {
+    match until {
+        Some(until) => format!("not before {}: {why}", utc(until)),
+        None => format!("later: {why}"),
+    }
+}
+
+fn utc(at: UnixMillis) -> UtcSeconds {
+    UtcSeconds(i64::try_from(at.0 / 1000).unwrap_or(i64::MAX))
 }
 
 pub(super) async fn list(State(context): State<Context>) -> Json<Devices> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, SendBody};
 use zeroize::Zeroizing;
 
@@ -63,6 +63,30 @@ impl Client {
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let request = self.authorized(self.agent.get(format!("{}{path}", self.server)));
         self.answer(request.call())
+    }
+
+    /// A file of at most `limit` bytes; none when the server does not have it.
+    pub(super) fn bytes(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(reader) = self.reader(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        reader.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Failure::new)?;
+        if bytes.len() as u64 > limit {
+            return Err(Failure::about(path, format!("more than {limit} bytes")));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A file as it comes; none when the server does not have it.
+    pub(super) fn reader(&self, path: &str) -> Result<Option<impl Read + use<>>, Failure> {
+        let request = self.authorized(self.agent.get(format!("{}{path}", self.server)));
+        let response = request.call().map_err(|error| self.unreachable(&error))?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(refusal(response));
+        }
+        Ok(Some(response.into_body().into_reader()))
     }
 
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {

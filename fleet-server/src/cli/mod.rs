@@ -6,6 +6,7 @@ mod bundle;
 mod ca;
 mod client;
 mod device;
+mod export;
 mod failure;
 mod keys;
 mod release;

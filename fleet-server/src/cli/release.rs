@@ -17,7 +17,7 @@ use super::client::{Client, ClientArgs};
 use super::device::part;
 use super::table::{bytes, table};
 use super::trust::{self, FolderArgs};
-use super::{Failure, Report};
+use super::{Failure, Report, export};
 use crate::bundle::statement::{describe, statement_file};
 use crate::trust::TrustFolder;
 
@@ -75,6 +75,14 @@ enum ReleaseCommand {
         #[command(flatten)]
         folder: FolderArgs,
     },
+    /// Write a release with its metadata into one file, for devices without a network: `serin-agent sideload`.
+    Export {
+        /// The release, as MODEL@VERSION.
+        release: ReleaseId,
+        /// The file to write; it must not exist.
+        #[arg(short, long, value_name = "FILE.parcel")]
+        output: PathBuf,
+    },
     /// All releases.
     List,
 }
@@ -110,6 +118,7 @@ pub(super) fn run(arguments: &ReleaseArgs, quiet: bool) -> Result<Report, Failur
             let role = folder.folder().withdraw(release, folder.expiry());
             trust::sign(&folder.folder(), &role.map_err(|error| trust::failure(&error))?, key)
         }
+        ReleaseCommand::Export { release, output } => export::run(&client()?, release, output, quiet),
         ReleaseCommand::List => list(&client()?),
     }
 }
@@ -183,14 +192,12 @@ fn digest(path: &Path) -> std::io::Result<Digest> {
     }
 }
 
-fn progress(size: u64, quiet: bool) -> ProgressBar {
+pub(super) fn progress(size: u64, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::new(size);
     if quiet || !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
-    if let Ok(style) =
-        ProgressStyle::with_template("uploading {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
         bar.set_style(style);
     }
     bar

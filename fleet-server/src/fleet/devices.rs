@@ -269,9 +269,13 @@ impl Fleet {
             | EventKind::Unpinned { .. }
             | EventKind::Held { .. }
             | EventKind::Plan { .. }
+            | EventKind::Planned { .. }
+            | EventKind::Waiting { .. }
             | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
-            | EventKind::JournalLost { .. } => Ok(()),
+            | EventKind::JournalLost { .. }
+            | EventKind::Sideloaded { .. }
+            | EventKind::Enrolled { .. } => Ok(()),
         }
     }
 

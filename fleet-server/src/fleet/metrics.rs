@@ -129,7 +129,8 @@ impl Metrics {
     pub(super) fn event(&self, kind: &EventKind) {
         let kind = match kind {
             EventKind::Transition { .. } => "transition",
-            EventKind::Plan { .. } => "plan",
+            EventKind::Plan { .. } | EventKind::Planned { .. } => "plan",
+            EventKind::Waiting { .. } => "waiting",
             EventKind::ChunksMissing { .. } => "chunks_missing",
             EventKind::FieldRollback { .. } => "field_rollback",
             EventKind::Pinned { .. } => "pinned",
@@ -138,6 +139,8 @@ impl Metrics {
             EventKind::WorkerDied { .. } => "worker_died",
             EventKind::Refused { .. } => "refused",
             EventKind::JournalLost { .. } => "journal_lost",
+            EventKind::Sideloaded { .. } => "sideloaded",
+            EventKind::Enrolled { .. } => "enrolled",
         };
         self.events.get_or_create(&Kind { kind }).inc();
     }

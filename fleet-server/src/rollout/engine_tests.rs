@@ -478,6 +478,23 @@ fn pinned_devices_are_left_alone_and_come_back_when_unpinned() {
 }
 
 #[test]
+fn a_device_that_an_engineer_gave_something_else_is_left_alone_until_he_gives_it_back() {
+    let mut world = World::new(small_plan(), 12, |_| Manner::Healthy);
+    let engineered = world.line().remove(0);
+    let brought = |pinned| Sighting { pinned, ..sighting(&engineered, Some("v9")) };
+    world.orders.clear();
+    world.say(RolloutEvent::DeviceSeen(brought(true)));
+    assert_eq!(world.rollout.fleet().tally().pinned, 1);
+    world.pass(MINUTE);
+    world.pass(Millis::from_secs(3601));
+    let tally = world.rollout.fleet().tally();
+    assert_eq!((tally.pinned, tally.failed, tally.unreachable), (1, 0, 0));
+    assert!(!world.orders.contains_key(&engineered), "nobody fights over it");
+    world.say(RolloutEvent::DeviceSeen(brought(false)));
+    assert_eq!(world.running(), 12);
+}
+
+#[test]
 fn a_release_a_device_took_back_itself_is_not_pushed_on_it_again() {
     let mut world = World::new(small_plan(), 40, |_| Manner::Healthy);
     let first = world.line().remove(0);

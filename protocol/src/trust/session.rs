@@ -155,6 +155,8 @@ pub struct Session {
     now: UtcSeconds,
     limits: Limits,
     root: Root,
+    /// No refresh ends with an older root.
+    root_floor: MetadataVersion,
     roots_read: u32,
     timestamp: Option<Timestamp>,
     snapshot: Option<Snapshot>,
@@ -174,6 +176,7 @@ impl Session {
             now,
             limits,
             root: root.signed,
+            root_floor: MetadataVersion::FIRST,
             roots_read: 0,
             timestamp: None,
             snapshot: None,
@@ -181,6 +184,14 @@ impl Session {
             step: Step::NextRoot,
             lookup: None,
         })
+    }
+
+    /// The same, for who has trusted the root of this version before: a refresh whose chain ends below it
+    /// fails. It is for clients whose kept root may have been damaged.
+    #[must_use]
+    pub fn not_below(mut self, root: MetadataVersion) -> Self {
+        self.root_floor = root;
+        self
     }
 
     /// What is wanted now.
@@ -279,11 +290,14 @@ impl Session {
         })
     }
 
-    /// Succeeds unless the role that speaks for this target, or the top-level targets, has set a floor
-    /// above it. A target `models/<model>/…` is below the floor of its model when its serial is.
+    /// Succeeds unless the role that speaks for this target, or one of those that delegated to it up to the
+    /// top-level targets, has set a floor above it. A target `models/<model>/…` is below the floor of its model when its serial is.
     pub fn check_floor(&self, found: &Found) -> Result<(), TrustError> {
         let Some(model) = super::layout::model_of(&found.path) else { return Ok(()) };
-        let speakers = [&Role::Targets, &found.role].into_iter().filter_map(|role| self.targets(role));
+        // Delegations may form a ring: whoever was verified is asked at most once.
+        let step = |(role, _): &(&Role, &Targets)| self.verified_targets(&self.targets.get(*role)?.0);
+        let speakers = core::iter::successors(self.verified_targets(&found.role), step);
+        let speakers = speakers.take(self.targets.len()).map(|(_, targets)| targets);
         let floor = speakers.filter_map(|targets| targets.floor.get(model)).max().copied();
         let (serial, floor) = (found.file.serial(), floor.unwrap_or_default());
         if serial < floor {
@@ -310,6 +324,10 @@ impl Session {
     /// The trusted targets metadata of `role`, once it was needed.
     pub fn targets(&self, role: &Role) -> Option<&Targets> {
         self.targets.get(role).map(|(_, targets)| targets)
+    }
+
+    fn verified_targets(&self, role: &Role) -> Option<(&Role, &Targets)> {
+        self.targets.get_key_value(role).map(|(role, (_, targets))| (role, targets))
     }
 
     /// The Ed25519 keys that may sign for the role `name`, to which top-level targets delegates.

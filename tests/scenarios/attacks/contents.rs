@@ -1,10 +1,13 @@
 //! Contents: wrong, missing, late, endless, or with something else in them.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use anyhow::Result;
+use rumqttc::{Client, Event, Incoming, MqttOptions};
 use serin_protocol::bundle::TRAILER;
-use serin_tests::adversary::{Adversary, Packed};
+use serin_protocol::chunk::CHUNK_BYTES;
+use serin_tests::adversary::{Adversary, Packed, VICTIM};
 
 #[test]
 fn a_chunk_that_is_wrong_too_large_or_dropped_holds_nothing_up_but_itself() -> Result<()> {
@@ -41,8 +44,52 @@ fn slow_retrieval_ends() -> Result<()> {
     adversary.list(&second);
     adversary.repository.release();
     adversary.publish()?;
-    adversary.refuses_v2(&["slow retrieval: no chunk came within 3 s"])?;
+    adversary.refuses_v2(&["slow retrieval: 0 bytes came within 3 s, 3072 are due"])?;
     adversary.accepts_v2()
+}
+
+#[test]
+fn a_broker_that_drips_is_given_up_however_often_it_cuts_the_connection() -> Result<()> {
+    let lines = "broker.patience = '5s'\nbroker.slowest = '1MiB'";
+    let mut adversary = Adversary::begin_with(lines, None)?;
+    // Its contents do not matter: it never is here whole.
+    let contents = (0..40 * CHUNK_BYTES as u32).map(|at| (at / CHUNK_BYTES as u32) as u8).collect();
+    let dripped = adversary.v2.clone().containing(contents);
+    adversary.say_statement(&dripped)?;
+    adversary.say_chunk(dripped.release.chunk_list.digest, 0, &dripped.chunk_list)?;
+    adversary.list(&dripped);
+    adversary.repository.release();
+    adversary.publish()?;
+    adversary.assign(&dripped)?;
+    let told = |adversary: &Adversary| {
+        let heard = adversary.heard();
+        heard.iter().any(|event| event.contains("slow retrieval: ") && event.contains("within 5 s"))
+    };
+    let bundle = dripped.release.bundle.digest;
+    for (index, chunk) in (0..).zip(dripped.bundle.chunks(CHUNK_BYTES)) {
+        if told(&adversary) {
+            break;
+        }
+        adversary.say_chunk(bundle, index, chunk)?;
+        if index % 3 == 2 {
+            take_its_place(adversary.provision().mqtt)?;
+        }
+        // What it is about: a chunk now and then.
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    adversary.until_told(&["2.0.0", "rejected", "slow retrieval: ", "within 5 s"])?;
+    adversary.still_runs_v1()
+}
+
+/// Connects in the victim's name, which ends its own connection.
+fn take_its_place(port: u16) -> Result<()> {
+    let (_client, mut connection) = Client::new(MqttOptions::new(VICTIM, "127.0.0.1", port), 10);
+    for event in connection.iter() {
+        if let Event::Incoming(Incoming::ConnAck(_)) = event? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// An owner's release whose bundle is something else.

@@ -1,10 +1,74 @@
 //! Metadata that is genuine and out of place: older, from the future, mixed, withheld, endless, oddly named.
 
 use anyhow::Result;
-use serin_protocol::trust::forge::{Repository, delegated, public, version};
+use serin_protocol::trust::forge::{Repository, delegated, meta, public, targets_of, version};
 use serin_protocol::trust::metadata::{Role, TargetFile};
 use serin_protocol::trust::signed::{key_table, role_keys};
 use serin_tests::adversary::{Adversary, seconds};
+use serin_tests::lab::PATIENCE;
+
+#[test]
+fn an_older_root_is_refused_also_by_a_device_whose_newer_one_is_damaged() -> Result<()> {
+    let mut adversary = Adversary::begin()?;
+    let old = adversary.repository.files();
+    adversary.repository.next_root(|_| ());
+    adversary.repository.next_root(|_| ());
+    adversary.repository.release();
+    adversary.publish()?;
+    let roots = adversary.device.folder.join("trust/roots");
+    serin_tests::until("the device trusts the third root", PATIENCE, || {
+        roots.join("3.json").exists().then_some(())
+    })?;
+
+    // A genuine root in the place of a newer one.
+    let second = adversary.repository.roots[&2].clone();
+    adversary.say_file("4.root.json", &second)?;
+    adversary
+        .until_told(&["refused", "rollback: root version 2 is offered, version 3 is trusted already"])?;
+    adversary.say_file("4.root.json", b"")?;
+
+    // The disk loses a root, and the broker shows what there was before it.
+    adversary.device.power_off();
+    std::fs::write(roots.join("2.json"), b"damaged")?;
+    adversary.say_file("2.root.json", b"")?;
+    adversary.say_files(&old)?;
+    adversary.forget_heard();
+    adversary.device.power_on()?;
+    adversary
+        .until_told(&["refused", "rollback: root version 1 is offered, version 3 is trusted already"])?;
+    adversary.still_runs_v1()?;
+    let second = adversary.v2.clone();
+    adversary.release(&second)?;
+    adversary.accepts_v2()?;
+    assert_eq!(std::fs::read(roots.join("2.json"))?, adversary.repository.roots[&2]);
+    Ok(())
+}
+
+#[test]
+fn a_delegate_with_the_name_of_a_root_does_not_take_its_place() -> Result<()> {
+    let mut adversary = Adversary::begin()?;
+    adversary.repository.next_root(|_| ());
+    let repository = &mut adversary.repository;
+    let delegations = repository.targets.delegations.as_mut().expect("delegates");
+    delegations.roles.insert(0, delegated("2.root", &[5], &["models/digits/*"], false));
+    repository.targets.version = repository.targets.version.next().expect("more");
+    repository.snapshot.meta.insert("2.root.json".into(), meta(1));
+    repository.signers.insert("2.root", vec![5]);
+    let nothing = targets_of(repository.root.expires, std::collections::BTreeMap::new(), None);
+    let theirs = repository.signed(&Role::named("2.root"), &nothing);
+    adversary.say_file("1.2.root.json", &theirs)?;
+    let second = adversary.v2.clone();
+    adversary.release(&second)?;
+    adversary.accepts_v2()?;
+    let trust = adversary.device.folder.join("trust");
+    assert_eq!(std::fs::read(trust.join("roles/2.root.json"))?, theirs);
+    assert_eq!(std::fs::read(trust.join("roots/2.json"))?, adversary.repository.roots[&2]);
+    // After a restart the chain goes as far as before.
+    adversary.device.power_off();
+    adversary.device.power_on()?;
+    assert!(!adversary.device.said().contains("a kept root is not what it was"));
+    Ok(())
+}
 
 type Change = fn(&mut Repository, &Repository);
 
@@ -131,10 +195,9 @@ fn names_are_no_way_out_of_the_folder() -> Result<()> {
     repository.targets.version = repository.targets.version.next().expect("more");
     let path = "models/digits/../../../evil";
     repository.digits.targets.insert(path.into(), TargetFile::of(b"evil"));
-    let listed = serin_protocol::trust::forge::meta(1);
-    repository.snapshot.meta.insert(format!("{evil}.json"), listed);
+    repository.snapshot.meta.insert(format!("{evil}.json"), meta(1));
     adversary.release(&second)?;
-    adversary.refuses_v2(&["withheld: the repository has no ../../evil"])?;
+    adversary.refuses_v2(&["path trick: the role ../../evil has no name that a file may have"])?;
 
     // A delegate that calls itself a role of the root's.
     // What a snapshot has listed it must go on listing.
@@ -151,7 +214,7 @@ fn names_are_no_way_out_of_the_folder() -> Result<()> {
     adversary.publish()?;
     adversary.until_told(&["refused", "malformed targets", "delegates to the name"])?;
     adversary.still_runs_v1()?;
-    let mut names = std::fs::read_dir(adversary.device.folder.join("trust"))?
+    let mut names = std::fs::read_dir(adversary.device.folder.join("trust/roles"))?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
     names.sort();
@@ -178,11 +241,11 @@ fn what_is_written_over_the_trusted_files_is_not_believed() -> Result<()> {
     let trust = adversary.device.folder.join("trust");
     let files = theirs.files();
     for (kept, said) in [
-        ("2.root.json", "2.root.json"),
-        ("timestamp.json", "timestamp.json"),
-        ("snapshot.json", "1.snapshot.json"),
-        ("targets.json", "1.targets.json"),
-        ("digits.json", "1.digits.json"),
+        ("roots/2.json", "2.root.json"),
+        ("roles/timestamp.json", "timestamp.json"),
+        ("roles/snapshot.json", "1.snapshot.json"),
+        ("roles/targets.json", "1.targets.json"),
+        ("roles/digits.json", "1.digits.json"),
     ] {
         std::fs::write(trust.join(kept), &files[said])?;
     }
@@ -195,7 +258,7 @@ fn what_is_written_over_the_trusted_files_is_not_believed() -> Result<()> {
 
     // Cut off in the middle, and emptied.
     adversary.device.stop();
-    for (name, kept) in [("timestamp.json", 100), ("targets.json", 0)] {
+    for (name, kept) in [("roles/timestamp.json", 100), ("roles/targets.json", 0)] {
         let bytes = std::fs::read(trust.join(name))?;
         std::fs::write(trust.join(name), &bytes[..kept])?;
     }

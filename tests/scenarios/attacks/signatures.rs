@@ -1,7 +1,7 @@
 //! Who signed: strangers, other roles, too few, one twice, keys taken back.
 
 use anyhow::Result;
-use serin_protocol::trust::forge::public;
+use serin_protocol::trust::forge::{Repository, public};
 use serin_protocol::trust::signed::{key_table, role_keys};
 use serin_tests::adversary::Adversary;
 
@@ -61,11 +61,56 @@ fn below_the_threshold_and_one_key_many_times_do_not_count() -> Result<()> {
     adversary.publish()?;
     adversary.refuses_v2(&["arbitrary content: digits carries 1 valid signatures of 2"])?;
 
+    // And once more under its own.
+    let mut twice: serde_json::Value = serde_json::from_slice(&signed)?;
+    let again = twice["signatures"][0].clone();
+    twice["signatures"].as_array_mut().expect("a list").push(again);
+    let name = format!("{}.digits.json", adversary.repository.digits.version);
+    adversary.repository.bent.insert(name, Some(serde_json::to_vec(&twice)?));
+    adversary.publish()?;
+    adversary.refuses_v2(&["malformed digits: a key signs twice"])?;
+
     adversary.repository.bent.clear();
     adversary.repository.signers.insert("digits", vec![5, 7]);
     adversary.repository.release();
     adversary.publish()?;
     adversary.accepts_v2()
+}
+
+#[test]
+fn a_new_root_is_signed_by_the_old_keys_and_by_the_new_ones_or_refused() -> Result<()> {
+    let mut adversary = Adversary::begin()?;
+    let honest = adversary.repository.clone();
+    for (signers, named) in [
+        (vec![50], "arbitrary content: root carries 0 valid signatures of 1"),
+        (vec![1], "wrong role: root is signed by key"),
+    ] {
+        adversary.repository = honest.clone();
+        adversary.repository.root_signers = signers;
+        hand_root_over(&mut adversary.repository);
+        adversary.forget_heard();
+        adversary.publish()?;
+        adversary.until_told(&["refused", "metadata", named])?;
+        adversary.still_runs_v1()?;
+    }
+    assert!(!adversary.device.folder.join("trust/roots/2.json").exists());
+    adversary.repository = honest;
+    adversary.repository.root_signers = vec![1, 50];
+    hand_root_over(&mut adversary.repository);
+    let second = adversary.v2.clone();
+    adversary.release(&second)?;
+    adversary.accepts_v2()?;
+    let kept = std::fs::read(adversary.device.folder.join("trust/roots/2.json"))?;
+    assert_eq!(kept, adversary.repository.roots[&2]);
+    Ok(())
+}
+
+/// The next root gives the role of the root to another key.
+fn hand_root_over(repository: &mut Repository) {
+    repository.next_root(|root| {
+        root.keys.extend(key_table([public(50)]));
+        root.roles.root = role_keys([public(50).name()], std::num::NonZeroU32::MIN);
+    });
 }
 
 #[test]
@@ -82,7 +127,7 @@ fn a_chain_of_thirty_roots_is_followed_link_by_link() -> Result<()> {
     let second = adversary.v2.clone();
     adversary.release(&second)?;
     adversary.accepts_v2()?;
-    let kept = std::fs::read(adversary.device.folder.join("trust/31.root.json"))?;
+    let kept = std::fs::read(adversary.device.folder.join("trust/roots/31.json"))?;
     assert_eq!(kept, adversary.repository.roots[&31]);
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Time: metadata that is not renewed, and devices whose clock is wrong.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serin_tests::adversary::{Adversary, seconds};
+use serin_tests::device::Provision;
+use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
 
 #[test]
 fn a_frozen_repository_is_noticed() -> Result<()> {
@@ -14,6 +16,50 @@ fn a_frozen_repository_is_noticed() -> Result<()> {
     adversary.repository.release();
     adversary.publish()?;
     adversary.accepts_v2()
+}
+
+#[test]
+fn expired_snapshots_and_targets_freeze_nobody_unnoticed() -> Result<()> {
+    let mut adversary = Adversary::begin()?;
+    let second = adversary.v2.clone();
+    let (past, future) = (seconds().plus_days(-1), seconds().plus_days(1));
+    adversary.repository.snapshot.expires = past;
+    adversary.release(&second)?;
+    adversary.refuses_v2(&["freeze: snapshot expired at"])?;
+    adversary.repository.snapshot.expires = future;
+    let repository = &mut adversary.repository;
+    repository.targets.expires = past;
+    repository.targets.version = repository.targets.version.next().expect("more");
+    repository.release();
+    adversary.publish()?;
+    adversary.refuses_v2(&["freeze: targets expired at"])?;
+    let repository = &mut adversary.repository;
+    repository.targets.expires = future;
+    repository.targets.version = repository.targets.version.next().expect("more");
+    repository.release();
+    adversary.publish()?;
+    adversary.accepts_v2()
+}
+
+#[test]
+fn a_clock_in_1970_keeps_nobody_from_a_broker_with_tls() -> Result<()> {
+    let mut lab = Lab::secure(Broker::Embedded)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("sleeper", &[])?;
+    let clock = Some("@1970-01-02 00:00:00".to_owned());
+    let provision = Provision { extra: certificates.lines("sleeper"), clock, ..lab.provision() };
+    // It has never seen a signed time.
+    lab.add_provisioned("sleeper", &provision)?;
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 1);
+    // And after a power cut.
+    lab.devices[0].power_off();
+    lab.devices[0].power_on()?;
+    lab.publish("digits/v2")?;
+    let rollout = lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    assert_eq!(lab.running("2.0.0"), 1);
+    Ok(())
 }
 
 #[test]

@@ -559,16 +559,45 @@ fn slow_retrieval_is_given_up_and_time_offline_does_not_count() {
     let _ = transfer.handle(Millis(6000), Input::Disconnected);
     assert_eq!(transfer.next_deadline(), None);
     let _ = transfer.handle(Millis(60_000), Input::Connected);
-    assert!(
-        !transfer
-            .handle(Millis(64_999), Input::Tick)
-            .iter()
-            .any(|effect| matches!(effect, Effect::Stalled(_)))
-    );
+    // A second of the new five had passed before the cut.
+    assert_eq!(stalled(&transfer.handle(Millis(63_998), Input::Tick)), None);
     // A wrong chunk is none.
-    let _ = transfer.handle(Millis(64_999), Input::Chunk { index: 1, bytes: b"wrong" });
-    let effects = transfer.handle(Millis(65_000), Input::Tick);
-    assert_eq!(effects.last(), Some(&Effect::Stalled(Stall::Slow { patience: Millis(5000) })));
+    let _ = transfer.handle(Millis(63_998), Input::Chunk { index: 1, bytes: b"wrong" });
+    let effects = transfer.handle(Millis(63_999), Input::Tick);
+    assert_eq!(stalled(&effects), Some(Stall::Slow { bytes: ByteCount(0), pace }));
+}
+
+fn stalled(effects: &[Effect]) -> Option<Stall> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Stalled(stall) => Some(*stall),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_drip_is_slow_however_often_the_broker_cuts_the_connection() {
+    let contents = contents(1000);
+    let (object, hashes) = object(&contents);
+    let have = ChunkSet::empty(ChunkMap::new(object.size).expect("in bounds"));
+    // A chunk is a minute of 1 KiB/s.
+    for (seconds, expected) in [(59, None), (61, Some(ByteCount(59 * CHUNK_BYTES as u64)))] {
+        let pace = Pace::default();
+        let hashes = Some(hashes.clone());
+        let mut transfer = Transfer::new(object, hashes, have.clone(), pace, Jitter::new(1)).expect("sound");
+        let mut now = Millis(0);
+        let mut end = None;
+        for index in 0..130 {
+            let _ = transfer.handle(now, Input::Connected);
+            now = now.plus(Millis::from_secs(seconds));
+            let effects = transfer.handle(now, chunk(&contents, index));
+            end = end.or_else(|| stalled(&effects));
+            let effects = transfer.handle(now, Input::Written(index));
+            end = end.or_else(|| stalled(&effects));
+            let _ = transfer.handle(now, Input::Disconnected);
+        }
+        let expected = expected.map(|bytes| Stall::Slow { bytes, pace });
+        assert_eq!(end, expected, "a chunk in {seconds} s");
+    }
 }
 
 proptest! {

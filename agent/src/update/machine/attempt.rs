@@ -1,7 +1,8 @@
 //! An update on its way: from an accepted order to probation, or to its end.
 
+use serin_protocol::assignment::Order;
 use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
-use serin_protocol::message::{Detail, EventKind, Phase, Reason, WorkerDeath};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::{Machine, Work, Worker};
@@ -17,7 +18,7 @@ const DEATH_WINDOW: Millis = Millis::from_secs(600);
 
 impl Machine {
     /// Order `Run`.
-    pub(super) fn run(&mut self, now: Now, attempt: Attempt, effects: &mut Effects) {
+    pub(super) fn run(&mut self, attempt: Attempt, effects: &mut Effects) {
         let wanted = attempt.target.statement;
         if self.state.record.active.as_ref().is_some_and(|active| active.statement == wanted) {
             self.already_active(attempt.target.id, effects);
@@ -30,13 +31,6 @@ impl Machine {
             return;
         }
         let ended = self.give_up(Reason::Superseded);
-        if attempt.expires <= now.wall {
-            self.persist(effects);
-            effects.extend(ended);
-            let reason = Some(Reason::Expired);
-            self.report_move(attempt.target.id, Phase::Idle, Phase::Rejected, reason, effects);
-            return;
-        }
         let target = attempt.target.clone();
         self.state.record.attempt = Some(attempt);
         self.state.work = Work::AwaitingStatement;
@@ -59,13 +53,7 @@ impl Machine {
     }
 
     /// Order `RollBack`.
-    pub(super) fn fleet_rollback(
-        &mut self,
-        now: Now,
-        from: &ReleaseId,
-        attempt: Attempt,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn fleet_rollback(&mut self, from: &ReleaseId, attempt: Attempt, effects: &mut Effects) {
         let installing = self.candidate() == Some(from);
         let active = self.state.record.active.as_ref().is_some_and(|slot| slot.release == *from);
         let wanted = attempt.target.statement;
@@ -77,10 +65,26 @@ impl Machine {
             previous.standing = Standing::Proven;
             self.take_back(Reason::FleetRollback, effects);
         } else if active {
-            self.run(now, attempt, effects);
+            self.run(attempt, effects);
         } else {
             self.persist(effects);
             effects.push(Effect::Announce);
+        }
+    }
+
+    /// An order that is the fleet's newest, but too late or for what its owner no longer wants. What is
+    /// under way goes on.
+    pub(super) fn not_obeyed(&mut self, order: &Order, reason: Reason, effects: &mut Effects) {
+        self.persist(effects);
+        match order {
+            Order::Run { release, .. } | Order::RollBack { to: release, .. } => {
+                let release = release.id.clone();
+                self.report_move(release, Phase::Idle, Phase::Rejected, Some(reason), effects);
+            }
+            Order::Stay => {
+                let detail = Detail::new("the assignment, to stay as it is, has expired");
+                self.report(EventKind::Refused { kind: RefusedKind::Assignment, detail }, effects);
+            }
         }
     }
 
@@ -108,13 +112,12 @@ impl Machine {
                 return Err(Reason::BadStatement(detail));
             }
             admit(&release, &means)?;
-            Ok(release)
+            Ok((release, means.installed))
         });
         match admitted {
-            Ok(release) => {
-                self.state.work = Work::Fetching { release: release.clone(), started: false };
+            Ok((release, installed)) => {
                 self.report_move(target, Phase::Assigned, Phase::Admitted, None, effects);
-                effects.push(Effect::Fetch(statement, release));
+                self.fetch(statement, release, installed, effects);
             }
             Err(reason) => self.abandon(reason, effects),
         }
@@ -166,10 +169,10 @@ impl Machine {
             attempt.progress = Progress::Staged;
         }
         let slot = Slot { release: target.clone(), statement, memory, standing: Standing::Unproven };
-        self.state.work = Work::Warming { slot };
+        self.state.work = Work::Staged { slot };
         self.persist(effects);
-        self.report_move(target.clone(), Phase::Verified, Phase::Staged, None, effects);
-        self.report_move(target, Phase::Staged, Phase::Warming, None, effects);
+        self.report_move(target, Phase::Verified, Phase::Staged, None, effects);
+        self.go_on(effects);
     }
 
     /// The candidate's worker passed its golden vectors: it becomes active, on probation.
@@ -179,6 +182,10 @@ impl Machine {
         };
         attempt.progress = Progress::Probation;
         let until = now.elapsed.plus(attempt.probation.duration);
+        if let Some(brought) = self.state.record.sideload {
+            self.state.record.pinned_by = Some(brought.by);
+            self.state.record.rollout = None;
+        }
         let release = slot.release.clone();
         let left = self.state.record.active.replace(slot);
         // A release that never passed its own probation is nothing to return to.
@@ -254,6 +261,7 @@ impl Machine {
         self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
         self.state.record.previous = Some(left);
         self.state.record.attempt = None;
+        self.state.record.sideload = None;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);
@@ -318,12 +326,18 @@ impl Machine {
 
     /// [`Self::abandon`] without persisting: the caller persists its own change with it and then adds
     /// the effects returned.
-    fn give_up(&mut self, reason: Reason) -> Effects {
+    pub(super) fn give_up(&mut self, reason: Reason) -> Effects {
+        let brought = self.state.record.sideload.take().is_some();
         let Some(attempt) = self.state.record.attempt.take() else { return Effects::new() };
         let from = self.phase();
         let fetching = matches!(self.state.work, Work::Fetching { .. } | Work::AwaitingStatement);
         self.state.work = Work::None;
         let mut effects = Effects::new();
+        if brought {
+            // The fleet's orders were refused in the meantime.
+            self.state.refused_by_engineer = None;
+            effects.push(Effect::AskAssignment);
+        }
         if !self.state.record.named().contains(&attempt.target.statement) {
             effects.push(Effect::Stop(attempt.target.statement));
         }

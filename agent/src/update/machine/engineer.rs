@@ -18,6 +18,9 @@ impl Machine {
             FieldOrder::Pin => self.pin(uid, effects),
             FieldOrder::Unpin => self.unpin(uid, effects),
             FieldOrder::Hold { span } => Ok(self.hold(now, uid, span, effects)),
+            FieldOrder::Sideload { statement, release, means } => {
+                self.sideload(now, uid, statement, release, &means, effects)
+            }
         };
         effects.push(Effect::Reply(reply));
     }
@@ -80,7 +83,7 @@ impl Machine {
     /// Why no order of the fleet is taken now.
     pub(super) fn kept_by_engineer(&self, now: Now) -> Option<Reason> {
         let record = &self.state.record;
-        if record.pinned_by.is_some() {
+        if record.pinned_by.is_some() || record.brought().is_some() {
             return Some(Reason::Pinned);
         }
         record.held.as_ref().filter(|hold| now.wall < hold.until).map(|_| Reason::Held)

@@ -13,6 +13,10 @@ const FIRST_RETRY: Millis = Millis::from_secs(1);
 /// See [`FIRST_RETRY`].
 const LONGEST_RETRY: Millis = Millis::from_secs(60);
 
+/// Starts that may fail before an active release is taken back while another still answers for it: one may be
+/// the disk's fault. When nothing answers, the first failure is enough.
+const PATIENT_STARTS: u8 = 3;
+
 impl Machine {
     pub(super) fn active_is_serving(&self) -> bool {
         let active = self.state.record.active.as_ref().map(|slot| slot.statement);
@@ -52,7 +56,10 @@ impl Machine {
         if matches!(&self.state.work, Work::Warming { slot } if slot.statement == statement) {
             self.state.workers.remove(&statement);
             self.abandon(reason, effects);
-        } else if self.is_active(statement) && self.has_trusted_previous() {
+        } else if self.is_active(statement)
+            && self.has_trusted_previous()
+            && (self.serving().is_none() || failures >= PATIENT_STARTS)
+        {
             self.take_back(reason, effects);
         }
     }

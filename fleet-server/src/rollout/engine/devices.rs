@@ -96,6 +96,10 @@ impl Rollout {
                 self.runs(device);
             }
             Standing::Failed { failure: Failure::TimedOut { .. }, .. } if runs => self.runs(device),
+            // An engineer put something else there: out of the rollout until he gives the device back.
+            Standing::Running { .. } | Standing::Left { .. } if gone && record.pinned => {
+                self.stand(device, Standing::Waiting);
+            }
             Standing::Running { .. } if gone => {
                 let deadline = self.clock.plus(WORD_TIME);
                 self.stand(device, Standing::Left { deadline });

@@ -47,6 +47,10 @@ impl Session {
 
     /// Section 5.3.10: only the last root of the chain must not have expired.
     pub(super) fn end_of_roots(&mut self) -> Result<(), TrustError> {
+        let (trusted, offered) = (self.root_floor, self.root.version);
+        if offered < trusted {
+            return Err(TrustError::Rollback { role: Role::Root, trusted, offered });
+        }
         self.check_expiry(&Role::Root, self.root.expires)?;
         self.step = Step::LocalTimestamp;
         Ok(())

@@ -13,7 +13,7 @@ use super::{Accepted, Limits, Next, Session};
 use crate::envelope::PublicKey;
 use crate::ids::Digest;
 use crate::trust::delegation::Delegations;
-use crate::trust::forge::{Repository, delegated, key, meta, public, some, version};
+use crate::trust::forge::{Repository, delegated, key, meta, public, some, targets_of, version};
 use crate::trust::metadata::{Role, Root, Serial, TargetFile};
 use crate::trust::signed::{Metadata, key_table, role_keys};
 use crate::trust::{TrustError, UtcSeconds};
@@ -139,6 +139,54 @@ fn what_lies_below_a_floor_is_refused_whoever_set_it() {
     assert_eq!(refusal(3, 3), Ok(()));
     assert_eq!(refusal(4, 0), below(4));
     assert_eq!(refusal(3, 5), below(5));
+}
+
+#[test]
+fn whoever_delegates_to_the_speaker_may_set_a_floor_for_it() {
+    let mut repository = listing();
+    let listed = TargetFile::of(b"statement").with_serial(Serial(3));
+    let digits = std::mem::take(&mut repository.digits.targets);
+    assert_eq!(digits.len(), 1);
+    repository.digits.floor.insert("digits".into(), Serial(4));
+    repository.digits.delegations = Some(Delegations {
+        keys: key_table([public(7)]),
+        succinct_roles: None,
+        roles: vec![delegated("team", &[7], &["models/digits/*"], true)],
+        other: Map::new(),
+    });
+    repository.signers.insert("team", vec![7]);
+    let team = targets_of(repository.targets.expires, [(PATH.into(), listed)].into(), None);
+    repository.snapshot.meta.insert("team.json".into(), meta(1));
+    let mut files = repository.files();
+    files.insert("1.team.json".into(), repository.signed(&Role::named("team"), &team));
+    let mut kept = Kept::shipped(&repository);
+    let mut session = Session::begin(&kept.0[&Role::Root], NOW, Limits::DEVICE).expect("holds");
+    let mut asked = Vec::new();
+    kept.drive(&mut session, &files, &mut asked).expect("holds");
+    session.find(PATH).expect("in turn");
+    kept.drive(&mut session, &files, &mut asked).expect("holds");
+    let found = session.found().expect("is listed");
+    assert_eq!(found.role, Role::named("team"));
+    let below = TrustError::BelowFloor { path: PATH.into(), serial: Serial(3), floor: Serial(4) };
+    assert_eq!(session.check_floor(&found), Err(below));
+}
+
+#[test]
+fn no_refresh_ends_below_a_root_that_was_trusted_before() {
+    let mut repository = listing();
+    repository.next_root(|_| ());
+    let drive = |floor: u64, files: &BTreeMap<String, Vec<u8>>| {
+        let mut kept = Kept::shipped(&repository);
+        let session = Session::begin(&kept.0[&Role::Root], NOW, Limits::DEVICE).expect("holds");
+        kept.drive(&mut session.not_below(version(floor)), files, &mut Vec::new())
+    };
+    let all = repository.files();
+    let mut without = all.clone();
+    without.remove("2.root.json");
+    assert_eq!(drive(2, &all), Ok(()));
+    assert_eq!(drive(1, &without), Ok(()));
+    let (trusted, offered) = (version(2), version(1));
+    assert_eq!(drive(2, &without), Err(TrustError::Rollback { role: Role::Root, trusted, offered }));
 }
 
 #[test]

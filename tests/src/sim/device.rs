@@ -1,0 +1,485 @@
+//! One simulated device: the shell around the real cores, as the agent's supervisor is on a real one.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serin_agent::disk::boot_record::BootStore;
+use serin_agent::disk::install;
+use serin_agent::disk::intake::take_in;
+use serin_agent::disk::partial::{Complete, PartialStore};
+use serin_agent::disk::releases::ReleaseStore;
+use serin_agent::disk::seam::Files;
+use serin_agent::disk::virtual_disk::VirtualDisk;
+use serin_agent::identity;
+use serin_agent::link::backoff::Jitter;
+use serin_agent::link::transfer::Pace;
+use serin_agent::supervisor::download::{Download, Notice, Request};
+use serin_agent::trust::client::{self, Client};
+use serin_agent::trust::offline::refresh;
+use serin_agent::trust::store::TrustStore;
+use serin_agent::update::admission::Means;
+use serin_agent::update::effect::{Effect, Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
+use serin_agent::update::machine::{Identity, Machine};
+use serin_agent::update::record::{Record, Slot};
+use serin_agent::update::shell::{Shell, feed};
+use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
+use serin_protocol::bundle::BundleFile;
+use serin_protocol::envelope::open;
+use serin_protocol::ids::{ByteCount, Digest, EventNumber, Millis, UnixMillis};
+use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
+use serin_protocol::release::Release;
+use serin_protocol::topic::{FileName, Topic};
+
+use super::broker::{self, BEGIN, Broker};
+use super::publisher::Published;
+
+/// Turns of the loop after which a device that is still not idle never will be: each turn goes to the next
+/// deadline, and there are a few for each chunk.
+const MAX_TURNS: usize = 400;
+
+/// Fixtures are far smaller.
+const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// Where the agent keeps everything.
+pub fn data() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+/// The publisher's first root, delivered with the device.
+fn configured_root() -> PathBuf {
+    PathBuf::from("/etc/root.json")
+}
+
+/// A device that is on.
+pub struct Device<'a> {
+    pub machine: Machine,
+    /// Everything it said.
+    pub said: Vec<EventKind>,
+    /// Answers to the field engineer.
+    pub replies: Vec<Result<FieldOutcome, FieldRefusal>>,
+    /// The release that answers.
+    pub serving: Option<Digest>,
+    broker: &'a Broker,
+    files: Files,
+    disk: VirtualDisk,
+    now: Now,
+    boot: BootStore,
+    releases: ReleaseStore,
+    partials: PartialStore,
+    trust: Client,
+    trust_effects: VecDeque<client::Effect>,
+    download: Option<Download>,
+    fetched: Option<(Digest, Complete)>,
+    /// What an engineer brought, until it is asked for.
+    brought: Option<Vec<u8>>,
+    workers: BTreeSet<Digest>,
+    inbox: VecDeque<Event>,
+    connected: bool,
+}
+
+/// A disk as it leaves the factory: the publisher's root, and an empty folder for the agent.
+pub fn factory_disk(broker: &Broker) -> Result<VirtualDisk> {
+    let disk = VirtualDisk::new(ByteCount::from_mib(8));
+    let files = Files::on(disk.clone());
+    for folder in ["/etc", "/data"] {
+        files.create_dir(Path::new(folder))?;
+    }
+    let mut root = files.create(&configured_root())?;
+    root.append(broker.repository.roots.get(&1).context("a first root")?)?;
+    root.sync()?;
+    for folder in ["/etc", "/data", "/"] {
+        files.sync_dir(Path::new(folder))?;
+    }
+    Ok(disk)
+}
+
+impl<'a> Device<'a> {
+    /// Switches the device on, without a link.
+    ///
+    /// # Errors
+    /// The agent does not start: its service manager would try again.
+    pub fn power_on(disk: &VirtualDisk, broker: &'a Broker) -> Result<Self> {
+        let files = Files::on(disk.clone());
+        let data = data();
+        identity::load_or_make(&files, &data.join("device.key"))?;
+        let (boot, loaded) = BootStore::open(files.clone(), data.join("boot"))?;
+        let record = match &loaded.record {
+            Some((_, payload)) => Record::decode(payload)?,
+            None => Record::default(),
+        };
+        let trusted = TrustStore::open(files.clone(), &data, &configured_root(), record.root_floor)?;
+        let identity = Identity {
+            device: broker::device(),
+            fleet: broker::fleet(),
+            memory_budget: ByteCount::from_mib(512),
+        };
+        let mut device = Self {
+            machine: Machine::new(identity, record),
+            said: Vec::new(),
+            replies: Vec::new(),
+            serving: None,
+            broker,
+            disk: disk.clone(),
+            now: Now { wall: UnixMillis(BEGIN * 1000), elapsed: Millis(0) },
+            boot,
+            releases: ReleaseStore::open(files.clone(), &data)?,
+            partials: PartialStore::open(files.clone(), &data)?,
+            files,
+            trust: Client::new(trusted, Jitter::new(1)),
+            trust_effects: VecDeque::new(),
+            download: None,
+            fetched: None,
+            brought: None,
+            workers: BTreeSet::new(),
+            inbox: VecDeque::new(),
+            connected: false,
+        };
+        install::tidy(&device.releases, &device.partials, device.machine.record(), &loaded);
+        feed(&mut device, Event::Boot);
+        device.settle();
+        Ok(device)
+    }
+
+    /// The link is there.
+    pub fn connect(&mut self) {
+        self.connected = true;
+        let effects = self.trust.connected(self.now);
+        self.trust_effects.extend(effects);
+        if let Some(download) = &mut self.download {
+            let notices = download.connected(self.now.elapsed);
+            self.take(notices);
+        }
+        self.settle();
+    }
+
+    /// The broker says something new: a timestamp, and perhaps another assignment.
+    pub fn hear(&mut self, broker: &'a Broker) {
+        self.broker = broker;
+        self.ask(&FileName::new("timestamp.json").expect("a name"));
+        self.hear_assignment();
+        self.settle();
+    }
+
+    /// A field engineer's order.
+    pub fn order(&mut self, order: FieldOrder) {
+        feed(self, Event::Field(1000, order));
+        self.settle();
+    }
+
+    /// A field engineer brings a release.
+    pub fn sideload(&mut self, published: &Published) {
+        let papers = self.broker.papers(published);
+        let wall = self.now.wall;
+        let (checked, effects) = self.trust.lend(self.now, |store| refresh(store, wall, &papers));
+        self.trust_effects.extend(effects);
+        match checked {
+            Ok(release) => {
+                self.brought = Some(published.bundle.clone());
+                let (statement, means) = (published.digest, self.means(published.digest));
+                self.order(FieldOrder::Sideload { statement, release: Box::new(release), means });
+            }
+            Err(error) => {
+                let detail = Detail::new(&error.to_string());
+                self.said.push(EventKind::Refused { kind: RefusedKind::Sideload, detail });
+            }
+        }
+    }
+
+    /// Lets time pass until nothing is unfinished, or for as long as that could take.
+    pub fn until_idle(&mut self) {
+        for _ in 0..MAX_TURNS {
+            self.settle();
+            if self.machine.phase() == Phase::Idle
+                && self.machine.record().attempt.is_none()
+                && self.answers()
+            {
+                return;
+            }
+            if !self.pass_time() {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass until the update is in this phase.
+    pub fn until_phase(&mut self, phase: Phase) {
+        for _ in 0..MAX_TURNS {
+            self.settle();
+            if self.machine.phase() == phase || !self.pass_time() {
+                return;
+            }
+        }
+    }
+
+    /// The slots in which something is, by name.
+    pub fn slots(&self) -> Vec<(&'static str, Slot)> {
+        let record = self.machine.record();
+        let slots = [("active", &record.active), ("previous", &record.previous)];
+        slots.into_iter().filter_map(|(name, slot)| Some((name, slot.clone()?))).collect()
+    }
+
+    /// Reads every file of a release and compares it with what its owner signed.
+    ///
+    /// # Errors
+    /// It is not here, or not what was signed.
+    pub fn verify(&self, statement: Digest) -> Result<()> {
+        let signed = self.broker.statement(statement).context("nobody signed it")?;
+        let release = self.releases.open_release(statement)?.context("it is not here")?;
+        Ok(self.releases.verify(&release, Some(signed))?)
+    }
+
+    /// A file of a release that is here.
+    pub fn read(&self, statement: Digest, file: BundleFile) -> Result<Vec<u8>> {
+        let release = self.releases.open_release(statement)?.context("it is not here")?;
+        Ok(self.files.read_at_most(&release.path(file), MAX_FILE_BYTES)?)
+    }
+
+    /// Digests of the releases that are unpacked here.
+    pub fn unpacked(&self) -> Result<Vec<Digest>> {
+        Ok(self.releases.list()?)
+    }
+
+    /// Names of what is in a folder below the agent's.
+    pub fn folder(&self, name: &str) -> Result<Vec<String>> {
+        let entries = self.files.list(&data().join(name))?;
+        Ok(entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect())
+    }
+
+    fn answers(&self) -> bool {
+        self.machine.record().active.as_ref().map(|slot| slot.statement) == self.serving
+    }
+
+    /// Goes to the next deadline. False when there is none.
+    fn pass_time(&mut self) -> bool {
+        let download = self.download.as_ref().and_then(|download| download.next_deadline(self.now.elapsed));
+        let deadlines = [self.machine.next_deadline(self.now), self.trust.next_deadline(), download];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return false };
+        let step = next.0.saturating_sub(self.now.elapsed.0).max(1);
+        self.now.elapsed = self.now.elapsed.plus(Millis(step));
+        self.now.wall = self.now.wall.plus(Millis(step));
+        feed(self, Event::Tick);
+        let effects = self.trust.tick(self.now);
+        self.trust_effects.extend(effects);
+        if let Some(download) = &mut self.download {
+            let notices = download.tick(self.now.elapsed);
+            self.take(notices);
+        }
+        true
+    }
+
+    /// Does what can be done now.
+    fn settle(&mut self) {
+        while self.disk.is_powered() {
+            if let Some(event) = self.inbox.pop_front() {
+                feed(self, event);
+            } else if let Some(effect) = self.trust_effects.pop_front() {
+                self.attend(effect);
+            } else if let Some((object, index)) = self.wanted_chunk() {
+                self.deliver(object, index);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn attend(&mut self, effect: client::Effect) {
+        match effect {
+            client::Effect::Ask(file) => self.ask(&file),
+            client::Effect::Leave(_) => {}
+            client::Effect::RootTrusted { floor, recovered } => {
+                self.inbox.push_back(Event::RootTrusted { floor, recovered });
+            }
+            client::Effect::Refreshed { .. } => self.hear_assignment(),
+            client::Effect::Listed(target) => self.fetch_statement(&target),
+            client::Effect::Unlisted(target, detail) => {
+                let outcome = Err(Reason::Untrusted(detail));
+                self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
+            }
+            client::Effect::Refuse(_) => {}
+        }
+    }
+
+    fn ask(&mut self, file: &FileName) {
+        if !self.connected {
+            return;
+        }
+        if let Some(bytes) = self.broker.get(&Topic::Metadata(file.clone())) {
+            let effects = self.trust.message(self.now, file, &bytes.to_vec().into());
+            self.trust_effects.extend(effects);
+        }
+    }
+
+    fn hear_assignment(&mut self) {
+        let Some(sealed) = self.broker.assignment().filter(|_| self.connected) else { return };
+        let Some(keys) = self.trust.fleet_keys(self.now.wall) else { return };
+        if let Ok(assignment) = open::<Assignment, _>(sealed, keys) {
+            let below = match &assignment.order {
+                Order::RollBack { to, .. } => self.trust.below_floor(&to.id),
+                Order::Run { .. } | Order::Stay => None,
+            };
+            self.inbox.push_back(match below {
+                Some(detail) => Event::AssignedBelowFloor(assignment, detail),
+                None => Event::Assigned(assignment),
+            });
+        }
+    }
+
+    fn fetch_statement(&mut self, target: &ReleaseRef) {
+        let Some(bytes) = self.broker.get(&Topic::Metadata(FileName::of_release(&target.statement))) else {
+            return;
+        };
+        let outcome = match Release::parse(bytes) {
+            Ok(release) if Digest::of(bytes) == target.statement => {
+                Ok((Box::new(release), self.means(target.statement)))
+            }
+            Ok(_) => Err(Reason::BadStatement(Detail::new("its digest is not the assigned one"))),
+            Err(error) => Err(Reason::BadStatement(Detail::new(&error.to_string()))),
+        };
+        self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
+    }
+
+    fn means(&self, statement: Digest) -> Means {
+        let active = self.machine.record().active.as_ref();
+        Means {
+            target: "linux-x86_64".parse().expect("a name"),
+            memory_budget: ByteCount::from_mib(512),
+            memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
+            free_space: self.releases.free_space().unwrap_or_default(),
+            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
+        }
+    }
+
+    fn wanted_chunk(&mut self) -> Option<(Digest, u32)> {
+        let mut wanted = None;
+        let download = self.download.as_mut()?;
+        download.ask(|request, topic| match (request, topic) {
+            (Request::Subscribe, Topic::Chunk { object, index }) if wanted.is_none() => {
+                wanted = Some((*object, *index));
+                true
+            }
+            (Request::Subscribe, _) => false,
+            (Request::Unsubscribe, _) => true,
+        });
+        wanted
+    }
+
+    fn deliver(&mut self, object: Digest, index: u32) {
+        let Some(bytes) = self.broker.get(&Topic::Chunk { object, index }).map(<[u8]>::to_vec) else {
+            return;
+        };
+        if let Some(download) = &mut self.download {
+            let notices = download.chunk(self.now.elapsed, object, index, &bytes);
+            self.take(notices);
+        }
+    }
+
+    fn take(&mut self, notices: Vec<Notice>) {
+        let Some(statement) = self.download.as_ref().map(Download::statement) else { return };
+        for notice in notices {
+            match notice {
+                Notice::Started { .. } => self.inbox.push_back(Event::FetchStarted(statement)),
+                Notice::Report(kind) => self.said.push(kind),
+                Notice::Done(bundle) => {
+                    self.download = None;
+                    self.fetched = Some((statement, bundle));
+                    self.inbox.push_back(Event::Fetched(statement, Ok(())));
+                }
+                Notice::Failed(reason) => {
+                    self.download = None;
+                    self.inbox.push_back(Event::Fetched(statement, Err(reason)));
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, statement: Digest, release: Box<Release>) -> Option<Event> {
+        if matches!(self.releases.open_release(statement), Ok(Some(_))) {
+            return Some(Event::Fetched(statement, Ok(())));
+        }
+        match Download::new(statement, release, self.partials.clone(), Pace::default(), 1) {
+            Ok(mut download) => {
+                let notices = if self.connected { download.connected(self.now.elapsed) } else { Vec::new() };
+                self.download = Some(download);
+                self.take(notices);
+                None
+            }
+            Err(reason) => Some(Event::Fetched(statement, Err(reason))),
+        }
+    }
+
+    fn receive(&mut self, statement: Digest, release: &Release) -> Event {
+        let pieces = self.brought.take().into_iter().map(|bundle| Ok(bundle.into()));
+        let taken = take_in(&self.partials, release.bundle, pieces).map_err(|error| error.reason());
+        let outcome = taken.map(|bundle| self.fetched = Some((statement, bundle)));
+        Event::Fetched(statement, outcome)
+    }
+
+    /// A worker starts if everything it reads is what was signed.
+    fn warm(&mut self, statement: Digest) -> Event {
+        match self.verify(statement) {
+            Ok(()) => {
+                self.workers.insert(statement);
+                Event::Warmed(statement, Ok(()))
+            }
+            Err(error) => Event::Warmed(statement, Err(Reason::LoadFailed(Detail::new(&error.to_string())))),
+        }
+    }
+}
+
+impl Shell for Device<'_> {
+    fn now(&self) -> Now {
+        self.now
+    }
+
+    fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<Option<Event>, Reason> {
+        match effect {
+            Effect::Persist(record) => install::save(&mut self.boot, *record, EventNumber(0))?,
+            Effect::FetchStatement(target) => {
+                let effects = self.trust.search(self.now, target);
+                self.trust_effects.extend(effects);
+            }
+            Effect::PlanLater(..) => {}
+            Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
+            Effect::Receive(statement, release) => return Ok(Some(self.receive(statement, &release))),
+            Effect::Stage(statement, release) => {
+                let fetched =
+                    self.fetched.take().filter(|(of, _)| *of == statement).map(|(_, bundle)| bundle);
+                let outcome = install::stage(&self.releases, fetched, &release, statement);
+                return Ok(Some(Event::Staged(statement, outcome)));
+            }
+            Effect::Warm { slot, .. } => return Ok(Some(self.warm(slot.statement))),
+            Effect::Flip(slot) => {
+                if self.workers.contains(&slot.statement) {
+                    self.serving = Some(slot.statement);
+                }
+            }
+            Effect::Unserve => self.serving = None,
+            Effect::Stop(statement) => {
+                self.workers.remove(&statement);
+                if self.serving == Some(statement) {
+                    self.serving = None;
+                }
+            }
+            Effect::CancelFetch(statement) => {
+                self.trust.cancel_search(statement);
+                if self.download.as_ref().is_some_and(|download| download.statement() == statement) {
+                    self.download = None;
+                }
+            }
+            Effect::Collect(keep) => {
+                let idle = self.download.is_none();
+                install::collect(&self.releases, &self.partials, &keep, idle);
+            }
+            Effect::Report { kind, .. } => self.said.push(kind),
+            Effect::Announce => {}
+            Effect::AskAssignment => self.hear_assignment(),
+            Effect::Reply(reply) => self.replies.push(reply),
+        }
+        Ok(None)
+    }
+}
