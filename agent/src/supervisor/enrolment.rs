@@ -57,7 +57,11 @@ impl Supervisor {
     }
 
     pub(super) fn on_enrolled(&mut self, payload: &Bytes) {
-        let Some(keys) = self.trust.client.fleet_keys(self.now().wall) else { return };
+        let Some(keys) = self.trust.client.fleet_keys(self.now().wall) else {
+            // Whoever is quick after a first start asks before the device knows who may answer.
+            self.trust.enrolled = Some(payload.clone());
+            return;
+        };
         let enrolled = match open::<Enrolled, _>(payload, keys) {
             Ok(enrolled) => enrolled,
             Err(error) => return self.refuse(RefusedKind::Unknown, &Detail::new(&error.to_string())),

@@ -115,6 +115,8 @@ struct Supervisor {
     enrolling: Option<Enrolling>,
     refusals: Refusals,
     service: Service,
+    /// The next pulse: at a fixed moment, for whoever asks again and again must not put it off.
+    pulse_at: Millis,
     /// What local conditions allow.
     watch: Watch,
     /// The engineer whose order is being carried out.
@@ -177,12 +179,12 @@ impl Supervisor {
             self.enrolment_deadline(),
         ];
         let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
-        let pulse = now.elapsed.plus(PULSE);
-        deadlines.into_iter().flatten().chain(windows).fold(pulse, Millis::min)
+        deadlines.into_iter().flatten().chain(windows).fold(self.pulse_at, Millis::min)
     }
 
     fn on_deadline(&mut self) {
         let now = self.now();
+        self.pulse_at = now.elapsed.plus(PULSE);
         if let Some(download) = &mut self.download {
             let notices = download.tick(now.elapsed);
             self.on_notices(notices);

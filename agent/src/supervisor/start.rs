@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serin_protocol::envelope::seal_to_vec;
-use serin_protocol::ids::{BootId, UnixMillis};
+use serin_protocol::ids::{BootId, Millis, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Presence};
 use serin_protocol::topic::Topic;
 use tokio::net::TcpListener;
@@ -170,6 +170,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         enrolling: None,
         refusals: Refusals::new(),
         service: Service::new(),
+        pulse_at: Millis(0),
         watch,
         pending: None,
         logs,

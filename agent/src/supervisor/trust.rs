@@ -20,14 +20,16 @@ pub(super) struct Trust {
     effects: VecDeque<Effect>,
     /// Subscriptions the session had no place for; at most one for each file of a refresh.
     postponed: Effects,
-    /// The last assignment and acknowledgement that came before the keys were known.
+    /// The last assignment, acknowledgement and answer to an enrolment that came before the keys were known.
     assignment: Option<Bytes>,
     ack: Option<Bytes>,
+    pub(super) enrolled: Option<Bytes>,
 }
 
 impl Trust {
-    pub(super) const fn new(client: Client) -> Self {
-        Self { client, effects: VecDeque::new(), postponed: Effects::new(), assignment: None, ack: None }
+    pub(super) fn new(client: Client) -> Self {
+        let (effects, postponed) = (VecDeque::new(), Effects::new());
+        Self { client, effects, postponed, assignment: None, ack: None, enrolled: None }
     }
 }
 
@@ -110,6 +112,9 @@ impl Supervisor {
         tracing::debug!(keys_changed, "trusted metadata is current");
         if let Some(ack) = self.trust.ack.take() {
             self.on_ack(&ack);
+        }
+        if let Some(enrolled) = self.trust.enrolled.take() {
+            self.on_enrolled(&enrolled);
         }
         if let Some(assignment) = self.trust.assignment.take() {
             self.on_assignment(&assignment);

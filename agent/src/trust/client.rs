@@ -4,6 +4,8 @@
 //! MQTT has no "not found". Whether a newer root exists is asked together with the timestamp, before it:
 //! when the timestamp has come, so would the root have. A root that comes later begins a new refresh.
 
+mod lend;
+
 use bytes::Bytes;
 use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::envelope::KeyRing;
@@ -210,24 +212,6 @@ impl Client {
         self.search.take_if(|search| search.target.statement == statement);
     }
 
-    /// Lends what is kept to a refresh from elsewhere. One that is under way here is begun anew afterwards, so
-    /// that the two do not mix.
-    pub fn lend<T>(&mut self, now: Now, refresh: impl FnOnce(&mut TrustStore) -> T) -> (T, Effects) {
-        let mut effects = Effects::new();
-        self.let_go(&mut effects);
-        let root = self.store.root().to_vec();
-        let done = refresh(&mut self.store);
-        if self.store.root() != root {
-            // A key that signed assignments may have been taken back.
-            self.orders = None;
-            effects.push(Effect::RootTrusted { floor: self.store.root_floor(), recovered: false });
-        }
-        if self.connected {
-            self.ask_anew(now, &mut effects);
-        }
-        (done, effects)
-    }
-
     /// When [`Client::tick`] is due.
     pub fn next_deadline(&self) -> Option<Millis> {
         let search = self.search.as_ref().and_then(Search::deadline);
@@ -333,8 +317,9 @@ impl Client {
     fn supply(&mut self, now: Now, fetch: &Fetch, effects: &mut Effects) -> Supply {
         let Some(file) = name_of(fetch) else { return Supply::Unnamed };
         match fetch.role {
-            Role::Root => match self.root.take() {
-                Some((name, bytes)) if name == file => Supply::Here(bytes),
+            // One that is refused stays in the way until it is asked for anew.
+            Role::Root => match &self.root {
+                Some((name, bytes)) if *name == file => Supply::Here(bytes.clone()),
                 _ if self.timestamp.is_some() => Supply::Missing,
                 _ => Supply::Coming,
             },

@@ -94,7 +94,13 @@ fn a_device_that_never_had_a_network_trusts_what_is_signed_and_keeps_it() {
     let device = Device::of(&repository);
     assert_eq!(device.refresh(0, &papers(&repository, 1)).expect("trusted"), release(1));
     let kept = |name: &str| device.0.path().join("trust").join(name).exists();
-    let names = ["2.root.json", "timestamp.json", "snapshot.json", "targets.json", "digits.json"];
+    let names = [
+        "roots/2.json",
+        "roles/timestamp.json",
+        "roles/snapshot.json",
+        "roles/targets.json",
+        "roles/digits.json",
+    ];
     assert!(names.into_iter().all(kept));
     assert_eq!(device.refresh(0, &papers(&repository, 1)).expect("again"), release(1));
 }
