@@ -26,7 +26,8 @@ fn connect(
     let ca = std::fs::read(certificates.authority().join("ca.crt"))?;
     let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth };
     options.set_transport(Transport::tls_with_config(tls));
-    Ok(Client::new(options, 10))
+    // Nobody takes requests from the queue before it is polled.
+    Ok(Client::new(options, 32))
 }
 
 /// Whether the broker lets it in.

@@ -23,7 +23,7 @@ use crate::trust::Online;
 /// A piece of 60 KiB in ten seconds is the slowest link that a bundle is worth waiting for.
 const SLOWEST_PIECE: Duration = Duration::from_secs(10);
 /// Buffers on the way hide the first pieces.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
 pub(super) struct Accepted {

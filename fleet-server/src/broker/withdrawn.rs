@@ -61,7 +61,7 @@ impl Withdrawn {
             match self.read() {
                 Ok(false) => {}
                 Ok(true) => {
-                    info!(list = %self.list.display(), "the list of revoked certificates has changed")
+                    info!(list = %self.list.display(), "the list of revoked certificates has changed");
                 }
                 Err(error) => error!(%error, "the list of revoked certificates is not taken over"),
             }

@@ -89,7 +89,7 @@ fn of_targets(before: Option<&Targets>, draft: &Targets) -> Vec<String> {
         let succinct = |of: &Targets| of.delegations.as_ref().and_then(|of| of.succinct_roles.clone());
         let reordered = order(draft) != order(targets) && owners(draft) == owners(targets);
         let hidden = reordered || succinct(draft) != succinct(targets);
-        same.delegations = targets.delegations.clone();
+        same.delegations.clone_from(&targets.delegations);
         hidden || same != *targets
     });
     lines.extend(other.then(|| "~ fields change that are not shown here".to_owned()));
