@@ -10,7 +10,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -29,8 +29,10 @@ const AUTHORITY_DAYS: u64 = 3650;
 pub const DEFAULT_DAYS: u32 = 825;
 /// A clock may be this far behind when a certificate is first used.
 const BACKDATED: Duration = Duration::from_hours(24);
-/// The revocation list holds for this long; renewed with every revocation.
-const LIST: Duration = Duration::from_hours(24 * 365);
+/// The revocation list holds for this many days, as long as the authority itself: brokers let nobody in once
+/// it has expired, and whoever carries it there by hand may not come for years. Nothing is lost by it: a
+/// broker that was not given the newest list would not notice a shorter life before its end either.
+const LIST_DAYS: u64 = AUTHORITY_DAYS;
 
 /// The authority could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,14 @@ pub enum AuthorityError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Others may read the private key.
+    #[error("{}: mode {mode:o} lets others read the private key; run chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
     },
     /// There is one already.
     #[error("{} exists and is not overwritten", .0.display())]
@@ -114,6 +124,11 @@ impl Authority {
             let path = folder.join(name);
             fs::read_to_string(&path).map_err(failed(&path)).map(Zeroizing::new)
         };
+        let path = folder.join("ca.key");
+        let mode = fs::metadata(&path).map_err(failed(&path))?.mode();
+        if mode & 0o077 != 0 {
+            return Err(AuthorityError::Exposed { path, mode: mode & 0o7777 });
+        }
         let key = KeyPair::from_pem(&read("ca.key")?)?;
         Ok(Self { folder: folder.into(), issuer: Issuer::from_ca_cert_pem(&read("ca.crt")?, key)? })
     }
@@ -128,7 +143,7 @@ impl Authority {
         self.folder.join("crl.pem")
     }
 
-    /// Makes a key and a certificate for it.
+    /// Makes a key and a certificate for it, and renews the list of revoked certificates.
     pub fn issue(&self, subject: &Subject, days: u32) -> Result<Issued, AuthorityError> {
         let (name, hosts) = match subject {
             Subject::Client(name) => (name, Vec::new()),
@@ -151,6 +166,7 @@ impl Authority {
         fs::create_dir_all(&issued).map_err(failed(&issued))?;
         let copy = issued.join(format!("{name}.{}.crt", hex::encode(serial.to_bytes())));
         write_new(&copy, certificate.as_bytes(), 0o644)?;
+        self.write_list()?;
         Ok(Issued { certificate, key: Zeroizing::new(key.serialize_pem()) })
     }
 
@@ -172,6 +188,13 @@ impl Authority {
         Ok(count)
     }
 
+    /// Writes the list of revoked certificates anew, so that it holds for as long as one does; how many are
+    /// on it.
+    pub fn renew(&self) -> Result<usize, AuthorityError> {
+        self.write_list()?;
+        Ok(listed(&self.folder.join("revoked"))?.len())
+    }
+
     fn write_list(&self) -> Result<(), AuthorityError> {
         let now = SystemTime::now();
         let revoked =
@@ -184,7 +207,7 @@ impl Authority {
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let params = CertificateRevocationListParams {
             this_update: now.into(),
-            next_update: (now + LIST).into(),
+            next_update: validity(LIST_DAYS).1,
             crl_number: SerialNumber::from(since.as_secs()),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -257,6 +280,30 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
 mod tests {
     use super::*;
 
+    /// When the list expires, in seconds since 1970, and how many certificates are on it.
+    fn list(authority: &Authority) -> (i64, usize) {
+        let text = fs::read(authority.list()).expect("there");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&text).expect("PEM");
+        let (_, list) = x509_parser::parse_x509_crl(&pem.contents).expect("a list");
+        (list.next_update().expect("says").timestamp(), list.iter_revoked_certificates().count())
+    }
+
+    #[test]
+    fn the_list_outlives_every_certificate_and_is_renewed_with_each() {
+        let home = tempfile::tempdir().expect("a folder");
+        let authority = Authority::init(&home.path().join("ca"), "fleet").expect("is made");
+        let soon = time::OffsetDateTime::from(SystemTime::now()).unix_timestamp();
+        let days = |list: (i64, usize)| (list.0 - soon) / 86_400;
+        assert!(days(list(&authority)) >= 3649, "{:?}", list(&authority));
+        fs::write(authority.list(), "an old one").expect("ours");
+        let name: DeviceId = "kiosk-07".parse().expect("name");
+        authority.issue(&Subject::Client(name.clone()), 3650).expect("issues");
+        assert!(days(list(&authority)) >= 3649 && list(&authority).1 == 0);
+        authority.revoke(&name).expect("revokes");
+        fs::write(authority.list(), "an old one").expect("ours");
+        assert_eq!((authority.renew().expect("renews"), list(&authority).1), (1, 1));
+    }
+
     #[test]
     fn what_is_issued_can_be_taken_back_and_nothing_is_overwritten() {
         let home = tempfile::tempdir().expect("a folder");
@@ -272,7 +319,10 @@ mod tests {
         assert_eq!(authority.revoke(&name).expect("revokes"), 2);
         assert_ne!(fs::read(authority.list()).expect("there"), before);
         assert!(matches!(authority.revoke(&name), Err(AuthorityError::NotIssued(_))));
-        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(folder.join("ca.key")).expect("there"));
-        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(authority.renew().expect("renews"), 2);
+        let key = folder.join("ca.key");
+        assert_eq!(fs::metadata(&key).expect("there").mode() & 0o777, 0o600);
+        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("ours");
+        assert!(matches!(Authority::open(&folder), Err(AuthorityError::Exposed { mode: 0o644, .. })));
     }
 }

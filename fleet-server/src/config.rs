@@ -82,6 +82,8 @@ pub struct Flags {
     pub broker_password_file: Option<PathBuf>,
     /// TLS with devices, or with that broker.
     pub tls: Option<TlsFiles>,
+    /// The embedded broker may listen to a network without TLS.
+    pub insecure: bool,
 }
 
 /// A configuration was refused.
@@ -133,6 +135,7 @@ struct BrokerFile {
     user: Option<String>,
     password_file: Option<PathBuf>,
     tls: Option<TlsFiles>,
+    insecure: bool,
 }
 
 impl Config {
@@ -154,6 +157,7 @@ impl Config {
             user: flags.broker_user.or(file.broker.user),
             password_file: flags.broker_password_file.or(file.broker.password_file),
             tls: flags.tls.or(file.broker.tls),
+            insecure: flags.insecure || file.broker.insecure,
             ..file.broker
         };
         let broker = choose_broker(of_file, flags.mqtt, flags.broker)?;
@@ -192,11 +196,14 @@ fn choose_broker(
         if !(2..=1_000_000).contains(&max_sessions) {
             return Err(ConfigError::Invalid("broker.max_sessions must be 2 to 1000000".into()));
         }
-        return Ok(BrokerChoice::Embedded {
-            listen: listen.or(file.listen).unwrap_or(default),
-            max_sessions,
-            tls: file.tls,
-        });
+        let listen = listen.or(file.listen).unwrap_or(default);
+        if !listen.ip().is_loopback() && file.tls.is_none() && !file.insecure {
+            return Err(ConfigError::Invalid(format!(
+                "without TLS whoever reaches {listen} may call itself any device: give it certificates with \
+                 --tls, let it listen on 127.0.0.1, or say --insecure"
+            )));
+        }
+        return Ok(BrokerChoice::Embedded { listen, max_sessions, tls: file.tls });
     };
     let (host, port) = parse_url(&url, file.tls.is_some())?;
     Ok(BrokerChoice::External(ExternalBroker {
@@ -279,6 +286,22 @@ mod tests {
         assert!(Config::load(None, flags.clone()).is_ok());
         let error = Config::load(None, Flags { fleet: None, ..flags }).expect_err("refused");
         assert!(error.to_string().contains("--fleet"));
+    }
+
+    #[test]
+    fn a_broker_without_tls_is_not_open_to_a_network_unless_told_so() {
+        let text = "fleet = 'f'\ndata = '/d'\n";
+        let at = |ip: [u8; 4]| Flags { mqtt: Some(SocketAddr::from((ip, 1883))), ..Flags::default() };
+        for ip in [[0, 0, 0, 0], [192, 168, 0, 7]] {
+            let refused = load(text, at(ip)).expect_err("anyone may be any device").to_string();
+            assert!(refused.contains("--tls") && refused.contains("--insecure"), "{refused}");
+            assert!(load(text, Flags { insecure: true, ..at(ip) }).is_ok());
+            assert!(load(&format!("{text}broker.insecure = true\n"), at(ip)).is_ok());
+            let name = PathBuf::from("x");
+            let tls = Some(TlsFiles { ca: name.clone(), certificate: name.clone(), key: name });
+            assert!(load(text, Flags { tls, ..at(ip) }).is_ok());
+        }
+        assert!(load(text, at([127, 0, 0, 1])).is_ok());
     }
 
     #[test]

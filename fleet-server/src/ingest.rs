@@ -71,6 +71,9 @@ pub enum Refused {
     /// The device was cut off.
     #[error("the device was revoked")]
     Revoked,
+    /// Said by a run of the agent that is over: somebody says it again.
+    #[error("the hello is of an earlier start of the agent")]
+    Stale,
     /// There are as many devices as there may be.
     #[error("the fleet is full")]
     FleetFull,
@@ -96,6 +99,7 @@ impl Refused {
             Self::Insane(_) => "insane",
             Self::NotEnrolled => "not_enrolled",
             Self::Enrolment(_) => "enrolment",
+            Self::Stale => "stale",
             Self::Revoked => "revoked",
             Self::FleetFull => "fleet_full",
             Self::NotOurs => "not_ours",

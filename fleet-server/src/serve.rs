@@ -23,9 +23,10 @@ use crate::broker::publish::{Job, MAX_JOBS, Publisher};
 use crate::broker::revoked::Revoked;
 use crate::broker::tls::{self, TlsError};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
+use crate::durable;
 use crate::fleet::metrics::Metrics;
 use crate::fleet::secrets::{SecretError, Secrets};
-use crate::fleet::{Fleet, FleetError, FleetParts, Message, Outgoing, Outlet};
+use crate::fleet::{Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
 use crate::registry::objects::{ObjectError, ObjectStore};
 use crate::registry::releases::Listed;
 use crate::repository::{Repository, RepositoryError, keeper};
@@ -112,7 +113,7 @@ pub fn seconds() -> UtcSeconds {
 /// Serves until told to stop by SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<(), ServeError> {
     let data = config.data.clone();
-    std::fs::create_dir_all(&data).map_err(|source| ServeError::Data { path: data.clone(), source })?;
+    durable::private_folder(&data).map_err(|source| ServeError::Data { path: data.clone(), source })?;
     let secrets = Secrets::open(&data)?;
     let store: Arc<dyn Store> = Arc::new(SledStore::open(&data.join("store"))?);
     let objects = Arc::new(ObjectStore::open(&data)?);
@@ -127,7 +128,8 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let metrics = Arc::new(Metrics::default());
     let fleet = Arc::new(Fleet::open(FleetParts {
         id: config.fleet.clone(),
-        signer: secrets.fleet,
+        signers: secrets.fleet,
+        named: named(&repository),
         listed: listed(&repository),
         policy: config.enrolment,
         revoked: Arc::clone(&revoked),
@@ -139,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);
     let publishing = tokio::spawn(publisher.run(waiting));
     fleet.resume_publishing();
+    fleet.sign_anew(now())?;
     if embedded.is_some() {
         fleet.nobody_is_there(now())?;
     }
@@ -147,7 +150,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Http { address: config.http, source })?;
     let http_address =
         http.local_addr().map_err(|source| ServeError::Http { address: config.http, source })?;
-    announce(&config, &fleet, &repository, http_address, &address);
+    announce(&config, &fleet, &repository, http_address, &address)?;
     let (stop, stopped) = watch::channel(false);
     let changes = repository.changes();
     let keeping = tokio::spawn(keeper::keep(Arc::clone(&repository), link.clone(), changes));
@@ -262,6 +265,12 @@ fn outlet(link: Link, jobs: mpsc::Sender<Job>, metrics: Arc<Metrics>) -> Outlet 
     })
 }
 
+/// Which keys published metadata names for assignments.
+fn named(repository: &Arc<Repository>) -> Box<Named> {
+    let repository = Arc::clone(repository);
+    Box::new(move || repository.fleet_keys())
+}
+
 /// What uploaded metadata says about releases.
 fn listed(repository: &Arc<Repository>) -> Box<Listed> {
     let repository = Arc::clone(repository);
@@ -286,16 +295,24 @@ fn publisher(
     Publisher { link, objects, store, read_back, published: Box::new(published) }
 }
 
-fn announce(config: &Config, fleet: &Fleet, repository: &Repository, http: SocketAddr, broker: &str) {
-    info!(fleet = %config.fleet, %http, broker, key = %fleet.key(), "serving");
+fn announce(
+    config: &Config,
+    fleet: &Fleet,
+    repository: &Repository,
+    http: SocketAddr,
+    broker: &str,
+) -> Result<(), FleetError> {
+    let key = fleet.key()?;
+    info!(fleet = %config.fleet, %http, broker, %key, "serving");
     println!("fleet       {}", config.fleet);
     println!("page, API   http://{http}/");
     println!("MQTT        {broker}");
-    println!("fleet key   {}", fleet.key());
+    println!("fleet key   {key}");
     println!("token file  {}", config.data.join("keys/operator.token").display());
     if repository.files().is_empty() {
         println!("trust       none yet: devices follow this server once `serin-fleet trust publish` was run");
     }
+    Ok(())
 }
 
 async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {

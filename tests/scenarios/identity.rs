@@ -26,7 +26,8 @@ fn connect(
     let ca = std::fs::read(certificates.authority().join("ca.crt"))?;
     let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth };
     options.set_transport(Transport::tls_with_config(tls));
-    Ok(Client::new(options, 10))
+    // Nobody takes requests from the queue before it is polled.
+    Ok(Client::new(options, 32))
 }
 
 /// Whether the broker lets it in.
@@ -124,6 +125,29 @@ fn a_device_cannot_take_anothers_name() -> Result<()> {
 }
 
 #[test]
+fn a_device_that_takes_anothers_name_at_mosquitto_throws_nobody_out() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Mosquitto)?;
+    lab.add_devices(1)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("intruder", &[])?;
+    let mut sessions = Vec::new();
+    for victim in ["device-01", "serin-server", &format!("serin-server-{FLEET}")] {
+        let (client, mut connection) = connect(&lab, certificates, Some("intruder"), victim)?;
+        assert!(enters(&mut connection)?, "as itself, whatever it says");
+        sessions.push((client, connection));
+    }
+    lab.first_release()?;
+    assert_eq!(lab.running("1.0.0"), 1);
+    // The broker says so when a session takes another's place: only the intruder's did.
+    let said = lab.mosquitto.as_ref().context("it is there")?.said();
+    for line in said.lines().filter(|line| line.contains("already connected")) {
+        assert!(line.contains("Client intruder "), "{line}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_broker_that_the_authority_does_not_know_is_not_spoken_to() -> Result<()> {
     let mut lab = Lab::secure(Broker::Embedded)?;
     lab.add_devices(1)?;
@@ -207,5 +231,69 @@ fn a_revoked_certificate_opens_no_mosquitto() -> Result<()> {
     // The fleet goes on: the broker is given everything again.
     lab.first_release()?;
     assert_eq!(lab.running("1.0.0"), 1);
+    Ok(())
+}
+
+#[test]
+fn a_revoked_certificate_opens_no_embedded_broker_and_its_session_ends() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Embedded)?;
+    lab.add_devices(2)?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.revoke("device-02")?;
+    let list = certificates.authority().join("crl.pem");
+    std::fs::copy(list, certificates.server().join("crl.pem"))?;
+    let connected = |lab: &Lab, index: usize| {
+        let status = lab.devices[index].status().unwrap_or_default();
+        status["link"]["connected"] == true
+    };
+    serin_tests::until("the session has ended", PATIENCE, || (!connected(&lab, 1)).then_some(()))?;
+    assert!(!enters(&mut connect(&lab, certificates, Some("device-02"), "device-02")?.1)?);
+    assert!(connected(&lab, 0), "the others stay");
+    // A new certificate opens it again: another one was taken back.
+    std::fs::remove_file(certificates.certificate("device-02"))?;
+    std::fs::remove_file(certificates.key("device-02"))?;
+    certificates.issue("device-02", &[])?;
+    assert!(enters(&mut connect(&lab, certificates, Some("device-02"), "device-02")?.1)?);
+
+    // A device that is revoked is out, whatever its certificate says.
+    lab.server.operator(&["device", "revoke", "device-01"])?;
+    serin_tests::until("the broker has thrown it out", PATIENCE, || (!connected(&lab, 0)).then_some(()))?;
+    assert!(!enters(&mut connect(&lab, certificates, Some("device-01"), "device-01")?.1)?);
+    Ok(())
+}
+
+#[test]
+fn nobody_reads_at_mosquitto_what_is_between_another_device_and_the_server() -> Result<()> {
+    install_provider();
+    let mut lab = Lab::secure(Broker::Mosquitto)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    let certificates = lab.certificates.as_ref().context("it is a secure lab")?;
+    certificates.issue("intruder", &[])?;
+    let (client, mut connection) = connect(&lab, certificates, Some("intruder"), "intruder")?;
+    assert!(enters(&mut connection)?);
+    let base = format!("serin/1/{FLEET}");
+    let others =
+        ["assign", "ack", "enrolled", "up/hello", "up/event", "up/report", "up/enrol", "#", "+", "up/+"];
+    for topic in others {
+        client.subscribe(format!("{base}/d/device-01/{topic}"), QoS::AtLeastOnce)?;
+    }
+    for filter in
+        ["#", "+/+/+/d/#", "$SYS/#"].map(str::to_owned).into_iter().chain([format!("{base}/d/+/assign")])
+    {
+        client.subscribe(filter, QoS::AtLeastOnce)?;
+    }
+    let last = format!("{base}/t/timestamp.json");
+    let mut heard = until_arrives(&mut connection, &last)?;
+    // Something is said in both directions, and then something to all.
+    lab.devices[0].engineer(&["pin"])?;
+    lab.until_told("device-01", &["pin"])?;
+    lab.server.operator(&["trust", "publish", "--trust", serin_tests::bundles::text(&lab.owner.trust())])?;
+    heard.extend(until_arrives(&mut connection, &last)?);
+    let strange = heard
+        .iter()
+        .find(|topic| !topic.starts_with(&format!("{base}/t/")) && !topic.starts_with(&format!("{base}/b/")));
+    assert_eq!(strange, None);
     Ok(())
 }

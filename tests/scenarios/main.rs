@@ -7,6 +7,7 @@ mod attacks;
 mod bad_input;
 mod checkup;
 mod identity;
+mod keys;
 mod kills;
 mod never_stuck;
 mod policies;

@@ -55,7 +55,14 @@ fn each_library_is_known_in_its_room_only() {
             &["agent/src/update/policy", "agent/src/config/policy.rs", "agent/src/supervisor/policy.rs"],
         ),
         ("rcgen::", &["fleet-server/src/authority.rs"]),
-        ("x509_parser::", &["agent/src/link/certificates.rs"]),
+        (
+            "x509_parser::",
+            &[
+                "agent/src/link/certificates.rs",
+                "fleet-server/src/authority.rs",
+                "fleet-server/src/broker/withdrawn.rs",
+            ],
+        ),
         ("use sled::", &["agent/src/disk/journal", "fleet-server/src/store/"]),
         ("rmqtt::", &["fleet-server/src/broker/"]),
         ("axum::", &["fleet-server/src/api/", "fleet-server/src/serve.rs"]),

@@ -68,6 +68,11 @@ impl Mosquitto {
         Ok(())
     }
 
+    /// Everything it said so far.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+
     /// Pulls the plug and starts it again: it keeps nothing.
     pub fn crash_and_restart(&mut self) -> Result<()> {
         self.running.kill();

@@ -64,7 +64,7 @@ impl From<FleetError> for Failure {
             FleetError::Refused(Refusal::NotNow { .. }) => Self::new(StatusCode::CONFLICT, "not_now", text),
             FleetError::Start(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plan_refused", text),
             FleetError::Release(error) => release(&error),
-            FleetError::Store(_) | FleetError::Seal(_) | FleetError::Random(_) => {
+            FleetError::Store(_) | FleetError::Seal(_) | FleetError::Random(_) | FleetError::NoKey => {
                 tracing::error!(error = text, "a request failed");
                 Self::internal()
             }

@@ -34,6 +34,8 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_WATCHERS: usize = 64;
 /// Uploads at a time; each keeps a thread and the disk busy.
 const MAX_UPLOADS: usize = 4;
+/// Bundles read at a time under `/tuf/targets/`; each holds a connection and reads the disk.
+const MAX_DOWNLOADS: usize = 16;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -44,6 +46,7 @@ struct Context {
     access: Arc<access::Access>,
     watchers: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -63,6 +66,7 @@ pub fn router(
         access: Arc::new(access::Access::new(operator, listen)),
         watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+        downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
         stopped,
     };
     let guarded = Router::new()
@@ -80,7 +84,6 @@ pub fn router(
         .route("/api/v1/rollouts/{id}", get(rollouts::one))
         .route("/api/v1/rollouts/{id}/{command}", post(rollouts::order))
         .route("/api/v1/trust/publish", post(trust::publish))
-        .route("/tuf/metadata/{file}", get(trust::metadata))
         .route("/tuf/targets/{*path}", get(trust::target))
         .route("/api/v1/drift", get(drift::of_release))
         .route("/api/v1/stream", get(stream::watch))
@@ -94,6 +97,9 @@ pub fn router(
         // Its size is checked while it is written to disk.
         .merge(Router::new().route("/api/v1/bundles/{digest}", put(releases::upload)))
         .layer(middleware::from_fn_with_state(context.clone(), access::check));
+    // Metadata says who signs what; other tools read it under whatever name they reach it. Models are for
+    // those whom the API lets in.
+    let public = Router::new().route("/tuf/metadata/{file}", get(trust::metadata));
     Router::new()
         .route("/", get(page::page))
         .route("/healthz", get(overview::health))
@@ -103,6 +109,7 @@ pub fn router(
         .merge(guarded)
         .fallback(|| async { Failure::not_found("there is nothing at this path") })
         .layer(middleware::from_fn_with_state(context.clone(), access::check_host))
+        .merge(public)
         .with_state(context)
 }
 

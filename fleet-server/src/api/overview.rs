@@ -8,6 +8,7 @@ use serde::Serialize;
 use serin_protocol::message::Presence;
 
 use super::Context;
+use super::failure::Failure;
 
 #[derive(Serialize)]
 pub(super) struct Health {
@@ -26,9 +27,9 @@ pub(super) struct Keys {
 }
 
 /// What devices must be configured with.
-pub(super) async fn keys(State(context): State<Context>) -> Json<Keys> {
-    let key = context.fleet.key();
-    Json(Keys { fleet: key.to_string(), id: key.id().to_string() })
+pub(super) async fn keys(State(context): State<Context>) -> Result<Json<Keys>, Failure> {
+    let key = context.fleet.key().map_err(Failure::from)?;
+    Ok(Json(Keys { fleet: key.to_string(), id: key.id().to_string() }))
 }
 
 #[derive(Serialize)]

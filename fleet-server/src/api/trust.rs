@@ -1,6 +1,7 @@
 //! What publishers upload, and the repository as any TUF client reads it over HTTP.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -10,13 +11,19 @@ use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use serde::Serialize;
 use serin_protocol::ids::Digest;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::failure::Failure;
 use super::{Context, blocking};
 use crate::registry::objects::ObjectStore;
 use crate::repository::RepositoryError;
-use crate::serve::seconds;
+use crate::serve::{now, seconds};
 use crate::trust::Online;
+
+/// A piece of 60 KiB in ten seconds is the slowest link that a bundle is worth waiting for.
+const SLOWEST_PIECE: Duration = Duration::from_secs(10);
+/// Buffers on the way hide the first pieces.
+const GRACE: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
 pub(super) struct Accepted {
@@ -48,9 +55,16 @@ pub(super) async fn accept(
 
 /// Makes what was uploaded current.
 pub(super) async fn publish(State(context): State<Context>) -> Result<Json<Published>, Failure> {
-    let repository = Arc::clone(&context.repository);
-    let published = blocking(move || Ok(repository.publish(seconds()))).await?;
-    Ok(Json(Published { snapshot: published.map_err(|error| refused(&error))? }))
+    let (repository, fleet) = (Arc::clone(&context.repository), Arc::clone(&context.fleet));
+    let published = blocking(move || {
+        let published = repository.publish(seconds());
+        if published.is_ok() {
+            // It may say that another of the server's keys signs from now on.
+            fleet.sign_anew(now())?;
+        }
+        Ok(published)
+    });
+    Ok(Json(Published { snapshot: published.await?.map_err(|error| refused(&error))? }))
 }
 
 pub(super) async fn metadata(
@@ -82,19 +96,35 @@ pub(super) async fn target(
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
     ];
-    Ok((headers, Body::from_stream(pieces(objects, digest))).into_response())
+    let permit = Arc::clone(&context.downloads).try_acquire_owned().map_err(|_| busy())?;
+    Ok((headers, Body::from_stream(pieces(objects, digest, permit))).into_response())
 }
 
 /// The object piece by piece, each read where reading may wait.
-fn pieces(objects: Arc<ObjectStore>, object: Digest) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
-    stream::try_unfold(0_u32, move |index| {
+///
+/// Whoever takes one piece longer than [`SLOWEST_PIECE`] is hung up on, so that nobody keeps others out.
+fn pieces(
+    objects: Arc<ObjectStore>,
+    object: Digest,
+    permit: OwnedSemaphorePermit,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
+    let begun = Instant::now();
+    stream::try_unfold((0_u32, permit), move |(index, permit)| {
         let objects = Arc::clone(&objects);
         async move {
+            if begun.elapsed() > GRACE.saturating_add(SLOWEST_PIECE.saturating_mul(index)) {
+                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+            }
             let read = tokio::task::spawn_blocking(move || objects.chunk(&object, index)).await;
             let piece = read.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?;
-            Ok(piece.map(|piece| (piece, index.saturating_add(1))))
+            Ok(piece.map(|piece| (piece, (index.saturating_add(1), permit))))
         }
     })
+}
+
+fn busy() -> Failure {
+    let text = "too many read the repository now";
+    Failure::new(StatusCode::TOO_MANY_REQUESTS, "busy", text).next("try again in a while")
 }
 
 fn nothing() -> Failure {
@@ -109,7 +139,7 @@ fn refused(error: &RepositoryError) -> Failure {
             Failure::internal()
         }
         RepositoryError::Name(_) => Failure::bad_request(&text),
-        RepositoryError::Trust(_) | RepositoryError::NotDelegated(_) => {
+        RepositoryError::Trust(_) | RepositoryError::NotDelegated(_) | RepositoryError::Refused(_) => {
             Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "not_trusted", text)
         }
         RepositoryError::Before(_) | RepositoryError::Differs { .. } | RepositoryError::OtherServer(_) => {

@@ -23,8 +23,9 @@ use super::identity::{Authenticator, ServerPassword};
 use super::limits::{self, Limits};
 use super::retained::{RetainedError, RetainedStore};
 use super::revoked::Revoked;
-use super::tls::TlsFiles;
+use super::tls::{TlsError, TlsFiles};
 use super::uplink::Uplink;
+use super::withdrawn::Withdrawn;
 use crate::registry::objects::ObjectStore;
 
 /// Sessions at a time unless configured otherwise: 20,000 file descriptors are a common limit of a process,
@@ -80,6 +81,9 @@ pub enum BrokerError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The list of revoked certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The retained messages could not be read or written.
     #[error("the retained messages")]
     Retained(#[from] RetainedError),
@@ -114,6 +118,8 @@ impl EmbeddedBroker {
         let folder = lock(&retained_dir)?;
         let retained = Arc::new(RetainedStore::open(&retained_dir, fleet.clone(), objects)?);
         let (own, certified, local_addr, server_addr) = listeners(listen, max_sessions, tls.as_ref())?;
+        let withdrawn = tls.as_ref().map(|files| Withdrawn::open(&files.list(), &files.ca)).transpose()?;
+        let withdrawn = withdrawn.map(Arc::new);
         let engine = ServerContext::new()
             .mqtt_max_sessions(isize::try_from(max_sessions).unwrap_or(isize::MAX))
             // It would refuse connections whenever the machine is busy with something else.
@@ -125,8 +131,8 @@ impl EmbeddedBroker {
             authenticator: Authenticator::new(server_password),
             retained: Arc::clone(&retained),
             uplink: Uplink::new(),
-            tls: tls.is_some(),
-            revoked: Arc::clone(&revoked),
+            tls: withdrawn.clone(),
+            revoked,
             stopping: AtomicBool::new(false),
         });
         *engine.extends.retain_mut().await = Box::new(RetainedTopics(Arc::clone(&retained)));
@@ -147,10 +153,10 @@ impl EmbeddedBroker {
             local_addr,
             server_addr,
             engine: engine.clone(),
-            gate,
+            gate: Arc::clone(&gate),
             accepting,
             syncing: tokio::spawn(sync_regularly(retained)),
-            cutting_off: tokio::spawn(cut_off(engine, revoked)),
+            cutting_off: tokio::spawn(cut_off(engine, Arc::clone(&gate), withdrawn)),
             _folder: folder,
         })
     }
@@ -269,16 +275,38 @@ fn bind(
     bound.map_err(|source| BrokerError::Listen { address: listen, source: source.into() })
 }
 
-/// Ends the sessions of devices that are cut off, whenever there is one more.
-async fn cut_off(engine: ServerContext, revoked: Arc<Revoked>) {
-    let mut changes = revoked.changes();
-    while changes.changed().await.is_ok() {
+/// Ends the sessions of devices that are cut off, or whose certificates are, whenever there is one more.
+async fn cut_off(engine: ServerContext, gate: Arc<Gate>, withdrawn: Option<Arc<Withdrawn>>) {
+    let mut devices = gate.revoked.changes();
+    let mut certificates = withdrawn.as_ref().map(|withdrawn| withdrawn.changes());
+    let watching = async {
+        match &withdrawn {
+            Some(withdrawn) => withdrawn.watch().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(watching);
+    loop {
+        let certificate = async {
+            match &mut certificates {
+                Some(changes) => changes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = devices.changed() => if changed.is_err() { return },
+            changed = certificate => if changed.is_err() { return },
+            () = &mut watching => return,
+        }
         let sessions: Vec<_> = engine.extends.shared().await.iter().collect();
         for mut session in sessions {
             let device = session.id().client_id.parse();
-            if device.is_ok_and(|device| revoked.contains(&device))
-                && let Err(error) = session.kick(true, true, true).await
-            {
+            let certificate = match session.session() {
+                Some(open) => open.connect_info().await.is_ok_and(|shown| gate.withdrawn(&shown)),
+                None => false,
+            };
+            let out = certificate || device.is_ok_and(|device| gate.revoked.contains(&device));
+            if out && let Err(error) = session.kick(true, true, true).await {
                 warn!(%error, "the session of a revoked device did not end in time");
             }
         }

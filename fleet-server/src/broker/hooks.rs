@@ -26,6 +26,7 @@ use super::identity::{Authenticator, Claim, Door, Role};
 use super::retained::{Content, Retained, RetainedError, RetainedStore};
 use super::revoked::Revoked;
 use super::uplink::{Share, Uplink};
+use super::withdrawn::Withdrawn;
 
 /// The number of the listener with TLS inside the engine.
 pub(super) const TLS_LISTENER: u16 = 2;
@@ -48,8 +49,8 @@ pub(super) struct Gate {
     pub(super) uplink: Uplink,
     /// Devices that are cut off.
     pub(super) revoked: Arc<Revoked>,
-    /// Whether devices come in by TLS.
-    pub(super) tls: bool,
+    /// Where devices come in by TLS: certificates that were taken back.
+    pub(super) tls: Option<Arc<Withdrawn>>,
     /// Set when the broker stops, so that no handshake under way becomes a session afterwards.
     pub(super) stopping: AtomicBool,
 }
@@ -123,7 +124,7 @@ impl Gate {
             client_id: client.client_id(),
             user_name: client.username().map(AsRef::as_ref),
             password: client.password().map(AsRef::as_ref),
-            door: match (self.tls, client.id().lid()) {
+            door: match (self.tls.is_some(), client.id().lid()) {
                 (false, _) => Door::Open,
                 (true, TLS_LISTENER) => {
                     Door::Certified(client.cert().and_then(|shown| shown.common_name.as_deref()))
@@ -149,6 +150,10 @@ impl Gate {
             warn!(client = %shown, "connection refused: the device was revoked");
             return AuthResult::NotAuthorized;
         }
+        if self.withdrawn(client) {
+            warn!(client = %shown, "connection refused: the certificate was revoked");
+            return AuthResult::NotAuthorized;
+        }
         // The engine publishes a will without asking whether it may be published, so it is asked here.
         if let Some(LastWill::V3(will)) = client.last_will() {
             let message = Message { topic: &will.topic, length: will.message.len(), retained: will.retain };
@@ -160,6 +165,12 @@ impl Gate {
         info!(%role, from = ?client.ipaddress(), "connected");
         // Never the engine's superuser: that would skip the questions below, for the server too.
         AuthResult::Allow(false, None)
+    }
+
+    /// Whether the certificate that a client shows was taken back.
+    pub(super) fn withdrawn(&self, client: &ConnectInfo) -> bool {
+        let serial = client.cert().and_then(|shown| shown.serial.as_deref());
+        self.tls.as_ref().zip(serial).is_some_and(|(withdrawn, serial)| withdrawn.contains(serial))
     }
 
     async fn may_subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {

@@ -10,6 +10,7 @@
 //! - [`retained`]: what subscribing gets: small messages from memory, chunks from the object store.
 //! - `retained_log`, `retained_state`: how that survives a restart, and what it is in memory.
 //! - [`revoked`]: devices that are cut off.
+//! - `withdrawn`: certificates that their authority took back.
 //! - `limits`: what one session may hold.
 //! - `uplink`, `downlink`: how devices are slowed to the server's pace, and asked to take what they ask for.
 //! - [`link`]: the server's own session, with this broker or any other.
@@ -33,6 +34,7 @@ mod retained_state;
 pub mod revoked;
 pub mod tls;
 mod uplink;
+mod withdrawn;
 
 #[cfg(test)]
 mod tests;

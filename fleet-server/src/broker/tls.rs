@@ -22,6 +22,13 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+impl TlsFiles {
+    /// Where the authority's list of revoked certificates is, if there is one: `crl.pem` beside its certificate.
+    pub fn list(&self) -> PathBuf {
+        self.ca.with_file_name("crl.pem")
+    }
+}
+
 /// TLS cannot be had with these files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -6,11 +6,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 
-use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::KeypairBytes;
-use pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, LineEnding};
 use serin_protocol::envelope::{KeyError, PublicKey};
+use serin_protocol::trust::Key;
+use serin_protocol::trust::key::KeyValue;
 use zeroize::Zeroizing;
 
 /// Largest key file read: an encrypted key has about 400 bytes.
@@ -18,6 +21,9 @@ const MAX_BYTES: u64 = 4096;
 
 /// How an encrypted key begins.
 const ENCRYPTED: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+
+/// How a public key in PEM begins.
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----";
 
 /// A key cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +79,12 @@ pub enum KeyFileError {
         /// Why.
         source: KeyError,
     },
+    /// A kind of key that devices do not verify.
+    #[error("{}: neither an Ed25519 nor an ECDSA P-256 public key", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system has no randomness.
     #[error("no randomness to make a key: {0}")]
     Random(String),
@@ -89,6 +101,9 @@ impl KeyFileError {
                 "run it on a terminal, or name a file with its passphrase in SERIN_PASSPHRASE_FILE".into(),
             ),
             Self::NotPublic { .. } => Some("pass the .pub file of keys generate, or its 64 digits".into()),
+            Self::OtherKind { .. } => {
+                Some("make one of these kinds; RSA and other curves are not verified".into())
+            }
             Self::Io { .. } | Self::Random(_) | Self::Passphrase { .. } | Self::Encrypt(_) => None,
         }
     }
@@ -160,6 +175,36 @@ pub fn read_private(path: &Path, passphrase: Option<&str>) -> Result<SigningKey,
     Ok(SigningKey::from_bytes(&seed))
 }
 
+/// The public key in `text`, as metadata lists it: the digits of an Ed25519 key, or the name of a file with them or
+/// with a key in PEM (`SubjectPublicKeyInfo`), Ed25519 or ECDSA P-256, as key services and other tools write it.
+pub fn read_key(text: &str) -> Result<Key, KeyFileError> {
+    let failed = |source| KeyFileError::Io { path: text.into(), source };
+    let mut pem = String::new();
+    if Path::new(text).exists() {
+        File::open(text).map_err(failed)?.take(MAX_BYTES).read_to_string(&mut pem).map_err(failed)?;
+    }
+    if !pem.trim_start().starts_with(PUBLIC) {
+        return Ok(Key::ed25519(&read_public(text)?));
+    }
+    if let Ok(key) = VerifyingKey::from_public_key_pem(pem.trim()) {
+        return PublicKey::from_str(&hex::encode(key.as_bytes()))
+            .map(|key| Key::ed25519(&key))
+            .map_err(|source| KeyFileError::NotPublic { origin: text.into(), source });
+    }
+    // With one line end behind it, as other tools write it: its name is a hash of the text.
+    let keyval = KeyValue { public: format!("{}\n", pem.trim()), other: serde_json::Map::new() };
+    let key = Key {
+        keytype: "ecdsa".into(),
+        scheme: "ecdsa-sha2-nistp256".into(),
+        keyval,
+        other: serde_json::Map::new(),
+    };
+    if key.verifier().is_none() {
+        return Err(KeyFileError::OtherKind { path: text.into() });
+    }
+    Ok(key)
+}
+
 /// The public key in `text`: its digits, or the name of a file with them.
 pub fn read_public(text: &str) -> Result<PublicKey, KeyFileError> {
     let looks_like_digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -222,6 +267,40 @@ mod tests {
         assert!(matches!(wrong, Err(KeyFileError::Passphrase { .. })), "{wrong:?}");
         let locked = read_private(&path, None).expect_err("is locked");
         assert!(matches!(locked, KeyFileError::Locked { .. }) && locked.hint().is_some());
+    }
+
+    #[test]
+    fn keys_in_pem_are_read_as_other_tools_name_them() {
+        let folder = tempfile::tempdir().expect("folder");
+        let file = |name: &str, pem: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, pem).expect("ours");
+            path.to_str().expect("plain").to_owned()
+        };
+        // Made by OpenSSL; the name was computed by securesystemslib.
+        let ecdsa = "-----BEGIN PUBLIC KEY-----\n\
+            MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEjlM7b6C/e0YluzBmfAH7YH75+Lio\n\
+            D+9bMAYocDGHsqNz6x294DMYNm0Gn4Om9ZAAU8c2M8sEGyHFXhqGwfQAtA==\n\
+            -----END PUBLIC KEY-----";
+        let key = read_key(&file("ecdsa.pem", ecdsa)).expect("is read");
+        assert_eq!(
+            (key.keytype.as_str(), key.name().as_str()),
+            ("ecdsa", "2b295981fe4f7f65f7ea622bc720720aff3da878049ac8fcfd4635fb10c7e7b1")
+        );
+        let p384 = "-----BEGIN PUBLIC KEY-----\n\
+            MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEKDwdc2XOR4jyn46/I07f/q1v6Zf76l/6\n\
+            LVjMnfp7HFCLBVJvVbnrsgQPBbSPttDhlHXJkGHkG4i6Uu/bjBaQRxph2GfteZcp\n\
+            2cks0B29IlYw2E7eMqePnmRmTNrFEu+M\n\
+            -----END PUBLIC KEY-----";
+        let refused = read_key(&file("p384.pem", p384)).expect_err("no device verifies it");
+        assert!(matches!(refused, KeyFileError::OtherKind { .. }) && refused.hint().is_some());
+        let ed25519 = "-----BEGIN PUBLIC KEY-----\n\
+            MCowBQYDK2VwAyEA6kpsY+KcUgq+9VB7Ey7F+ZVHdq6+vnuSQh7qaRRG0iw=\n\
+            -----END PUBLIC KEY-----";
+        assert_eq!(
+            read_key(&file("ed25519.pem", ed25519)).expect("is read").name().as_str(),
+            "bfe1a83869e5bf574e3ff3acbb83f840de84a990d10059f3096f0bf4f2b90c10"
+        );
     }
 
     #[test]

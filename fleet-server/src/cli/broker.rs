@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
-use serin_protocol::ids::FleetId;
+use serin_protocol::ids::{DeviceId, FleetId};
 
 use super::Report;
 use crate::broker::mosquitto;
@@ -16,6 +16,9 @@ pub(super) enum BrokerCommand {
         /// The fleet.
         #[arg(long)]
         fleet: FleetId,
+        /// Devices that are revoked: they get nothing.
+        #[arg(long, value_name = "DEVICE", num_args = 1..)]
+        revoked: Vec<DeviceId>,
     },
     /// Print Mosquitto's configuration of a listener with mutual TLS and that access list.
     Config {
@@ -30,7 +33,7 @@ pub(super) enum BrokerCommand {
 
 pub(super) fn run(command: &BrokerCommand) -> Report {
     let text = match command {
-        BrokerCommand::Acl { fleet } => mosquitto::access_list(fleet),
+        BrokerCommand::Acl { fleet, revoked } => mosquitto::access_list(fleet, revoked),
         BrokerCommand::Config { folder, port } => mosquitto::configuration(folder, *port),
     };
     let json = json!({ "text": text });

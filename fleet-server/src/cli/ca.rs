@@ -37,6 +37,12 @@ pub(super) enum CaCommand {
         #[arg(long, value_name = "DAYS", default_value_t = DEFAULT_DAYS, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
+    /// Write crl.pem anew, so that it holds for ten years from now; your broker must be given it anew.
+    Renew {
+        /// The folder of the authority.
+        #[arg(long, value_name = "FOLDER", default_value = "ca")]
+        ca: PathBuf,
+    },
     /// Take every certificate of a name back: writes crl.pem, which your broker must be given anew.
     Revoke {
         /// The device's id.
@@ -56,6 +62,14 @@ pub(super) fn run(command: &CaCommand) -> Result<Report, Failure> {
             Ok(Report { text, json: json!({"certificate": certificate, "list": authority.list()}) })
         }
         CaCommand::Issue { name, ca, host, out, days } => issue(name, ca, host, out, *days),
+        CaCommand::Renew { ca } => {
+            let authority = open(ca)?;
+            let count = authority.renew().map_err(|error| failure(&error))?;
+            let list = authority.list();
+            let text =
+                format!("{} is new; {count} certificates are on it: give it to the broker", list.display());
+            Ok(Report { text, json: json!({"revoked": count, "list": list}) })
+        }
         CaCommand::Revoke { name, ca } => {
             let authority = open(ca)?;
             let count = authority.revoke(name).map_err(|error| failure(&error))?;

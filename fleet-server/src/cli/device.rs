@@ -55,7 +55,7 @@ enum DeviceCommand {
         device: String,
     },
     /// Cut a device off: the embedded broker lets it in no more, and nothing it says counts. Your own
-    /// broker must be told by `ca revoke`.
+    /// broker must be told by `ca revoke` and `broker acl --revoked`.
     Revoke {
         /// Its id.
         device: String,
@@ -185,7 +185,13 @@ pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
         }
         DeviceCommand::Revoke { device } => {
             let _: Value = client.post(&format!("/api/v1/devices/{device}/revoke"), &Value::Null)?;
-            Ok(Report { text: format!("revoked {device}"), json: json!({ "revoked": device }) })
+            let text = format!(
+                "revoked {device}: nothing it says counts, and the embedded broker has thrown it out.\n\
+                 A broker of your own must be told: `serin-fleet ca revoke {device}` writes crl.pem, and\n\
+                 `serin-fleet broker acl --fleet FLEET --revoked {device}` an access list without it; give both to\n\
+                 the broker and restart it."
+            );
+            Ok(Report { text, json: json!({ "revoked": device }) })
         }
         DeviceCommand::Forget { device } => {
             client.delete(&format!("/api/v1/devices/{device}"))?;

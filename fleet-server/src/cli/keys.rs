@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Failure, Report};
 use crate::bundle::key_file::{self, KeyFileError, public_path};
-use crate::fleet::secrets::Secrets;
+use crate::fleet::secrets::{Secrets, Successor, add_keys};
 
 #[derive(Subcommand)]
 pub(super) enum KeysCommand {
@@ -25,6 +25,13 @@ pub(super) enum KeysCommand {
     /// Print the public keys that a server signs with, for `serin-fleet trust init`.
     Online {
         /// The server's data folder; keys that are missing are made.
+        #[arg(long, value_name = "FOLDER")]
+        data: PathBuf,
+    },
+    /// Make new keys that a server signs with, in the place of those it has, and say how publishers let them
+    /// sign. The old ones sign until then.
+    RotateOnline {
+        /// The server's data folder.
         #[arg(long, value_name = "FOLDER")]
         data: PathBuf,
     },
@@ -97,12 +104,13 @@ pub(super) fn run(command: &KeysCommand) -> Result<Report, Failure> {
             let passphrase = passphrase.as_deref().map(String::as_str);
             let key = key_file::generate(out, passphrase).map_err(|error| failure(&error))?;
             let public = public_path(out);
+            let open = if passphrase.is_some() { "" } else { "  (not encrypted: no passphrase was given)" };
             let text = format!(
-                "private key  {}\npublic key   {}\n             {key}",
+                "private key  {}{open}\npublic key   {}\n             {key}",
                 out.display(),
                 public.display()
             );
-            let json = json!({"private": out, "public": public, "key": key, "id": key.id()});
+            let json = json!({"private": out, "public": public, "key": key, "id": key.id(), "encrypted": passphrase.is_some()});
             Ok(Report { text, json })
         }
         KeysCommand::Online { data } => {
@@ -112,5 +120,33 @@ pub(super) fn run(command: &KeysCommand) -> Result<Report, Failure> {
             // The same either way: it is made to be written into a file.
             Ok(Report { text: json.to_string(), json })
         }
+        KeysCommand::RotateOnline { data } => {
+            let made = add_keys(data).map_err(Failure::new)?;
+            Ok(Report { text: next_steps(&made), json: made.iter().map(successor).collect() })
+        }
     }
+}
+
+/// What operator and publisher do with new keys of the server.
+fn next_steps(made: &[Successor]) -> String {
+    let mut lines = vec![
+        "made new keys; the old ones sign until publishers name the new ones. First restart the server,"
+            .to_owned(),
+        "then, where the trust folder is:".to_owned(),
+    ];
+    for Successor { role, key, before } in made {
+        let old: Vec<String> = before.iter().map(|old| old.name().to_string()).collect();
+        // Of several old keys only those that are named can be taken away; usually the last one is.
+        let old = old.last().cloned().unwrap_or_default();
+        lines.push(format!("  serin-fleet trust rotate {role} --add {key} --remove {old}"));
+        let by = if *role == "fleet" { "targets" } else { "root" };
+        lines.push(format!("  serin-fleet trust sign {by} --key PATH"));
+    }
+    lines.push("  serin-fleet trust publish".to_owned());
+    lines.join("\n")
+}
+
+fn successor(made: &Successor) -> serde_json::Value {
+    let before: Vec<String> = made.before.iter().map(|old| old.name().to_string()).collect();
+    json!({"role": made.role, "key": made.key, "before": before})
 }

@@ -47,6 +47,9 @@ pub(super) struct ServeArgs {
     /// certificates, or the server to yours.
     #[arg(long, value_name = "FOLDER")]
     tls: Option<PathBuf>,
+    /// Let the embedded broker listen to a network without TLS: whoever reaches it may call itself any device.
+    #[arg(long)]
+    insecure: bool,
     /// Least severe messages logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "SERIN_LOG")]
     log: LevelFilter,
@@ -79,6 +82,7 @@ fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
         broker: arguments.broker.clone(),
         broker_user: arguments.broker_user.clone(),
         broker_password_file: arguments.broker_password_file.clone(),
+        insecure: arguments.insecure,
         tls: arguments.tls.as_ref().map(|folder| TlsFiles {
             ca: folder.join("ca.crt"),
             certificate: folder.join("server.crt"),

@@ -63,7 +63,7 @@ enum TrustCommand {
         /// The server's keys, as `serin-fleet keys online` prints them there.
         #[arg(long, value_name = "FILE")]
         online: PathBuf,
-        /// Public keys that sign root: files or digits.
+        /// Public keys that sign root: files (of `keys generate`, or PEM with Ed25519 or ECDSA P-256) or digits.
         #[arg(long = "root-keys", value_name = "KEY", num_args = 1.., required = true)]
         root: Vec<String>,
         /// How many of them must sign.
@@ -116,7 +116,12 @@ enum TrustCommand {
         /// The oldest release allowed, as MODEL@VERSION.
         release: ReleaseId,
     },
-    /// Add signatures to a draft. With enough of them it is complete.
+    /// What a draft changes, before anybody signs it.
+    Diff {
+        /// The role.
+        role: String,
+    },
+    /// Add signatures to a draft, saying what it changes. With enough of them it is complete.
     Sign {
         /// The role.
         role: String,
@@ -124,7 +129,8 @@ enum TrustCommand {
         #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
         key: Vec<PathBuf>,
     },
-    /// Take over the signatures that a draft got on another machine.
+    /// Take over the signatures that a draft got elsewhere: on another machine, or by another tool for TUF with
+    /// a key in a key service.
     Merge {
         /// The role.
         role: String,
@@ -167,7 +173,8 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
             let role = parse_role(role)?;
             folder.rotate(&role, &rotation, expiry).map_err(|error| failure(&error))?;
             let changed = if matches!(role, Role::Delegated(_)) { Role::Targets } else { Role::Root };
-            drafted(&folder, &[changed])
+            let again = (role != changed).then_some(role);
+            drafted(&folder, &[Some(changed), again].into_iter().flatten().collect::<Vec<_>>())
         }
         TrustCommand::Renew { role } => {
             let role = parse_role(role)?;
@@ -177,6 +184,10 @@ pub(super) fn run(arguments: &TrustArgs) -> Result<Report, Failure> {
         TrustCommand::Floor { release } => {
             let role = folder.set_floor(release, expiry).map_err(|error| failure(&error))?;
             drafted(&folder, &[role])
+        }
+        TrustCommand::Diff { role } => {
+            let changes = folder.changes(&parse_role(role)?).map_err(|error| failure(&error))?;
+            Ok(Report { text: changes.join("\n"), json: json!({ "changes": changes }) })
         }
         TrustCommand::Sign { role, key } => sign(&folder, &parse_role(role)?, key),
         TrustCommand::Merge { role, files } => {
@@ -219,6 +230,7 @@ pub(super) fn make_current(client: &Client) -> Result<u64, Failure> {
 
 /// Signs the draft of `role` with each key until it is complete.
 pub(super) fn sign(folder: &TrustFolder, role: &Role, keys: &[PathBuf]) -> Result<Report, Failure> {
+    let changes = folder.changes(role).map_err(|error| failure(&error))?;
     let mut reached = None;
     for path in keys {
         let key = keys::private(path)?;
@@ -229,7 +241,11 @@ pub(super) fn sign(folder: &TrustFolder, role: &Role, keys: &[PathBuf]) -> Resul
             break;
         }
     }
-    Ok(standing(role, reached.as_ref()))
+    let Report { text, mut json } = standing(role, reached.as_ref());
+    if let Some(json) = json.as_object_mut() {
+        json.insert("changes".into(), json!(changes));
+    }
+    Ok(Report { text: format!("{}\n{text}", changes.join("\n")), json })
 }
 
 /// A role by its name, which is also a file's.
@@ -343,16 +359,11 @@ fn key_name(text: &str) -> Result<KeyName, Failure> {
     if !Path::new(text).exists() {
         return Ok(KeyName::from(text));
     }
-    let key = key_file::read_public(text).map_err(|error| keys::failure(&error))?;
-    Ok(Key::ed25519(&key).name())
+    Ok(key_file::read_key(text).map_err(|error| keys::failure(&error))?.name())
 }
 
 fn public_keys(texts: &[String]) -> Result<Vec<Key>, Failure> {
-    let read = |text: &String| {
-        let key = key_file::read_public(text).map_err(|error| keys::failure(&error))?;
-        Ok(Key::ed25519(&key))
-    };
-    texts.iter().map(read).collect()
+    texts.iter().map(|text| key_file::read_key(text).map_err(|error| keys::failure(&error))).collect()
 }
 
 fn now() -> UtcSeconds {

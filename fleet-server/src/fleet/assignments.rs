@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ed25519_dalek::SigningKey;
 use serin_protocol::assignment::{Assignment, Order};
-use serin_protocol::envelope::seal_to_vec;
+use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{DeviceId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::topic::Topic;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::secrets::MAX_KEYS;
 use super::{Draft, Fleet, FleetError, State};
 use crate::rollout::event::{Effect, Effects};
 use crate::store::{Assigned, DeviceRecord};
@@ -21,6 +23,7 @@ impl Fleet {
         effects: &Effects,
         now: UnixMillis,
     ) -> Result<Vec<Assigned>, FleetError> {
+        let signer = self.signer()?;
         let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
         let mut assigned = Vec::new();
         for effect in effects {
@@ -38,12 +41,48 @@ impl Fleet {
                     expires: *expires,
                     order: order.clone(),
                 };
-                let sealed = seal_to_vec(&assignment, &self.signer)?;
+                let sealed = seal_to_vec(&assignment, signer)?;
                 assigned.push(Assigned { device: device.clone(), sequence, sealed });
             }
         }
         Ok(assigned)
     }
+
+    /// Signs anew, by the key that signs now, what another key signed: devices believe that one no longer.
+    pub fn sign_anew(&self, now: UnixMillis) -> Result<(), FleetError> {
+        if self.signers.len() == 1 {
+            // Nothing else of ours has signed.
+            return Ok(());
+        }
+        self.change(now, |state, draft| {
+            let signer = self.signer()?;
+            let current = ring([signer]);
+            let mut anew = Vec::new();
+            for assigned in state.assigned.values() {
+                if open::<Assignment, MAX_KEYS>(&assigned.sealed, &current).is_ok() {
+                    continue;
+                }
+                // What none of our keys signed was signed with one that has been deleted since.
+                let Ok(assignment) = open::<Assignment, MAX_KEYS>(&assigned.sealed, &ring(&self.signers))
+                else {
+                    warn!(device = %assigned.device, "its assignment is signed by a key that is gone");
+                    continue;
+                };
+                anew.push(Assigned { sealed: seal_to_vec(&assignment, signer)?, ..assigned.clone() });
+            }
+            self.store.put_assignments(&anew)?;
+            for assigned in anew {
+                draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed.clone(), true);
+                state.assigned.insert(assigned.device.clone(), assigned);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// As many of `keys` as there may be of one kind.
+fn ring<'a>(keys: impl IntoIterator<Item = &'a SigningKey>) -> KeyRing<MAX_KEYS> {
+    KeyRing::new(keys.into_iter().take(MAX_KEYS).map(PublicKey::of)).unwrap_or_default()
 }
 
 /// The device has not shown that it has its last assignment: it is said again.

@@ -22,6 +22,10 @@ pub const MAX_DEVICES: usize = 250_000;
 /// How long reports are kept: longer than any rollout, short enough for a disk.
 const REPORT_RETENTION: Millis = Millis::from_secs(30 * 24 * 3600);
 
+/// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
+/// a day is covered for two months, at 512 bytes of memory.
+const MAX_PAST_BOOTS: usize = 64;
+
 /// Most chunks that one event can have published again; the device's window is 16.
 const MAX_CHUNKS_AGAIN: u32 = 64;
 
@@ -36,27 +40,6 @@ impl Fleet {
         let record = self.lock().devices.get(id).cloned();
         let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
         Ok((record, self.store.events(id)?))
-    }
-
-    /// Forgets a device with its key, its events and its assignment, so that one with a new key may take its
-    /// name. If it is still there it is known again at its next hello.
-    pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
-        self.change(now, |state, draft| {
-            let record = state.devices.remove(id);
-            let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
-            info!(device = %id, key = %record.key, "device forgotten");
-            self.store.forget_device(id)?;
-            self.revoked.remove(id);
-            state.assigned.remove(id);
-            state.gaps.remove(id);
-            // An empty retained message takes the kept one away.
-            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
-                draft.say(topic, Vec::new(), true);
-            }
-            let mut gone = Sighting::from(&record.hello);
-            gone.presence = Presence::Offline;
-            self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
-        })
     }
 
     /// Takes in what devices said, all made durable together.
@@ -151,6 +134,9 @@ impl Fleet {
         hello: Hello,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
+        if state.is_revoked(&hello.key) {
+            return Ok(Err(Refused::Revoked));
+        }
         if self.policy == Policy::Token && !state.devices.contains_key(&hello.device) {
             return Ok(Err(Refused::NotEnrolled));
         }
@@ -169,9 +155,17 @@ impl Fleet {
         let record = match state.devices.get(&device) {
             Some(known) => {
                 let mut record = known.clone();
+                if hello.boot != known.hello.boot {
+                    if record.past_boots.contains(&hello.boot) {
+                        return Ok(Err(Refused::Stale));
+                    }
+                    record.past_boots.push(known.hello.boot);
+                    let over = record.past_boots.len().saturating_sub(MAX_PAST_BOOTS);
+                    record.past_boots.drain(..over);
+                }
                 // A last will was written when the connection began; only its absence is news.
                 if hello.presence == Presence::Offline {
-                    hello = Hello { presence: Presence::Offline, ..known.hello.clone() };
+                    hello = Hello { presence: Presence::Offline, boot: hello.boot, ..known.hello.clone() };
                 } else {
                     record.last_seen = now;
                 }
@@ -193,6 +187,7 @@ impl Fleet {
                     revoked: None,
                     safe_mode: false,
                     paused_until: None,
+                    past_boots: Vec::new(),
                 }
             }
         };

@@ -1,17 +1,15 @@
-//! Who becomes one of the fleet, and who no longer is.
+//! Who becomes one of the fleet.
 
 use serin_protocol::enrolment::{ClaimToken, Enrolled, Enrolment, EnrolmentRefusal, TokenId};
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{DeviceId, FleetId, Millis, UnixMillis};
-use serin_protocol::message::Presence;
 use serin_protocol::topic::Topic;
-use tracing::{info, warn};
+use tracing::info;
+use zeroize::Zeroizing;
 
 use super::devices::MAX_DEVICES;
-use super::feed::Happening;
 use super::{Draft, Fleet, FleetError, State};
 use crate::ingest::Refused;
-use crate::rollout::event::{RolloutEvent, Sighting};
 use crate::store::{DeviceRecord, TokenRecord};
 
 /// Most claim tokens at a time: a pallet of devices.
@@ -54,12 +52,10 @@ impl Fleet {
         valid: Millis,
         now: UnixMillis,
     ) -> Result<(ClaimToken, TokenRecord), FleetError> {
-        let mut random = [0; 40];
-        getrandom::fill(&mut random).map_err(FleetError::Random)?;
-        let (id, secret) = random.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(secret);
-        let token = ClaimToken::new(TokenId(u64::from_be_bytes(*id)), bytes);
+        let (mut id, mut secret) = ([0; 8], Zeroizing::new([0; 32]));
+        getrandom::fill(&mut id).map_err(FleetError::Random)?;
+        getrandom::fill(secret.as_mut_slice()).map_err(FleetError::Random)?;
+        let token = ClaimToken::new(TokenId(u64::from_be_bytes(id)), *secret);
         let record = TokenRecord {
             id: token.id,
             token: token.text().as_str().to_owned(),
@@ -104,26 +100,6 @@ impl Fleet {
         })
     }
 
-    /// Cuts a device off: the embedded broker lets it in no more, and nothing it says counts.
-    pub fn revoke_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
-        self.change(now, |state, draft| {
-            let known = state.devices.get(id).cloned();
-            let mut record = known.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
-            record.revoked = Some(record.revoked.unwrap_or(now));
-            record.hello.presence = Presence::Offline;
-            self.store.put_device(&record)?;
-            warn!(device = %id, "device revoked");
-            let gone = Sighting::from(&record.hello);
-            draft.happenings.push(Happening::Device(Box::new(record.clone())));
-            state.devices.insert(id.clone(), record);
-            state.assigned.remove(id);
-            draft.say(Topic::Assign(id.clone()), Vec::new(), true);
-            draft.say(Topic::Pause(id.clone()), Vec::new(), true);
-            self.revoked.insert(id.clone());
-            self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
-        })
-    }
-
     pub(super) fn enrol(
         &self,
         state: &mut State,
@@ -136,10 +112,14 @@ impl Fleet {
         let known = state.devices.get(&device);
         let full = known.is_none() && state.devices.len() >= MAX_DEVICES;
         let judged = judge(&self.id, token.as_ref(), &enrolment, known, now);
-        let judged = judged.and_then(|token| if full { Err(EnrolmentRefusal::FleetFull) } else { Ok(token) });
+        let judged = judged.and_then(|token| match (state.is_revoked(&key), full) {
+            (true, _) => Err(EnrolmentRefusal::Revoked),
+            (false, true) => Err(EnrolmentRefusal::FleetFull),
+            (false, false) => Ok(token),
+        });
         let answer =
             Enrolled { device: device.clone(), key, token: enrolment.token, refused: judged.clone().err() };
-        draft.say(Topic::Enrolled(device.clone()), seal_to_vec(&answer, &self.signer)?, false);
+        draft.say(Topic::Enrolled(device.clone()), seal_to_vec(&answer, self.signer()?)?, false);
         match judged {
             Ok(mut token) => {
                 info!(%device, %key, token = %token.id, "device enrolled");
@@ -172,8 +152,10 @@ fn judge(
         return Err(EnrolmentRefusal::Revoked);
     }
     match &record.used_by {
-        // The answer was lost on the way.
-        Some((by, with)) if by == device && with == key => return Ok(record.clone()),
+        // The answer was lost on the way: the device is one of the fleet with this key.
+        Some((by, with)) if by == device && with == key && known.is_some_and(|known| known.key == *key) => {
+            return Ok(record.clone());
+        }
         Some(_) => return Err(EnrolmentRefusal::Used),
         None => {}
     }

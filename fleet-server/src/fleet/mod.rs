@@ -14,6 +14,7 @@ pub mod feed;
 pub mod metrics;
 pub mod pause;
 pub mod releases;
+pub mod revocation;
 pub mod rollouts;
 pub mod secrets;
 
@@ -27,6 +28,7 @@ use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
 use serin_protocol::topic::Topic;
+use serin_protocol::trust::{Key, KeyName};
 use tokio::sync::{broadcast, watch};
 use tracing::{error, warn};
 
@@ -46,8 +48,10 @@ use rollouts::Live;
 pub struct FleetParts {
     /// Its name.
     pub id: FleetId,
-    /// Signs assignments and acknowledgements.
-    pub signer: SigningKey,
+    /// Sign assignments and acknowledgements, the newest last: the one that the published metadata names.
+    pub signers: Vec<SigningKey>,
+    /// Which keys it names.
+    pub named: Box<Named>,
     /// Whether an owner's signed metadata lists a release.
     pub listed: Box<Listed>,
     /// Who is taken in.
@@ -63,6 +67,9 @@ pub struct FleetParts {
     /// Takes what is to be sent; must not wait.
     pub outlet: Outlet,
 }
+
+/// Names of the keys that sign for the fleet, as published; none before.
+pub type Named = dyn Fn() -> Vec<KeyName> + Send + Sync;
 
 /// Takes what is to be sent.
 pub type Outlet = Box<dyn Fn(Outgoing) + Send + Sync>;
@@ -107,6 +114,9 @@ pub enum FleetError {
     /// A message is larger than its kind may be.
     #[error("cannot be signed: {0}")]
     Seal(#[from] SealError),
+    /// There is nothing to sign with.
+    #[error("the server has no key for its fleet")]
+    NoKey,
     /// There is no randomness.
     #[error("no randomness: {0}")]
     Random(getrandom::Error),
@@ -115,7 +125,8 @@ pub enum FleetError {
 /// One fleet.
 pub struct Fleet {
     id: FleetId,
-    signer: SigningKey,
+    signers: Vec<SigningKey>,
+    named: Box<Named>,
     listed: Box<Listed>,
     policy: Policy,
     revoked: Arc<Revoked>,
@@ -137,6 +148,8 @@ struct State {
     releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
     rollouts: BTreeMap<RolloutId, Live>,
     tokens: BTreeMap<TokenId, TokenRecord>,
+    /// Of devices that were cut off, forgotten since or not.
+    revoked_keys: BTreeSet<PublicKey>,
 }
 
 /// A message of a device.
@@ -169,7 +182,8 @@ impl Draft {
 impl Fleet {
     /// Takes up the fleet where the store has it.
     pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
-        let FleetParts { id, signer, listed, policy, revoked, store, objects, metrics, outlet } = parts;
+        let FleetParts { id, signers, named, listed, policy, revoked, store, objects, metrics, outlet } =
+            parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
@@ -177,12 +191,18 @@ impl Fleet {
         let releases = releases::load(&*store)?;
         let rollouts = rollouts::load(&*store)?;
         let tokens = store.tokens()?.into_iter().map(|token| (token.id, token)).collect();
-        let state = State { devices, assigned, gaps: BTreeMap::new(), releases, rollouts, tokens };
-        let cut_off = state.devices.iter().filter(|(_, record)| record.revoked.is_some());
-        cut_off.for_each(|(device, _)| revoked.insert(device.clone()));
+        let mut revoked_keys: BTreeSet<PublicKey> =
+            store.revoked_keys()?.into_iter().map(|revoked| revoked.key).collect();
+        for (device, record) in devices.iter().filter(|(_, record)| record.revoked.is_some()) {
+            revoked.insert(device.clone());
+            revoked_keys.insert(record.key);
+        }
+        let gaps = BTreeMap::new();
+        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
             id,
-            signer,
+            signers,
+            named,
             listed,
             policy,
             revoked,
@@ -202,8 +222,15 @@ impl Fleet {
     }
 
     /// The key that devices must trust for assignments.
-    pub fn key(&self) -> PublicKey {
-        PublicKey::of(&self.signer)
+    pub fn key(&self) -> Result<PublicKey, FleetError> {
+        self.signer().map(PublicKey::of)
+    }
+
+    /// The newest key that the published metadata names; before there is any, the newest.
+    fn signer(&self) -> Result<&SigningKey, FleetError> {
+        let named = (self.named)();
+        let is_named = |key: &&SigningKey| named.contains(&Key::ed25519(&PublicKey::of(key)).name());
+        self.signers.iter().rev().find(is_named).or(self.signers.last()).ok_or(FleetError::NoKey)
     }
 
     /// What is counted.
@@ -283,7 +310,7 @@ impl Fleet {
         for device in std::mem::take(&mut draft.acknowledge) {
             if let Some(record) = state.devices.get(&device) {
                 let ack = Ack { device: device.clone(), stored: record.last_event };
-                draft.say(Topic::Ack(device), seal_to_vec(&ack, &self.signer)?, false);
+                draft.say(Topic::Ack(device), seal_to_vec(&ack, self.signer()?)?, false);
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Fleet {
         until: UnixMillis,
     ) -> Result<(), FleetError> {
         let pause = Pause { device: device.clone(), fleet: self.id.clone(), issued: now, until };
-        draft.say(Topic::Pause(device.clone()), seal_to_vec(&pause, &self.signer)?, true);
+        draft.say(Topic::Pause(device.clone()), seal_to_vec(&pause, self.signer()?)?, true);
         Ok(())
     }
 }

@@ -81,7 +81,8 @@ impl Rig {
         let listing = Arc::clone(&listed);
         let fleet = Fleet::open(FleetParts {
             id: "f".parse().expect("name"),
-            signer: key(1),
+            signers: vec![key(1)],
+            named: Box::new(Vec::new),
             listed: Box::new(move |_, _| listing.load(Ordering::Relaxed)),
             policy,
             revoked: Arc::default(),
@@ -209,6 +210,24 @@ fn a_last_will_says_only_that_the_device_is_gone() {
     let (record, _) = rig.fleet.device(&id("a")).expect("known");
     assert_eq!(record.hello.presence, Presence::Offline);
     assert_eq!(record.hello.active, Some(release));
+}
+
+#[test]
+fn what_an_earlier_start_of_the_agent_said_is_not_believed_again() {
+    let rig = Rig::new();
+    let release: ReleaseId = "digits@1".parse().expect("id");
+    rig.hello("a", |_| {});
+    rig.hello("a", |hello| (hello.boot, hello.active) = (BootId(2), Some(release.clone())));
+    rig.hello("a", |_| {});
+    rig.hello("a", |hello| hello.presence = Presence::Offline);
+    let rig = rig.restart();
+    rig.hello("a", |_| {});
+    let (record, _) = rig.fleet.device(&id("a")).expect("known");
+    assert_eq!((record.hello.active, record.hello.presence), (Some(release), Presence::Online));
+    for boot in 3..200 {
+        rig.hello("a", |hello| hello.boot = BootId(boot));
+    }
+    assert!(rig.fleet.device(&id("a")).expect("known").0.past_boots.len() <= 64);
 }
 
 #[test]
@@ -447,7 +466,15 @@ fn a_revoked_device_says_nothing_more_until_it_is_forgotten() {
     assert!(rig.fleet.revoked.contains(&id("a")), "it survives a restart");
     rig.fleet.forget_device(&id("a"), NOW).expect("there");
     assert!(!rig.fleet.revoked.contains(&id("a")));
+    // What it said and may say again brings it back under no name; another key may have the name.
+    for name in ["a", "b"] {
+        rig.hello(name, |_| {});
+        assert_eq!(rig.enrol(name, 9, &token), Some(EnrolmentRefusal::Revoked));
+    }
+    let rig = rig.restart();
     rig.hello("a", |_| {});
+    assert!(rig.fleet.devices().is_empty(), "not after a restart either");
+    assert_eq!(rig.enrol("a", 8, &token), None);
     assert_eq!(rig.fleet.devices().len(), 1);
 }
 
@@ -499,4 +526,20 @@ fn safe_mode_is_shown_until_the_device_runs_another_release() {
     assert!(safe(&rig), "an order alone changes nothing");
     rig.event("a", 4, moved(&release, Phase::Probation));
     assert!(!safe(&rig));
+}
+
+#[test]
+fn a_token_that_was_used_does_not_bring_a_forgotten_device_back() {
+    let rig = Rig::open_with(tempfile::tempdir().expect("folder"), Policy::Token);
+    let (token, _) = rig.fleet.invite(None, Millis::from_secs(60), NOW).expect("made");
+    let overheard = enrolment("a", 9, &token);
+    assert_eq!(rig.enrol_at(NOW, 9, &overheard), None);
+    rig.fleet.forget_device(&id("a"), NOW).expect("there");
+    rig.sent();
+    assert_eq!(rig.enrol_at(NOW, 9, &overheard), Some(EnrolmentRefusal::Token));
+    // A token that one of the fleet has used is no answer to another's loss.
+    let (second, _) = rig.fleet.invite(None, Millis::from_secs(60), NOW).expect("made");
+    assert_eq!(rig.enrol("a", 8, &second), None);
+    assert_eq!(rig.enrol("b", 8, &second), Some(EnrolmentRefusal::Used));
+    assert!(rig.fleet.tokens().iter().all(|left| left.id == second.id));
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serin_protocol::ids::{Digest, ReleaseId};
-use serin_protocol::trust::layout::statement_path;
+use serin_protocol::trust::layout::{FLEET_ROLE, statement_path};
 use serin_protocol::trust::metadata::Signable;
 use serin_protocol::trust::{
     Delegations, FileMeta, KeyName, Metadata, MetadataVersion, Role, Root, Snapshot, Targets, TrustError,
@@ -44,6 +44,9 @@ pub enum RepositoryError {
     /// It would make this server unable to publish.
     #[error("the root does not name this server's key for {0}")]
     OtherServer(&'static str),
+    /// All of it together would be refused by every device.
+    #[error("not published, as devices would refuse it: {0}")]
+    Refused(TrustError),
     /// Nobody delegates to this role.
     #[error("the targets metadata does not delegate to {0}")]
     NotDelegated(Role),
@@ -53,9 +56,9 @@ pub enum RepositoryError {
 #[derive(Clone, Debug)]
 pub struct ServerKeys {
     /// For snapshot.
-    pub snapshot: KeyName,
+    pub snapshot: Vec<KeyName>,
     /// For timestamp.
-    pub timestamp: KeyName,
+    pub timestamp: Vec<KeyName>,
 }
 
 /// What was uploaded.
@@ -156,11 +159,11 @@ impl Holding {
             return Err(TrustError::RootVersion { expected, found }.into());
         }
         let roles = &new.signed.roles;
-        for (what, of, key) in [
+        for (what, of, keys) in [
             ("snapshot", &roles.snapshot, &server.snapshot),
             ("timestamp", &roles.timestamp, &server.timestamp),
         ] {
-            if !of.keyids.contains(key) || of.threshold.get() > 1 {
+            if !keys.iter().any(|key| of.keyids.contains(key)) || of.threshold.get() > 1 {
                 return Err(RepositoryError::OtherServer(what));
             }
         }
@@ -192,8 +195,14 @@ impl Holding {
         Ok(metadata)
     }
 
-    fn root(&self) -> Result<Root, RepositoryError> {
+    pub(super) fn root(&self) -> Result<Root, RepositoryError> {
         let (_, bytes) = self.newest.get(&Role::Root).ok_or(RepositoryError::Before("a root"))?;
+        Ok(Metadata::<Root>::parse(&Role::Root, bytes)?.signed)
+    }
+
+    /// The root of this version.
+    pub(super) fn root_of(&self, version: MetadataVersion) -> Result<Root, RepositoryError> {
+        let bytes = self.roots.get(&version).ok_or(RepositoryError::Before("a root"))?;
         Ok(Metadata::<Root>::parse(&Role::Root, bytes)?.signed)
     }
 
@@ -238,19 +247,34 @@ impl Holding {
         Ok(())
     }
 
-    /// All roots, and the files that `snapshot` lists.
-    pub(super) fn listed(&self, snapshot: &Snapshot) -> Vec<(String, Bytes)> {
-        let roots = self.roots.iter().map(|(version, bytes)| (format!("{version}.root.json"), bytes.clone()));
+    /// All roots up to `root`, and the files that `snapshot` lists.
+    pub(super) fn listed(&self, root: MetadataVersion, snapshot: &Snapshot) -> Vec<(String, Bytes)> {
+        let roots = self.roots.range(..=root);
+        let roots = roots.map(|(version, bytes)| (format!("{version}.root.json"), bytes.clone()));
         let listed = snapshot.meta.iter().filter_map(|(name, meta)| {
             let role = Role::named(name.strip_suffix(".json")?);
-            let name = format!("{}.{name}", meta.version);
-            match self.newest.get(&role) {
-                Some((version, bytes)) if *version == meta.version => Some((name, bytes.clone())),
-                // Something newer was uploaded and is not published yet.
-                _ => read(&self.folder.join(&name)).ok().map(|bytes| (name, bytes.into())),
-            }
+            Some((format!("{}.{name}", meta.version), self.of_version(&role, meta.version)?))
         });
         roots.chain(listed).collect()
+    }
+
+    fn of_version(&self, role: &Role, wanted: MetadataVersion) -> Option<Bytes> {
+        match self.newest.get(role) {
+            Some((version, bytes)) if *version == wanted => Some(bytes.clone()),
+            // Something newer was uploaded and is not published yet.
+            _ => read(&self.folder.join(format!("{wanted}.{role}.json"))).ok().map(Bytes::from),
+        }
+    }
+
+    /// Who signs assignments by the targets that `snapshot` lists.
+    pub(super) fn fleet_keys(&self, snapshot: &Snapshot) -> Result<Vec<KeyName>, RepositoryError> {
+        let listed = snapshot.meta.get("targets.json").map(|meta| meta.version);
+        let Some(bytes) = listed.and_then(|version| self.of_version(&Role::Targets, version)) else {
+            return Ok(Vec::new());
+        };
+        let delegations = Metadata::<Targets>::parse(&Role::Targets, &bytes)?.signed.delegations;
+        let of = delegations.and_then(|delegations| delegations.keys_of(FLEET_ROLE));
+        Ok(of.map(|of| of.keyids).unwrap_or_default())
     }
 }
 

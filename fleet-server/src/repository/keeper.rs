@@ -18,26 +18,33 @@ use crate::serve::seconds;
 const FRESHNESS: Duration = Duration::from_mins(10);
 
 /// Works until the link ends. `changes` are the repository's.
-pub async fn keep(repository: Arc<Repository>, link: Link, mut changes: watch::Receiver<u64>) {
-    let mut said: BTreeSet<FileName> = BTreeSet::new();
+pub async fn keep(repository: Arc<Repository>, link: Link, changes: watch::Receiver<u64>) {
+    // Apart from each other: while the broker is away the repository is still read at `/tuf/`.
+    tokio::select! {
+        () = freshen(&repository) => {}
+        () = bring(&repository, &link, changes) => {}
+    }
+}
+
+/// Signs anew in time.
+async fn freshen(repository: &Arc<Repository>) {
     let mut fresh = tokio::time::interval(FRESHNESS);
     fresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            _ = fresh.tick() => {
-                let repository = Arc::clone(&repository);
-                let signed = tokio::task::spawn_blocking(move || repository.keep_fresh(seconds()));
-                if let Ok(Err(error)) = signed.await {
-                    error!(%error, "the repository could not be signed anew");
-                }
-                continue;
-            }
+        fresh.tick().await;
+        let repository = Arc::clone(repository);
+        let signed = tokio::task::spawn_blocking(move || repository.keep_fresh(seconds()));
+        if let Ok(Err(error)) = signed.await {
+            error!(%error, "the repository could not be signed anew");
         }
-        if !link.connected().await {
-            return;
-        }
-        say(&repository, &link, &mut said).await;
+    }
+}
+
+/// Says all of it at each change.
+async fn bring(repository: &Repository, link: &Link, mut changes: watch::Receiver<u64>) {
+    let mut said: BTreeSet<FileName> = BTreeSet::new();
+    while changes.changed().await.is_ok() && link.connected().await {
+        say(repository, link, &mut said).await;
     }
 }
 

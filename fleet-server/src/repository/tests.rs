@@ -51,7 +51,7 @@ fn lab() -> Lab {
     sign(&publisher, &[(Role::Targets, 2), (owner.clone(), 3)]);
     publisher.add_release(&id(), b"statement", TargetFile::of(b"bundle"), EXPIRY).expect("stages");
     sign(&publisher, &[(owner, 3)]);
-    let server = Repository::open(&home.path().join("server"), key(20), key(21)).expect("opens");
+    let server = Repository::open(&home.path().join("server"), vec![key(20)], vec![key(21)]).expect("opens");
     Lab { home, publisher, server }
 }
 
@@ -96,13 +96,14 @@ fn a_client_trusts_what_publisher_and_server_made() {
     let lab = lab();
     lab.upload().expect("is accepted");
     assert!(lab.server.files().is_empty(), "nothing is shown before it is published");
-    assert_eq!(lab.server.publish(NOW).expect("publishes"), 1);
+    let first = lab.server.publish(NOW).expect("publishes");
     assert_eq!(lab.look_up(NOW).expect("is trusted"), TargetFile::of(b"statement").with_serial(Serial(1)));
 
     // Again: nothing new, so the snapshot stays. After a restart it is still there.
     lab.upload().expect("may be repeated");
-    assert_eq!(lab.server.publish(NOW).expect("publishes"), 1);
-    let again = Repository::open(&lab.home.path().join("server"), key(20), key(21)).expect("opens");
+    assert_eq!(lab.server.publish(NOW).expect("publishes"), first);
+    let again =
+        Repository::open(&lab.home.path().join("server"), vec![key(20)], vec![key(21)]).expect("opens");
     assert_eq!(again.files(), lab.server.files());
 }
 
@@ -164,7 +165,85 @@ fn the_server_refuses_what_devices_would() {
     let stranger = accept("1.vision.json", &file("1.digits.json"));
     assert!(matches!(stranger, Err(RepositoryError::NotDelegated(_))), "{stranger:?}");
 
-    let other = Repository::open(&lab.home.path().join("other"), key(30), key(21)).expect("opens");
+    let other =
+        Repository::open(&lab.home.path().join("other"), vec![key(30)], vec![key(21)]).expect("opens");
     let refused = other.accept("1.root.json", &file("1.root.json"), NOW);
     assert!(matches!(refused, Err(RepositoryError::OtherServer("snapshot"))), "{refused:?}");
+}
+
+#[test]
+fn a_server_restored_from_a_backup_goes_on_above_what_it_gave_before() {
+    let lab = lab();
+    lab.upload().expect("is accepted");
+    let first = lab.server.publish(NOW).expect("publishes");
+    let restored = |now| {
+        std::fs::remove_dir_all(lab.home.path().join("server/current")).expect("there");
+        let server = Repository::open(&lab.home.path().join("server"), vec![key(20)], vec![key(21)]);
+        server.expect("opens").publish(now).expect("publishes")
+    };
+    assert!(restored(UtcSeconds(NOW.0 + 1)) > first);
+}
+
+#[test]
+fn a_key_of_the_server_signs_from_the_root_that_names_it() {
+    let lab = lab();
+    lab.upload().expect("is accepted");
+    lab.server.publish(NOW).expect("publishes");
+    // A new key for each role, known to the server; the root does not name them yet.
+    let folder = lab.home.path().join("server");
+    let server = Repository::open(&folder, vec![key(20), key(30)], vec![key(21), key(31)]).expect("opens");
+    let lab = Lab { server, ..lab };
+    lab.server.keep_fresh(NOW.plus_days(1)).expect("signs");
+    lab.look_up(NOW).expect("is trusted");
+    for (role, old, new) in [(Role::Snapshot, 20, 30), (Role::Timestamp, 21, 31)] {
+        let rotation = Rotation { add: vec![public(new)], remove: vec![public(old).name()], threshold: None };
+        lab.publisher.rotate(&role, &rotation, EXPIRY).expect("stages");
+        sign(&lab.publisher, &[(Role::Root, 1)]);
+    }
+    lab.upload().expect("is accepted");
+    let before = lab.server.files();
+    lab.server.keep_fresh(NOW.plus_days(2)).expect("signs");
+    assert!(lab.server.file("2.root.json").is_none(), "a root is not shown before it is published");
+    assert_ne!(lab.server.files(), before);
+    lab.look_up(NOW).expect("is trusted still");
+    lab.server.publish(NOW).expect("publishes");
+    lab.look_up(NOW).expect("is trusted with the new keys");
+    // Without the old keys nothing is missing.
+    let again = Repository::open(&folder, vec![key(30)], vec![key(31)]).expect("opens");
+    again.keep_fresh(NOW.plus_days(14)).expect("signs");
+    let gone = Repository::open(&folder, vec![key(20)], vec![key(21)]).expect("opens");
+    let refused = gone.keep_fresh(NOW.plus_days(30));
+    assert!(matches!(refused, Err(RepositoryError::OtherServer("snapshot"))), "{refused:?}");
+}
+
+#[test]
+fn what_every_device_would_refuse_is_not_published() {
+    let lab = lab();
+    lab.upload().expect("is accepted");
+    lab.server.publish(NOW).expect("publishes");
+    let before = lab.server.files();
+    // Other keys for targets, and the targets signed by the old ones.
+    let rotation = Rotation { add: vec![public(6)], remove: vec![public(2).name()], threshold: None };
+    lab.publisher.rotate(&Role::Targets, &rotation, EXPIRY).expect("stages");
+    sign(&lab.publisher, &[(Role::Root, 1)]);
+    let root = lab.publisher.file("2.root.json").expect("there");
+    lab.server.accept("2.root.json", &root, NOW).expect("is accepted");
+    let refused = lab.server.publish(NOW);
+    assert!(
+        matches!(&refused, Err(RepositoryError::Refused(TrustError::WrongRole { role, .. }
+        | TrustError::Arbitrary { role, .. })) if *role == Role::Targets),
+        "{refused:?}"
+    );
+    assert_eq!(lab.server.files(), before, "all stays as it was");
+    lab.look_up(NOW).expect("is trusted still");
+}
+
+#[test]
+fn an_owner_who_forgot_to_renew_holds_up_nobody_else() {
+    let lab = lab();
+    lab.upload().expect("is accepted");
+    let late = NOW.plus_days(91);
+    assert!(matches!(lab.server.accept("2.digits.json", b"{}", late), Err(RepositoryError::Differs { .. })));
+    lab.server.publish(late).expect("publishes");
+    assert!(matches!(lab.look_up(late), Err(TrustError::Freeze { role: Role::Delegated(_), .. })));
 }

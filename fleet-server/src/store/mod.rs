@@ -9,7 +9,9 @@ mod values;
 use serde::{Deserialize, Serialize};
 use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::ids::{DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::ids::{
+    BootId, DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
+};
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
 
@@ -67,6 +69,9 @@ pub struct DeviceRecord {
     /// It was asked to hold back until then.
     #[serde(default)]
     pub paused_until: Option<UnixMillis>,
+    /// Starts of its agent before the last one, oldest first.
+    #[serde(default)]
+    pub past_boots: Vec<BootId>,
 }
 
 /// A claim token that was given out.
@@ -84,6 +89,17 @@ pub struct TokenRecord {
     pub expires: UnixMillis,
     /// Who used it, with which key.
     pub used_by: Option<(DeviceId, PublicKey)>,
+}
+
+/// The key of a device that was cut off and forgotten since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedKey {
+    /// The key.
+    pub key: PublicKey,
+    /// Whose it was.
+    pub device: DeviceId,
+    /// When it was cut off.
+    pub at: UnixMillis,
 }
 
 /// A transition of a device's update machine.
@@ -162,6 +178,10 @@ pub trait Store: Send + Sync {
     fn put_token(&self, record: &TokenRecord) -> Result<(), StoreError>;
     /// Forgets a claim token.
     fn forget_token(&self, id: TokenId) -> Result<(), StoreError>;
+    /// All keys of revoked devices that were forgotten. None is ever removed.
+    fn revoked_keys(&self) -> Result<Vec<RevokedKey>, StoreError>;
+    /// Adds one.
+    fn add_revoked_key(&self, revoked: &RevokedKey) -> Result<(), StoreError>;
     /// All releases.
     fn releases(&self) -> Result<Vec<ReleaseRecord>, StoreError>;
     /// One release.
@@ -206,6 +226,8 @@ pub trait Store: Send + Sync {
     fn drop_rollout(&self, id: RolloutId) -> Result<(), StoreError>;
     /// All rollouts, in the order of their numbers.
     fn rollouts(&self) -> Result<Vec<StoredRollout>, StoreError>;
+    /// Replaces assignments by the same ones, signed anew.
+    fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError>;
     /// The last assignment of every device that has one.
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError>;
     /// Makes all changes durable.

@@ -12,8 +12,8 @@ use super::history;
 use super::seen::SeenReports;
 use super::values::{all, from_json, from_wire, json, one, wire};
 use super::{
-    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, Store, StoreError, StoredRollout, TokenRecord,
-    VERDICTS_PER_ROLLOUT,
+    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, RevokedKey, Store, StoreError, StoredRollout,
+    TokenRecord, VERDICTS_PER_ROLLOUT,
 };
 use crate::rollout::event::{RolloutEvent, Start};
 use crate::rollout::verdict::Verdict;
@@ -37,6 +37,7 @@ pub struct SledStore {
     verdicts: Tree,
     assignments: Tree,
     tokens: Tree,
+    revoked_keys: Tree,
 }
 
 impl SledStore {
@@ -57,6 +58,7 @@ impl SledStore {
             verdicts: db.open_tree("verdicts")?,
             assignments: db.open_tree("assignments")?,
             tokens: db.open_tree("tokens")?,
+            revoked_keys: db.open_tree("revoked keys")?,
             db,
         })
     }
@@ -114,6 +116,15 @@ impl Store for SledStore {
 
     fn forget_token(&self, id: TokenId) -> Result<(), StoreError> {
         self.tokens.remove(id.0.to_be_bytes())?;
+        Ok(())
+    }
+
+    fn revoked_keys(&self) -> Result<Vec<RevokedKey>, StoreError> {
+        all(&self.revoked_keys, "revoked key")
+    }
+
+    fn add_revoked_key(&self, revoked: &RevokedKey) -> Result<(), StoreError> {
+        self.revoked_keys.insert(revoked.key.to_string(), json("revoked key", revoked)?)?;
         Ok(())
     }
 
@@ -270,6 +281,10 @@ impl Store for SledStore {
             Ok(StoredRollout { start, snapshot, events: events? })
         };
         starts.into_iter().map(with_events).collect()
+    }
+
+    fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError> {
+        Ok(self.assignments.apply_batch(batch_of(assigned))?)
     }
 
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use serin_protocol::chunk::ObjectRef;
-use serin_protocol::ids::{BootId, ByteCount};
+use serin_protocol::ids::ByteCount;
 use serin_protocol::message::{Coverage, EventKind, Presence};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
@@ -18,6 +18,7 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     releases_are_kept_with_their_parts(&*store);
     rollouts_and_assignments_change_together(&*store);
     tokens_are_kept_until_forgotten(&*store);
+    revoked_keys_are_kept_for_good(&*store);
     store.commit().expect("commits");
     drop(store);
 
@@ -29,6 +30,15 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "known after a restart");
     assert_eq!(store.assignments().expect("read").len(), 1);
     assert_eq!(store.tokens().expect("read").len(), 1);
+    assert_eq!(store.revoked_keys().expect("read").len(), 1);
+}
+
+fn revoked_keys_are_kept_for_good(store: &dyn Store) {
+    let revoked = RevokedKey { key: device("a").key, device: id("gone"), at: UnixMillis(1) };
+    for _ in 0..2 {
+        store.add_revoked_key(&revoked).expect("add");
+    }
+    assert_eq!(store.revoked_keys().expect("read"), [revoked]);
 }
 
 fn tokens_are_kept_until_forgotten(store: &dyn Store) {
@@ -79,6 +89,7 @@ fn device(name: &str) -> DeviceRecord {
         revoked: None,
         safe_mode: false,
         paused_until: None,
+        past_boots: Vec::new(),
     }
 }
 
@@ -243,6 +254,10 @@ fn rollouts_and_assignments_change_together(store: &dyn Store) {
     let times: Vec<u64> = stored.events.iter().map(|(at, _)| at.0).collect();
     assert_eq!(times, [2, 3]);
     assert_eq!(store.assignments().expect("read"), [assigned(3)]);
+
+    let anew = Assigned { sealed: vec![9], ..assigned(3) };
+    store.put_assignments(std::slice::from_ref(&anew)).expect("put");
+    assert_eq!(store.assignments().expect("read"), [anew]);
 
     store.fold_rollout(rollout, b"state").expect("fold");
     store.add_rollout_event(rollout, UnixMillis(4), &RolloutEvent::Tick, &[]).expect("add");

@@ -209,7 +209,8 @@ impl TrustFolder {
     }
 
     /// Stages what changes who signs for `role`: a new root for the top-level roles, new targets for an
-    /// owner or the fleet server.
+    /// owner or the fleet server. If what the role has signed would count no longer, its next version is
+    /// staged too, for the new keys to sign: published without it, nobody would follow.
     pub fn rotate(&self, role: &Role, rotation: &Rotation, expiry: Expiry) -> Result<(), FolderError> {
         if let Role::Delegated(name) = role {
             let mut targets = self.next_targets(&Role::Targets, expiry)?;
@@ -220,7 +221,8 @@ impl TrustFolder {
             rotation.apply(keys, &mut of)?;
             (delegated.keyids, delegated.threshold) = (of.keyids, of.threshold);
             forget_unused(keys, roles.iter().flat_map(|role| &role.keyids));
-            return self.stage(&Role::Targets, targets);
+            self.stage(&Role::Targets, targets)?;
+            return self.stage_again(role, expiry);
         }
         let mut root = self.newest::<Root>(&Role::Root)?.signed;
         let TopLevelRoles { root: roots, timestamp, snapshot, targets, .. } = &mut root.roles;
@@ -235,7 +237,17 @@ impl TrustFolder {
         forget_unused(&mut root.keys, named.into_iter().flat_map(|of| &of.keyids));
         root.version = following(role, root.version)?;
         root.expires = expiry.of(&Role::Root);
-        self.stage(&Role::Root, root)
+        self.stage(&Role::Root, root)?;
+        if *role == Role::Targets { self.stage_again(role, expiry) } else { Ok(()) }
+    }
+
+    /// A draft that waits already is signed by the new keys as it is.
+    fn stage_again(&self, role: &Role, expiry: Expiry) -> Result<(), FolderError> {
+        if self.draft_path(role).exists() || !self.outdated(role)? {
+            return Ok(());
+        }
+        let again = self.next_targets(role, expiry)?;
+        self.stage(role, again)
     }
 
     /// Stages owner's metadata with one more release: its statement and its bundle.

@@ -178,3 +178,87 @@ fn an_owner_who_comes_back_goes_on_from_the_old_version() {
     let names = folder.files().expect("lists");
     assert!(names.contains(&"2.digits.json".to_owned()), "{names:?}");
 }
+
+#[test]
+fn whoever_loses_a_key_signs_anew_with_the_ones_left() {
+    let (_home, folder) = begun();
+    let rotate = |role: &Role, add: u8, remove: u8| {
+        let rotation =
+            Rotation { add: vec![public(add)], remove: vec![public(remove).name()], threshold: None };
+        folder.rotate(role, &rotation, EXPIRY).expect("stages");
+    };
+    rotate(&Role::Targets, 7, 4);
+    assert_eq!(folder.drafts().expect("lists"), [Role::Root, Role::Targets]);
+    // The new key counts before the root is complete, the old one no longer.
+    assert!(matches!(folder.sign(&Role::Targets, &key(4)), Err(FolderError::ForeignKey { .. })));
+    complete(folder.sign(&Role::Targets, &key(7)));
+    for seed in 1..=3 {
+        if matches!(folder.sign(&Role::Root, &key(seed)), Ok(Standing::Complete(_))) {
+            break;
+        }
+    }
+    assert!(folder.drafts().expect("lists").is_empty(), "the root is complete");
+
+    rotate(&owner_role(), 8, 5);
+    assert_eq!(folder.drafts().expect("lists"), [Role::Targets, owner_role()]);
+    complete(folder.sign(&Role::Targets, &key(7)));
+    folder.sign(&owner_role(), &key(6)).expect("signs");
+    complete(folder.sign(&owner_role(), &key(8)));
+    // Whoever only gains a key has nothing to sign anew.
+    let gain = Rotation { add: vec![public(9)], ..Rotation::default() };
+    folder.rotate(&owner_role(), &gain, EXPIRY).expect("stages");
+    assert_eq!(folder.drafts().expect("lists"), [Role::Targets]);
+}
+
+#[test]
+fn a_bad_signature_gives_way_to_a_good_one() {
+    let (home, folder) = begun();
+    let role = release(&folder, "1").expect("stages");
+    let carried = home.path().join("carried.json");
+    let mut good: Metadata<Targets> = folder.draft(&role).expect("reads").expect("waits");
+    good.sign(&role, &key(6)).expect("signs");
+    let mut bad = good.clone();
+    bad.signatures[0].sig = "00".repeat(64);
+    for (file, valid) in [(&bad, 0), (&good, 1), (&bad, 1)] {
+        std::fs::write(&carried, file.to_bytes()).expect("writes");
+        let standing = folder.merge(&role, &carried).expect("merges");
+        assert_eq!(standing, Standing::Waiting { valid, threshold: 2 });
+    }
+    complete(folder.sign(&role, &key(5)));
+}
+
+#[test]
+fn a_draft_that_skips_a_version_is_not_signed() {
+    let (_home, folder) = begun();
+    let role = release(&folder, "1").expect("stages");
+    let mut draft = folder.draft::<Targets>(&role).expect("reads").expect("waits").signed;
+    draft.version = MetadataVersion(std::num::NonZeroU64::MAX);
+    let forged = Metadata::unsigned(&role, draft).expect("serializes");
+    std::fs::write(folder.draft_path(&role), forged.to_bytes()).expect("writes");
+    let refused = folder.sign(&role, &key(5));
+    assert!(matches!(refused, Err(FolderError::Invalid(_))), "{refused:?}");
+}
+
+#[test]
+fn whoever_signs_is_shown_what_changes() {
+    let (_home, folder) = begun();
+    let role = release(&folder, "1").expect("stages");
+    let changes = folder.changes(&role).expect("waits");
+    let has = |changes: &[String], words: &str| changes.iter().any(|line| line.contains(words));
+    assert!(
+        has(&changes, "~ version 1, now 2") && has(&changes, "+ lists models/digits/1.release"),
+        "{changes:?}"
+    );
+    folder.sign(&role, &key(5)).expect("signs");
+    complete(folder.sign(&role, &key(6)));
+    folder.set_floor(&id("1"), EXPIRY).expect("stages");
+    let changes = folder.changes(&role).expect("waits");
+    assert!(has(&changes, "+ forbids what is older than digits: number 1"), "{changes:?}");
+    assert!(!has(&changes, "lists"), "{changes:?}");
+    let rotation = Rotation { add: vec![public(7)], remove: vec![public(3).name()], threshold: None };
+    folder.rotate(&Role::Root, &rotation, EXPIRY).expect("stages");
+    let changes = folder.changes(&Role::Root).expect("waits");
+    assert!(has(&changes, &format!("~ signs for root: 2 of {}", public(1).name())), "{changes:?}");
+    assert!(!has(&changes, "fields change") && !has(&changes, "signs for targets"), "{changes:?}");
+    assert!(matches!(folder.changes(&Role::Targets), Err(FolderError::NoDraft(_))));
+}

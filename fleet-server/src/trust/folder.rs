@@ -5,13 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
-use serin_protocol::envelope::PublicKey;
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::metadata::Signable;
-use serin_protocol::trust::{
-    Key, KeyName, Metadata, MetadataVersion, Role, RoleKeys, Root, TargetFile, Targets, TrustError,
-};
+use serin_protocol::trust::{KeyName, Metadata, Role, Root, TargetFile, Targets, TrustError};
 
 use crate::durable;
 
@@ -192,118 +188,6 @@ impl TrustFolder {
         self.keep(role, &draft)
     }
 
-    /// Adds the signature of `key` to the draft of `role`.
-    pub fn sign(&self, role: &Role, key: &SigningKey) -> Result<Standing, FolderError> {
-        match role {
-            Role::Root => self.sign_as::<Root>(role, key),
-            _ => self.sign_as::<Targets>(role, key),
-        }
-    }
-
-    fn sign_as<T: Signable>(&self, role: &Role, key: &SigningKey) -> Result<Standing, FolderError> {
-        let mut draft: Metadata<T> = self.draft(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
-        let name = Key::ed25519(&PublicKey::of(key)).name();
-        if !self.signers_of(role)?.iter().any(|(_, of)| of.keyids.contains(&name)) {
-            return Err(FolderError::ForeignKey { key: name, role: role.clone() });
-        }
-        draft.sign(role, key)?;
-        self.keep(role, &draft)?;
-        self.settle::<T>(role)
-    }
-
-    /// Takes over the signatures in `file`, the same draft signed elsewhere. A draft that is not here yet
-    /// is taken as it is.
-    pub fn merge(&self, role: &Role, file: &Path) -> Result<Standing, FolderError> {
-        match role {
-            Role::Root => self.merge_as::<Root>(role, file),
-            _ => self.merge_as::<Targets>(role, file),
-        }
-    }
-
-    fn merge_as<T: Signable>(&self, role: &Role, file: &Path) -> Result<Standing, FolderError> {
-        let theirs = Metadata::<T>::parse(role, &read(file)?)?;
-        let mut ours = match self.draft::<T>(role)? {
-            Some(ours) => ours,
-            None => self.next_from_elsewhere(role, theirs.clone())?,
-        };
-        if ours.canonical(role)? != theirs.canonical(role)? {
-            return Err(FolderError::OtherDraft { path: file.into(), role: role.clone() });
-        }
-        for signature in theirs.signatures {
-            if ours.signatures.iter().all(|own| own.keyid != signature.keyid) {
-                ours.signatures.push(signature);
-            }
-        }
-        self.keep(role, &ours)?;
-        self.settle::<T>(role)
-    }
-
-    /// `draft`, if it would be the next version of `role`.
-    fn next_from_elsewhere<T: Signable>(
-        &self,
-        role: &Role,
-        draft: Metadata<T>,
-    ) -> Result<Metadata<T>, FolderError> {
-        let next = match self.newest::<T>(role) {
-            Ok(newest) => newest.signed.version().next(),
-            Err(FolderError::NoRole(_)) => Some(MetadataVersion::FIRST),
-            Err(error) => return Err(error),
-        };
-        let version = draft.signed.version();
-        if Some(version) == next {
-            return Ok(draft);
-        }
-        Err(FolderError::Invalid(format!("version {version} of {role} is not the next")))
-    }
-
-    /// Makes the draft the role's metadata once every threshold is reached.
-    fn settle<T: Signable>(&self, role: &Role) -> Result<Standing, FolderError> {
-        let draft: Metadata<T> = self.draft(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
-        for (keys, of) in self.signers_of(role)? {
-            let valid = draft.signers(role, &keys, &of)?.len();
-            let threshold = of.threshold.get() as usize;
-            if valid < threshold {
-                return Ok(Standing::Waiting { valid, threshold });
-            }
-        }
-        let name = format!("{}.{role}.json", draft.signed.version());
-        let path = self.path.join("metadata").join(name);
-        write(&path, &draft.to_bytes())?;
-        let staged = self.draft_path(role);
-        fs::remove_file(&staged).map_err(|source| FolderError::Io { path: staged, source })?;
-        Ok(Standing::Complete(path))
-    }
-
-    /// Who must sign the draft of `role`, each with its threshold: for a root the keys of the root before
-    /// it and its own (specification, section 5.3.4).
-    fn signers_of(&self, role: &Role) -> Result<Vec<(KeyTable, RoleKeys)>, FolderError> {
-        match role {
-            Role::Root => {
-                let draft = self.draft::<Root>(role)?.ok_or_else(|| FolderError::NoDraft(role.clone()))?;
-                let mut roots = vec![draft.signed];
-                match self.newest::<Root>(role) {
-                    Ok(before) => roots.push(before.signed),
-                    Err(FolderError::NoRole(_)) => {}
-                    Err(error) => return Err(error),
-                }
-                Ok(roots.into_iter().map(|root| (root.keys, root.roles.root)).collect())
-            }
-            Role::Targets => {
-                let root = self.root()?;
-                Ok(vec![(root.keys, root.roles.targets)])
-            }
-            Role::Delegated(name) => {
-                let delegations = self.newest::<Targets>(&Role::Targets)?.signed.delegations;
-                let delegations = delegations.unwrap_or_default();
-                let of = delegations.keys_of(name).ok_or_else(|| FolderError::NoRole(role.clone()))?;
-                Ok(vec![(delegations.keys, of)])
-            }
-            Role::Timestamp | Role::Snapshot => {
-                Err(FolderError::Invalid(format!("{role} is signed by the server, not here")))
-            }
-        }
-    }
-
     /// The newest root, or the draft of the first.
     pub(super) fn root(&self) -> Result<Root, FolderError> {
         match (self.newest::<Root>(&Role::Root), self.draft::<Root>(&Role::Root)?) {
@@ -323,7 +207,7 @@ impl TrustFolder {
         metadata.signed.targets.get(path).cloned().ok_or_else(unlisted)
     }
 
-    fn keep<T: Signable>(&self, role: &Role, draft: &Metadata<T>) -> Result<(), FolderError> {
+    pub(super) fn keep<T: Signable>(&self, role: &Role, draft: &Metadata<T>) -> Result<(), FolderError> {
         let bytes = draft.to_bytes();
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(FolderError::TooLarge { role: role.clone(), bytes: bytes.len() as u64 });
@@ -336,8 +220,6 @@ impl TrustFolder {
         self.path.join("staged").join(format!("{role}.json"))
     }
 }
-
-type KeyTable = std::collections::BTreeMap<KeyName, Key>;
 
 /// Version and role in the name of a metadata file; nothing for other names.
 pub(crate) fn split(name: &str) -> Option<(u64, &str)> {
