@@ -18,6 +18,8 @@ fn connect(
     client_id: &str,
 ) -> Result<(Client, Connection)> {
     let mut options = MqttOptions::new(client_id, "127.0.0.1", lab.server.mqtt);
+    // Chunks are larger than the client's own limit.
+    options.set_max_packet_size(1 << 20, 1 << 20);
     let read = |path| std::fs::read(path);
     let client_auth = match name {
         Some(name) => Some((read(certificates.certificate(name))?, read(certificates.key(name))?)),

@@ -21,7 +21,7 @@ const MAX_PAPERS: u64 = 4 << 20;
 /// Pieces of the bundle that wait for the disk, a read buffer each.
 const QUEUE: usize = 16;
 /// A stick that gives nothing for this long is broken or pulled.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// The rest of a refused file is read and thrown away for this long: a caller who is still sending when the
 /// connection closes may not see the answer.
 const DISCARD: Duration = Duration::from_secs(30);

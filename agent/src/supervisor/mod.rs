@@ -86,7 +86,7 @@ enum Inbox {
     /// A worker is up.
     Started(Digest, Box<Running>),
     /// The bundle that an engineer brought is here whole, or is not.
-    Brought(Digest, Result<Complete, Reason>),
+    Brought(Digest, Box<Result<Complete, Reason>>),
 }
 
 /// A release's statement that is waited for.
@@ -269,7 +269,7 @@ impl Supervisor {
             }
             Inbox::Brought(statement, taken) => {
                 self.receiving = false;
-                let outcome = taken.map(|bundle| self.fetched = Some((statement, bundle)));
+                let outcome = (*taken).map(|bundle| self.fetched = Some((statement, bundle)));
                 self.feed(Event::Fetched(statement, outcome));
             }
         }

@@ -99,7 +99,7 @@ impl Supervisor {
             let taken = take_in(&partials, object, std::iter::from_fn(|| bundle.blocking_recv()));
             let taken = taken.map_err(|error| error.reason());
             // The loop ends only with the process.
-            let _ = inbox.blocking_send(Inbox::Brought(statement, taken));
+            let _ = inbox.blocking_send(Inbox::Brought(statement, Box::new(taken)));
         });
     }
 

@@ -147,7 +147,7 @@ impl Supervisor {
             Ok(assignment) => {
                 tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
                 let event = match self.returns_below_floor(&assignment.order) {
-                    Some(why) => Event::AssignedBelowFloor(assignment, why),
+                    Some(why) => Event::AssignedBelowFloor(Box::new(assignment), why),
                     None => Event::Assigned(assignment),
                 };
                 self.feed(event);

@@ -29,7 +29,7 @@ pub enum Event {
     /// An assignment whose signature holds.
     Assigned(Assignment),
     /// The same, but its release is known to lie below its owner's floor.
-    AssignedBelowFloor(Assignment, Detail),
+    AssignedBelowFloor(Box<Assignment>, Detail),
     /// A root is trusted that no refresh may end below.
     RootTrusted {
         /// Which.

@@ -303,8 +303,8 @@ fn the_previous_release_stays_warm_and_answers_at_once_after_a_field_rollback() 
 #[test]
 fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() {
     let mut shell = Shell::installed(&[1, 2]);
-    shell.kill(1, WorkerDeath::Signal(9));
-    shell.pending.clear();
+    shell.machine.forget_worker(statement(1));
+    shell.ready.remove(&statement(1));
     shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
     let fail = |shell: &mut Shell| shell.feed(Event::Warmed(statement(1), Err(bad())));
     fail(&mut shell);
@@ -513,7 +513,7 @@ fn the_fleet_cannot_bring_back_what_its_owner_put_below_the_floor() {
     let Event::Assigned(mut assignment) = late(&shell, 3, order) else { panic!("an assignment") };
     assignment.expires = shell.now.wall.plus(Millis::from_secs(100));
     let why = Detail::new("below the floor 2");
-    shell.feed(Event::AssignedBelowFloor(assignment, why.clone()));
+    shell.feed(Event::AssignedBelowFloor(Box::new(assignment), why.clone()));
     assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Untrusted(why))));
     assert_eq!(shell.moves().last(), Some(&(Phase::Idle, Phase::Rejected)));
     // Whoever is on site may, and so may the device by itself.

@@ -189,16 +189,12 @@ fn alone(
 
 /// Either of the two releases answers, and every byte of it is what its owner signed.
 fn running(device: &Device<'_>, scene: &Scene) -> Result<()> {
-    match device.serving {
-        Some(serving) => {
-            ensure!(Some(serving) == scene.old || serving == scene.new, "a third release answers");
-            device.verify(serving).context("what answers is not what was signed")
-        }
-        None => {
-            ensure!(scene.old.is_none(), "nothing answers; {:?}", device.said);
-            Ok(())
-        }
-    }
+    let Some(serving) = device.serving else {
+        ensure!(scene.old.is_none(), "nothing answers; {:?}", device.said);
+        return Ok(());
+    };
+    ensure!(Some(serving) == scene.old || serving == scene.new, "a third release answers");
+    device.verify(serving).context("what answers is not what was signed")
 }
 
 /// Lets the device go on with a link: the update completes or is rejected with a reason, and leaves nothing

@@ -290,7 +290,6 @@ impl<'a> Device<'a> {
     fn attend(&mut self, effect: client::Effect) {
         match effect {
             client::Effect::Ask(file) => self.ask(&file),
-            client::Effect::Leave(_) => {}
             client::Effect::RootTrusted { floor, recovered } => {
                 self.inbox.push_back(Event::RootTrusted { floor, recovered });
             }
@@ -300,7 +299,7 @@ impl<'a> Device<'a> {
                 let outcome = Err(Reason::Untrusted(detail));
                 self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
             }
-            client::Effect::Refuse(_) => {}
+            client::Effect::Leave(_) | client::Effect::Refuse(_) => {}
         }
     }
 
@@ -323,7 +322,7 @@ impl<'a> Device<'a> {
                 Order::Run { .. } | Order::Stay => None,
             };
             self.inbox.push_back(match below {
-                Some(detail) => Event::AssignedBelowFloor(assignment, detail),
+                Some(detail) => Event::AssignedBelowFloor(Box::new(assignment), detail),
                 None => Event::Assigned(assignment),
             });
         }
@@ -447,7 +446,6 @@ impl Shell for Device<'_> {
                 let effects = self.trust.search(self.now, target);
                 self.trust_effects.extend(effects);
             }
-            Effect::PlanLater(..) => {}
             Effect::Fetch(statement, release) => return Ok(self.fetch(statement, release)),
             Effect::Receive(statement, release) => return Ok(Some(self.receive(statement, &release))),
             Effect::Stage(statement, release) => {
@@ -480,7 +478,7 @@ impl Shell for Device<'_> {
                 install::collect(&self.releases, &self.partials, &keep, idle);
             }
             Effect::Report { kind, .. } => self.said.push(kind),
-            Effect::ForgetStarts | Effect::Announce => {}
+            Effect::PlanLater(..) | Effect::ForgetStarts | Effect::Announce => {}
             Effect::AskAssignment => self.hear_assignment(),
             Effect::Reply(reply) => self.replies.push(reply),
         }

@@ -70,15 +70,14 @@ impl Tree {
         for component in path.components() {
             let Component::Normal(name) = component else { continue };
             let names = self.now.get(&here).ok_or(Errno::NOTDIR)?;
-            here = match names.get(name) {
-                Some(below) => *below,
-                None => {
-                    let made = self.number();
-                    self.now.insert(made, Names::new());
-                    self.durable.insert(made, Names::new());
-                    self.change(Change::Add { dir: here, name: name.to_owned(), inode: made });
-                    made
-                }
+            here = if let Some(below) = names.get(name) {
+                *below
+            } else {
+                let made = self.number();
+                self.now.insert(made, Names::new());
+                self.durable.insert(made, Names::new());
+                self.change(Change::Add { dir: here, name: name.to_owned(), inode: made });
+                made
             };
         }
         if self.now.contains_key(&here) { Ok(()) } else { Err(Errno::EXIST) }

@@ -46,6 +46,8 @@ impl Machine {
         self.state.record.accepted = assignment.sequence;
         self.state.record.rollout = assignment.rollout;
         self.state.record.clock_floor = self.state.record.clock_floor.max(assignment.issued);
+        // From now on it is no earlier than that.
+        let now = Now { wall: now.wall.max(self.state.record.clock_floor), ..now };
         let expired = (assignment.expires <= now.wall).then_some(Reason::Expired);
         if let Some(reason) = expired.or(refused) {
             self.not_obeyed(&assignment.order, reason, effects);
