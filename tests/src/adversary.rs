@@ -324,7 +324,9 @@ impl Adversary {
     }
 
     pub fn still_runs_v1(&self) -> Result<()> {
-        let answer = self.device.infer(&crate::traffic::rows()?[..1])?;
+        // Its worker may just be starting.
+        let rows = crate::traffic::rows()?;
+        let answer = crate::until("the device answers", PATIENCE, || self.device.infer(&rows[..1]).ok())?;
         anyhow::ensure!(answer["model_version"] == "1.0.0", "{answer}");
         Ok(())
     }

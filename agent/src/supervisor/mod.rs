@@ -171,6 +171,7 @@ impl Supervisor {
         mut field: mpsc::Receiver<FieldRequest>,
         mut stop: watch::Receiver<bool>,
     ) {
+        self.say_again();
         self.feed(Event::Boot { restarts: self.restarts });
         self.attend_policy();
         self.begin_trust();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use serin_tests::kill_loop;
 use serin_tests::power_cut::matrix::Mishap;
 use serin_tests::power_cut::paths::{Path, Stock};
 use serin_tests::power_cut::{Row, row};
@@ -16,6 +17,12 @@ struct Arguments {
     /// Only paths whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Kills of real agents during real rollouts, after the matrix.
+    #[arg(long, default_value_t = 30)]
+    kills: u32,
+    /// Where the moments of these kills come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Failed cells that are shown of each path.
     #[arg(long, default_value_t = 10)]
     show: usize,
@@ -40,8 +47,25 @@ fn main() -> Result<ExitCode> {
     }
     let cells: usize = rows.iter().flat_map(|row| &row.tallies).map(|tally| tally.cells).sum();
     let failed: usize = rows.iter().map(|row| row.failures.len()).sum();
-    println!("power-cut: {} of {cells} cells survived", cells - failed);
+    if arguments.kills > 0 {
+        kill(arguments.kills, arguments.seed)?;
+    }
+    println!("power-cut: {} of {cells} cells survived, {} kills", cells - failed, arguments.kills);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Kills real agents; an error is one that did not come back as it must.
+fn kill(kills: u32, seed: u64) -> Result<()> {
+    let style = ProgressStyle::with_template("{prefix:20} {msg} {elapsed}")?;
+    let bar = ProgressBar::new_spinner().with_style(style).with_prefix("kill -9");
+    let report = kill_loop::run(kills, seed, &mut |line| bar.set_message(line.to_owned()))?;
+    bar.finish_and_clear();
+    println!("{kills} kills of real agents, by the phase they were in: {:?}", report.kills);
+    println!(
+        "ends of their rollouts: {:?}; slowest to answer again: {:.1?}",
+        report.outcomes, report.slowest
+    );
+    Ok(())
 }
 
 /// One line a path: its operations, and for each mishap how many cells were survived of how many.
