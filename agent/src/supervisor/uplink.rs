@@ -2,7 +2,7 @@
 
 use serin_protocol::envelope::{SealError, seal_to_vec};
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
-use serin_protocol::message::{Detail, Event, EventKind, Hello, Phase, Presence, RefusedKind, Report};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
@@ -12,7 +12,6 @@ use crate::disk::seam::FileError;
 use crate::link::backoff::Backoff;
 use crate::link::mqtt::Session;
 use crate::link::outbox::{Effect, Input};
-use crate::update::record::{Progress, Standing};
 
 /// A statement that has not come by then is asked for again: the server may be publishing it just now.
 const STATEMENT_RETRY: Backoff = Backoff { first: Millis::from_secs(15), cap: Millis::from_secs(1800) };
@@ -141,23 +140,11 @@ impl Supervisor {
         }
     }
 
-    /// Says at start where the device is, if it was cut off between writing that down and saying it: no event has
-    /// been numbered since the record was written. Saying it twice changes nothing for the fleet.
+    /// Says at start where the device is, if it was cut off between writing that down and saying it.
     pub(super) fn say_again(&mut self) {
-        let record = self.machine.record();
-        if record.event_floor.0 == 0 || self.journal.next_event() != record.event_floor {
-            return;
+        if let Some(unsaid) = self.machine.record().unsaid(self.journal.next_event()) {
+            self.report_now(unsaid);
         }
-        let Some(active) = &record.active else { return };
-        let (from, to) = match (&record.attempt, active.standing) {
-            (Some(attempt), _) if attempt.progress == Progress::Probation => {
-                (Phase::Warming, Phase::Probation)
-            }
-            (None, Standing::Proven) => (Phase::Probation, Phase::Committed),
-            (Some(_) | None, _) => return,
-        };
-        let release = active.release.clone();
-        self.report_now(EventKind::Transition { release, from, to, reason: None });
     }
 
     /// Reports under the assignment in force.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::message::{EventKind, Phase};
 use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
@@ -207,6 +208,19 @@ impl Record {
         self.pinned_by.is_some() || self.held.is_some() || self.brought().is_some()
     }
 
+    /// What is to be said at start when `next_event` is the next event's number: no event has been numbered since
+    /// this was written, so that the one about what answers now may never have been said. To say it twice changes
+    /// nothing for the fleet. A release that was given up is not named here any more, and is not said again.
+    pub fn unsaid(&self, next_event: EventNumber) -> Option<EventKind> {
+        let active = self.active.as_ref().filter(|_| next_event == self.event_floor && next_event.0 > 0)?;
+        let (from, to) = match (&self.attempt, active.standing) {
+            (Some(Attempt { progress: Progress::Probation, .. }), _) => (Phase::Warming, Phase::Probation),
+            (None, Standing::Proven) => (Phase::Probation, Phase::Committed),
+            (Some(_), _) | (None, Standing::Unproven | Standing::Condemned) => return None,
+        };
+        Some(EventKind::Transition { release: active.release.clone(), from, to, reason: None })
+    }
+
     /// Releases that garbage collection must not touch.
     pub fn named(&self) -> Vec<Digest> {
         let slots = self.active.iter().chain(&self.previous).map(|slot| slot.statement);
@@ -236,6 +250,35 @@ mod tests {
         let mut later = record.encode();
         later[0] = 9;
         assert_eq!(Record::decode(&later), Err(RecordError::Format(9)));
+    }
+
+    #[test]
+    fn what_was_written_and_never_said_is_said_once_more() {
+        let slot = Slot {
+            release: "m@2".parse().expect("id"),
+            statement: Digest([2; 32]),
+            memory: ByteCount(1),
+            standing: Standing::Proven,
+        };
+        let mut record = Record { active: Some(slot), event_floor: EventNumber(7), ..Record::default() };
+        let to = |record: &Record, next| match record.unsaid(EventNumber(next)) {
+            Some(EventKind::Transition { to, .. }) => Some(to),
+            _ => None,
+        };
+        assert_eq!(to(&record, 7), Some(Phase::Committed));
+        assert_eq!(to(&record, 8), None, "an event has been numbered since");
+        record.attempt = Some(Attempt {
+            sequence: SequenceNumber(1),
+            rollout: None,
+            target: ReleaseRef { id: "m@2".parse().expect("id"), statement: Digest([2; 32]) },
+            probation: Probation::default(),
+            expires: UnixMillis(1),
+            progress: Progress::Probation,
+        });
+        assert_eq!(to(&record, 7), Some(Phase::Probation));
+        record.attempt = record.attempt.map(|attempt| Attempt { progress: Progress::Assigned, ..attempt });
+        assert_eq!(to(&record, 7), None, "what answers is not what is new");
+        assert_eq!(to(&Record::default(), 0), None, "a device that never said anything");
     }
 
     proptest! {
