@@ -42,7 +42,9 @@ conformance: needs ## The public test-suite for TUF clients on our trust core (S
 
 bench-rollback: ## How long a rollback takes on the device, in the release build (PEER=1 beside MLServer, ROUNDS=n)
 	@if [ -n "$${PEER:-}" ]; then tests/peer.sh; fi
-	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet --bin bench-rollback
+	$(CARGO) build --release --locked --bin bench-rollback
+	@# Apart and last, so that they are built as `make release` builds them, without what simulations need.
+	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-rollback"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)

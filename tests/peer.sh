@@ -7,4 +7,4 @@ environment="${CARGO_TARGET_DIR:-target}/peer"
 [ -x "$environment/bin/mlserver" ] && exit
 echo "installing: MLServer into $environment"
 python3 -m venv "$environment"
-"$environment/bin/pip" install --quiet mlserver==1.7.1 onnxruntime
+"$environment/bin/pip" install --quiet mlserver==1.7.1 onnxruntime==1.32.0

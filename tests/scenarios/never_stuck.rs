@@ -80,7 +80,16 @@ fn a_device_that_is_asked_to_hold_back_transfers_nothing_until_it_is_told_to_go_
     lab.devices[0].engineer(&["hold", "--for", "1s"])?;
     let status = lab.devices[0].status()?;
     assert!(status["events_waiting"].as_u64() > Some(0), "{status:#}");
+    // A second later nothing has come of what a link without a pause brings in milliseconds.
+    until("the hold is over", PATIENCE, || {
+        lab.devices[0].status().ok()?["held_until"].is_null().then_some(())
+    })?;
+    let status = lab.devices[0].status()?;
+    assert_eq!(status["candidate"]["version"], "2.0.0", "{status:#}");
     assert!(lab.devices[0].runs("1.0.0"));
+    for file in std::fs::read_dir(lab.devices[0].folder.join("partial"))? {
+        assert_eq!(file?.metadata()?.len(), 0, "nothing was fetched");
+    }
 
     lab.server.operator(&["device", "resume", "device-01"])?;
     lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;

@@ -90,8 +90,13 @@ fn field_engineer_brings_a_release_on_a_stick_without_network() -> Result<()> {
         (shown["pinned"] == true && shown["active"] == "digits@2.0.0").then_some(shown)
     })?;
     assert_eq!(shown["online"], true, "{shown:#}");
-    lab.server.roll_out("digits@1.0.0", serin_tests::lab::ALL_AT_ONCE)?;
+    let rollout = lab.server.roll_out("digits@1.0.0", serin_tests::lab::ALL_AT_ONCE)?;
+    until("the rollout counts it as pinned", PATIENCE, || {
+        let shown = lab.server.json(&format!("/api/v1/rollouts/{rollout}")).ok()?;
+        (shown["devices"]["pinned"] == 1).then_some(())
+    })?;
     let device = &lab.devices[0];
+    assert!(device.runs("2.0.0"));
     device.engineer(&["unpin"])?;
     until("the unpinned device follows the fleet", PATIENCE, || device.runs("1.0.0").then_some(()))?;
     Ok(())

@@ -3,6 +3,7 @@
 
 mod access;
 mod devices;
+mod download;
 mod drift;
 mod failure;
 mod overview;

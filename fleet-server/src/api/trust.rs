@@ -1,29 +1,21 @@
 //! What publishers upload, and the repository as any TUF client reads it over HTTP.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use futures::stream;
 use serde::Serialize;
 use serin_protocol::ids::Digest;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::download::{Patience, pieces};
 use super::failure::Failure;
 use super::{Context, blocking};
-use crate::registry::objects::ObjectStore;
 use crate::repository::RepositoryError;
 use crate::serve::{now, seconds};
 use crate::trust::Online;
-
-/// A piece of 60 KiB in ten seconds is the slowest link that a bundle is worth waiting for.
-const SLOWEST_PIECE: Duration = Duration::from_secs(10);
-/// Buffers on the way hide the first pieces.
-const GRACE: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
 pub(super) struct Accepted {
@@ -97,29 +89,7 @@ pub(super) async fn target(
         (header::CONTENT_LENGTH, size.to_string()),
     ];
     let permit = Arc::clone(&context.downloads).try_acquire_owned().map_err(|_| busy())?;
-    Ok((headers, Body::from_stream(pieces(objects, digest, permit))).into_response())
-}
-
-/// The object piece by piece, each read where reading may wait.
-///
-/// Whoever takes one piece longer than [`SLOWEST_PIECE`] is hung up on, so that nobody keeps others out.
-fn pieces(
-    objects: Arc<ObjectStore>,
-    object: Digest,
-    permit: OwnedSemaphorePermit,
-) -> impl futures::Stream<Item = std::io::Result<Bytes>> {
-    let begun = Instant::now();
-    stream::try_unfold((0_u32, permit), move |(index, permit)| {
-        let objects = Arc::clone(&objects);
-        async move {
-            if begun.elapsed() > GRACE.saturating_add(SLOWEST_PIECE.saturating_mul(index)) {
-                return Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
-            }
-            let read = tokio::task::spawn_blocking(move || objects.chunk(&object, index)).await;
-            let piece = read.map_err(std::io::Error::other)?.map_err(std::io::Error::other)?;
-            Ok(piece.map(|piece| (piece, (index.saturating_add(1), permit))))
-        }
-    })
+    Ok((headers, Body::from_stream(pieces(objects, digest, Patience::default(), permit))).into_response())
 }
 
 fn busy() -> Failure {

@@ -112,7 +112,8 @@ fn gather(client: &Client, id: &ReleaseId) -> Result<Papers, Failure> {
     let target = bundle_path(id);
     let (folder, name) = target.rsplit_once('/').unwrap_or_default();
     let bundle = format!("/tuf/targets/{folder}/{}.{name}", release.bundle.digest);
-    Ok(Papers { files, statement, bundle, until: until(&session), release })
+    let until = until(&session, &files);
+    Ok(Papers { files, release, statement, bundle, until })
 }
 
 fn entry(role: &Role, version: u64) -> Result<Entry, TrustError> {
@@ -127,13 +128,22 @@ fn entry(role: &Role, version: u64) -> Result<Entry, TrustError> {
     })
 }
 
-fn until(session: &Session) -> UtcSeconds {
+fn until(session: &Session, files: &[(Entry, Vec<u8>)]) -> UtcSeconds {
+    let owners = files.iter().filter_map(|(entry, _)| match entry {
+        Entry::Delegated(name) => session.targets(&Role::named(name.as_str())).map(|owner| owner.expires),
+        Entry::Root(_)
+        | Entry::Timestamp
+        | Entry::Snapshot
+        | Entry::Targets
+        | Entry::Statement
+        | Entry::Bundle => None,
+    });
     let online = [
         session.timestamp().map(|timestamp| timestamp.expires),
         session.snapshot().map(|snapshot| snapshot.expires),
         session.targets(&Role::Targets).map(|targets| targets.expires),
     ];
-    online.into_iter().flatten().fold(session.root().expires, UtcSeconds::min)
+    online.into_iter().flatten().chain(owners).fold(session.root().expires, UtcSeconds::min)
 }
 
 fn write(client: &Client, papers: &Papers, file: &mut impl Write, quiet: bool) -> Result<(), Failure> {

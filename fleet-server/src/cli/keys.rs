@@ -143,6 +143,7 @@ fn next_steps(made: &[Successor]) -> String {
         lines.push(format!("  serin-fleet trust sign {by} --key PATH"));
     }
     lines.push("  serin-fleet trust publish".to_owned());
+    lines.push("What is removed must be the key in force: `serin-fleet trust show` has it.".to_owned());
     lines.join("\n")
 }
 

@@ -20,8 +20,11 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<DeviceRecord, FleetError> {
         self.change(now, |state, draft| {
-            let known = state.devices.get(id).filter(|record| record.revoked.is_none()).cloned();
+            let known = state.devices.get(id).cloned();
             let mut record = known.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
+            if record.revoked.is_some() {
+                return Err(FleetError::Conflict(format!("device {id} is revoked: it hears nothing")));
+            }
             let until = now.plus(Millis(span.0.min(MAX_PAUSE.0)));
             record.paused_until = Some(until).filter(|until| now < *until);
             self.store.put_device(&record)?;

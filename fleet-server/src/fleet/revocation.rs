@@ -15,7 +15,7 @@ use super::{Fleet, FleetError, State};
 use crate::rollout::event::{RolloutEvent, Sighting};
 use crate::store::{DeviceRecord, RevokedKey};
 
-/// Most keys of revoked devices that were forgotten: as many as a full fleet has devices, 40 bytes of memory
+/// Most keys of revoked devices, listed or forgotten: as many as a full fleet has devices, 40 bytes of memory
 /// each. None is dropped to make room, as it would be let in again.
 const MAX_REVOKED_KEYS: usize = 250_000;
 

@@ -22,6 +22,8 @@ use crate::trust::folder::{read, write};
 
 /// Days a timestamp holds: the longest that a broker can show a device an old state unnoticed.
 pub const TIMESTAMP_DAYS: i64 = 2;
+/// Name of the file under `current/`.
+const KEPT: &str = "shown.json";
 /// Days a snapshot holds: a server that is down for a weekend does no harm.
 pub const SNAPSHOT_DAYS: i64 = 14;
 
@@ -86,10 +88,13 @@ impl Pair {
     }
 }
 
-/// Which root was published last. Later ones that were uploaded wait.
+/// What is shown, in one file, so that a cut leaves all of it or what was shown before: the root that was
+/// published last (later ones that were uploaded wait), and the two files.
 #[derive(Serialize, Deserialize)]
-struct Published {
+struct Kept {
     root: MetadataVersion,
+    snapshot: String,
+    timestamp: String,
 }
 
 pub(super) struct Current {
@@ -103,18 +108,21 @@ pub(super) struct Current {
 impl Current {
     pub(super) fn open(folder: &Path, signers: Signers) -> Result<Self, RepositoryError> {
         let folder = folder.join("current");
-        let path = folder.join("published.json");
-        let root = if path.exists() {
-            let unreadable = |error| FolderError::Invalid(format!("{}: {error}", path.display()));
-            let published: Published = serde_json::from_slice(&read(&path)?).map_err(unreadable)?;
-            Some(published.root)
-        } else {
-            None
-        };
+        let path = folder.join(KEPT);
+        if !path.exists() {
+            // As a server kept them that showed every root at once.
+            let there = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+            let snapshot = there("snapshot.json").map(|path| load(&read(&path)?, &Role::Snapshot));
+            let timestamp = there("timestamp.json").map(|path| load(&read(&path)?, &Role::Timestamp));
+            let (snapshot, timestamp) = (snapshot.transpose()?, timestamp.transpose()?);
+            return Ok(Self { folder, signers, snapshot, timestamp, root: None });
+        }
+        let unreadable = |error| FolderError::Invalid(format!("{}: {error}", path.display()));
+        let kept: Kept = serde_json::from_slice(&read(&path)?).map_err(unreadable)?;
         Ok(Self {
-            snapshot: load(&folder.join("snapshot.json"), &Role::Snapshot)?,
-            timestamp: load(&folder.join("timestamp.json"), &Role::Timestamp)?,
-            root,
+            snapshot: Some(load(kept.snapshot.as_bytes(), &Role::Snapshot)?),
+            timestamp: Some(load(kept.timestamp.as_bytes(), &Role::Timestamp)?),
+            root: Some(kept.root),
             folder,
             signers,
         })
@@ -172,18 +180,15 @@ impl Current {
         Ok(Some(Pair { snapshot, timestamp }))
     }
 
-    /// Makes `pair` and the root that says who signed it current. A cut on the way leaves what is signed anew
-    /// at the next start.
+    /// Makes `pair` and the root that says who signed it current, durably and all at once.
     pub(super) fn keep(&mut self, pair: Pair, root: MetadataVersion) -> Result<(), RepositoryError> {
-        let published = serde_json::to_vec(&Published { root })
-            .map_err(|error| FolderError::Invalid(format!("published.json: {error}")))?;
-        write(&self.folder.join("published.json"), &published)?;
-        self.root = Some(root);
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let Pair { snapshot, timestamp } = pair;
-        write(&self.folder.join("snapshot.json"), &snapshot.bytes)?;
-        self.snapshot = Some(snapshot);
-        write(&self.folder.join("timestamp.json"), &timestamp.bytes)?;
-        self.timestamp = Some(timestamp);
+        let kept = Kept { root, snapshot: text(&snapshot.bytes), timestamp: text(&timestamp.bytes) };
+        let kept =
+            serde_json::to_vec(&kept).map_err(|error| FolderError::Invalid(format!("{KEPT}: {error}")))?;
+        write(&self.folder.join(KEPT), &kept)?;
+        (self.root, self.snapshot, self.timestamp) = (Some(root), Some(snapshot), Some(timestamp));
         Ok(())
     }
 
@@ -196,12 +201,12 @@ impl Current {
             .snapshot
             .as_ref()
             .is_some_and(|file| old(file.content.expires, SNAPSHOT_DAYS) || file.by != snapshot_key);
+        // One that an older server's power cut left behind its snapshot, or left out, is due as well.
         let behind = |file: &Timestamp| {
             self.snapshot
                 .as_ref()
                 .is_some_and(|snapshot| snapshot.content.version != file.meta.snapshot.version)
         };
-        // A timestamp that a power cut left behind its snapshot, or left out, is due as well.
         let timestamp = self.timestamp.as_ref().is_none_or(|file| {
             old(file.content.expires, TIMESTAMP_DAYS) || file.by != timestamp_key || behind(&file.content)
         });
@@ -260,12 +265,8 @@ fn signed<T: Signable>(role: &Role, content: T, key: &SigningKey) -> Result<Sign
     Ok(Signed { bytes: file.to_bytes().into(), content: file.signed, by: Some(name(key)) })
 }
 
-fn load<T: Signable>(path: &Path, role: &Role) -> Result<Option<Signed<T>>, RepositoryError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = read(path)?;
-    let file = Metadata::<T>::parse(role, &bytes)?;
+fn load<T: Signable>(bytes: &[u8], role: &Role) -> Result<Signed<T>, RepositoryError> {
+    let file = Metadata::<T>::parse(role, bytes)?;
     let by = file.signatures.first().map(|signature| signature.keyid.clone());
-    Ok(Some(Signed { content: file.signed, bytes: bytes.into(), by }))
+    Ok(Signed { content: file.signed, bytes: Bytes::copy_from_slice(bytes), by })
 }

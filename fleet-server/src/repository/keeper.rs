@@ -19,7 +19,7 @@ const FRESHNESS: Duration = Duration::from_mins(10);
 
 /// Works until the link ends. `changes` are the repository's.
 pub async fn keep(repository: Arc<Repository>, link: Link, changes: watch::Receiver<u64>) {
-    // Apart from each other: while the broker is away the repository is still read at `/tuf/`.
+    // Apart from each other: while the broker is away the repository is still read over HTTP.
     tokio::select! {
         () = freshen(&repository) => {}
         () = bring(&repository, &link, changes) => {}

@@ -70,6 +70,7 @@ pub(crate) fn measure_processes(rig: &mut Rig, load: Load, count: u32, line: &mu
         apps.settle()?;
         line.failed_rollbacks += apps.failed() - failed;
     }
+    line.failure = line.failure.take().or_else(|| apps.last_failure());
     Ok(())
 }
 

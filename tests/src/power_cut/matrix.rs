@@ -32,7 +32,7 @@ pub enum Mishap {
 }
 
 impl Mishap {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Killed,
         Self::Unsynced,
         Self::Hollow,
@@ -44,6 +44,7 @@ impl Mishap {
         Self::Fails(Fault::Broken),
         Self::Fails(Fault::ReadOnly),
         Self::KeepsFailing(Fault::NoSpace),
+        Self::KeepsFailing(Fault::Broken),
         Self::KeepsFailing(Fault::ReadOnly),
     ];
 
