@@ -202,6 +202,17 @@ impl Files {
         self.open_with(&options, path, Operation::Create, false)
     }
 
+    /// Puts `bytes` durably in place of what `name` in `folder` holds; a cut leaves either.
+    pub fn replace(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        let path = folder.join(name);
+        let new = path.with_extension("new");
+        let mut file = self.create(&new)?;
+        file.append(bytes)?;
+        file.sync()?;
+        self.rename(&new, &path)?;
+        self.sync_dir(folder)
+    }
+
     /// Opens `path` for reading.
     pub fn open(&self, path: &Path) -> Result<OpenFile, FileError> {
         self.open_with(OpenOptions::new().read(true), path, Operation::Open, false)
@@ -215,7 +226,8 @@ impl Files {
         operation: Operation,
         empty: bool,
     ) -> Result<OpenFile, FileError> {
-        let _ = empty;
+        #[cfg(not(feature = "virtual-disk"))]
+        let _ = empty; // The options say it too.
         let opened = on!(self, options.open(path).map(Handle::Real), |disk| {
             disk.open(path, operation, empty).map(Handle::Virtual)
         });

@@ -9,6 +9,7 @@ use crate::update::policy::budget::Stored;
 const FORMAT: u8 = 1;
 /// Larger than every count encodes to.
 const MAX_BYTES: usize = 64;
+const NAME: &str = "fetched.today";
 const CHECKSUM_BYTES: usize = 4;
 
 /// What was found.
@@ -37,23 +38,13 @@ impl SpentFile {
 
     /// Reads it.
     pub fn read(&self) -> Result<Found, FileError> {
-        let bytes = if_there(self.files.read_at_most(&self.path(), MAX_BYTES))?;
+        let bytes = if_there(self.files.read_at_most(&self.folder.join(NAME), MAX_BYTES))?;
         Ok(bytes.map_or(Found::Nothing, |bytes| decode(&bytes).map_or(Found::Damaged, Found::Count)))
     }
 
     /// Writes it durably.
     pub fn write(&self, count: Stored) -> Result<(), FileError> {
-        let path = self.path();
-        let new = path.with_extension("new");
-        let mut file = self.files.create(&new)?;
-        file.append(&encode(count))?;
-        file.sync()?;
-        self.files.rename(&new, &path)?;
-        self.files.sync_dir(&self.folder)
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.join("fetched.today")
+        self.files.replace(&self.folder, NAME, &encode(count))
     }
 }
 

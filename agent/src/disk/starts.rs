@@ -12,7 +12,6 @@ use crate::update::crash_loop::CrashPolicy;
 const MAX_BYTES: usize = (CrashPolicy::MAX_RESTARTS as usize + 1) * 21;
 
 const NAME: &str = "starts";
-const ASIDE: &str = "starts.new";
 
 /// The file.
 #[derive(Debug)]
@@ -42,12 +41,7 @@ impl StartLog {
             text.push_str(&start.0.to_string());
             text.push('\n');
         }
-        let aside = self.dir.join(ASIDE);
-        let mut file = self.files.create(&aside)?;
-        file.append(text.as_bytes())?;
-        file.sync()?;
-        self.files.rename(&aside, &self.dir.join(NAME))?;
-        self.files.sync_dir(&self.dir)
+        self.files.replace(&self.dir, NAME, text.as_bytes())
     }
 
     /// Forgets all starts; nothing is written when there are none.

@@ -214,6 +214,11 @@ impl Transfer {
         effects
     }
 
+    /// Chunks that are subscribed now.
+    pub fn subscribed(&self) -> Vec<u32> {
+        self.tracker.subscribed()
+    }
+
     /// When [`Input::Tick`] is due; none while there is nothing to wait for but the session or the disk.
     pub fn next_deadline(&self) -> Option<Millis> {
         if self.ended || !self.connected {

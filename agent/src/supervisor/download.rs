@@ -147,6 +147,14 @@ impl Download {
         self.feed(now, Input::Disconnected)
     }
 
+    /// Asks to let go of every subscription for now, in a session that goes on; [`Self::disconnected`] follows.
+    pub fn let_go(&mut self) {
+        self.requests.retain(|(request, _)| *request == Request::Unsubscribe);
+        for index in self.transfer.subscribed() {
+            self.request(Request::Unsubscribe, index);
+        }
+    }
+
     /// A chunk of `object` has come.
     pub fn chunk(&mut self, now: Millis, object: Digest, index: u32, bytes: &[u8]) -> Vec<Notice> {
         if object == self.transfer.object().digest {

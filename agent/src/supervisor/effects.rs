@@ -117,7 +117,7 @@ impl Supervisor {
     }
 
     /// Hands what the download asks for to the session, for as long as that has a place.
-    fn request_chunks(&mut self) {
+    pub(super) fn request_chunks(&mut self) {
         let (Some(download), Some(session)) = (&mut self.download, &self.session) else { return };
         download.ask(|request, topic| {
             let sent = match request {
@@ -191,7 +191,7 @@ impl Supervisor {
 
     fn collect(&self, keep: Vec<Digest>) {
         let (store, partials) = (self.releases.clone(), self.partials.clone());
-        let idle = self.download.is_none() && self.sideloading.is_none();
+        let idle = self.download.is_none() && !self.receiving;
         let started = self.jobs.spawn(self.now().elapsed, "removing old releases", move || {
             install::collect(&store, &partials, &keep, idle);
         });

@@ -360,7 +360,12 @@ impl Supervisor {
         Ok(Means {
             target: self.config.target.clone(),
             memory_budget: self.config.models.memory,
-            memory_active: record.active.as_ref().map_or(ByteCount(0), |slot| slot.memory),
+            // In safe mode it has no worker.
+            memory_active: record
+                .active
+                .as_ref()
+                .filter(|_| !record.safe_mode)
+                .map_or(ByteCount(0), |slot| slot.memory),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
             installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         })

@@ -48,6 +48,10 @@ impl Supervisor {
         if until.is_some() {
             tracing::info!("the server asks to hold back");
             if let Some(download) = &mut self.download {
+                download.let_go();
+            }
+            self.request_chunks();
+            if let Some(download) = &mut self.download {
                 let notices = download.disconnected(now);
                 self.on_notices(notices);
             }

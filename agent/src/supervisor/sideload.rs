@@ -94,6 +94,8 @@ impl Supervisor {
             return;
         };
         let (partials, inbox, object) = (self.partials.clone(), self.inbox.clone(), release.bundle);
+        // Not one of the jobs, which the watchdog expects to end soon: a stick may be slow, and the attempt has an
+        // end of its own.
         self.receiving = true;
         tokio::task::spawn_blocking(move || {
             let taken = take_in(&partials, object, std::iter::from_fn(|| bundle.blocking_recv()));

@@ -128,9 +128,6 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     });
     let boot = BootId(random()?);
     let clock = Clock::start();
-    let starts = StartLog::new(files.clone(), config.data.clone());
-    let started = clock.now(record.clock_floor).wall;
-    let restarts = count_start(&starts, config.crash_loop(), started);
     let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
     let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
@@ -160,6 +157,12 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let spent = SpentFile::new(files.clone(), &config.data);
     let watch = Watch::new(&config.policy, spent, clock.now(record.clock_floor))?;
     let (hold_link, link_hold) = watch::channel(None);
+    let releases = ReleaseStore::open(files.clone(), &config.data)?;
+    let partials = PartialStore::open(files.clone(), &config.data)?;
+    // After the last step that can fail: a wrong configuration is no crash.
+    let starts = StartLog::new(files, config.data.clone());
+    let started = clock.now(record.clock_floor).wall;
+    let restarts = count_start(&starts, config.crash_loop(), started);
     let mut supervisor = Supervisor {
         clock,
         boot,
@@ -171,8 +174,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         starts,
         restarts,
         started,
-        releases: ReleaseStore::open(files.clone(), &config.data)?,
-        partials: PartialStore::open(files, &config.data)?,
+        releases,
+        partials,
         journal,
         losses,
         outbox,

@@ -38,7 +38,8 @@ impl Trust {
 impl Supervisor {
     /// Takes note of how far the chain of roots goes.
     pub(super) fn begin_trust(&mut self) {
-        self.trust.effects.push_back(self.trust.client.begin());
+        let begun = self.trust.client.root_trusted();
+        self.trust.effects.push_back(begun);
         self.attend_trust();
     }
 

@@ -130,8 +130,8 @@ impl Client {
     }
 
     /// How far the chain of roots goes; to be taken note of at the start.
-    pub const fn begin(&self) -> Effect {
-        Effect::RootTrusted { floor: self.store.root_floor(), recovered: self.store.recovered() }
+    pub const fn root_trusted(&mut self) -> Effect {
+        Effect::RootTrusted { floor: self.store.root_floor(), recovered: self.store.take_recovered() }
     }
 
     /// Until when what the last complete refresh said holds.
@@ -335,19 +335,16 @@ impl Client {
     /// Hands a file to the session and keeps it if it is trusted.
     fn take(&mut self, now: Now, bytes: &[u8], effects: &mut Effects) {
         let Some(session) = &mut self.session else { return };
-        let before = self.store.root_floor();
         let kept = session.fetched(bytes).map_err(Problem::from).and_then(|accepted| {
-            accepted.forget.iter().try_for_each(|role| self.store.forget(role))?;
-            accepted.keep.iter().try_for_each(|role| self.store.keep(role, bytes))?;
-            Ok((accepted.keep, !accepted.forget.is_empty()))
+            self.store.accept(&accepted, bytes)?;
+            Ok(accepted.keep)
         });
         match kept {
             // There may be one more: its absence shows by a timestamp that comes after asking for it.
-            Ok((Some(Role::Root), recovered)) => {
+            Ok(Some(Role::Root)) => {
                 // A key that signed assignments may have been taken back.
                 (self.session, self.orders) = (None, None);
-                let floor = self.store.root_floor();
-                effects.push(Effect::RootTrusted { floor, recovered: recovered && floor != before });
+                effects.push(self.root_trusted());
                 self.ask_anew(now, effects);
             }
             Ok(_) => {}

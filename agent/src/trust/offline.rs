@@ -113,8 +113,7 @@ fn refresh_trust(store: &mut TrustStore, wall: UnixMillis, papers: &Papers) -> R
             Next::Fetch(fetch) => match papers.file(&fetch) {
                 Some(bytes) => {
                     let accepted = session.fetched(bytes)?;
-                    accepted.forget.iter().try_for_each(|role| store.forget(role))?;
-                    accepted.keep.iter().try_for_each(|role| store.keep(role, bytes))?;
+                    store.accept(&accepted, bytes)?;
                 }
                 None => session.missing()?,
             },

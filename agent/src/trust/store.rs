@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serin_protocol::ids::Digest;
 use serin_protocol::topic::FileName;
 use serin_protocol::trust::{
-    Fetch, Limits, Metadata, MetadataVersion, Next, Role, Root, Session, TrustError, UtcSeconds,
+    Accepted, Fetch, Limits, Metadata, MetadataVersion, Next, Role, Root, Session, TrustError, UtcSeconds,
 };
 
 use crate::disk::seam::{FileError, Files, if_there};
@@ -145,8 +145,19 @@ impl TrustStore {
 
     /// Whether the kept chain took keys of timestamp or snapshot back above the floor it was opened with: a
     /// start that was cut off may not have drawn the consequences.
-    pub const fn recovered(&self) -> bool {
-        self.recovered
+    ///
+    /// Said once: whoever asks draws them.
+    pub const fn take_recovered(&mut self) -> bool {
+        std::mem::replace(&mut self.recovered, false)
+    }
+
+    /// Keeps and forgets what a session says about a file that was just handed to it.
+    pub fn accept(&mut self, accepted: &Accepted, bytes: &[u8]) -> Result<(), TrustStoreError> {
+        let before = self.floor;
+        accepted.forget.iter().try_for_each(|role| self.forget(role))?;
+        accepted.keep.iter().try_for_each(|role| self.keep(role, bytes))?;
+        self.recovered |= self.floor > before && !accepted.forget.is_empty();
+        Ok(())
     }
 
     /// The trusted file of `role`. One that cannot be read counts as not there: it is fetched anew.
@@ -165,7 +176,7 @@ impl TrustStore {
     }
 
     /// Keeps `bytes` as the trusted file of `role`, durably.
-    pub fn keep(&mut self, role: &Role, bytes: &[u8]) -> Result<(), TrustStoreError> {
+    pub(super) fn keep(&mut self, role: &Role, bytes: &[u8]) -> Result<(), TrustStoreError> {
         if *role != Role::Root {
             return self.write(&self.roles, &file_name(role)?, bytes);
         }
@@ -185,17 +196,11 @@ impl TrustStore {
     }
 
     fn write(&self, folder: &Path, name: &str, bytes: &[u8]) -> Result<(), TrustStoreError> {
-        let path = folder.join(name);
-        let new = path.with_extension("new");
-        let mut file = self.files.create(&new)?;
-        file.append(bytes)?;
-        file.sync()?;
-        self.files.rename(&new, &path)?;
-        Ok(self.files.sync_dir(folder)?)
+        Ok(self.files.replace(folder, name, bytes)?)
     }
 
     /// Forgets the trusted file of `role`, durably.
-    pub fn forget(&self, role: &Role) -> Result<(), TrustStoreError> {
+    fn forget(&self, role: &Role) -> Result<(), TrustStoreError> {
         if_there(self.files.remove(&self.roles.join(file_name(role)?)))?;
         Ok(self.files.sync_dir(&self.roles)?)
     }

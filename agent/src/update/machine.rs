@@ -197,6 +197,10 @@ impl Machine {
             // Known whether or not what follows from it can be persisted.
             self.state.restarts = restarts;
         }
+        if let Event::Policy(verdicts) = &event {
+            // So are conditions.
+            self.state.verdicts = verdicts.clone();
+        }
         self.before = self.state.clone();
         self.died = match &event {
             Event::WorkerDied(statement, _) => Some(*statement),
@@ -305,7 +309,6 @@ impl Machine {
         active.standing = Standing::Proven;
         let release = active.release.clone();
         self.state.record.attempt = None;
-        self.state.record.sideload = None;
         self.state.work = Work::None;
         self.state.deaths = 0;
         self.persist(effects);

@@ -131,3 +131,26 @@ fn a_full_disk_refuses_it_and_nothing_changes() {
     shell.settle();
     assert_eq!(shell.disk, before);
 }
+
+#[test]
+fn what_is_brought_long_after_the_last_order_has_its_hour() {
+    let mut shell = Shell::installed(&[1]);
+    shell.wait(60 * 24 * 3600);
+    shell.sideload(2);
+    shell.wait(60);
+    shell.settle();
+    assert_eq!((shell.active(), shell.machine.phase()), (Some(2), Phase::Probation));
+}
+
+#[test]
+fn unpinned_on_probation_the_device_follows_its_fleet_at_once() {
+    let mut shell = Shell::installed(&[1]);
+    shell.sideload(2);
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.feed(Event::Field(1000, FieldOrder::Unpin));
+    assert!(shell.pending.contains(&Effect::AskAssignment));
+    shell.run(5, 3);
+    shell.settle();
+    assert_eq!(shell.active(), Some(3), "not refused as pinned");
+}

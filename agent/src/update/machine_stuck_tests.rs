@@ -261,6 +261,65 @@ fn the_previous_release_that_is_still_warm_is_switched_to_without_another_worker
     assert_eq!(shell.disk.previous.as_ref().map(|slot| slot.statement), Some(statement(2)));
 }
 
+#[test]
+fn an_update_that_ends_with_the_release_beside_it_is_told_of() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.run(5, 3);
+    let fetching = shell.pending.clone();
+    for _ in 0..3 {
+        shell.pending.clear();
+        shell.kill(2, WorkerDeath::Signal(11));
+        shell.ready.insert(statement(2));
+        shell.feed(Event::Warmed(statement(2), Ok(())));
+    }
+    assert!(!fetching.is_empty());
+    assert_eq!((shell.active(), shell.disk.attempt.clone()), (Some(1), None));
+    let told = |kind: &EventKind| matches!(kind, EventKind::Transition { release, to: Phase::Rejected, .. } if *release == release_id(3));
+    assert!(shell.reports.iter().any(told), "{:?}", shell.reports);
+}
+
+#[test]
+fn the_previous_release_that_runs_again_is_not_its_own_way_back() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.disk.active.as_mut().expect("there").standing = Standing::Unproven;
+    shell.restart();
+    shell.settle();
+    shell.run(5, 1);
+    shell.settle();
+    assert_eq!(shell.active(), Some(1));
+    assert_eq!(shell.disk.previous, None);
+}
+
+#[test]
+fn conditions_hold_whether_or_not_what_follows_can_be_written() {
+    let mut shell = Shell::installed(&[1, 2]);
+    shell.far_expiry = true;
+    shell.feed(Event::Policy(Verdicts { fetch: Verdict::Go, install: verdict(true) }));
+    shell.run(5, 1);
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Staged);
+    // It is warm and would take over in this moment.
+    shell.disk_fails = true;
+    shell.feed(Event::Policy(Verdicts::default()));
+    assert_eq!(shell.active(), Some(2));
+    shell.disk_fails = false;
+    shell.wait(600);
+    shell.settle();
+    assert_eq!((shell.active(), shell.machine.phase()), (Some(1), Phase::Probation));
+}
+
+#[test]
+fn a_return_that_is_not_for_this_device_hurries_nothing() {
+    let mut shell = Shell::installed(&[1]);
+    shell.feed(Event::Policy(Verdicts { fetch: Verdict::Go, install: verdict(true) }));
+    shell.run(5, 2);
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Staged);
+    shell.order(6, Order::RollBack { from: release_id(9), to: reference(8) });
+    shell.feed(Event::Policy(Verdicts { fetch: Verdict::Go, install: verdict(true) }));
+    assert_eq!(shell.machine.phase(), Phase::Staged, "it still waits for its window");
+}
+
 proptest! {
     // With MAX_PROBATION as the longest probation, this bound holds for every state.
     #[test]

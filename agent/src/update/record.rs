@@ -11,8 +11,7 @@ use serin_protocol::trust::MetadataVersion;
 pub const FORMAT: u8 = 6;
 
 /// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
-/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has
-/// `root_floor`, 6 has `safe_mode`.
+/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has `root_floor`, 6 has `safe_mode`.
 const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.

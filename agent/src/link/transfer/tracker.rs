@@ -180,14 +180,21 @@ impl Tracker {
         awaited.chain(parked.map(|parked| parked.until)).min()
     }
 
-    /// Forgets everything; returns what is subscribed.
-    pub(super) fn clear(&mut self) -> Vec<u32> {
-        self.parked.clear();
-        let subscribed = |active: &Active| match active.stage {
+    /// What is subscribed.
+    pub(super) fn subscribed(&self) -> Vec<u32> {
+        let subscribed = |active: &&Active| match active.stage {
             Stage::Awaited { .. } => true,
             Stage::Writing { subscribed } => subscribed,
         };
-        self.active.drain(..).filter(subscribed).map(|active| active.chunk.index).collect()
+        self.active.iter().filter(subscribed).map(|active| active.chunk.index).collect()
+    }
+
+    /// Forgets everything; returns what is subscribed.
+    pub(super) fn clear(&mut self) -> Vec<u32> {
+        let subscribed = self.subscribed();
+        self.parked.clear();
+        self.active.clear();
+        subscribed
     }
 
     #[cfg(test)]

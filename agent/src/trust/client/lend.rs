@@ -1,6 +1,6 @@
 //! A refresh from elsewhere than the broker, on what the client keeps.
 
-use super::{Client, Effect, Effects};
+use super::{Client, Effects};
 use crate::trust::store::TrustStore;
 use crate::update::effect::Now;
 
@@ -15,7 +15,7 @@ impl Client {
         if self.store.root() != root {
             // A key that signed assignments may have been taken back.
             self.orders = None;
-            effects.push(Effect::RootTrusted { floor: self.store.root_floor(), recovered: false });
+            effects.push(self.root_trusted());
         }
         if self.connected {
             self.ask_anew(now, &mut effects);

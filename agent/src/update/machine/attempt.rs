@@ -90,6 +90,8 @@ impl Machine {
             previous.standing = Standing::Proven;
             self.take_back(Reason::FleetRollback, effects);
         } else if active {
+            // It takes another one back, which waits for no window.
+            self.state.record.urgent = true;
             self.run(now, attempt, effects);
         } else {
             self.persist(effects);
@@ -214,11 +216,13 @@ impl Machine {
         };
         attempt.progress = Progress::Probation;
         let until = now.elapsed.plus(attempt.probation.duration);
-        if let Some(brought) = self.state.record.sideload {
+        // From now on it is pinned, and no longer brought.
+        if let Some(brought) = self.state.record.sideload.take() {
             self.state.record.pinned_by = Some(brought.by);
             self.state.record.rollout = None;
         }
         let release = slot.release.clone();
+        self.state.record.previous.take_if(|previous| previous.statement == slot.statement);
         let left = self.state.record.active.replace(slot);
         let safe = std::mem::take(&mut self.state.record.safe_mode);
         // One that never passed its own probation, or led into a crash loop, is nothing to return to.
@@ -278,6 +282,12 @@ impl Machine {
     /// Leaves the active release for the previous one, which is not to come back by itself. Without a
     /// previous release nothing answers.
     pub(super) fn take_back(&mut self, reason: Reason, effects: &mut Effects) {
+        if self.state.record.active.is_none() {
+            return;
+        }
+        // What is being installed beside it ends with it, and its fleet hears so.
+        let installing = self.candidate().is_some();
+        let ended = if installing { self.give_up(reason.clone()) } else { Effects::new() };
         let Some(mut left) = self.state.record.active.take() else {
             return;
         };
@@ -285,6 +295,7 @@ impl Machine {
         let release = left.release.clone();
         left.standing = Standing::Condemned;
         self.swap_back(left, effects);
+        effects.extend(ended);
         self.report_move(release, from, Phase::RolledBack, Some(reason), effects);
         effects.push(Effect::Announce);
     }
@@ -294,7 +305,6 @@ impl Machine {
         self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
         self.state.record.previous = Some(left);
         self.state.record.attempt = None;
-        self.state.record.sideload = None;
         self.state.record.safe_mode = false;
         self.state.work = Work::None;
         self.state.deaths = 0;

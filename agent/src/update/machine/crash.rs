@@ -15,11 +15,10 @@ impl Machine {
 
     /// Acts upon the restarts counted before this start, once.
     pub(super) fn break_crash_loop(&mut self, effects: &mut Effects) {
-        let starts = self.state.restarts;
+        let starts = std::mem::take(&mut self.state.restarts);
         let Some(action) = verdict(self.identity.crash_policy, starts, self.suspect()) else {
             return;
         };
-        self.state.restarts = 0;
         // Before the record: a power cut in between costs a few more restarts. The other way round they
         // would count twice.
         effects.push(Effect::ForgetStarts);

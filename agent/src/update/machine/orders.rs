@@ -76,7 +76,6 @@ impl Machine {
                     expires: assignment.expires,
                     progress: Progress::Assigned,
                 };
-                self.state.record.urgent = true;
                 self.fleet_rollback(now, from, attempt, effects);
             }
         }

@@ -45,6 +45,7 @@ impl Machine {
             expires: now.wall.plus(SIDELOAD_DEADLINE),
             progress: Progress::Assigned,
         });
+        self.state.attempt_since = now.elapsed;
         // Whoever brings it is here now.
         self.state.record.urgent = true;
         self.state.record.sideload = Some(Brought { by: uid, memory: release.memory });

@@ -47,7 +47,7 @@ impl Budget {
         ByteCount(self.spent)
     }
 
-    /// Counts bytes that have come. What it returns is to be stored before more are asked for; tell
+    /// Counts bytes that have come. What it returns is to be stored; a failure is made good with the next chunk. Tell
     /// [`Self::stored`] when it is.
     #[must_use]
     pub fn take(&mut self, today: i64, bytes: ByteCount) -> Option<Stored> {
