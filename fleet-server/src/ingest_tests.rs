@@ -5,7 +5,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{BootId, ByteCount, Digest, EventNumber, SequenceNumber};
-use serin_protocol::message::{Coverage, EventKind, Presence};
+use serin_protocol::message::{Coverage, EventKind, Presence, Turn};
 use serin_protocol::sketch::LatencyHistogram;
 
 const NOW: UnixMillis = UnixMillis(1_000_000_000);
@@ -32,6 +32,7 @@ fn hello(name: &str, fleet: &str, seed: u8) -> Hello {
         fleet: fleet.parse().expect("name"),
         key: PublicKey::of(&key(seed)),
         boot: BootId(1),
+        turn: Turn::default(),
         presence: Presence::Online,
         agent: "1".parse().expect("fits"),
         target: "t".parse().expect("name"),

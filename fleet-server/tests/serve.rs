@@ -287,3 +287,26 @@ fn a_broker_that_forgets_everything_is_given_what_devices_miss() {
     assert_eq!(fetch(broker.port, &chunk_topics(&packed)).concat(), packed.bundle);
     drop(asking);
 }
+
+#[test]
+fn other_tools_read_metadata_under_any_host_name_and_nothing_else() {
+    use std::io::{Read as _, Write as _};
+    let folder = tempfile::tempdir().expect("folder");
+    let server = Server::start(folder.path(), None);
+    server.publish(&pack("1", 1000));
+    let status = |path: &str, host: &str| {
+        let mut stream =
+            std::net::TcpStream::connect(server.url.trim_start_matches("http://")).expect("connected");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").expect("asked");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("answered");
+        String::from_utf8_lossy(&answer).split(' ').nth(1).map(ToOwned::to_owned)
+    };
+    let is = |status: Option<String>, code: &str| assert_eq!(status.as_deref(), Some(code));
+    for host in ["localhost", "updates.example"] {
+        is(status("/tuf/metadata/timestamp.json", host), "200");
+    }
+    is(status("/tuf/targets/models/m/1.release", "updates.example"), "421");
+    is(status("/api/v1/devices", "updates.example"), "421");
+    is(status("/api/v1/devices", "localhost"), "200");
+}

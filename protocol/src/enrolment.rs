@@ -8,6 +8,8 @@ use core::str::FromStr;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 use crate::envelope::{PublicKey, Signed};
 use crate::ids::{DeviceId, Digest, FleetId};
@@ -41,13 +43,23 @@ impl FromStr for TokenId {
     }
 }
 
-/// A claim token: whoever has it may enrol one device. Its text is `serin-<id>-<secret>`.
-#[derive(Clone, PartialEq, Eq)]
+/// A claim token: whoever has it may enrol one device. Its text is `serin-<id>-<secret>`. It is wiped from
+/// memory when it is dropped.
+#[derive(Clone)]
 pub struct ClaimToken {
     /// Finds it.
     pub id: TokenId,
-    secret: [u8; 32],
+    secret: Zeroizing<[u8; 32]>,
 }
+
+/// Takes as long whatever differs.
+impl PartialEq for ClaimToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && bool::from(self.secret.as_slice().ct_eq(other.secret.as_slice()))
+    }
+}
+
+impl Eq for ClaimToken {}
 
 /// A text is no claim token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,15 +68,16 @@ pub struct TokenError;
 
 impl ClaimToken {
     /// A token of random bytes.
-    pub const fn new(id: TokenId, secret: [u8; 32]) -> Self {
-        Self { id, secret }
+    pub fn new(id: TokenId, secret: [u8; 32]) -> Self {
+        Self { id, secret: Zeroizing::new(secret) }
     }
 
     /// The text to be carried to the device. It is a secret.
     pub fn text(&self) -> heapless::String<96> {
         let mut text = heapless::String::new();
         // 6 + 16 + 1 + 64 characters fit.
-        let _ = fmt::Write::write_fmt(&mut text, format_args!("{PREFIX}{}-{}", self.id, Digest(self.secret)));
+        let _ =
+            fmt::Write::write_fmt(&mut text, format_args!("{PREFIX}{}-{}", self.id, Digest(*self.secret)));
         text
     }
 
@@ -81,9 +94,9 @@ impl ClaimToken {
     /// Each name is followed by a zero byte, which names do not hold.
     fn transcript(&self, fleet: &FleetId, device: &DeviceId, key: &PublicKey) -> Hmac<Sha256> {
         // A key shorter than the hash's block is filled up with zeros (RFC 2104, section 2).
-        let mut block = [0; 64];
-        block.iter_mut().zip(self.secret).for_each(|(to, from)| *to = from);
-        let mut mac = Hmac::<Sha256>::new(&block.into());
+        let mut block = Zeroizing::new([0; 64]);
+        block.iter_mut().zip(*self.secret).for_each(|(to, from)| *to = from);
+        let mut mac = Hmac::<Sha256>::new((&*block).into());
         mac.update(b"serin enrolment 1\0");
         for name in [fleet.as_str(), device.as_str()] {
             mac.update(name.as_bytes());
@@ -102,7 +115,7 @@ impl FromStr for ClaimToken {
         let (id, secret) =
             text.trim().strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).ok_or(TokenError)?;
         let secret: Digest = secret.parse().map_err(|_| TokenError)?;
-        Ok(Self { id: id.parse()?, secret: secret.0 })
+        Ok(Self { id: id.parse()?, secret: Zeroizing::new(secret.0) })
     }
 }
 

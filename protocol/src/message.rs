@@ -77,6 +77,15 @@ pub enum Presence {
     Offline,
 }
 
+/// Which hello of one start of the agent this is, so that an earlier one is not believed again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Turn {
+    /// How many connections were begun before, that one included.
+    pub connection: u32,
+    /// How many hellos were said on that connection, this one included; the last will has 0.
+    pub number: u32,
+}
+
 /// Who a device is and what it holds; retained, and in its offline form the last will.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -88,6 +97,8 @@ pub struct Hello {
     pub key: PublicKey,
     /// Since when it has been running, as a random number.
     pub boot: BootId,
+    /// Which of that start's hellos this is.
+    pub turn: Turn,
     /// Whether it is there.
     pub presence: Presence,
     /// The agent's own version.

@@ -69,6 +69,7 @@ fn the_largest_of_every_kind_fits_its_cap() {
         fleet: "f".repeat(32).parse().expect("name"),
         key: PublicKey::of(&key()),
         boot: BootId(u64::MAX),
+        turn: Turn { connection: u32::MAX, number: u32::MAX },
         presence: Presence::Offline,
         agent: "9".repeat(32).parse().expect("fits"),
         target: "t".repeat(32).parse().expect("name"),

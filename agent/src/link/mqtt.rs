@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 pub use rumqttc::Transport;
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
-use serin_protocol::ids::{FleetId, Millis};
+use serin_protocol::ids::{DeviceId, FleetId, Millis};
 use serin_protocol::topic::{Topic, TopicError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,21 +31,23 @@ const RECONNECT: Backoff = Backoff { first: Millis(250), cap: Millis::from_secs(
 /// out is not to be asked four times a second.
 const STEADY: Duration = Duration::from_secs(5);
 
+/// Makes the sealed last will of the connection with this number.
+pub type Will = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
+
 /// Where and as whom to connect.
-#[derive(Clone)]
 pub struct LinkOptions {
     /// Broker host.
     pub host: String,
     /// Broker port.
     pub port: u16,
-    /// The device id.
-    pub client_id: String,
+    /// The device, which is also the client id.
+    pub device: DeviceId,
     /// The fleet.
     pub fleet: FleetId,
     /// Plain TCP, or TLS.
     pub transport: Transport,
-    /// Topic and sealed message to be left behind.
-    pub will: (String, Vec<u8>),
+    /// What is to be left behind by each connection.
+    pub will: Will,
     /// Spreads reconnections of a fleet; give every device another.
     pub seed: u64,
 }
@@ -70,6 +72,7 @@ pub enum LinkEvent {
 pub struct Session {
     client: AsyncClient,
     fleet: FleetId,
+    connection: u32,
     tokens: Arc<Mutex<VecDeque<Option<u64>>>>,
 }
 
@@ -85,6 +88,11 @@ impl std::fmt::Debug for Session {
 pub struct Busy;
 
 impl Session {
+    /// How many connections were begun before it, it included.
+    pub const fn connection(&self) -> u32 {
+        self.connection
+    }
+
     /// Asks for a topic's retained message and all later ones.
     pub fn subscribe(&self, topic: &Topic) -> Result<(), Busy> {
         self.client.try_subscribe(topic.name(&self.fleet).as_str(), QoS::AtLeastOnce).map_err(|_| Busy)
@@ -126,9 +134,9 @@ pub fn start(options: LinkOptions, mut hold: watch::Receiver<Option<Instant>>) -
     tokio::spawn(async move {
         let mut jitter = Jitter::new(options.seed);
         let mut failures = 0;
-        loop {
+        for connection in 1.. {
             let started = Instant::now();
-            let Some(connected) = run_session(&options, &events).await else { return };
+            let Some(connected) = run_session(&options, connection, &events).await else { return };
             failures = if connected && started.elapsed() >= STEADY { 1 } else { failures + 1 };
             let wait = RECONNECT.wait(failures, &mut jitter);
             tokio::time::sleep(Duration::from_millis(wait.0)).await;
@@ -154,8 +162,12 @@ async fn held(hold: &mut watch::Receiver<Option<Instant>>, events: &mpsc::Sender
 }
 
 /// One connection from first to last packet: whether it ever stood, or `None` when nobody listens.
-async fn run_session(options: &LinkOptions, events: &mpsc::Sender<LinkEvent>) -> Option<bool> {
-    let (session, mut eventloop) = open(options);
+async fn run_session(
+    options: &LinkOptions,
+    connection: u32,
+    events: &mpsc::Sender<LinkEvent>,
+) -> Option<bool> {
+    let (session, mut eventloop) = open(options, connection);
     let mut unacknowledged: HashMap<u16, Option<u64>> = HashMap::new();
     let mut connected = false;
     loop {
@@ -198,20 +210,20 @@ async fn run_session(options: &LinkOptions, events: &mpsc::Sender<LinkEvent>) ->
     }
 }
 
-fn open(options: &LinkOptions) -> (Session, EventLoop) {
-    let mut mqtt = MqttOptions::new(&options.client_id, &options.host, options.port);
+fn open(options: &LinkOptions, connection: u32) -> (Session, EventLoop) {
+    let mut mqtt = MqttOptions::new(options.device.as_str(), &options.host, options.port);
     mqtt.set_transport(options.transport.clone());
     mqtt.set_keep_alive(KEEP_ALIVE);
     mqtt.set_clean_session(true);
     mqtt.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
-    let (topic, will) = &options.will;
-    mqtt.set_last_will(LastWill::new(topic, will.clone(), QoS::AtLeastOnce, true));
+    let topic = Topic::Hello(options.device.clone()).name(&options.fleet);
+    mqtt.set_last_will(LastWill::new(topic.as_str(), (options.will)(connection), QoS::AtLeastOnce, true));
     let (client, mut eventloop) = AsyncClient::new(mqtt, MAX_REQUESTS);
     let mut network = eventloop.network_options();
     // Without it every round of the chunk window waits about 44 ms for a delayed acknowledgement.
     network.set_tcp_nodelay(true);
     eventloop.set_network_options(network);
-    let session = Session { client, fleet: options.fleet.clone(), tokens: Arc::default() };
+    let session = Session { client, fleet: options.fleet.clone(), connection, tokens: Arc::default() };
     (session, eventloop)
 }
 

@@ -155,7 +155,11 @@ impl Fleet {
         let record = match state.devices.get(&device) {
             Some(known) => {
                 let mut record = known.clone();
-                if hello.boot != known.hello.boot {
+                if hello.boot == known.hello.boot {
+                    if !is_news(&known.hello, &hello) {
+                        return Ok(Err(Refused::Stale));
+                    }
+                } else {
                     if record.past_boots.contains(&hello.boot) {
                         return Ok(Err(Refused::Stale));
                     }
@@ -165,7 +169,8 @@ impl Fleet {
                 }
                 // A last will was written when the connection began; only its absence is news.
                 if hello.presence == Presence::Offline {
-                    hello = Hello { presence: Presence::Offline, boot: hello.boot, ..known.hello.clone() };
+                    let (boot, turn) = (hello.boot, hello.turn);
+                    hello = Hello { presence: Presence::Offline, boot, turn, ..known.hello.clone() };
                 } else {
                     record.last_seen = now;
                 }
@@ -337,6 +342,16 @@ const fn safe_mode(kind: &EventKind) -> Option<bool> {
         | EventKind::Planned { .. }
         | EventKind::Waiting { .. }
         | EventKind::JournalLost { .. } => None,
+    }
+}
+
+/// Whether `hello` was said after what is `known` of the same start of the agent. With the last will or a
+/// goodbye a connection is over; a broker repeats the last hello that it keeps.
+fn is_news(known: &Hello, hello: &Hello) -> bool {
+    match (known.presence, hello.presence) {
+        (_, Presence::Offline) => hello.turn.connection >= known.turn.connection,
+        (Presence::Offline, Presence::Online) => hello.turn.connection > known.turn.connection,
+        (Presence::Online, Presence::Online) => hello.turn >= known.turn,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The fleet over a real store, with what it sends caught instead of sent.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +10,7 @@ use serin_protocol::assignment::{Assignment, Order};
 use serin_protocol::enrolment::{ClaimToken, Enrolled, Enrolment, EnrolmentRefusal};
 use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, EventNumber, ReleaseId, SequenceNumber, UnixMillis};
-use serin_protocol::message::{Ack, CrashAction, Event, EventKind, Hello, Phase, Presence};
+use serin_protocol::message::{Ack, CrashAction, Event, EventKind, Hello, Phase, Presence, Turn};
 use serin_protocol::pause::{MAX_PAUSE, Pause};
 use serin_protocol::topic::Topic;
 
@@ -43,6 +44,7 @@ fn hello_of(name: &str, seed: u8) -> Hello {
         fleet: "f".parse().expect("name"),
         key: PublicKey::of(&key(seed)),
         boot: BootId(1),
+        turn: Turn { connection: 1, number: 1 },
         presence: Presence::Online,
         agent: "1".parse().expect("fits"),
         target: "t".parse().expect("name"),
@@ -62,6 +64,8 @@ struct Rig {
     /// Whether owners list releases.
     listed: Arc<AtomicBool>,
     sent: Arc<Mutex<Vec<Outgoing>>>,
+    /// Each hello comes by a connection of its own, if not said otherwise.
+    connection: Cell<u32>,
 }
 
 impl Rig {
@@ -91,13 +95,13 @@ impl Rig {
             metrics: Arc::new(Metrics::default()),
             outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
         });
-        Self { folder, fleet: fleet.expect("opens"), listed, sent }
+        Self { folder, fleet: fleet.expect("opens"), listed, sent, connection: Cell::new(0) }
     }
 
     fn restart(self) -> Self {
-        let Self { folder, fleet, .. } = self;
+        let Self { folder, fleet, connection, .. } = self;
         drop(fleet);
-        Self::open(folder)
+        Self { connection, ..Self::open(folder) }
     }
 
     fn say(&self, topic: Topic, sealed: Vec<u8>) -> Vec<Outgoing> {
@@ -112,6 +116,8 @@ impl Rig {
 
     fn hello(&self, name: &str, change: impl FnOnce(&mut Hello)) -> Vec<Outgoing> {
         let mut hello = hello_of(name, 9);
+        self.connection.set(self.connection.get() + 1);
+        hello.turn.connection = self.connection.get();
         change(&mut hello);
         self.say(Topic::Hello(id(name)), seal_to_vec(&hello, &key(9)).expect("fits"))
     }
@@ -228,6 +234,31 @@ fn what_an_earlier_start_of_the_agent_said_is_not_believed_again() {
         rig.hello("a", |hello| hello.boot = BootId(boot));
     }
     assert!(rig.fleet.device(&id("a")).expect("known").0.past_boots.len() <= 64);
+}
+
+#[test]
+fn within_one_start_of_the_agent_an_earlier_hello_is_not_believed_again() {
+    let rig = Rig::new();
+    let release = |version: &str| -> Option<ReleaseId> { format!("digits@{version}").parse().ok() };
+    let say = |connection, number, presence, active| {
+        rig.hello("a", |hello| {
+            hello.turn = Turn { connection, number };
+            (hello.presence, hello.active) = (presence, active);
+        });
+        let hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+        (hello.presence, hello.active)
+    };
+    let (here, gone) = (Presence::Online, Presence::Offline);
+    say(1, 1, here, release("1"));
+    assert_eq!(say(1, 2, here, release("2")), (here, release("2")));
+    assert_eq!(say(1, 1, here, release("1")), (here, release("2")), "the first one again");
+    assert_eq!(say(1, 2, here, release("2")), (here, release("2")), "the broker repeats what it keeps");
+    // The device comes by another way before the broker has noticed that the first one is dead.
+    assert_eq!(say(2, 1, here, release("2")), (here, release("2")));
+    assert_eq!(say(1, 0, gone, None), (here, release("2")), "the will of the connection before");
+    assert_eq!(say(2, 0, gone, None), (gone, release("2")));
+    assert_eq!(say(2, 1, here, release("2")), (gone, release("2")), "its connection is over");
+    assert_eq!(say(3, 1, here, release("2")), (here, release("2")));
 }
 
 #[test]

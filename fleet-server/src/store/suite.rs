@@ -3,7 +3,7 @@
 use super::*;
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::ByteCount;
-use serin_protocol::message::{Coverage, EventKind, Presence};
+use serin_protocol::message::{Coverage, EventKind, Presence, Turn};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
 use crate::rollout::cohort::Salt;
@@ -70,6 +70,7 @@ fn device(name: &str) -> DeviceRecord {
             fleet: "f".parse().expect("name"),
             key,
             boot: BootId(1),
+            turn: Turn { connection: 3, number: 2 },
             presence: Presence::Online,
             agent: "1".parse().expect("fits"),
             target: "t".parse().expect("name"),

@@ -14,7 +14,9 @@ use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::ids::{
     BootId, ByteCount, DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
-use serin_protocol::message::{Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report};
+use serin_protocol::message::{
+    Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report, Turn,
+};
 use serin_protocol::sketch::profile::Profile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::topic::Topic;
@@ -89,6 +91,7 @@ struct Device {
     server: KeyRing<1>,
     port: u16,
     profile: Profile,
+    connection: u32,
     accepted: SequenceNumber,
     rollout: Option<RolloutId>,
     active: Option<ReleaseId>,
@@ -106,6 +109,7 @@ impl Device {
             server: KeyRing::new([server.fleet_key()]).expect("one"),
             port: server.mqtt,
             profile,
+            connection: 0,
             accepted: SequenceNumber(0),
             rollout: None,
             active: None,
@@ -128,6 +132,7 @@ impl Device {
             match connection.recv_timeout(Duration::from_millis(10)) {
                 Ok(Ok(MqttEvent::Incoming(Incoming::ConnAck(_)))) => {
                     connected = true;
+                    self.connection += 1;
                     self.greet(&client);
                 }
                 Ok(Ok(MqttEvent::Incoming(Incoming::Publish(publish)))) => {
@@ -289,6 +294,10 @@ impl Device {
             fleet: fleet(),
             key: PublicKey::of(&self.key),
             boot: BootId(1),
+            turn: Turn {
+                connection: self.connection.max(1),
+                number: u32::from(presence == Presence::Online),
+            },
             presence,
             agent: "0.1".parse().expect("fits"),
             target: "linux-x86_64".parse().expect("name"),

@@ -5,7 +5,7 @@ use ed25519_dalek::Signer as _;
 use serin_protocol::assignment::Order;
 use serin_protocol::envelope::{PublicKey, Signed, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, EventNumber, SequenceNumber, UnixMillis};
-use serin_protocol::message::{Coverage, Event, EventKind, Hello, Presence, Report};
+use serin_protocol::message::{Coverage, Event, EventKind, Hello, Presence, Report, Turn};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::TargetFile;
@@ -117,6 +117,7 @@ fn what_one_device_says_in_anothers_name_is_counted_and_not_taken() -> Result<()
             fleet: FLEET.parse()?,
             key: shown,
             boot: BootId(4711),
+            turn: Turn::default(),
             presence: Presence::Online,
             agent: "6.6.6".parse()?,
             target: "linux-x86_64".parse()?,
