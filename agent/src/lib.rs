@@ -14,6 +14,7 @@
 //! | [`supervisor`] | the loop that carries effects out | decisions |
 //! | [`logs`] | the last lines the agent logged | |
 //! | [`config`], [`identity`] | what is known before anything runs | |
+//! | [`shelter`] | a folder in memory for when the disk fails | |
 
 pub mod conditions;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod gateway;
 pub mod identity;
 pub mod link;
 pub mod logs;
+pub mod shelter;
 pub mod supervisor;
 pub mod telemetry;
 pub mod trust;

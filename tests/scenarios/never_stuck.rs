@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serin_tests::device::may_mount;
 use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
 use serin_tests::traffic::{Traffic, rows};
 use serin_tests::until;
@@ -167,5 +168,37 @@ fn everything_that_happened_offline_is_told_once_and_what_was_dropped_is_counted
     lab.server.crash_and_restart()?;
     told(&lab)?;
     check(&lab)?;
+    Ok(())
+}
+
+#[test]
+fn a_device_whose_disk_has_become_read_only_goes_on_serving_and_telling() -> Result<()> {
+    if !may_mount() {
+        eprintln!("skipped: no mounts of one's own on this machine");
+        return Ok(());
+    }
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    lab.devices[0].stop();
+    lab.devices[0].power_on_with_a_read_only_disk()?;
+    until("it answers", PATIENCE, || lab.devices[0].infer(&rows().ok()?[..1]).ok())?;
+    lab.until_told("device-01", &["events are kept in memory", "Read-only"])?;
+    let doctor = lab.devices[0].try_engineer(&["doctor"])?;
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(!doctor.status.success() && said.contains("takes no events"), "{said}");
+    // What cannot be written down is not done, and its refusal says so.
+    let refused = lab.devices[0].try_engineer(&["pin"])?;
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && why.contains("Read-only"), "{why}");
+
+    lab.devices[0].stop();
+    lab.devices[0].power_on()?;
+    assert!(lab.devices[0].try_engineer(&["pin"])?.status.success());
+    lab.until_told("device-01", &["pinned"])?;
+    lab.publish("digits/v2")?;
+    lab.devices[0].engineer(&["unpin"])?;
+    let rollout = lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
     Ok(())
 }

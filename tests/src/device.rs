@@ -65,7 +65,17 @@ impl Device {
     }
 
     pub fn power_on(&mut self) -> Result<()> {
-        let mut command = Command::new(program("serin-agent")?);
+        self.start_with(Command::new(program("serin-agent")?))
+    }
+
+    /// As [`Self::power_on`], with a disk that takes no writes. Only the agent sees it so.
+    pub fn power_on_with_a_read_only_disk(&mut self) -> Result<()> {
+        let mut command = own_mounts();
+        command.args(["sh", "-c", READ_ONLY, "sh", text(&self.folder)]).arg(program("serin-agent")?);
+        self.start_with(command)
+    }
+
+    fn start_with(&mut self, mut command: Command) -> Result<()> {
         command.arg("run").arg("--config").arg(self.folder.join("agent.toml"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(clock) = &self.clock {
@@ -150,6 +160,25 @@ impl Device {
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.folder.join("agent.log")).unwrap_or_default()
     }
+}
+
+/// Makes the folder that is the first argument read-only, and runs the rest.
+const READ_ONLY: &str =
+    r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && cd / && shift && exec "$@""#;
+
+/// Runs a command with mounts of its own: as root, or as its like in a user namespace.
+fn own_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+}
+
+/// Whether this machine lets us have mounts of our own; containers often do not.
+pub fn may_mount() -> bool {
+    own_mounts().arg("true").status().is_ok_and(|status| status.success())
 }
 
 /// The library that fakes a clock.

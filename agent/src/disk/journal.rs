@@ -6,6 +6,7 @@
 //! costs a repetition at most. A journal that is corrupt, or that ended the process while it was being
 //! opened, is set aside and begun anew, and the caller is told.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use serin_protocol::message::{Detail, EventKind, MAX_EVENT_BYTES, MAX_REPORT_BYT
 pub use super::journal_guard::Loss;
 use super::journal_guard::{JOURNAL, Numbers, mark, set_aside, unfinished_openings, unmark};
 use super::journal_tree::{
-    DROPPED_REPORTS, NEXT_EVENT, NEXT_REPORT, classify, key, open_sled, parse_counter, parse_number,
+    DROPPED_REPORTS, LOG, NEXT_EVENT, NEXT_REPORT, classify, key, open_sled, parse_counter, parse_number,
 };
 use super::seam::{FileError, Files};
 use crate::link::outbox::{ReportKey, Stored};
@@ -97,6 +98,8 @@ pub struct Journal {
     files: Files,
     dir: PathBuf,
     db: sled::Db,
+    /// Sled's file, to be synced.
+    log: File,
     numbers: Numbers,
     budget: ByteCount,
     next_event: u64,
@@ -294,7 +297,9 @@ impl Journal {
 
     /// Makes everything durable; called by `append`, and before an orderly stop.
     pub fn flush(&self) -> Result<(), JournalError> {
-        self.done(self.db.flush()).map(|_| ())
+        self.done(self.db.flush())?;
+        // Sled leaves it at writing pages out, which says nothing to a disk with a cache, nor to the file's length.
+        self.log.sync_data().map_err(JournalError::Io)
     }
 
     /// The journal as it is, and the next event number as it is known beside it.
@@ -303,10 +308,12 @@ impl Journal {
         // Sled panics on some damage. Where a panic ends the process the marker counts it instead.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = open_sled(&dir.join(JOURNAL)).map_err(classify)?;
+            let log = File::open(dir.join(JOURNAL).join(LOG)).map_err(JournalError::Io)?;
             let mut journal = Self {
                 files: files.clone(),
                 dir: dir.to_owned(),
                 db,
+                log,
                 numbers,
                 budget,
                 next_event: 1,

@@ -43,10 +43,7 @@ impl Numbers {
         files.sync_dir(dir)?;
         let mut bytes = [0; NUMBER_BYTES];
         let count = file.read(&mut bytes)?;
-        let whole = bytes.get(..count).filter(|bytes| bytes.len() == NUMBER_BYTES);
-        let number =
-            whole.and_then(|bytes| std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.parse().ok());
-        Ok((Self { file }, number.map(EventNumber)))
+        Ok((Self { file }, bytes.get(..count).and_then(parse)))
     }
 
     /// Writes the number durably.
@@ -54,6 +51,17 @@ impl Numbers {
         self.file.write_at(0, format!("{next:020}\n").as_bytes())?;
         self.file.sync()
     }
+}
+
+/// The number of the next event of the journal in `dir`, as far as it is known beside it; for when that cannot be
+/// opened.
+pub(super) fn used(files: &Files, dir: &Path) -> Option<EventNumber> {
+    parse(&files.read_at_most(&dir.join(NUMBERS), NUMBER_BYTES).ok()?)
+}
+
+fn parse(bytes: &[u8]) -> Option<EventNumber> {
+    let whole = Some(bytes).filter(|bytes| bytes.len() == NUMBER_BYTES)?;
+    std::str::from_utf8(whole).ok()?.strip_suffix('\n')?.parse().ok().map(EventNumber)
 }
 
 /// How many openings were begun since one was finished.

@@ -23,6 +23,8 @@ const CACHE_BYTES: u64 = 1 << 20;
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Sled's file in the journal's folder.
+pub(super) const LOG: &str = "db";
 pub(super) const NEXT_EVENT: &[u8] = b"mnext_event";
 pub(super) const NEXT_REPORT: &[u8] = b"mnext_report";
 pub(super) const DROPPED_REPORTS: &[u8] = b"mdropped_reports";

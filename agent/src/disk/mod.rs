@@ -16,6 +16,8 @@
 //! journal.losses                     what found no room in it      losses
 //! ```
 //!
+//! While the disk takes no writes the journal is in memory: [`journal_home`].
+//!
 //! Everything but the inside of `journal/` goes through [`seam::Files`]. Nothing here decides anything:
 //! the pure rooms do, and hand down what is to be written.
 
@@ -24,6 +26,7 @@ pub mod install;
 pub mod intake;
 pub mod journal;
 mod journal_guard;
+pub mod journal_home;
 mod journal_tree;
 pub mod losses;
 pub mod partial;

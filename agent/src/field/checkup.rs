@@ -109,6 +109,8 @@ pub struct Facts {
     pub previous: Option<ReleaseId>,
     /// Starts shortly before this run without a stop.
     pub restarts: u32,
+    /// Why the disk takes no events, if it does not.
+    pub sheltered: Option<String>,
     /// No release runs, after a crash loop.
     pub safe_mode: bool,
 }
@@ -236,6 +238,12 @@ fn clock(facts: &Facts) -> CheckLine {
 fn disk(facts: &Facts) -> CheckLine {
     let Facts { free, reserve, .. } = facts;
     let finding = format!("{} free, {} are kept free", size(*free), size(*reserve));
+    if let Some(why) = &facts.sheltered {
+        let finding =
+            format!("takes no events, they are kept in memory until the device is switched off: {why}");
+        let remedy = "make room or repair it, then restart the agent";
+        return CheckLine::fail("disk", finding, remedy);
+    }
     let remedy = "make room, or lower models.reserve";
     if free < reserve {
         return CheckLine::fail("disk", finding, remedy);
@@ -314,6 +322,7 @@ mod tests {
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
             restarts: 0,
+            sheltered: None,
             safe_mode: false,
         }
     }
@@ -342,6 +351,9 @@ mod tests {
         assert_eq!(level(dead_clock), Level::Fail);
         assert_eq!(level(found(|facts| facts.free = ByteCount::from_mib(63), "disk")), Level::Fail);
         assert_eq!(level(found(|facts| facts.free = ByteCount::from_mib(100), "disk")), Level::Warn);
+        let sheltered = found(|facts| facts.sheltered = Some("Read-only file system".into()), "disk");
+        assert!(sheltered.finding.contains("Read-only"), "{sheltered:?}");
+        assert_eq!(level(sheltered), Level::Fail);
         assert_eq!(level(found(|facts| facts.memory = Some(ByteCount(1)), "memory")), Level::Warn);
         assert_eq!(level(found(|facts| facts.sandboxed = Some(false), "sandbox")), Level::Warn);
         assert_eq!(level(found(|facts| facts.waiting = 3, "fleet")), Level::Warn);

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::reply::{FieldError, FieldReply};
+use crate::shelter;
 
 /// Time for the agent to accept; it only has to look up from what it is doing.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -30,6 +31,11 @@ const SIDELOAD: Duration = Duration::from_secs(2 * 3700);
 const PIECE: usize = 64 * 1024;
 /// Largest answer in bytes: the 64 MiB a worker may answer, written as JSON.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+async fn reach(socket: &Path) -> io::Result<UnixStream> {
+    let reached = tokio::time::timeout(CONNECT, UnixStream::connect(socket)).await;
+    reached.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
 
 type Sent = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -70,13 +76,22 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// Connects to the agent whose socket is at `socket`.
+    /// Connects to the agent whose socket is at `socket`, or in memory where the disk did not take it.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: socket.into(), source };
-        let stream = tokio::time::timeout(CONNECT, UnixStream::connect(socket))
-            .await
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
+        let connected = match reach(socket).await {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                match shelter::socket(socket) {
+                    // What is wrong with the place that was asked for says more.
+                    Some(elsewhere) => reach(&elsewhere).await.map_err(|_| error),
+                    None => Err(error),
+                }
+            }
+            tried => tried,
+        };
+        let stream =
+            connected.map_err(|source| ClientError::Unreachable { socket: socket.into(), source })?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         // Its errors come back through the request they belong to.

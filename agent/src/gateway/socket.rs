@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::shelter;
+
 /// Whoever may write to the socket may roll back: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
 /// A folder made for it lets nobody else near.
@@ -75,6 +77,24 @@ impl LocalSocket {
 
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// As [`Self::bind`]; in memory when the disk does not take it.
+    ///
+    /// # Errors
+    /// The disk's, when memory does not take it either.
+    pub fn bind_anywhere(path: &Path) -> Result<Self, SocketError> {
+        let why = match Self::bind(path) {
+            Err(why @ SocketError::Io { .. }) => why,
+            bound => return bound,
+        };
+        let elsewhere = || {
+            let place = shelter::open(path.parent()?).ok()?;
+            Self::bind(&place.join(path.file_name()?)).ok()
+        };
+        let Some(socket) = elsewhere() else { return Err(why) };
+        tracing::error!(error = %why, instead = %socket.path.display(), "the socket is in memory");
+        Ok(socket)
     }
 
     /// Where it is.

@@ -38,6 +38,7 @@ impl Supervisor {
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             restarts: self.restarts,
+            sheltered: self.sheltered.clone(),
             safe_mode: self.machine.safe_mode(),
         })
     }

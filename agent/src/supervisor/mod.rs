@@ -116,10 +116,14 @@ struct Supervisor {
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,
+    /// Why it is in memory, if it is.
+    sheltered: Option<String>,
     losses: Losses,
     outbox: Outbox,
     router: Arc<Router>,
     session: Option<Session>,
+    /// How many were made since that session began.
+    hellos: Cell<u32>,
     /// The server's wish to hold back.
     pausing: Pausing,
     /// Tells the link until when it must not reconnect.

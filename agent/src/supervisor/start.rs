@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{BootId, Millis, UnixMillis};
-use serin_protocol::message::{Detail, EventKind, Presence};
-use serin_protocol::topic::Topic;
+use serin_protocol::message::{Detail, EventKind, Hello, Presence, Turn};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +25,8 @@ use super::{FIELD_QUEUE, INBOX, Supervisor};
 use crate::config::{Config, PolicyError};
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::install;
-use crate::disk::journal::{Journal, JournalError};
+use crate::disk::journal::JournalError;
+use crate::disk::journal_home::{self, Opened};
 use crate::disk::losses::Losses;
 use crate::disk::partial::PartialStore;
 use crate::disk::releases::ReleaseStore;
@@ -121,7 +122,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     };
     time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
-    let (journal, loss) = Journal::open(&files, &config.data, record.event_floor, backlog)?;
+    let Opened { journal, loss, sheltered } =
+        journal_home::open(&files, &config.data, record.event_floor, backlog)?;
     let losses = Losses::open(&files, &config.data).unwrap_or_else(|error| {
         tracing::warn!(%error, "what is lost is known only until the agent ends");
         Losses::default()
@@ -141,7 +143,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let listen = |source| StartError::Listen { address, source };
     let tcp = TcpListener::bind(address).await.map_err(listen)?;
     tracing::info!(address = %tcp.local_addr().map_err(listen)?, "gateway listens");
-    let local = LocalSocket::bind(&config.socket())?;
+    let local = LocalSocket::bind_anywhere(&config.socket())?;
     let apps = tokio::spawn(serve(Arc::clone(&gateway), Listener::Tcp(tcp), stop.clone()));
     let site = tokio::spawn(serve(gateway, Listener::Local(local), stop.clone()));
     stop_on_signals(stop_sender)?;
@@ -177,10 +179,12 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         releases,
         partials,
         journal,
+        sheltered: None,
         losses,
         outbox,
         router,
         session: None,
+        hellos: Cell::new(0),
         pausing: Pausing::default(),
         hold_link,
         hello_due: Cell::new(false),
@@ -216,6 +220,9 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     if let Some(loss) = loss {
         supervisor.report_now(EventKind::JournalLost { detail: Detail::new(&loss.detail.to_string()) });
     }
+    if let Some(why) = sheltered {
+        supervisor.note_shelter(&why);
+    }
     let link = mqtt::start(supervisor.link_options(transport), link_hold);
     // On a thread of its own, for it waits for the disk, and no app shall wait with it. All tasks stay on this
     // thread, which lives as long as the process: workers end with the thread that started them.
@@ -233,15 +240,19 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
 
 impl Supervisor {
     fn link_options(&self, transport: Transport) -> LinkOptions {
-        let topic = Topic::Hello(self.config.device.clone()).name(&self.config.fleet);
-        let will = seal_to_vec(&self.hello(Presence::Offline), &self.key).unwrap_or_default();
+        let (key, hello) = (self.key.clone(), self.hello(Presence::Offline));
+        let will = move |connection| {
+            let turn = Turn { connection, number: 0 };
+            // It fits, as every hello does.
+            seal_to_vec(&Hello { turn, ..hello.clone() }, &key).unwrap_or_default()
+        };
         LinkOptions {
             host: self.config.broker.host.clone(),
             port: self.config.broker.port,
-            client_id: self.config.device.to_string(),
+            device: self.config.device.clone(),
             fleet: self.config.fleet.clone(),
             transport,
-            will: (topic.to_string(), will),
+            will: Box::new(will),
             seed: self.boot.0,
         }
     }
@@ -273,7 +284,12 @@ fn lock(config: &Config) -> Result<File, StartError> {
         made.map_err(|source| failed(data, source))?;
     }
     let path = data.join("lock");
-    let file = File::create(&path).map_err(|source| failed(&path, source))?;
+    let opened = File::create(&path).or_else(|error| match error.kind() {
+        // As good for a lock.
+        io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+        _ => Err(error),
+    });
+    let file = opened.map_err(|source| failed(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(data.clone())),

@@ -2,16 +2,18 @@
 
 use serin_protocol::envelope::{SealError, seal_to_vec};
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
-use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report, Turn};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
 use crate::disk::journal::{HistoryEntry, HistoryItem, JournalError};
+use crate::disk::journal_home;
 use crate::disk::losses::{Losses, Lost};
 use crate::disk::seam::FileError;
-use crate::link::backoff::Backoff;
+use crate::link::backoff::{Backoff, Jitter};
 use crate::link::mqtt::Session;
-use crate::link::outbox::{Effect, Input};
+use crate::link::outbox::{Effect, Input, Outbox};
+use crate::update::record::Telling;
 
 /// A statement that has not come by then is asked for again: the server may be publishing it just now.
 const STATEMENT_RETRY: Backoff = Backoff { first: Millis::from_secs(15), cap: Millis::from_secs(1800) };
@@ -40,6 +42,7 @@ impl Supervisor {
             }
         }
         self.session = Some(session);
+        self.hellos.set(0);
         self.trust_connected();
         self.announce();
         let record = self.machine.record();
@@ -104,14 +107,19 @@ impl Supervisor {
         }
     }
 
-    /// What this device is and holds.
+    /// What this device is and holds; to be said once.
     pub(super) fn hello(&self, presence: Presence) -> Hello {
+        self.hellos.update(|hellos| hellos.saturating_add(1));
         let record = self.machine.record();
         Hello {
             device: self.config.device.clone(),
             fleet: self.config.fleet.clone(),
             key: serin_protocol::envelope::PublicKey::of(&self.key),
             boot: self.boot,
+            turn: Turn {
+                connection: self.session.as_ref().map_or(0, Session::connection),
+                number: self.hellos.get(),
+            },
             presence,
             agent: env!("CARGO_PKG_VERSION").parse().unwrap_or_default(),
             target: self.config.target.clone(),
@@ -140,10 +148,12 @@ impl Supervisor {
         }
     }
 
-    /// Says at start where the device is, if it was cut off between writing that down and saying it.
+    /// Says at start what was written down and not said when the power went.
     pub(super) fn say_again(&mut self) {
-        if let Some(unsaid) = self.machine.record().unsaid(self.journal.next_event()) {
-            self.report_now(unsaid);
+        for Telling { sequence, rollout, kind } in
+            self.machine.record().unsaid(self.journal.next_event()).to_vec()
+        {
+            self.report(sequence, rollout, kind);
         }
     }
 
@@ -163,11 +173,49 @@ impl Supervisor {
             tracing::warn!(%error, "the history could not be written");
         }
         self.say_losses(sequence, rollout);
-        if let Err(error) = self.number_and_store(sequence, rollout, kind) {
+        let mut stored = self.number_and_store(sequence, rollout, kind.clone());
+        if let Err(Unkept::Journal(why @ (JournalError::Io(_) | JournalError::File(_)))) = &stored
+            && self.take_shelter(why)
+        {
+            stored = self.number_and_store(sequence, rollout, kind);
+        }
+        if let Err(error) = stored {
             // The device goes on; what it runs does not depend on the journal.
             tracing::error!(%error, "an event could not be kept for the fleet");
             self.note_losses(|losses| losses.add(Lost { events: 1, reports: 0 }));
         }
+    }
+
+    /// From now on the journal is in memory, if it is not there already.
+    fn take_shelter(&mut self, why: &JournalError) -> bool {
+        if self.sheltered.is_some() {
+            return false;
+        }
+        let moved = journal_home::leave(&self.journal, &self.config.data, self.config.telemetry.backlog);
+        let moved = moved.and_then(|journal| Ok((journal.stored()?, journal)));
+        match moved {
+            Ok((stored, journal)) => {
+                self.journal = journal;
+                self.outbox = Outbox::new(stored, Jitter::new(self.boot.0));
+                if self.session.is_some() {
+                    self.outbox(Input::Connected);
+                }
+                self.note_shelter(why);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "there is no journal in memory either");
+                false
+            }
+        }
+    }
+
+    /// Says that the journal is in memory.
+    pub(super) fn note_shelter(&mut self, why: &JournalError) {
+        tracing::error!(%why, "the disk takes no events; they are kept in memory");
+        self.sheltered = Some(why.to_string());
+        let detail = Detail::new(&format!("events are kept in memory: {why}"));
+        self.report_now(EventKind::JournalLost { detail });
     }
 
     /// Tells what was lost since it was last told.
@@ -224,6 +272,10 @@ impl Supervisor {
             }
             Err(error) => {
                 tracing::warn!(%error, "a report could not be stored");
+                if matches!(error, JournalError::Io(_) | JournalError::File(_)) {
+                    // The next one can.
+                    self.take_shelter(&error);
+                }
                 self.reports_dropped(1);
             }
         }

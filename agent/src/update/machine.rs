@@ -5,11 +5,13 @@
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
 //! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
-//! not allow it, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word.
+//! not allow it, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word, `finish`
+//! does what every step ends with.
 
 mod attempt;
 mod crash;
 mod engineer;
+mod finish;
 mod orders;
 mod serving;
 mod sideload;
@@ -211,6 +213,7 @@ impl Machine {
             self.state.step_since = now.elapsed;
         }
         self.enter_if_warm(now, &mut effects);
+        self.watch_unproven(now, &mut effects);
         let mut serving = Effects::new();
         self.keep_serving(now, &mut serving);
         // Who answers comes before what is said about it, for every report waits for the disk.
@@ -218,6 +221,7 @@ impl Machine {
             |effect: &Effect| matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve);
         let from = effects.iter().rposition(first).map_or(0, |last| last + 1);
         effects.splice(from..from, serving);
+        self.note_tellings(&mut effects);
         self.persisting = effects.iter().any(|effect| matches!(effect, Effect::Persist(_)));
         effects
     }

@@ -154,3 +154,27 @@ fn unpinned_on_probation_the_device_follows_its_fleet_at_once() {
     shell.settle();
     assert_eq!(shell.active(), Some(3), "not refused as pinned");
 }
+
+#[test]
+fn a_release_on_probation_is_watched_on_when_what_took_its_place_comes_to_nothing() {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.settle();
+    assert_eq!(shell.machine.phase(), Phase::Probation);
+    shell.sideload(3);
+    assert_eq!((shell.active(), shell.last_reason()), (Some(2), Some(Reason::Pinned)));
+    shell.reports.clear();
+    shell.feed(Event::Fetched(statement(3), Err(bad())));
+    shell.settle();
+    assert_eq!((shell.active(), shell.machine.phase()), (Some(2), Phase::Probation));
+    assert_eq!(shell.moves(), [(Phase::Fetching, Phase::Rejected), (Phase::Idle, Phase::Probation)]);
+    let mut healthy = shell.clone();
+    healthy.wait(Probation::default().duration.0 / 1000);
+    assert_eq!(healthy.moves().last(), Some(&(Phase::Probation, Phase::Committed)));
+    // And taken back at its first death, as on any probation.
+    shell.restart();
+    shell.settle();
+    shell.kill(2, WorkerDeath::Signal(11));
+    shell.settle();
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
+}

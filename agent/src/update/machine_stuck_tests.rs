@@ -241,7 +241,7 @@ fn a_release_whose_probation_was_cut_short_can_be_proven_later() {
     shell.settle();
     shell.run(3, 3);
     shell.order(4, Order::Stay);
-    assert_eq!((shell.active(), shell.disk.attempt.clone()), (Some(2), None));
+    assert_eq!((shell.active(), shell.machine.phase()), (Some(2), Phase::Probation));
     shell.run(5, 2);
     assert_eq!(shell.machine.phase(), Phase::Probation);
     shell.settle();
@@ -287,7 +287,8 @@ fn the_previous_release_that_runs_again_is_not_its_own_way_back() {
     shell.run(5, 1);
     shell.settle();
     assert_eq!(shell.active(), Some(1));
-    assert_eq!(shell.disk.previous, None);
+    let previous = shell.disk.previous.as_ref().map(|slot| (slot.statement, slot.standing));
+    assert_eq!(previous, Some((statement(2), Standing::Condemned)));
 }
 
 #[test]
@@ -358,7 +359,7 @@ proptest! {
         let installing = shell.machine.candidate().is_some();
         shell.order(1000, Order::Stay);
         if installing {
-            prop_assert_eq!(shell.disk.attempt.clone(), None);
+            prop_assert_eq!(shell.machine.candidate(), None);
         }
         // A newer order takes the place of an unfinished one.
         let version = 5;

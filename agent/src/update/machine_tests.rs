@@ -14,6 +14,7 @@ use serin_protocol::message::{Detail, Wait, WorkerDeath};
 use std::collections::BTreeSet;
 
 /// Carries effects out at once, and checks on the way what must hold at every step.
+#[derive(Clone)]
 pub(super) struct Shell {
     pub(super) machine: Machine,
     now: Now,
@@ -121,6 +122,7 @@ impl Shell {
             _ => false,
         };
         assert!(effects.iter().filter(operation).count() <= 1, "two operations at once: {effects:?}");
+        assert_writes_name_what_is_said(&effects);
         for effect in effects {
             match effect {
                 Effect::Persist(_) if self.disk_fails => {
@@ -254,6 +256,23 @@ impl Shell {
 
     pub(super) fn active(&self) -> Option<u8> {
         self.disk.active.as_ref().map(|slot| slot.statement.0[0])
+    }
+}
+
+/// A device that is cut off right after a write can say what was to be said about it.
+fn assert_writes_name_what_is_said(effects: &Effects) {
+    for (at, effect) in effects.iter().enumerate() {
+        let Effect::Persist(record) = effect else { continue };
+        let after = effects.iter().skip(at + 1).take_while(|effect| !matches!(effect, Effect::Persist(_)));
+        let said: Vec<_> = after
+            .filter_map(|effect| match effect {
+                Effect::Report { sequence, rollout, kind } => Some((*sequence, *rollout, kind.clone())),
+                _ => None,
+            })
+            .collect();
+        let named: Vec<_> =
+            record.tellings.iter().map(|said| (said.sequence, said.rollout, said.kind.clone())).collect();
+        assert_eq!(named, said);
     }
 }
 

@@ -4,14 +4,15 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::{Probation, ReleaseRef};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
-use serin_protocol::message::{EventKind, Phase};
+use serin_protocol::message::EventKind;
 use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 6;
+pub const FORMAT: u8 = 7;
 
 /// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
-/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has `root_floor`, 6 has `safe_mode`.
+/// `held`, 3 has `sideload`, 4 has `urgent`, 5 has `root_floor`, 6 has `safe_mode`,
+/// 7 has `tellings`.
 const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
@@ -101,6 +102,24 @@ pub struct Attempt {
     pub progress: Progress,
 }
 
+/// Most events that are said about one write: an update given up for another, what takes its place, and who
+/// did so.
+pub const MAX_TELLINGS: usize = 4;
+
+/// What is to be said about a write.
+pub type Tellings = heapless::Vec<Telling, MAX_TELLINGS>;
+
+/// An event that is to be said once what it is about is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telling {
+    /// The assignment in force.
+    pub sequence: SequenceNumber,
+    /// The rollout of that assignment.
+    pub rollout: Option<RolloutId>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
 /// Everything that must survive a power cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -132,6 +151,8 @@ pub struct Record {
     pub root_floor: Option<RootFloor>,
     /// After a crash loop: no release runs until the device is told to run another.
     pub safe_mode: bool,
+    /// What was to be said about this write, in order.
+    pub tellings: Tellings,
 }
 
 impl Default for Record {
@@ -151,6 +172,7 @@ impl Default for Record {
             urgent: false,
             root_floor: None,
             safe_mode: false,
+            tellings: Tellings::new(),
         }
     }
 }
@@ -191,7 +213,7 @@ impl Record {
         }
     }
 
-    /// Encodes the payload of a boot record: under 1 KiB.
+    /// Encodes the payload of a boot record: under 4 KiB.
     pub fn encode(&self) -> Vec<u8> {
         // Plain data into a growing vector: postcard has nothing to fail on.
         postcard::to_allocvec(self).unwrap_or_default()
@@ -207,17 +229,11 @@ impl Record {
         self.pinned_by.is_some() || self.held.is_some() || self.brought().is_some()
     }
 
-    /// What is to be said at start when `next_event` is the next event's number: no event has been numbered since
-    /// this was written, so that the one about what answers now may never have been said. To say it twice changes
-    /// nothing for the fleet. A release that was given up is not named here any more, and is not said again.
-    pub fn unsaid(&self, next_event: EventNumber) -> Option<EventKind> {
-        let active = self.active.as_ref().filter(|_| next_event == self.event_floor && next_event.0 > 0)?;
-        let (from, to) = match (&self.attempt, active.standing) {
-            (Some(Attempt { progress: Progress::Probation, .. }), _) => (Phase::Warming, Phase::Probation),
-            (None, Standing::Proven) => (Phase::Probation, Phase::Committed),
-            (Some(_), _) | (None, Standing::Unproven | Standing::Condemned) => return None,
-        };
-        Some(EventKind::Transition { release: active.release.clone(), from, to, reason: None })
+    /// What is to be said at start when `next_event` is the next event's number: of what was to be said about this
+    /// write, all but as many as have been numbered since.
+    pub fn unsaid(&self, next_event: EventNumber) -> &[Telling] {
+        let said = usize::try_from(next_event.0.saturating_sub(self.event_floor.0)).unwrap_or(usize::MAX);
+        self.tellings.get(said..).unwrap_or_default()
     }
 
     /// Releases that garbage collection must not touch.
@@ -253,31 +269,16 @@ mod tests {
 
     #[test]
     fn what_was_written_and_never_said_is_said_once_more() {
-        let slot = Slot {
-            release: "m@2".parse().expect("id"),
-            statement: Digest([2; 32]),
-            memory: ByteCount(1),
-            standing: Standing::Proven,
-        };
-        let mut record = Record { active: Some(slot), event_floor: EventNumber(7), ..Record::default() };
-        let to = |record: &Record, next| match record.unsaid(EventNumber(next)) {
-            Some(EventKind::Transition { to, .. }) => Some(to),
-            _ => None,
-        };
-        assert_eq!(to(&record, 7), Some(Phase::Committed));
-        assert_eq!(to(&record, 8), None, "an event has been numbered since");
-        record.attempt = Some(Attempt {
-            sequence: SequenceNumber(1),
-            rollout: None,
-            target: ReleaseRef { id: "m@2".parse().expect("id"), statement: Digest([2; 32]) },
-            probation: Probation::default(),
-            expires: UnixMillis(1),
-            progress: Progress::Probation,
-        });
-        assert_eq!(to(&record, 7), Some(Phase::Probation));
-        record.attempt = record.attempt.map(|attempt| Attempt { progress: Progress::Assigned, ..attempt });
-        assert_eq!(to(&record, 7), None, "what answers is not what is new");
-        assert_eq!(to(&Record::default(), 0), None, "a device that never said anything");
+        let telling =
+            |uid| Telling { sequence: SequenceNumber(1), rollout: None, kind: EventKind::Unpinned { uid } };
+        let tellings = Tellings::from_iter([telling(1), telling(2)]);
+        let record = Record { event_floor: EventNumber(7), tellings, ..Record::default() };
+        let unsaid = |next| record.unsaid(EventNumber(next)).to_vec();
+        assert_eq!(unsaid(7), [telling(1), telling(2)]);
+        assert_eq!(unsaid(8), [telling(2)]);
+        assert_eq!(unsaid(9), [], "both have been numbered");
+        assert_eq!(unsaid(u64::MAX), []);
+        assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
     }
 
     proptest! {
