@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::link::tls::TlsFiles;
 use crate::link::transfer::Pace;
+use crate::update::admission::Swap;
 use crate::update::crash_loop::CrashPolicy;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
@@ -124,10 +125,24 @@ pub struct Models {
     /// A worker that has not answered by then is ended.
     #[serde(deserialize_with = "span")]
     pub request_deadline: Duration,
+    /// Whether a release may take the place of another with nothing answering in between.
+    pub swap: Swap,
+    /// Whether a worker may run that this kernel cannot confine.
+    pub sandbox: Confinement,
     /// Unpacking, proving or removing a release that takes longer is given up; a service manager hears
     /// nothing from the agent any more while it does not end. At least 1 second.
     #[serde(deserialize_with = "span")]
     job_deadline: Duration,
+}
+
+/// What is done with a worker whose sandbox is not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// It runs, and the doctor says what is missing.
+    Prefer,
+    /// It does not run: its release is rejected with what is missing.
+    Require,
 }
 
 impl Default for Models {
@@ -137,6 +152,8 @@ impl Default for Models {
             reserve: ByteCount::from_mib(64),
             load_deadline: Duration::from_mins(1),
             request_deadline: Duration::from_secs(5),
+            sandbox: Confinement::Prefer,
+            swap: Swap::Cold,
             // The largest bundle, written and read at 1 MB/s.
             job_deadline: Duration::from_hours(1),
         }
@@ -329,6 +346,9 @@ mod tests {
         let config = with("models.memory = '32MiB'\nmodels.request_deadline = '250ms'").expect("complete");
         assert_eq!(config.models.memory, ByteCount(32 << 20));
         assert_eq!(config.models.request_deadline, Duration::from_millis(250));
+        assert_eq!(config.models.sandbox, Confinement::Prefer);
+        let strict = with("models.sandbox = 'require'").expect("complete");
+        assert_eq!(strict.models.sandbox, Confinement::Require);
         for bad in ["models.memory = '32'", "models.memory = '-1MiB'", "models.load_deadline = '5 days'"] {
             assert!(with(bad).is_err(), "{bad}");
         }

@@ -43,6 +43,7 @@ async fn start(name: &str) -> (Arc<Served>, Golden) {
         dir: folder.path().to_owned(),
         release: manifest.id(),
         memory_limit: ByteCount::from_mib(16),
+        groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
     };

@@ -90,6 +90,7 @@ async fn the_largest_request_fits_into_the_limit_that_qualifying_gives() {
         dir: dir.path().to_owned(),
         release: "digits@test".parse().expect("release"),
         memory_limit: limit,
+        groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
     };

@@ -37,6 +37,7 @@ fn spec(dir: &Path) -> WorkerSpec {
         dir: dir.to_owned(),
         release: "digits@test".parse().expect("release"),
         memory_limit: ByteCount::from_mib(16),
+        groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
     }
@@ -339,6 +340,11 @@ async fn a_worker_is_confined() {
     let memory = line(&limits, "Max data size").expect("listed");
     assert_eq!(memory.split_whitespace().filter(|word| *word == "16777216").count(), 2, "{memory}");
     assert!(line(&limits, "Max core file size").is_some_and(|line| line.contains(" 0 ")), "{limits}");
+    assert!(sandbox.calls_filtered, "{sandbox:?}");
+    // The program's own filter, twice; the environment's come on top.
+    let filters = line(&read("status"), "Seccomp_filters").expect("listed");
+    let count = filters.split_whitespace().last().and_then(|count| count.parse::<u32>().ok());
+    assert!(count >= Some(2), "{filters}");
     assert_eq!(line(&read("status"), "NoNewPrivs").expect("listed").split_whitespace().last(), Some("1"));
     assert_eq!(read("oom_score_adj").trim(), "1000");
     assert_eq!(read("environ"), "");

@@ -72,6 +72,22 @@ pub struct Sandbox {
     pub files_closed: bool,
     /// The data segment is limited.
     pub memory_limited: bool,
+    /// Only the system calls that answering takes are left (seccomp).
+    pub calls_filtered: bool,
+}
+
+impl Sandbox {
+    /// What it lacks, by name.
+    pub fn lacks(&self) -> impl Iterator<Item = &'static str> {
+        let Self { no_new_privileges, files_closed, memory_limited, calls_filtered } = *self;
+        let all = [
+            (no_new_privileges, "no-new-privileges"),
+            (files_closed, "Landlock"),
+            (memory_limited, "memory limit"),
+            (calls_filtered, "seccomp"),
+        ];
+        all.into_iter().filter_map(|(holds, name)| (!holds).then_some(name))
+    }
 }
 
 /// Why a model does not load.

@@ -120,10 +120,10 @@ pub struct Facts {
 pub struct Kernel {
     /// Files and network can be closed to a worker, which workers need.
     pub landlock: bool,
-    /// System calls can be filtered. For the office: workers do without.
+    /// System calls can be filtered.
     pub seccomp: bool,
-    /// Memory can be limited by group. For the office: workers do without.
-    pub memory_cgroup: bool,
+    /// Groups with memory limits were delegated to the agent. Without them workers limit themselves.
+    pub memory_groups: bool,
 }
 
 /// Looks at everything.
@@ -266,9 +266,9 @@ fn memory(facts: &Facts) -> CheckLine {
 }
 
 fn sandbox(facts: &Facts) -> CheckLine {
-    let Kernel { landlock, seccomp, memory_cgroup } = facts.kernel;
+    let Kernel { landlock, seccomp, memory_groups } = facts.kernel;
     let has = |has: bool| if has { "yes" } else { "no" };
-    let kernel = format!("kernel: seccomp {}, memory cgroups {}", has(seccomp), has(memory_cgroup));
+    let kernel = format!("seccomp: {}, memory groups delegated: {}", has(seccomp), has(memory_groups));
     if !facts.sandboxed.unwrap_or(landlock) {
         let remedy = "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
         let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
@@ -318,7 +318,7 @@ mod tests {
             trusted_until: Some(UnixMillis(1_795_100_000_000)),
             trust_problem: None,
             sandboxed: Some(true),
-            kernel: Kernel { landlock: true, seccomp: true, memory_cgroup: true },
+            kernel: Kernel { landlock: true, seccomp: true, memory_groups: true },
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
             restarts: 0,

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{ByteCount, Millis, UnixMillis};
 
 use super::checkup::{CheckLine, Level};
@@ -213,15 +212,7 @@ fn traffic(traffic: &Traffic, paint: Paint) -> String {
 fn worker(worker: &WorkerStatus, limit: ByteCount, paint: Paint) -> String {
     let used = worker.data_in_use.map_or_else(|| "?".into(), size);
     let peak = worker.peak_resident.map(|peak| format!(", {} resident at most", size(peak)));
-    let Sandbox { no_new_privileges, files_closed, memory_limited } = worker.sandbox;
-    let lacks: Vec<&str> = [
-        (no_new_privileges, "no-new-privileges"),
-        (files_closed, "Landlock"),
-        (memory_limited, "memory limit"),
-    ]
-    .into_iter()
-    .filter_map(|(holds, name)| (!holds).then_some(name))
-    .collect();
+    let lacks: Vec<&str> = worker.sandbox.lacks().collect();
     let sandbox = if lacks.is_empty() {
         "sandboxed".into()
     } else {
@@ -295,6 +286,7 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 pub(super) mod tests {
     use super::super::reply::{History, RolledBack};
     use super::*;
+    use serin_protocol::frame::Sandbox;
     use serin_protocol::ids::EventNumber;
     use serin_protocol::message::Phase;
 
@@ -307,7 +299,12 @@ pub(super) mod tests {
                 pid: 77,
                 peak_resident: Some(ByteCount::from_mib(20)),
                 data_in_use: Some(ByteCount(12_900_000)),
-                sandbox: Sandbox { no_new_privileges: true, files_closed: false, memory_limited: true },
+                sandbox: Sandbox {
+                    no_new_privileges: true,
+                    files_closed: false,
+                    memory_limited: true,
+                    calls_filtered: true,
+                },
             }),
             traffic: warm.then_some(Traffic {
                 requests: 1204,

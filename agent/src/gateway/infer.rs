@@ -97,7 +97,7 @@ impl<W: Infer> Desk<W> {
         body: Body,
         _place: OwnedSemaphorePermit,
     ) -> Result<Bytes, Refusal> {
-        let Some(served) = self.router.current() else {
+        let Some(served) = self.router.current_or_coming(self.limits.takeover).await else {
             return Err(Refusal::unavailable(self.router.why_not()));
         };
         asked.check(served.release()).map_err(|refusal| self.refused(refusal))?;

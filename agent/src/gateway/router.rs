@@ -78,11 +78,17 @@ impl<W> Served<W> {
 pub struct Router<W = Worker> {
     pointer: watch::Sender<Option<Arc<Served<W>>>>,
     safe_mode: AtomicBool,
+    /// Nothing answers, and a release is being brought up that will.
+    between: AtomicBool,
 }
 
 impl<W> Default for Router<W> {
     fn default() -> Self {
-        Self { pointer: watch::Sender::new(None), safe_mode: AtomicBool::new(false) }
+        Self {
+            pointer: watch::Sender::new(None),
+            safe_mode: AtomicBool::new(false),
+            between: AtomicBool::new(false),
+        }
     }
 }
 
@@ -91,6 +97,7 @@ impl<W> Router<W> {
     /// learn of it.
     pub fn flip(&self, next: Option<Arc<Served<W>>>) -> Option<Arc<Served<W>>> {
         let entering = next.clone();
+        self.between.store(false, Ordering::Relaxed);
         let left = self.pointer.send_replace(next);
         match (&left, &entering) {
             // Only its worker is another.
@@ -103,6 +110,12 @@ impl<W> Router<W> {
         left
     }
 
+    /// Lets nothing answer until the next flip, which is on its way.
+    pub fn suspend(&self) {
+        self.flip(None);
+        self.between.store(true, Ordering::Relaxed);
+    }
+
     /// Tells callers whether it is a crash loop that keeps every release from answering.
     pub fn say_safe_mode(&self, safe: bool) {
         self.safe_mode.store(safe, Ordering::Relaxed);
@@ -112,6 +125,8 @@ impl<W> Router<W> {
     pub(super) fn why_not(&self) -> &'static str {
         if self.safe_mode.load(Ordering::Relaxed) {
             "this device is in safe mode: its agent kept crashing, and no release runs until it is told to run another"
+        } else if self.between.load(Ordering::Relaxed) {
+            "one version is taking the place of another; ask again in a moment"
         } else {
             "no release is active on this device"
         }
@@ -120,6 +135,17 @@ impl<W> Router<W> {
     /// The release that answers now.
     pub fn current(&self) -> Option<Arc<Served<W>>> {
         self.pointer.borrow().clone()
+    }
+
+    /// The release that answers now, or will within `patience` because it is on its way.
+    pub(super) async fn current_or_coming(&self, patience: Duration) -> Option<Arc<Served<W>>> {
+        if let Some(current) = self.current() {
+            return Some(current);
+        }
+        if !self.between.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.takeover(patience, |_| true).await
     }
 
     /// Waits, `patience` at most, for a release to answer that `is_fit` says can take over; at once if it

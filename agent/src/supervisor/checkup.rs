@@ -34,7 +34,7 @@ impl Supervisor {
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
             sandboxed: running.map(|running| running.worker.sandbox().files_closed),
-            kernel: kernel(),
+            kernel: kernel(self.groups.is_some()),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             restarts: self.restarts,
@@ -75,11 +75,10 @@ impl Supervisor {
     }
 }
 
-fn kernel() -> Kernel {
-    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+fn kernel(memory_groups: bool) -> Kernel {
     Kernel {
         landlock: worker::files_can_be_closed(),
         seccomp: std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-        memory_cgroup: controllers.split_whitespace().any(|name| name == "memory"),
+        memory_groups,
     }
 }

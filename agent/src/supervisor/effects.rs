@@ -39,6 +39,7 @@ impl Shell for Supervisor {
             Effect::Unserve => {
                 self.router.flip(None);
             }
+            Effect::Suspend => self.router.suspend(),
             Effect::Stop(statement) => {
                 // Dropping the last handle lets what it has begun be answered.
                 self.workers.remove(&statement);

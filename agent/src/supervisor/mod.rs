@@ -57,6 +57,7 @@ use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
 use crate::update::machine::Machine;
 use crate::update::shell;
+use crate::worker::group::Delegated;
 
 use self::clock::Clock;
 use self::download::Download;
@@ -113,6 +114,8 @@ struct Supervisor {
     /// Starts without a stop that were counted at this one.
     restarts: u32,
     started: UnixMillis,
+    /// Where memory groups for workers can be made, if anywhere.
+    groups: Option<Arc<Delegated>>,
     releases: ReleaseStore,
     partials: PartialStore,
     journal: Journal,
@@ -370,6 +373,7 @@ impl Supervisor {
                 .as_ref()
                 .filter(|_| !record.safe_mode)
                 .map_or(ByteCount(0), |slot| slot.memory),
+            swap: self.config.models.swap,
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
             installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         })

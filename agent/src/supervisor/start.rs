@@ -49,6 +49,7 @@ use crate::trust::store::{TrustStore, TrustStoreError};
 use crate::update::crash_loop::{CrashPolicy, counted};
 use crate::update::machine::{Identity, Machine};
 use crate::update::record::{Record, RecordError};
+use crate::worker::group::Delegated;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +177,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         starts,
         restarts,
         started,
+        groups: Delegated::find().map(Arc::new),
         releases,
         partials,
         journal,

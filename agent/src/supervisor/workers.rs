@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serin_protocol::bundle::BundleFile;
+use serin_protocol::frame::Sandbox;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{Digest, Millis};
 use serin_protocol::message::{Detail, Phase, Reason};
@@ -10,13 +11,14 @@ use serin_protocol::sketch::profile::Profile;
 use tokio::sync::mpsc;
 
 use super::{Inbox, Supervisor};
-use crate::config::Models;
+use crate::config::{Confinement, Models};
 use crate::disk::releases::ReleaseStore;
 use crate::gateway::Served;
 use crate::telemetry::{Recorder, Recording};
 use crate::update::effect::{Event, Now};
 use crate::update::record::Slot;
 use crate::worker::golden::golden_pass;
+use crate::worker::group::Delegated;
 use crate::worker::{Worker, WorkerSpec};
 
 /// A worker that is up, with what is needed to let it answer.
@@ -29,6 +31,7 @@ pub(super) struct Running {
 struct Start {
     store: ReleaseStore,
     models: Models,
+    groups: Option<Arc<Delegated>>,
     slot: Slot,
     golden: bool,
     recording: Option<Recording>,
@@ -45,6 +48,7 @@ impl Supervisor {
         let start = Start {
             store: self.releases.clone(),
             models: self.config.models.clone(),
+            groups: self.groups.clone(),
             slot: slot.clone(),
             golden,
             recording: self.recordings.get(&slot.statement).cloned(),
@@ -132,7 +136,7 @@ impl Supervisor {
 impl Start {
     async fn run(self) -> Result<Running, Reason> {
         let load = |text: &str| Reason::LoadFailed(Detail::new(text));
-        let Self { store, models, slot, golden, recording, window, now } = self;
+        let Self { store, models, groups, slot, golden, recording, window, now } = self;
         let staged = store
             .open_release(slot.statement)
             .map_err(|error| load(&error.to_string()))?
@@ -154,10 +158,12 @@ impl Start {
             dir: staged.dir.clone(),
             release: slot.release.clone(),
             memory_limit: slot.memory,
+            groups,
             load_deadline: models.load_deadline,
             request_deadline: models.request_deadline,
         };
         let worker = Worker::start(spec).await.map_err(|fault| fault.reason())?;
+        confined_as_required(models.sandbox, worker.sandbox()).map_err(|lack| load(&lack))?;
         if golden {
             let golden =
                 Golden::parse(&read(BundleFile::Golden)?).map_err(|error| load(&error.to_string()))?;
@@ -169,6 +175,14 @@ impl Start {
     }
 }
 
+fn confined_as_required(wanted: Confinement, sandbox: Sandbox) -> Result<(), String> {
+    let lacks: Vec<&str> = sandbox.lacks().collect();
+    if wanted == Confinement::Prefer || lacks.is_empty() {
+        return Ok(());
+    }
+    Err(format!("models.sandbox requires what is not to be had here: {}", lacks.join(", ")))
+}
+
 fn watch_for_death(statement: Digest, worker: &Worker, inbox: mpsc::Sender<Inbox>) {
     let death = worker.death();
     tokio::spawn(async move {
@@ -176,4 +190,24 @@ fn watch_for_death(statement: Digest, worker: &Worker, inbox: mpsc::Sender<Inbox
             let _ = inbox.send(Inbox::Machine(Box::new(Event::WorkerDied(statement, death)))).await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_cannot_be_confined_runs_only_where_that_is_not_required() {
+        let whole = Sandbox {
+            no_new_privileges: true,
+            files_closed: true,
+            memory_limited: true,
+            calls_filtered: true,
+        };
+        let open = Sandbox { files_closed: false, ..whole };
+        assert_eq!(confined_as_required(Confinement::Require, whole), Ok(()));
+        assert_eq!(confined_as_required(Confinement::Prefer, open), Ok(()));
+        let why = confined_as_required(Confinement::Require, open).expect_err("required");
+        assert!(why.ends_with("Landlock"), "{why}");
+    }
 }

@@ -1,12 +1,24 @@
 //! Whether a release may and can run here, decided from its signed statement alone, before a byte of
 //! the bundle is fetched.
 
+use serde::Deserialize;
 use serin_protocol::ids::{ByteCount, TargetClass};
 use serin_protocol::message::Reason;
 use serin_protocol::release::Release;
 
 /// The inference engine series this agent runs.
 pub const RUNTIME: &str = "tract-0.23";
+
+/// How one release takes the place of another where memory is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Swap {
+    /// Only side by side: the one that answers goes on until the other does.
+    Hot,
+    /// Where both do not fit, one after the other: nothing answers in between, and the first comes back if the
+    /// second does not prove itself.
+    Cold,
+}
 
 /// What the device has to offer at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +27,10 @@ pub struct Means {
     pub target: TargetClass,
     /// Memory that all workers may use together.
     pub memory_budget: ByteCount,
-    /// Memory limit of the worker that answers now and must go on while the new one is proved.
+    /// Memory limit of the worker that answers now.
     pub memory_active: ByteCount,
+    /// Whether that one must go on answering while the new one is proved.
+    pub swap: Swap,
     /// Disk space above the reserve.
     pub free_space: ByteCount,
     /// Whether the release is unpacked here already: nothing of it needs to be fetched.
@@ -31,7 +45,11 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
     if !release.targets.is_empty() && !release.targets.contains(&means.target) {
         return Err(Reason::WrongTarget { device: means.target.clone() });
     }
-    let needed = ByteCount(release.memory.0.saturating_add(means.memory_active.0));
+    let beside = match means.swap {
+        Swap::Hot => means.memory_active.0,
+        Swap::Cold => 0,
+    };
+    let needed = ByteCount(release.memory.0.saturating_add(beside));
     if needed > means.memory_budget {
         return Err(Reason::OverMemoryBudget { needed, budget: means.memory_budget });
     }
@@ -68,6 +86,7 @@ mod tests {
             target: "linux-x86_64".parse().expect("name"),
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
+            swap: Swap::Hot,
             free_space: ByteCount(4000),
             installed: false,
         }
@@ -94,6 +113,12 @@ mod tests {
         let refused =
             Reason::OverMemoryBudget { needed: ByteCount::from_mib(24), budget: ByteCount::from_mib(23) };
         assert_eq!(admit(&release(), &small), Err(refused));
+        // One after the other they fit.
+        assert_eq!(admit(&release(), &Means { swap: Swap::Cold, ..small }), Ok(()));
+        let tiny = Means { swap: Swap::Cold, memory_budget: ByteCount::from_mib(9), ..means() };
+        let refused =
+            Reason::OverMemoryBudget { needed: ByteCount::from_mib(10), budget: ByteCount::from_mib(9) };
+        assert_eq!(admit(&release(), &tiny), Err(refused));
 
         let full = Means { free_space: ByteCount(3999), ..means() };
         let refused = Reason::NoSpace { needed: ByteCount(4000), free: ByteCount(3999) };

@@ -184,6 +184,8 @@ pub enum Effect {
     Flip(Slot),
     /// No release answers any more.
     Unserve,
+    /// Nothing answers until the next [`Self::Flip`], which is on its way: memory does not suffice for both.
+    Suspend,
     /// Stop its worker.
     Stop(Digest),
     /// Stop fetching this release; the partial download stays for a next attempt.

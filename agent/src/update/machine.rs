@@ -217,8 +217,9 @@ impl Machine {
         let mut serving = Effects::new();
         self.keep_serving(now, &mut serving);
         // Who answers comes before what is said about it, for every report waits for the disk.
-        let first =
-            |effect: &Effect| matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve);
+        let first = |effect: &Effect| {
+            matches!(effect, Effect::Persist(_) | Effect::Flip(_) | Effect::Unserve | Effect::Suspend)
+        };
         let from = effects.iter().rposition(first).map_or(0, |last| last + 1);
         effects.splice(from..from, serving);
         self.note_tellings(&mut effects);

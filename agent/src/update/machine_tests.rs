@@ -2,7 +2,7 @@
 
 use super::orders::MAX_SEQUENCE_STEP;
 use super::*;
-use crate::update::admission::{Means, RUNTIME};
+use crate::update::admission::{Means, RUNTIME, Swap};
 use crate::update::effect::{FieldOrder, FieldOutcome};
 use crate::update::policy::Verdict;
 use crate::update::record::RootFloor;
@@ -71,6 +71,7 @@ fn means() -> Means {
         target: "linux-x86_64".parse().expect("name"),
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
+        swap: Swap::Cold,
         free_space: ByteCount(1000),
         installed: false,
     }
@@ -136,7 +137,7 @@ impl Shell {
                     assert_eq!(active, Some(slot.statement), "flipped to what is not on disk");
                     self.pointer = Some(slot.statement);
                 }
-                Effect::Unserve => self.pointer = None,
+                Effect::Unserve | Effect::Suspend => self.pointer = None,
                 Effect::Stop(statement) => {
                     let alive = self.ready.remove(&statement);
                     assert!(!alive || self.pointer != Some(statement), "stopped the worker that answers");
@@ -333,6 +334,51 @@ fn one_failed_start_does_not_undo_an_engineers_rollback_while_another_answers() 
     shell.wait(60);
     fail(&mut shell);
     assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))), "but not for ever");
+}
+
+/// A device that runs version 1 and is to run version 2, which needs almost all of its memory.
+fn takes_turns() -> Shell {
+    let mut shell = Shell::installed(&[1]);
+    shell.run(5, 2);
+    shell.pending.clear();
+    let outcome = Ok((release(2, ByteCount::from_mib(95)), means()));
+    shell.feed(Event::Statement { statement: statement(2), outcome });
+    for event in [Event::Fetched(statement(2), Ok(())), Event::Staged(statement(2), Ok(()))] {
+        shell.pending.clear();
+        shell.feed(event);
+    }
+    shell
+}
+
+#[test]
+fn releases_that_do_not_fit_side_by_side_take_turns() {
+    let mut shell = takes_turns();
+    assert_eq!((shell.active(), shell.pointer), (Some(1), None), "the first has made room");
+    assert!(!shell.ready.contains(&statement(1)));
+    shell.settle();
+    assert_eq!((shell.active(), shell.pointer), (Some(2), Some(statement(2))));
+    assert!(!shell.ready.contains(&statement(1)), "nor is it kept warm");
+    shell.wait(60);
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    assert_eq!((shell.pointer, shell.ready.len()), (None, 0));
+    shell.settle();
+    assert_eq!(shell.pointer, Some(statement(1)));
+}
+
+#[test]
+fn a_release_that_made_room_comes_back_when_the_other_fails_and_after_a_power_cut() {
+    let mut shell = takes_turns();
+    let mut cut = shell.clone();
+    shell.pending.clear();
+    shell.feed(Event::Warmed(statement(2), Err(bad())));
+    shell.settle();
+    assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
+    cut.restart();
+    assert!(
+        cut.pending
+            .iter()
+            .any(|effect| matches!(effect, Effect::Warm { slot, .. } if slot.statement == statement(1)))
+    );
 }
 
 #[test]

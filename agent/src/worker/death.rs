@@ -18,6 +18,7 @@ pub fn classify(status: ExitStatus, last_words: &str) -> WorkerDeath {
     }
     match (status.code(), status.signal()) {
         (Some(code), _) => WorkerDeath::Exit(code),
+        (None, Some(libc::SIGSYS)) => WorkerDeath::Forbidden,
         (None, Some(signal)) => WorkerDeath::Signal(signal),
         // Neither exited nor killed does not occur for a process that was waited for.
         (None, None) => WorkerDeath::Exit(status.into_raw()),
@@ -40,6 +41,7 @@ mod tests {
         assert_eq!(classify(exited(101), "failed to allocate Layout"), WorkerDeath::MemoryLimit);
         assert_eq!(classify(exited(101), "index out of bounds"), WorkerDeath::Exit(101));
         assert_eq!(classify(ExitStatus::from_raw(9), ""), WorkerDeath::Signal(9));
+        assert_eq!(classify(ExitStatus::from_raw(libc::SIGSYS), ""), WorkerDeath::Forbidden);
         assert_eq!(classify(exited(0), "failed to allocate"), WorkerDeath::Exit(0));
     }
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::group::Group;
 use super::process::{InferError, Inferred, StartFault, WorkerSpec};
 use super::{death, stderr, wire};
 
@@ -58,6 +59,8 @@ pub(super) struct Driver {
 /// The process and what it says; killed when dropped.
 struct Process {
     child: Child,
+    /// Removed after the child.
+    group: Option<Group>,
     stderr: Option<JoinHandle<String>>,
     release: ReleaseId,
 }
@@ -109,7 +112,12 @@ fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
     let (ours, theirs) = BlockingStream::pair()?;
     ours.set_nonblocking(true)?;
     let socket = UnixStream::from_std(ours)?;
-    let mut child = Command::new(&spec.program)
+    let group = spec.groups.as_ref().and_then(|groups| {
+        let made = groups.group(spec.memory_limit);
+        made.inspect_err(|error| warn!(release = %spec.release, %error, "no memory group for it")).ok()
+    });
+    let mut command = Command::new(&spec.program);
+    command
         .arg0("serin-agent")
         .arg("worker")
         .arg("--dir")
@@ -124,11 +132,14 @@ fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
         .stderr(Stdio::piped())
         // Ctrl-C at the agent's terminal is for the agent.
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    if let Some(group) = &group {
+        command.arg("--group").arg(group.path());
+    }
+    let mut child = command.spawn()?;
     let release = spec.release.clone();
     let stderr = child.stderr.take().map(|stderr| tokio::spawn(stderr::follow(stderr, release.clone())));
-    Ok((Process { child, stderr, release }, socket))
+    Ok((Process { child, group, stderr, release }, socket))
 }
 
 /// A socket that ends tells of the process; anything else that is wrong, of what it says.
@@ -257,6 +268,7 @@ impl Process {
             None => String::new(),
         };
         match self.child.wait().await {
+            Ok(_) if self.group.as_ref().is_some_and(Group::ran_out) => WorkerDeath::MemoryLimit,
             Ok(status) => death::classify(status, &last_words),
             Err(error) => {
                 warn!(release = %self.release, %error, "worker cannot be waited for");

@@ -4,19 +4,22 @@
 //! | module | side | what lives there |
 //! |---|---|---|
 //! | [`serve`] | worker | the process: confine, load, answer frames |
-//! | `limits`, `sandbox` | worker | resource limits; files and network out of reach |
+//! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one request at a time, deadlines, reaping |
 //! | [`death`] | supervisor | which end a process came to (pure) |
+//! | [`group`] | both | memory groups, where they are delegated |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
 //! | [`qualify`], [`verdict`] | supervisor | the same with measurements, as a command for the packer; what it prints |
 
+mod calls;
 pub mod death;
 mod driver;
 mod engine;
 pub mod golden;
 mod graph;
+pub mod group;
 mod limits;
 mod model;
 mod pipeline;

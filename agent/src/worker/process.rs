@@ -15,6 +15,7 @@ use serin_protocol::tensor::TensorHeader;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::{self, Job, Life, Started};
+use super::group::Delegated;
 use super::wire;
 
 /// Requests that may wait. At a few milliseconds each the last one waits well under a second; who
@@ -32,6 +33,8 @@ pub struct WorkerSpec {
     pub release: ReleaseId,
     /// Private writable memory it may have; [`u64::MAX`] for no limit.
     pub memory_limit: ByteCount,
+    /// Where groups for workers can be made, besides their limits on themselves.
+    pub groups: Option<Arc<Delegated>>,
     /// Time from start to ready.
     pub load_deadline: Duration,
     /// Time for one inference, from the moment the worker gets it.

@@ -116,6 +116,7 @@ impl Bench {
             dir: args.dir.clone(),
             release: manifest.id(),
             memory_limit: ByteCount(CEILING),
+            groups: None,
             load_deadline: Duration::from_millis(args.load_deadline),
             request_deadline: Duration::from_millis(args.request_deadline),
         };

@@ -17,7 +17,7 @@ use serin_protocol::ids::ByteCount;
 
 use super::engine::{Engine, FILES};
 use super::limits::{self, tells_of_exhaustion};
-use super::sandbox;
+use super::{calls, group, sandbox};
 
 /// The supervisor sent what is no frame, or the socket broke.
 const EXIT_PROTOCOL: u8 = 3;
@@ -43,6 +43,9 @@ pub struct WorkerArgs {
     /// Private writable memory in bytes; 18446744073709551615 for no limit.
     #[arg(long)]
     pub memory_limit: u64,
+    /// The memory group to join.
+    #[arg(long)]
+    pub group: Option<PathBuf>,
 }
 
 /// Runs the worker until the supervisor closes the socket on standard input.
@@ -57,6 +60,8 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
             "this command is started by the agent itself, with a socket as standard input",
         );
     }
+    // Where it cannot be joined, the limit on private memory is all there is, as without groups.
+    let grouped = args.group.as_deref().is_some_and(|path| group::join(path).is_ok());
     let limits = match limits::apply(memory) {
         Ok(limits) => limits,
         Err(error) => {
@@ -66,6 +71,7 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
     if supervisor_is_gone(&socket) {
         return ExitCode::from(EXIT_NOT_SUPERVISED);
     }
+    let filtered_early = calls::forbid_the_deadly().is_ok();
     report_panics();
 
     let release = FILES.iter().map(|file| args.dir.join(file.name()));
@@ -75,6 +81,8 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
     let loaded = Engine::load(&args.dir, memory);
     let load_micros = micros_since(start);
     let confined = confined_early && sandbox::allow_only(&[]).unwrap_or(false);
+
+    let filtered = filtered_early && calls::leave_only_what_answering_takes().is_ok();
 
     ANSWERED.store(true, Ordering::Relaxed);
     let mut engine = match loaded {
@@ -90,7 +98,8 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
     let sandbox = Sandbox {
         no_new_privileges: limits.no_new_privileges,
         files_closed: confined,
-        memory_limited: limits.memory,
+        memory_limited: limits.memory || grouped,
+        calls_filtered: filtered,
     };
     let ready = WorkerResponse::Ready(Ready { load_micros, sandbox });
     let served = send(&mut socket, &ready, &[]).and_then(|()| serve(&mut socket, &mut engine));

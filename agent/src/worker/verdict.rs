@@ -123,7 +123,7 @@ const fn kind_of(death: &WorkerDeath) -> FaultKind {
     match death {
         WorkerDeath::MemoryLimit => FaultKind::MemoryLimit,
         WorkerDeath::Hung => FaultKind::Hung,
-        WorkerDeath::Signal(_) | WorkerDeath::Exit(_) => FaultKind::Died,
+        WorkerDeath::Signal(_) | WorkerDeath::Exit(_) | WorkerDeath::Forbidden => FaultKind::Died,
     }
 }
 

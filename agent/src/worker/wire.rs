@@ -120,6 +120,7 @@ mod tests {
                 no_new_privileges: true,
                 files_closed: true,
                 memory_limited: true,
+                calls_filtered: true,
             },
         });
         assert!(check(&failed, &[0]).is_err());

@@ -68,6 +68,8 @@ pub enum WorkerDeath {
     Signal(i32),
     /// It exited with this code.
     Exit(i32),
+    /// It made a system call that no worker makes.
+    Forbidden,
 }
 
 impl fmt::Display for WorkerDeath {
@@ -77,6 +79,7 @@ impl fmt::Display for WorkerDeath {
             Self::Hung => f.write_str("no answer before the deadline"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
             Self::Exit(code) => write!(f, "exited with code {code}"),
+            Self::Forbidden => f.write_str("killed for a system call that no worker makes"),
         }
     }
 }

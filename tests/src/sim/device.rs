@@ -16,7 +16,7 @@ use serin_agent::supervisor::download::{Download, Notice, Request};
 use serin_agent::trust::client::{self, Client};
 use serin_agent::trust::offline::refresh;
 use serin_agent::trust::store::TrustStore;
-use serin_agent::update::admission::Means;
+use serin_agent::update::admission::{Means, Swap};
 use serin_agent::update::crash_loop::CrashPolicy;
 use serin_agent::update::effect::{Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
 use serin_agent::update::machine::{Identity, Machine};
@@ -348,6 +348,7 @@ impl<'a> Device<'a> {
             target: "linux-x86_64".parse().expect("a name"),
             memory_budget: ByteCount::from_mib(512),
             memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
+            swap: Swap::Cold,
             free_space: self.releases.free_space().unwrap_or_default(),
             installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         }

@@ -84,6 +84,7 @@ impl Published {
                 dir: dir.into(),
                 release: self.release.id.clone(),
                 memory_limit: self.release.memory,
+                groups: None,
                 load_deadline: Duration::from_mins(1),
                 request_deadline: Duration::from_secs(20),
             };

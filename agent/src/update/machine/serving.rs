@@ -114,10 +114,12 @@ impl Machine {
         self.forget_worker(statement);
         let wait = match death {
             WorkerDeath::MemoryLimit => MEMORY_RETRY.wait(u32::from(failures), &mut self.jitter),
-            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) if failures <= FREE_DEATHS => {
+            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) | WorkerDeath::Forbidden
+                if failures <= FREE_DEATHS =>
+            {
                 Millis(0)
             }
-            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) => {
+            WorkerDeath::Hung | WorkerDeath::Signal(_) | WorkerDeath::Exit(_) | WorkerDeath::Forbidden => {
                 RETRY.wait(u32::from(failures - FREE_DEATHS), &mut self.jitter)
             }
         };
@@ -157,6 +159,7 @@ impl Machine {
     /// Starts what should run, stops what should not, points the gateway.
     pub(super) fn keep_serving(&mut self, now: Now, effects: &mut Effects) {
         let wanted = self.wanted();
+        self.make_room(&wanted, effects);
         let serving = self.serving();
         let superfluous = |statement: &Digest| {
             !wanted.iter().any(|(slot, _)| slot.statement == *statement) && serving != Some(*statement)
@@ -183,13 +186,39 @@ impl Machine {
         }
     }
 
+    /// Ends the release that answers when it is not wanted any more and leaves those that are too little memory.
+    fn make_room(&mut self, wanted: &[(Slot, bool)], effects: &mut Effects) {
+        let Some(serving) = self.serving() else { return };
+        if wanted.iter().any(|(slot, _)| slot.statement == serving) {
+            return;
+        }
+        let record = &self.state.record;
+        let mut slots = record.active.iter().chain(&record.previous);
+        let its = slots.find(|slot| slot.statement == serving).map_or(0, |slot| slot.memory.0);
+        let theirs: u64 = wanted.iter().map(|(slot, _)| slot.memory.0).sum();
+        let ready = wanted.first().is_some_and(|(slot, _)| self.is_ready(slot.statement));
+        if !ready && theirs.saturating_add(its) > self.identity.memory_budget.0 {
+            self.state.gateway = Pointer::Nowhere;
+            effects.push(Effect::Suspend);
+        }
+    }
+
     /// The active release, the candidate under proof, and the previous one while memory allows: what
     /// should have a worker, and whether golden vectors come first. In safe mode only a candidate.
     fn wanted(&self) -> Vec<(Slot, bool)> {
         let mut wanted = Vec::new();
         let mut memory = 0_u64;
         let safe = self.state.record.safe_mode;
-        if let Some(active) = self.state.record.active.as_ref().filter(|_| !safe) {
+        let proving = match &self.state.work {
+            Work::Warming { slot } => slot.memory.0,
+            _ => 0,
+        };
+        // One after the other where both do not fit: admission has allowed it, and the active one comes back when
+        // the candidate is given up.
+        let fits = |slot: &&Slot| {
+            proving == 0 || proving.saturating_add(slot.memory.0) <= self.identity.memory_budget.0
+        };
+        if let Some(active) = self.state.record.active.as_ref().filter(|_| !safe).filter(fits) {
             memory = memory.saturating_add(active.memory.0);
             wanted.push((active.clone(), false));
         }

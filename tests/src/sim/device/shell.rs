@@ -43,7 +43,7 @@ impl Shell for Device<'_> {
                     self.serving = Some(slot.statement);
                 }
             }
-            Effect::Unserve => self.serving = None,
+            Effect::Unserve | Effect::Suspend => self.serving = None,
             Effect::Stop(statement) => {
                 self.workers.remove(&statement);
                 if self.serving == Some(statement) {
