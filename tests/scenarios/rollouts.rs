@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serin_tests::lab::{Broker, CANARY, Lab, PATIENCE};
+use serin_tests::lab::{ALL_AT_ONCE, Broker, CANARY, Lab, PATIENCE};
 use serin_tests::traffic::{Traffic, rows};
 use serin_tests::until;
 
@@ -131,5 +131,30 @@ fn devices_that_stop_or_lose_power_are_shown_as_offline_and_come_back() -> Resul
     for name in ["device-01", "device-02"] {
         until("it is back", PATIENCE, || online(&lab, name).ok()?.then_some(()))?;
     }
+    Ok(())
+}
+
+#[test]
+fn on_a_device_with_memory_for_one_release_they_take_turns_and_no_app_hears_of_it() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    let limit = lab.devices[0].status()?["active"]["memory_limit"].as_u64().expect("a number");
+    lab.devices[0].stop();
+    let config = lab.devices[0].folder.join("agent.toml");
+    let text = std::fs::read_to_string(&config)?;
+    std::fs::write(&config, format!("{text}models.memory = '{}B'\n", limit + limit / 2))?;
+    lab.devices[0].power_on()?;
+    until("version 1 answers", PATIENCE, || lab.devices[0].infer(&rows().ok()?[..1]).ok())?;
+
+    let traffic = Traffic::start(&lab.gateways(), Duration::from_millis(5))?;
+    lab.publish("digits/v2")?;
+    let rollout = lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    let status = lab.devices[0].status()?;
+    assert!(status["previous"]["worker"].is_null(), "there is no memory to keep it warm: {status:#}");
+    lab.devices[0].engineer(&["rollback"])?;
+    assert_eq!(lab.devices[0].infer(&rows()?[..1])?["model_version"], "1.0.0");
+    assert_eq!(traffic.failed.load(std::sync::atomic::Ordering::Relaxed), 0);
     Ok(())
 }
