@@ -1,14 +1,15 @@
 //! `serin-agent`: reads the command line and hands over to the library.
 
-use std::path::{Path, PathBuf};
+use std::future::Future;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serin_agent::config::Config;
-use serin_agent::field::cli::Console;
+use serin_agent::field::cli::{Console, Exit};
 use serin_agent::logs::Logs;
 use serin_agent::worker::{qualify, serve};
-use serin_agent::{field, supervisor};
+use serin_agent::{field, scoring, supervisor};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -33,6 +34,8 @@ enum Command {
     /// Loads an unpacked release, proves its golden vectors and measures what it needs.
     Qualify(qualify::QualifyArgs),
     #[command(flatten)]
+    Scoring(scoring::cli::ScoringCli),
+    #[command(flatten)]
     Field(field::cli::FieldCli),
 }
 
@@ -53,7 +56,8 @@ fn main() -> ExitCode {
         Command::Worker(args) => serve::run(&args),
         Command::Qualify(args) => qualify::run(&args),
         Command::Run(args) => run(&args),
-        Command::Field(command) => ask(command, &socket),
+        Command::Scoring(command) => wait_for(scoring::cli::run(command, &socket, &mut Console::standard())),
+        Command::Field(command) => wait_for(field::cli::run(command, &socket, &mut Console::standard())),
     }
 }
 
@@ -80,10 +84,10 @@ fn start(args: &RunArgs, logs: Logs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A field engineer's command to the agent that is running.
-fn ask(command: field::cli::FieldCli, socket: &Path) -> ExitCode {
+/// A command to the agent that is running.
+fn wait_for(command: impl Future<Output = Exit>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(field::cli::run(command, socket, &mut Console::standard())).into(),
+        Ok(runtime) => runtime.block_on(command).into(),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

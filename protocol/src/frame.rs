@@ -65,6 +65,7 @@ pub struct Ready {
 
 /// Which protections a worker could put around itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each holds or not, whatever the others do")]
 pub struct Sandbox {
     /// No new privileges can be gained.
     pub no_new_privileges: bool,

@@ -13,6 +13,7 @@ mod policies;
 mod power_cuts;
 mod publishing;
 mod rollouts;
+mod scoring;
 mod service;
 mod sideload;
 mod tidy;

@@ -41,11 +41,16 @@ pub(super) async fn run(
     Ok(reply?)
 }
 
-/// A bar of twenty, and what is being done when all is sent.
+/// A bar, and what is being done when all is sent.
 fn line(percent: u64) -> String {
-    let done = usize::try_from(percent / 5).unwrap_or(20).min(20);
     let then = if percent >= 100 { ", checking and starting it" } else { "" };
-    format!("\r\x1b[K[{}{}] {percent} %{then}", "#".repeat(done), " ".repeat(20 - done))
+    bar(percent) + then
+}
+
+/// A bar of twenty that writes over the one before.
+pub(crate) fn bar(percent: u64) -> String {
+    let done = usize::try_from(percent / 5).unwrap_or(20).min(20);
+    format!("\r\x1b[K[{}{}] {percent} %", "#".repeat(done), " ".repeat(20 - done))
 }
 
 #[cfg(test)]

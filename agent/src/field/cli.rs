@@ -16,10 +16,10 @@ use super::command::MAX_HISTORY;
 use super::infer;
 use super::print::{self, Paint};
 use super::reply::FieldReply;
-use super::rows::RowsError;
 use super::support;
 use super::{carry, logs};
 use crate::logs::MAX_LINES;
+use crate::scoring::rows::RowsError;
 
 /// Commands to the agent that runs on this device.
 #[derive(Clone, Debug, Subcommand)]
@@ -212,23 +212,23 @@ impl Console {
         Self { out, err, paint: Paint(colour) }
     }
 
-    pub(super) fn print(&mut self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn print(&mut self, text: &str) -> Result<(), CliError> {
         self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(CliError::Output)
     }
 
     /// Writes over what shows how far something is.
-    pub(super) fn progress(&mut self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn progress(&mut self, text: &str) -> Result<(), CliError> {
         self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush()).map_err(CliError::Output)
     }
 
-    pub(super) fn note(&mut self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn note(&mut self, text: &str) -> Result<(), CliError> {
         writeln!(self.err, "note: {text}").map_err(CliError::Output)
     }
 }
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CliError {
+pub(crate) enum CliError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error("{message}")]
@@ -238,12 +238,12 @@ pub(super) enum CliError {
 }
 
 impl CliError {
-    pub(super) fn rows(error: &RowsError) -> Self {
+    pub(crate) fn rows(error: &RowsError) -> Self {
         let next = "correct the input; rows before this one have been answered".into();
         Self::Usage { message: error.to_string(), next }
     }
 
-    pub(super) fn input(error: &io::Error) -> Self {
+    pub(crate) fn input(error: &io::Error) -> Self {
         Self::Usage { message: format!("the input cannot be read: {error}"), next: "check the input".into() }
     }
 
@@ -309,7 +309,13 @@ impl FieldCli {
 /// object on standard error.
 pub async fn run(command: FieldCli, socket: &Path, console: &mut Console) -> Exit {
     let as_json = command.json();
-    let error = match attempt(command, socket, console).await {
+    let outcome = attempt(command, socket, console).await;
+    conclude(outcome, as_json, console)
+}
+
+/// The exit code of `outcome`, whose error is written to standard error.
+pub(crate) fn conclude(outcome: Result<Exit, CliError>, as_json: bool, console: &mut Console) -> Exit {
+    let error = match outcome {
         Ok(exit) => return exit,
         Err(error) => error,
     };
@@ -404,4 +410,4 @@ async fn infer(client: &mut Client, args: &InferArgs, console: &mut Console) -> 
 
 #[cfg(test)]
 #[path = "cli_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -22,7 +22,7 @@ struct Typed {
 }
 
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Shared(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -34,17 +34,17 @@ impl Write for Shared {
 }
 
 impl Shared {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
     }
 }
 
 /// What a command has printed, and how it ended.
 #[derive(Debug)]
-struct Ended {
-    exit: Exit,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 async fn type_in(socket: &Path, words: &[&str]) -> Ended {
@@ -115,14 +115,17 @@ fn supervise(command: &FieldCommand) -> FieldOutcome {
     }
 }
 
-struct Scene {
+/// An agent whose gateway computes sums and whose supervisor answers like one.
+pub(crate) struct Scene {
     _stage: Stage,
     folder: tempfile::TempDir,
     uids: mpsc::UnboundedReceiver<u32>,
 }
 
 impl Scene {
-    async fn open(mood: Mood) -> (Self, Arc<crate::gateway::Served<crate::gateway::tests::Double>>) {
+    pub(crate) async fn open(
+        mood: Mood,
+    ) -> (Self, Arc<crate::gateway::Served<crate::gateway::tests::Double>>) {
         let folder = tempfile::tempdir().expect("folder");
         let mut stage = Stage::open(quick()).await;
         stage.listen_at(&folder.path().join("agent.sock"));
@@ -141,10 +144,14 @@ impl Scene {
     }
 
     async fn type_in(&self, words: &[&str]) -> Ended {
-        type_in(&self.folder.path().join("agent.sock"), words).await
+        type_in(&self.socket(), words).await
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("agent.sock")
+    }
+
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("writable");
         path.to_str().expect("text").to_owned()

@@ -210,7 +210,7 @@ impl<F: FnMut(u64) + Unpin> Body for FileBody<F> {
 }
 
 /// Parses an answer.
-pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError> {
+pub(crate) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(answer).map_err(|error| ClientError::Malformed(error.to_string()))
 }
 

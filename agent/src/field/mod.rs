@@ -12,9 +12,9 @@
 //! | `carry`, `logs` | what the commands of these names do |
 //! | `sideload` | a release that is brought, as it is read |
 //! | `support` | the file for the office |
-//! | `print`, `rows` | what people read; rows for `infer` (pure) |
+//! | `print` | what people read (pure) |
 
-mod carry;
+pub(crate) mod carry;
 pub mod checkup;
 pub mod cli;
 pub mod client;
@@ -27,7 +27,6 @@ mod logs;
 mod print;
 pub mod reply;
 pub(crate) mod routes;
-mod rows;
 mod sideload;
 mod support;
 

@@ -1,6 +1,7 @@
-//! Rows of numbers as people have them, CSV or one JSON array a line, in batches. What is empty, `null`
-//! or `nan` is a missing value.
+//! Rows of numbers as people have them, CSV or one JSON array or object a line, alone or in batches. What is
+//! empty, `null` or `nan` is a missing value.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read as _};
 
 /// Longest line in bytes: 65,536 values with 16 characters each.
@@ -12,7 +13,7 @@ const MAX_BATCH_ROWS: usize = 256;
 
 /// The input cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RowsError {
+pub(crate) enum RowsError {
     /// It cannot be read.
     #[error("the input cannot be read: {0}")]
     Read(#[from] io::Error),
@@ -23,49 +24,78 @@ pub(super) enum RowsError {
 
 /// What a row must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RowShape {
+pub(crate) struct RowShape {
     /// Values in a row.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// Names of the values, where the model names them.
-    pub(super) features: Vec<String>,
+    pub(crate) features: Vec<String>,
+}
+
+impl RowShape {
+    /// How many rows to ask about at once.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        (MAX_BATCH_VALUES / self.width.max(1)).clamp(1, MAX_BATCH_ROWS)
+    }
 }
 
 /// Reads rows.
 #[derive(Debug)]
-pub(super) struct RowReader<R> {
+pub(crate) struct RowReader<R> {
     input: R,
     shape: RowShape,
     format: Option<Format>,
     line: u64,
     /// Columns of the header that the model does not know.
-    pub(super) ignored: Vec<String>,
+    pub(crate) ignored: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Format {
     Json,
+    /// Each value under its feature's name; one that is not there is missing.
+    Objects,
     /// For each value of the row its column; none when columns are as the model wants them.
     Csv(Option<Vec<usize>>),
 }
 
 impl<R: BufRead> RowReader<R> {
-    pub(super) const fn new(input: R, shape: RowShape) -> Self {
+    pub(crate) const fn new(input: R, shape: RowShape) -> Self {
         Self { input, shape, format: None, line: 0, ignored: Vec::new() }
     }
 
     /// The next rows, one after another, [`f32::NAN`] for missing values; none at the end.
-    pub(super) fn next_batch(&mut self) -> Result<Option<Vec<f32>>, RowsError> {
+    pub(crate) fn next_batch(&mut self) -> Result<Option<Vec<f32>>, RowsError> {
         let mut values = Vec::new();
         let width = self.shape.width.max(1);
-        let rows = (MAX_BATCH_VALUES / width).clamp(1, MAX_BATCH_ROWS);
-        while values.len() < rows * width {
-            let Some(line) = self.next_line()? else {
+        while values.len() < self.shape.rows_at_once() * width {
+            let Some(row) = self.next_row()? else {
                 break;
             };
-            let row = self.row(&line).map_err(|message| RowsError::Line { line: self.line, message })?;
-            values.extend(row.into_iter().flatten());
+            values.extend(row);
         }
         Ok((!values.is_empty()).then_some(values))
+    }
+
+    /// The next row, [`f32::NAN`] for missing values; none at the end. After a line that is no row the next one
+    /// is read; see [`Self::is_lost`].
+    pub(crate) fn next_row(&mut self) -> Result<Option<Vec<f32>>, RowsError> {
+        while let Some(line) = self.next_line()? {
+            let row = self.row(&line).map_err(|message| RowsError::Line { line: self.line, message })?;
+            if row.is_some() {
+                return Ok(row);
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many rows to ask about at once.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        self.shape.rows_at_once()
+    }
+
+    /// Whether the header could not be understood, so that no row can be.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.format.is_none()
     }
 
     fn next_line(&mut self) -> Result<Option<String>, RowsError> {
@@ -93,6 +123,7 @@ impl<R: BufRead> RowReader<R> {
         let format = match self.format.take() {
             Some(format) => format,
             None if line.starts_with('[') => Format::Json,
+            None if line.starts_with('{') && !self.shape.features.is_empty() => Format::Objects,
             None if cells(line).all(|cell| value(cell).is_ok()) => Format::Csv(None),
             None => {
                 self.format = Some(self.header(line)?);
@@ -103,6 +134,7 @@ impl<R: BufRead> RowReader<R> {
             Format::Json => serde_json::from_str::<Vec<Option<f32>>>(line)
                 .map(|values| values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect())
                 .map_err(|error| error.to_string()),
+            Format::Objects => self.object(line),
             Format::Csv(None) => cells(line).map(value).collect(),
             Format::Csv(Some(columns)) => {
                 let cells: Vec<&str> = cells(line).collect();
@@ -122,6 +154,17 @@ impl<R: BufRead> RowReader<R> {
             return Err("a value is beyond the range of FP32".into());
         }
         Ok(Some(row))
+    }
+
+    fn object(&self, line: &str) -> Result<Vec<f32>, String> {
+        let values: BTreeMap<String, Option<f32>> =
+            serde_json::from_str(line).map_err(|error| error.to_string())?;
+        let features = &self.shape.features;
+        if let Some(unknown) = values.keys().find(|name| features.iter().all(|feature| feature != *name)) {
+            return Err(format!("the model has no feature {unknown:?}"));
+        }
+        let value = |feature: &String| values.get(feature).copied().flatten().unwrap_or(f32::NAN);
+        Ok(features.iter().map(value).collect())
     }
 
     fn header(&mut self, line: &str) -> Result<Format, String> {
@@ -181,6 +224,19 @@ mod tests {
         assert_eq!(read("1, 2.5\n\n,-3\n", 2, &[]), expected);
         assert_eq!(read("[1, 2.5]\r\n[null, -3]", 2, &[]), expected);
         assert_eq!(read("\u{feff}\"a\",\"b\"\n1,2.5\nnan,-3", 2, &[]), expected);
+    }
+
+    #[test]
+    fn objects_hold_values_under_their_names() {
+        let text = "{\"b\": 2.5, \"a\": 1}\n{\"b\": -3, \"a\": null}\n{}";
+        assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2.5", "NaN", "-3", "NaN", "NaN"])));
+        let message = read("{\"c\": 1}", 2, &["a", "b"]).expect_err("no c");
+        assert!(message.contains("no feature \"c\""), "{message}");
+        let shape = RowShape { width: 1, features: vec!["a".into()] };
+        let mut reader = RowReader::new("{\"a\": 1}\n{\"a\": []}\n{\"a\": 3}".as_bytes(), shape);
+        assert_eq!(reader.next_row().expect("a row"), Some(vec![1.0]));
+        assert!(reader.next_row().is_err() && !reader.is_lost());
+        assert_eq!(reader.next_row().expect("the one after"), Some(vec![3.0]));
     }
 
     #[test]

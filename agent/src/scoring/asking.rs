@@ -1,0 +1,209 @@
+//! What a model takes, and asking about rows of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::rows::RowShape;
+use crate::field::FieldReply;
+use crate::field::cli::CliError;
+use crate::field::client::{Client, ClientError, parse};
+
+/// Between two tries of an agent that is busy, starting, or between two versions.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Tries before giving up: an agent that was restarted loads its model within a few minutes.
+const TRIES: u32 = 180;
+
+#[derive(Deserialize)]
+struct Metadata {
+    inputs: Vec<InputMetadata>,
+}
+
+#[derive(Deserialize)]
+struct InputMetadata {
+    name: String,
+    datatype: String,
+    shape: Vec<i64>,
+    #[serde(default)]
+    parameters: InputParameters,
+}
+
+#[derive(Default, Deserialize)]
+struct InputParameters {
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+/// What an inference is answered with.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Answer {
+    /// The version that computed it.
+    #[serde(default)]
+    pub(crate) model_version: String,
+    outputs: Vec<Output>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Output {
+    name: String,
+    shape: Vec<usize>,
+    data: Vec<Value>,
+}
+
+/// A model of one input, and how it is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    path: String,
+    input: String,
+    datatype: String,
+    /// Lengths of one row.
+    row: Vec<i64>,
+    /// What a row must hold.
+    pub(crate) shape: RowShape,
+}
+
+/// The release that answers now, as model and version.
+///
+/// # Errors
+/// The agent does not answer, or no release is active.
+pub(crate) async fn active(client: &mut Client) -> Result<(String, String), CliError> {
+    let FieldReply::Status(status) = client.field("status", None).await? else {
+        return Err(ClientError::Malformed("not a status".into()).into());
+    };
+    match status.active {
+        Some(slot) => Ok((slot.release.model.to_string(), slot.release.version.to_string())),
+        None => Err(CliError::Client(ClientError::Failed {
+            status: 503,
+            message: "no release is active on this device".into(),
+        })),
+    }
+}
+
+impl Model {
+    /// What `model` takes, in whatever version answers.
+    ///
+    /// # Errors
+    /// The agent does not know it, or it has more than one input.
+    pub(crate) async fn look_up(client: &mut Client, model: &str) -> Result<Self, CliError> {
+        let path = format!("/v2/models/{model}");
+        let metadata: Metadata = parse(&client.gateway(&path, None).await?)?;
+        let [input] = metadata.inputs.as_slice() else {
+            let message =
+                format!("{model} has {} inputs; rows fit only a model of one", metadata.inputs.len());
+            return Err(CliError::Usage { message, next: "give a whole request to `infer`, as JSON".into() });
+        };
+        let InputMetadata { name, datatype, shape, parameters } = input;
+        let row = shape.get(1..).unwrap_or_default();
+        let width = row.iter().try_fold(1_usize, |product, length| {
+            usize::try_from(*length).ok().and_then(|length| product.checked_mul(length))
+        });
+        let width = width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
+        Ok(Self {
+            path,
+            input: name.clone(),
+            datatype: datatype.clone(),
+            row: row.to_vec(),
+            shape: RowShape { width, features: parameters.features.clone() },
+        })
+    }
+
+    /// The same, but of this version only.
+    pub(crate) fn of_version(mut self, version: &str) -> Self {
+        self.path = format!("{}/versions/{version}", self.path);
+        self
+    }
+
+    /// Asks about `values`, one row after the other; what is not a number is a missing value.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub(crate) async fn ask(&self, client: &mut Client, values: &[f32]) -> Result<Answer, ClientError> {
+        let rows = values.len() / self.shape.width.max(1);
+        let shape: Vec<Value> =
+            std::iter::once(json!(rows)).chain(self.row.iter().map(|length| json!(length))).collect();
+        // What is not a number is written as null.
+        let tensor = json!({ "name": self.input, "datatype": self.datatype, "shape": shape, "data": values });
+        let request = Bytes::from(json!({ "inputs": [tensor] }).to_string());
+        parse(&client.gateway(&format!("{}/infer", self.path), Some(request)).await?)
+    }
+}
+
+impl Answer {
+    /// How many rows it is about.
+    pub(crate) fn rows(&self) -> usize {
+        self.outputs.iter().filter_map(|output| output.shape.first().copied()).min().unwrap_or(0)
+    }
+
+    /// Name and value of each output for row `row`: bare if a row has but one value.
+    pub(crate) fn row(&self, row: usize) -> impl Iterator<Item = (&str, Value)> {
+        self.outputs.iter().map(move |output| (output.name.as_str(), output.row(row)))
+    }
+
+    /// The same as an object.
+    pub(crate) fn object(&self, row: usize) -> Value {
+        Value::Object(self.row(row).map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+    }
+}
+
+impl Output {
+    fn row(&self, row: usize) -> Value {
+        let rows = self.shape.first().copied().unwrap_or(1).max(1);
+        let width = self.data.len() / rows;
+        let values = self.data.get(row * width..(row + 1) * width).unwrap_or_default();
+        match (self.shape.len(), values) {
+            (1, [value]) => value.clone(),
+            (_, values) => Value::Array(values.to_vec()),
+        }
+    }
+}
+
+/// Asks again and again, over restarts of the agent, for work that nobody stands beside.
+pub(super) struct Asker {
+    socket: PathBuf,
+    client: Option<Client>,
+    pause: Duration,
+}
+
+impl Asker {
+    pub(super) fn new(socket: &Path, client: Client) -> Self {
+        Self { socket: socket.into(), client: Some(client), pause: PAUSE }
+    }
+
+    /// Asks `model` about `values`; while the agent is away, busy or between two versions, waits and tries again.
+    ///
+    /// # Errors
+    /// What trying again does not change, or that it did not help.
+    pub(super) async fn ask(&mut self, model: &Model, values: &[f32]) -> Result<Answer, CliError> {
+        let mut tries = 1;
+        loop {
+            let error = match self.try_once(model, values).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let passes = match &error {
+                ClientError::Broken(_) | ClientError::Unreachable { .. } => {
+                    self.client = None;
+                    true
+                }
+                ClientError::Failed { status, .. } => matches!(status, 429 | 503),
+                ClientError::Refused(_) | ClientError::Malformed(_) => false,
+            };
+            if !passes || tries >= TRIES {
+                return Err(error.into());
+            }
+            tries += 1;
+            tokio::time::sleep(self.pause).await;
+        }
+    }
+
+    async fn try_once(&mut self, model: &Model, values: &[f32]) -> Result<Answer, ClientError> {
+        let client = match &mut self.client {
+            Some(client) => client,
+            none => none.insert(Client::connect(&self.socket).await?),
+        };
+        model.ask(client, values).await
+    }
+}

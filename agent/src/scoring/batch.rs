@@ -1,0 +1,301 @@
+//! `serin-agent batch`: a file of rows in, a file of outputs out, in the same order, by one version.
+
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _, Read};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::asking::{Answer, Asker, Model, active};
+use super::checkpoint::{Origin, Output, OutputError};
+use super::cli::BatchArgs;
+use super::rows::{RowReader, RowsError};
+use crate::field::carry::bar;
+use crate::field::cli::{CliError, Console};
+use crate::field::client::{Client, ClientError};
+
+/// At most this much is computed again after a crash.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// What an output looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Csv,
+    Ndjson,
+}
+
+/// One row of the input: its values, or why it has none.
+type Row = Result<Vec<f32>, String>;
+
+/// Counts what is read, for the progress bar.
+struct Counted<R> {
+    input: R,
+    read: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.read.set(self.read.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// Scores `args.input` into `args.output`.
+pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) -> Result<(), CliError> {
+    let (file, bytes, modified) = open(&args.input)?;
+    let mut client = Client::connect(socket).await?;
+    let (active_model, version) = active(&mut client).await?;
+    let name = args.model.as_ref().map_or(active_model, ToString::to_string);
+    let model = Model::look_up(&mut client, &name).await?.of_version(&version);
+    let release = format!("{name}@{version}");
+    let origin = Origin {
+        input_bytes: bytes,
+        input_modified: modified,
+        release: release.clone(),
+        keep_going: args.keep_going,
+    };
+    let output = Output::open(&args.output, origin, args.restart).map_err(|error| refused(&error))?;
+    let read = Rc::new(Cell::new(0));
+    let counted = Counted { input: file, read: Rc::clone(&read) };
+    let mut reader = RowReader::new(BufReader::new(counted), model.shape.clone());
+    for _ in 0..output.rows() {
+        next(&mut reader, args.keep_going)?;
+    }
+    if output.rows() > 0 {
+        console.note(&format!("going on behind row {}", output.rows()))?;
+    }
+    let format = match args.output.extension().and_then(|extension| extension.to_str()) {
+        Some("csv") => Format::Csv,
+        _ => Format::Ndjson,
+    };
+    let mut batch =
+        Batch { model, asker: Asker::new(socket, client), format, keep_going: args.keep_going, output };
+    let mut bar = Bar { shown: io::stderr().is_terminal(), read, bytes, percent: None };
+    let scored = batch.score(&mut reader, console, &mut bar).await;
+    bar.clear(console)?;
+    let wrong = match scored {
+        Ok(wrong) => wrong,
+        Err(error) => {
+            if let Err(worse) = batch.output.checkpoint() {
+                console.note(&format!("what was answered is not kept: {worse}"))?;
+            }
+            return Err(switched(error, &release));
+        }
+    };
+    let rows = batch.output.finish().map_err(|error| refused(&error))?;
+    let path = args.output.display().to_string();
+    let text = if args.json {
+        json!({ "file": path, "rows": rows, "wrong": wrong, "release": release }).to_string() + "\n"
+    } else {
+        let wrong = if wrong == 0 { String::new() } else { format!(", {wrong} of them make no sense") };
+        format!("{path}: {rows} rows by {release}{wrong}\n")
+    };
+    console.print(&text)
+}
+
+/// How far it is, for people.
+struct Bar {
+    shown: bool,
+    read: Rc<Cell<u64>>,
+    bytes: u64,
+    percent: Option<u64>,
+}
+
+impl Bar {
+    fn show(&mut self, console: &mut Console) -> Result<(), CliError> {
+        let now = self.read.get().saturating_mul(100) / self.bytes.max(1);
+        if self.shown && self.percent.replace(now) != Some(now) {
+            console.progress(&bar(now))?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self, console: &mut Console) -> Result<(), CliError> {
+        if self.shown { console.progress("\r\x1b[K") } else { Ok(()) }
+    }
+}
+
+/// A batch under way.
+struct Batch {
+    model: Model,
+    asker: Asker,
+    format: Format,
+    keep_going: bool,
+    output: Output,
+}
+
+impl Batch {
+    /// Answers all rows that are left; how many of them made no sense.
+    async fn score<R: io::BufRead>(
+        &mut self,
+        reader: &mut RowReader<R>,
+        console: &mut Console,
+        bar: &mut Bar,
+    ) -> Result<u64, CliError> {
+        let (mut due, mut told, mut wrong) = (Instant::now() + CHECKPOINT_EVERY, false, 0_u64);
+        loop {
+            let rows = some_rows(reader, self.keep_going)?;
+            if rows.is_empty() {
+                return Ok(wrong);
+            }
+            if !told && !reader.ignored.is_empty() {
+                console.note(&format!("columns left out: {}", reader.ignored.join(", ")))?;
+                told = true;
+            }
+            wrong += rows.iter().filter(|row| row.is_err()).count() as u64;
+            let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
+            let answer =
+                if values.is_empty() { None } else { Some(self.asker.ask(&self.model, &values).await?) };
+            let text = self.written(&rows, answer.as_ref())?;
+            self.output.append(&text, rows.len() as u64).map_err(|error| refused(&error))?;
+            if Instant::now() >= due {
+                self.output.checkpoint().map_err(|error| refused(&error))?;
+                due = Instant::now() + CHECKPOINT_EVERY;
+            }
+            bar.show(console)?;
+        }
+    }
+
+    /// The lines for `rows`, of which `answer` is about those that make sense.
+    fn written(&mut self, rows: &[Row], answer: Option<&Answer>) -> Result<String, CliError> {
+        let sensible = rows.iter().filter(|row| row.is_ok()).count();
+        let answered = answer.map_or(0, Answer::rows);
+        if answered != sensible {
+            let what = format!("{answered} rows are answered, {sensible} were asked about");
+            return Err(ClientError::Malformed(what).into());
+        }
+        let mut text = String::new();
+        if self.format == Format::Csv && self.output.columns().is_empty() {
+            text = self.header(answer)?;
+        }
+        let mut at = 0;
+        for row in rows {
+            let outputs = answer.filter(|_| row.is_ok());
+            match (row, outputs, self.format) {
+                (_, Some(answer), Format::Ndjson) => text.push_str(&answer.object(at).to_string()),
+                (_, Some(answer), Format::Csv) => {
+                    let cells: Vec<String> = answer.row(at).flat_map(|(_, value)| cells(&value)).collect();
+                    text.push_str(&cells.join(","));
+                    text.push_str(if self.keep_going { "," } else { "" });
+                }
+                (Err(why), None, Format::Ndjson) => text.push_str(&json!({ "error": why }).to_string()),
+                (Err(why), None, Format::Csv) => {
+                    let width: usize = self.output.columns().iter().map(|(_, width)| width).sum();
+                    let _ = write!(text, "{}{}", ",".repeat(width), quoted(why));
+                }
+                // Counted above.
+                (Ok(_), None, _) => {}
+            }
+            at += usize::from(row.is_ok());
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// The first line of a CSV, and its columns for those who go on with it.
+    fn header(&mut self, answer: Option<&Answer>) -> Result<String, CliError> {
+        let Some(answer) = answer else {
+            let message = "not one of the first rows makes sense, so that the columns are not known".into();
+            return Err(CliError::Usage { message, next: "correct the input, or write JSON lines".into() });
+        };
+        let width = |value: &Value| value.as_array().map_or(1, Vec::len);
+        self.output
+            .set_columns(answer.row(0).map(|(name, value)| (name.to_owned(), width(&value))).collect());
+        let columns = self.output.columns().iter();
+        let mut names: Vec<String> = columns
+            .flat_map(|(name, width)| match width {
+                1 => vec![name.clone()],
+                width => (0..*width).map(|at| format!("{name}_{at}")).collect(),
+            })
+            .collect();
+        names.extend(self.keep_going.then(|| "error".to_owned()));
+        Ok(names.join(",") + "\n")
+    }
+}
+
+fn open(path: &Path) -> Result<(File, u64, u64), CliError> {
+    let unreadable = |why: &dyn std::fmt::Display| CliError::Usage {
+        message: format!("{}: {why}", path.display()),
+        next: "name a file of rows that can be read: CSV, or one JSON array or object a line".into(),
+    };
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    if !metadata.is_file() {
+        return Err(unreadable(&"it is not a file; `serin-agent stream` takes what keeps coming"));
+    }
+    let modified = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let modified = modified.and_then(|at| u64::try_from(at.as_nanos()).ok()).unwrap_or(0);
+    Ok((file, metadata.len(), modified))
+}
+
+/// The next row; none at the end.
+fn next<R: io::BufRead>(reader: &mut RowReader<R>, keep_going: bool) -> Result<Option<Row>, CliError> {
+    match reader.next_row() {
+        Ok(row) => Ok(row.map(Ok)),
+        Err(RowsError::Line { line, message }) if keep_going && !reader.is_lost() => {
+            Ok(Some(Err(format!("line {line}: {message}"))))
+        }
+        Err(error) => Err(CliError::Usage {
+            message: error.to_string(),
+            next: "correct the input and begin anew with --restart, or let errors stand with --keep-going --restart".into(),
+        }),
+    }
+}
+
+/// As many rows as are asked about at once; none at the end.
+fn some_rows<R: io::BufRead>(reader: &mut RowReader<R>, keep_going: bool) -> Result<Vec<Row>, CliError> {
+    let most = reader.rows_at_once();
+    let mut rows = Vec::new();
+    while rows.len() < most {
+        let Some(row) = next(reader, keep_going)? else { break };
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// A value as cells of a CSV line (RFC 4180).
+fn cells(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(cells).collect(),
+        Value::Null => vec![String::new()],
+        Value::String(text) => vec![quoted(text)],
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => vec![value.to_string()],
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.into()
+    }
+}
+
+fn refused(error: &OutputError) -> CliError {
+    let next = match error {
+        OutputError::Exists(_) => "name another file, or remove this one",
+        OutputError::Other { .. } => "begin anew with --restart, or name another file",
+        OutputError::Io { .. } => "name a file where you may write; run it again to go on",
+    };
+    CliError::Usage { message: error.to_string(), next: next.into() }
+}
+
+/// An answer that there is no such version means, in the middle of a file, that another one has taken over.
+fn switched(error: CliError, release: &str) -> CliError {
+    match error {
+        CliError::Client(ClientError::Failed { status: 404, message }) => CliError::Usage {
+            message: format!("{release} does not answer any more: {message}"),
+            next: "a file is scored by one version: begin anew with --restart, or run this again when it is back".into(),
+        },
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

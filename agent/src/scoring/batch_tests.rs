@@ -1,0 +1,89 @@
+//! Files scored through a real socket by a model that adds up.
+
+use super::*;
+use crate::field::cli::tests::{Ended, Scene, Shared};
+use crate::field::cli::{Exit, conclude};
+use crate::gateway::tests::Mood;
+
+async fn batch(scene: &Scene, input: &str, output: &Path, keep_going: bool) -> Ended {
+    let (out, err) = (Shared::default(), Shared::default());
+    let mut console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
+    let args = BatchArgs {
+        input: input.into(),
+        output: output.into(),
+        model: None,
+        keep_going,
+        restart: false,
+        json: false,
+    };
+    let outcome = run(&args, &scene.socket(), &mut console).await;
+    let exit = conclude(outcome.map(|()| Exit::Done), false, &mut console);
+    Ended { exit, out: out.text(), err: err.text() }
+}
+
+#[tokio::test]
+async fn every_row_is_answered_in_its_place() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let text = (0..1000).fold(String::new(), |text, at| text + &format!("{at},1\n"));
+    let input = scene.file("in.csv", &format!("a,b\n{text}"));
+    let output = scene.socket().with_file_name("out.csv");
+    let ended = batch(&scene, &input, &output, false).await;
+    assert_eq!(ended.exit, Exit::Done, "{ended:?}");
+    assert!(ended.out.ends_with("out.csv: 1000 rows by sums@1\n"), "{ended:?}");
+    let expected = (1..=1000).fold(String::new(), |text, sum| text + &format!("{sum}.0,1\n"));
+    assert_eq!(std::fs::read_to_string(&output).expect("there"), format!("sum,class\n{expected}"));
+    let again = batch(&scene, &input, &output, false).await;
+    assert!(again.exit == Exit::Usage && again.err.contains("exists"), "{again:?}");
+}
+
+#[tokio::test]
+async fn rows_that_make_no_sense_end_it_or_stand_with_their_error() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let input = scene.file("in.ndjson", "{\"a\":1,\"b\":2}\n{\"a\":1,\"c\":2}\n{\"a\":3,\"b\":4}\n");
+    let output = scene.socket().with_file_name("out.ndjson");
+    let ended = batch(&scene, &input, &output, false).await;
+    assert!(ended.exit == Exit::Usage && ended.err.contains("line 2: the model has no feature"), "{ended:?}");
+    let output = scene.socket().with_file_name("other.ndjson");
+    let ended = batch(&scene, &input, &output, true).await;
+    assert!(ended.out.ends_with("3 rows by sums@1, 1 of them make no sense\n"), "{ended:?}");
+    let lines = std::fs::read_to_string(&output).expect("there");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!([lines[0], lines[2]], [r#"{"class":1,"sum":3.0}"#, r#"{"class":1,"sum":7.0}"#]);
+    assert!(lines[1].contains("\"error\":\"line 2: the model has no feature"), "{lines:?}");
+    let table = scene.socket().with_file_name("out.csv");
+    batch(&scene, &input, &table, true).await;
+    let text = std::fs::read_to_string(&table).expect("there");
+    assert!(
+        text.starts_with(
+            "sum,class,error\n3.0,1,\n,,\"line 2: the model has no feature \"\"c\"\"\"\n7.0,1,\n"
+        ),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_interrupted_goes_on_where_it_was() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let input = scene.file("in.csv", "1,1\n2,2\n3,3\n");
+    let output = scene.socket().with_file_name("out.csv");
+    let (_, input_bytes, input_modified) = open(Path::new(&input)).expect("there");
+    let origin = Origin { input_bytes, input_modified, release: "sums@1".into(), keep_going: false };
+    let mut begun = Output::open(&output, origin, false).expect("begun");
+    begun.set_columns(vec![("sum".into(), 1), ("class".into(), 1)]);
+    begun.append("sum,class\nbefore,1\n", 1).expect("written");
+    begun.checkpoint().expect("durable");
+    drop(begun);
+    let ended = batch(&scene, &input, &output, false).await;
+    assert!(ended.err.contains("going on behind row 1"), "{ended:?}");
+    assert_eq!(std::fs::read_to_string(&output).expect("there"), "sum,class\nbefore,1\n4.0,1\n6.0,1\n");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_ends_it_and_what_was_answered_is_kept() {
+    let (scene, _) = Scene::open(Mood::Fail).await;
+    let input = scene.file("in.csv", "1,1\n");
+    let output = scene.socket().with_file_name("out.csv");
+    let ended = batch(&scene, &input, &output, false).await;
+    assert!(ended.exit == Exit::Refused && ended.err.contains("cucumber"), "{ended:?}");
+    assert!(!output.exists() && output.with_file_name("out.csv.checkpoint").exists());
+}
