@@ -187,7 +187,7 @@ async fn a_model_that_outgrows_its_limit_dies_alone() {
         Err(InferError::Died(WorkerDeath::MemoryLimit))
     );
     assert_eq!(death.await, Some(WorkerDeath::MemoryLimit));
-    assert_eq!(worker.infer(inputs, body).await, Err(InferError::Died(WorkerDeath::MemoryLimit)));
+    assert_eq!(worker.infer(inputs, body).await, Err(InferError::Unasked(WorkerDeath::MemoryLimit)));
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn a_limit_too_small_to_load_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_model_that_hangs_is_killed_at_the_deadline_with_all_who_wait() {
+async fn a_model_that_hangs_is_killed_at_the_deadline_and_who_waits_was_never_asked() {
     let dir = unpack("broken/hangs");
     let (_, golden) = parts(dir.path());
     let impatient = WorkerSpec {
@@ -215,10 +215,52 @@ async fn a_model_that_hangs_is_killed_at_the_deadline_with_all_who_wait() {
     let (inputs, body) = request(&golden, 1);
     let ask = || worker.infer(inputs.clone(), body.clone());
     let (first, second, third) = tokio::join!(ask(), ask(), ask());
-    for answer in [first, second, third] {
-        assert_eq!(answer, Err(InferError::Died(WorkerDeath::Hung)));
+    assert_eq!(first, Err(InferError::Died(WorkerDeath::Hung)));
+    for answer in [second, third] {
+        assert_eq!(answer, Err(InferError::Unasked(WorkerDeath::Hung)));
     }
     assert_eq!(worker.death().await, Some(WorkerDeath::Hung));
+}
+
+#[tokio::test]
+async fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
+    let dir = unpack("digits/v2");
+    let (_, golden) = parts(dir.path());
+    let worker = Worker::start(spec(dir.path())).await.expect("starts");
+    let mut alone = Vec::new();
+    for case in &golden.cases {
+        let one = Golden { cases: vec![case.clone()], ..golden.clone() };
+        let (inputs, body) = request(&one, 1);
+        let answer = worker.infer(inputs.clone(), body.clone()).await.expect("answers");
+        assert!(answer.leads);
+        alone.push((inputs, body, answer));
+    }
+    let mut waiting = tokio::task::JoinSet::new();
+    for (number, (inputs, body, _)) in alone.iter().enumerate() {
+        let (worker, inputs, body) = (worker.clone(), inputs.clone(), body.clone());
+        waiting.spawn(async move { (number, worker.infer(inputs, body).await) });
+    }
+    // A caller's mistake among them is his alone.
+    let (wrong, rows) = (header("colour", DataType::Fp32, &[1, 1], 4), alone.len());
+    let bad = worker.clone();
+    waiting.spawn(async move { (rows, bad.infer(vec![wrong], Bytes::from_static(&[0; 4])).await) });
+    let mut runs = 0;
+    while let Some(answer) = waiting.join_next().await {
+        let (number, outcome) = answer.expect("no panic");
+        let Some((_, _, expected)) = alone.get(number) else {
+            assert!(matches!(outcome, Err(InferError::Input(_))), "{outcome:?}");
+            continue;
+        };
+        let answer = outcome.expect("answers");
+        runs += usize::from(answer.leads);
+        assert_eq!(answer.predictions[0].class, expected.predictions[0].class);
+        assert_eq!(answer.outputs, expected.outputs);
+        let close = |name| {
+            floats(&answer, name).iter().zip(floats(expected, name)).all(|(a, b)| (a - b).abs() < 1e-5)
+        };
+        assert!(close("probabilities") && close("confidence"));
+    }
+    assert!(runs < rows, "{runs} runs for {rows} requests");
 }
 
 #[tokio::test]

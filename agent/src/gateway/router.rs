@@ -1,8 +1,8 @@
 //! The pointer to the release that answers.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,11 +78,13 @@ impl<W> Served<W> {
 pub struct Router<W = Worker> {
     pointer: watch::Sender<Option<Arc<Served<W>>>>,
     safe_mode: AtomicBool,
+    /// What is kept ready for a rollback and does not answer.
+    warm: Mutex<Option<ReleaseId>>,
 }
 
 impl<W> Default for Router<W> {
     fn default() -> Self {
-        Self { pointer: watch::Sender::new(None), safe_mode: AtomicBool::new(false) }
+        Self { pointer: watch::Sender::new(None), safe_mode: AtomicBool::new(false), warm: Mutex::new(None) }
     }
 }
 
@@ -106,6 +108,19 @@ impl<W> Router<W> {
     /// Tells callers whether it is a crash loop that keeps every release from answering.
     pub fn say_safe_mode(&self, safe: bool) {
         self.safe_mode.store(safe, Ordering::Relaxed);
+    }
+
+    /// Tells callers which release is kept ready for a rollback, if any.
+    pub fn say_warm(&self, release: Option<&ReleaseId>) {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if warm.as_ref() != release {
+            *warm = release.cloned();
+        }
+    }
+
+    /// Whether `release` is kept ready for a rollback.
+    pub(super) fn is_warm(&self, release: &ReleaseId) -> bool {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(release)
     }
 
     /// Why no release answers, for callers.

@@ -7,7 +7,8 @@
 //! | `limits`, `sandbox` | worker | resource limits; files and network out of reach |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
-//! | `driver`, `wire`, `stderr` | supervisor | its task: one request at a time, deadlines, reaping |
+//! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
+//! | `queue`, `join` | supervisor | who is next; which requests that wait are run together (pure) |
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
 //! | [`qualify`], [`verdict`] | supervisor | the same with measurements, as a command for the packer; what it prints |
@@ -17,11 +18,13 @@ mod driver;
 mod engine;
 pub mod golden;
 mod graph;
+mod join;
 mod limits;
 mod model;
 mod pipeline;
 pub mod process;
 pub mod qualify;
+mod queue;
 mod sandbox;
 pub mod serve;
 mod stderr;
