@@ -1,7 +1,7 @@
 //! The binary tensor data extension of the Open Inference Protocol: raw values behind the JSON of a
 //! request, in the order of its inputs, little-endian, texts behind their lengths. Pure.
 //!
-//! Source: Triton's "Binary Tensor Data Extension" to the KServe V2 protocol over HTTP.
+//! Source: Triton's "Binary Tensor Data Extension" to the `KServe` V2 protocol over HTTP.
 
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName};

@@ -91,7 +91,7 @@ fn raw_values_that_do_not_fit_are_named() {
         2,
         "shared",
     );
-    wrong(&format!("{X},{}", Y.replace("}", ",\"parameters\":{\"binary_data_size\":8}}")), 2, "both");
+    wrong(&format!("{X},{}", Y.replace('}', ",\"parameters\":{\"binary_data_size\":8}}")), 2, "both");
     let text = format!(r#"{{"inputs":[{X},{Y}]}}"#);
     for (json, named) in [(text.len() as u64 + 1, "the body has"), (3, "malformed")] {
         let message = Call::parse(&text.clone().into(), Some(json), &manifest()).expect_err("refused");

@@ -91,7 +91,6 @@ impl<W: Infer> Gateway<W> {
             Route::Infer(asked) if head.method == Method::POST => {
                 Ok(Arc::clone(&self.desk).infer(asked, &head.headers, body).await)
             }
-            Route::Infer(_) => Err(Refusal::wrong_method("POST")),
             Route::Statistics(asked) => {
                 get()?;
                 let served = asked.map_or_else(|| self.current(), |asked| self.asked(&asked))?;
@@ -102,7 +101,7 @@ impl<W: Infer> Gateway<W> {
                 let active = self.desk.router.current();
                 Ok(ok(&describe::repository(active.as_ref().map(|served| served.release()))))
             }
-            Route::Repository => Err(Refusal::wrong_method("POST")),
+            Route::Infer(_) | Route::Repository => Err(Refusal::wrong_method("POST")),
             Route::Unsupported(what) => Err(Refusal::unsupported(format!("{what} not supported here"))),
             Route::Field(command) => match peer {
                 Peer::Local { uid } => field::answer(&self.field, uid, &head, command, body).await,
