@@ -189,7 +189,7 @@ async fn when_a_worker_dies_only_what_it_was_running_is_lost() {
         let row = row.clone();
         asked.spawn(async move { infer(address, &[1, 64], &row).await });
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     kill_process(pid, Signal::KILL).expect("alive");
     let mut answered = 0;
     while let Some(reply) = asked.join_next().await {
