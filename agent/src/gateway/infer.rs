@@ -26,6 +26,10 @@ use crate::worker::{InferError, Inferred};
 /// previous release's after a rollback, and one more for whoever waits through all of that.
 const MAX_ASKED: usize = 4;
 
+/// Pause before a full worker is asked again by a request that another worker has let down: it has waited
+/// its turn once, and a few milliseconds later some of those that came over with it are answered.
+const TURN: Duration = Duration::from_millis(10);
+
 /// What inferences share.
 #[derive(Debug)]
 pub(super) struct Desk<W> {
@@ -41,6 +45,8 @@ pub(super) struct Desk<W> {
 enum Failure {
     /// Nothing is to be gained from asking again.
     Final(Refusal),
+    /// Its worker has no room.
+    Full(InferError),
     /// Its worker is gone; another may answer.
     Gone(InferError),
 }
@@ -156,10 +162,20 @@ impl<W: Infer> Desk<W> {
             Span::current().record("id", field::debug(id));
         }
         let mut past = Past::default();
+        let mut patience = self.limits.takeover;
         loop {
             let error = match ask(&served, &call).await {
                 Ok(written) => return Ok(written),
                 Err(Failure::Final(refusal)) => return Err(refusal),
+                Err(Failure::Full(error)) => {
+                    if past.asked == 0 || patience.is_zero() {
+                        served.recording().lock().refused();
+                        return Err(Refusal::too_many(error.to_string()));
+                    }
+                    patience = patience.saturating_sub(TURN);
+                    tokio::time::sleep(TURN).await;
+                    continue;
+                }
                 Err(Failure::Gone(error)) => error,
             };
             if !past.may_go_on(served.release(), &error) {
@@ -227,7 +243,7 @@ async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<Written, Failu
             tracing::info!(%error, "not answered");
             Failure::Final(Refusal::internal(error.to_string()))
         }
-        InferError::Busy => Failure::Final(Refusal::too_many(error.to_string())),
+        InferError::Busy => Failure::Full(error),
         InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
     })?;
     tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
@@ -258,10 +274,10 @@ fn count<W>(served: &Served<W>, call: &Call, outcome: &Result<Inferred, InferErr
             recorder.failed();
             recorder.cost(Effort { failed_micros: took, last, ..Effort::default() });
         }
-        Err(InferError::Input(_) | InferError::Busy) => recorder.refused(),
+        Err(InferError::Input(_)) => recorder.refused(),
         // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
-        // request, and a death is counted by itself.
-        Err(InferError::Stopped | InferError::Unasked(_)) => {}
+        // request, and a death is counted by itself. One that finds no room may find it later.
+        Err(InferError::Stopped | InferError::Unasked(_) | InferError::Busy) => {}
     }
 }
 

@@ -17,7 +17,7 @@ use super::driver::{self, Life, Started};
 use super::queue::Job;
 use super::wire;
 
-/// Requests that may wait. At a few milliseconds each the last one waits well under a second; who
+/// Requests that may wait, besides those that can be in the next run. At a few milliseconds each the last one waits well under a second; who
 /// comes then is better told at once that the device is too slow for him.
 pub const QUEUE: usize = 64;
 

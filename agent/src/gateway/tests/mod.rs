@@ -4,6 +4,7 @@ mod connections;
 mod protocol;
 mod raw;
 mod switching;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -127,6 +127,20 @@ async fn a_request_that_only_waited_for_a_worker_goes_to_the_next_one_of_the_sam
 }
 
 #[tokio::test]
+async fn a_request_that_comes_over_waits_for_room_and_not_for_ever() {
+    let full = served(2, Mood::Busy, None);
+    let next = Arc::clone(&full);
+    let flip = move |stage: &Stage, _: &Arc<Served<Double>>| {
+        stage.router.flip(Some(next));
+    };
+    let (reply, _first) = asked_while(Mood::Miss, "/v2/models/sums/infer", flip).await;
+    reply.is_error(429, "waiting");
+    assert!(full.worker().asked.load(Ordering::SeqCst) > 2);
+    // Refused once, however often it asked.
+    assert_eq!(counters(&full), counted(0, 0, 1));
+}
+
+#[tokio::test]
 async fn workers_that_keep_dying_are_not_tried_for_ever() {
     let stage = Stage::open(quick()).await;
     let releases = [served(1, Mood::Miss, None), served(2, Mood::Miss, None)];
