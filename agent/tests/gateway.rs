@@ -168,3 +168,39 @@ async fn an_app_does_not_notice_that_a_worker_was_killed_and_another_release_too
     let (status, answer) = infer(address, &[1, 64], &row).await;
     assert_eq!((status, &answer["model_version"]), (StatusCode::OK, &json!("1.0.0")), "{answer}");
 }
+
+#[tokio::test]
+async fn when_a_worker_dies_only_what_it_was_running_is_lost() {
+    let (first, golden) = start("digits/v2").await;
+    let (again, _) = start("digits/v2").await;
+    let router = Arc::new(Router::default());
+    router.flip(Some(Arc::clone(&first)));
+    let (address, _stop) = listen(&router).await;
+    let (death, takeover) = (first.worker().death(), Arc::clone(&router));
+    tokio::spawn(async move {
+        death.await.expect("killed");
+        takeover.flip(Some(again));
+    });
+    let pid = Pid::from_raw(first.worker().pid().cast_signed()).expect("a process");
+    // It gets one request, which it cannot answer; the others wait, or come when it is dead.
+    kill_process(pid, Signal::STOP).expect("alive");
+    let row = golden.cases[0].inputs[0].values.clone();
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let row = row.clone();
+        asked.spawn(async move { infer(address, &[1, 64], &row).await });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    kill_process(pid, Signal::KILL).expect("alive");
+    let mut answered = 0;
+    while let Some(reply) = asked.join_next().await {
+        let (status, answer) = reply.expect("no panic");
+        match status {
+            StatusCode::OK => answered += 1,
+            _ => assert!(status == 503 && answer.to_string().contains("the worker died: "), "{answer}"),
+        }
+    }
+    assert_eq!(answered, 7);
+    let counters = first.recording().lock().snapshot().counters;
+    assert_eq!((counters.requests, counters.errors), (1, 1));
+}

@@ -2,6 +2,8 @@
 // Clippy takes only the test functions themselves for tests, not what they call.
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "worker/queue.rs"]
+mod queue;
 mod unpacked;
 
 use std::fs;
@@ -16,7 +18,6 @@ use bytes::Bytes;
 use landlock::{ABI, Access as _, AccessFs, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serin_agent::worker::golden::{GoldenFault, golden_pass};
-use serin_agent::worker::process::QUEUE;
 use serin_agent::worker::{InferError, Inferred, StartFault, Worker, WorkerSpec};
 use serin_protocol::frame::{LoadFault, Prefix, WorkerResponse, decode_header};
 use serin_protocol::golden::Golden;
@@ -98,35 +99,6 @@ async fn every_digits_model_answers_as_onnxruntime_did() {
 }
 
 #[tokio::test]
-async fn rows_together_are_answered_like_rows_alone() {
-    let dir = unpack("digits/v2");
-    let (_, golden) = parts(dir.path());
-    let worker = Worker::start(spec(dir.path())).await.expect("starts");
-    let mut alone = Vec::new();
-    for case in 0..golden.cases.len() {
-        let one = Golden { cases: vec![golden.cases[case].clone()], ..golden.clone() };
-        let (inputs, body) = request(&one, 1);
-        alone.push(worker.infer(inputs, body).await.expect("answers"));
-    }
-    for rows in [1, 7, 16, 17, 64] {
-        let (inputs, body) = request(&golden, rows);
-        let together = worker.infer(inputs, body).await.expect("answers");
-        let names: Vec<&str> = together.outputs.iter().map(|output| output.name.as_str()).collect();
-        assert_eq!(names, ["probabilities", "class", "confidence", "label"]);
-        let probabilities = floats(&together, "probabilities");
-        assert_eq!((probabilities.len(), together.predictions.len()), (rows * 10, rows));
-        for (row, prediction) in together.predictions.iter().enumerate() {
-            let alone = &alone[row % golden.cases.len()];
-            assert_eq!(prediction.class, alone.predictions[0].class);
-            assert!((prediction.confidence - alone.predictions[0].confidence).abs() < 1e-5);
-            let expected = floats(alone, "probabilities");
-            let row = &probabilities[row * 10..(row + 1) * 10];
-            assert!(row.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{row:?} {expected:?}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_callers_mistake_is_named_and_costs_the_worker_nothing() {
     let dir = unpack("digits/v1");
     let (_, golden) = parts(dir.path());
@@ -188,7 +160,7 @@ async fn a_model_that_outgrows_its_limit_dies_alone() {
         Err(InferError::Died(WorkerDeath::MemoryLimit))
     );
     assert_eq!(death.await, Some(WorkerDeath::MemoryLimit));
-    assert_eq!(worker.infer(inputs, body).await, Err(InferError::Died(WorkerDeath::MemoryLimit)));
+    assert_eq!(worker.infer(inputs, body).await, Err(InferError::Unasked(WorkerDeath::MemoryLimit)));
 }
 
 #[tokio::test]
@@ -201,52 +173,6 @@ async fn a_limit_too_small_to_load_is_told_as_such() {
             other => panic!("{kibibytes} KiB: {other:?}"),
         }
     }
-}
-
-#[tokio::test]
-async fn a_model_that_hangs_is_killed_at_the_deadline_with_all_who_wait() {
-    let dir = unpack("broken/hangs");
-    let (_, golden) = parts(dir.path());
-    let impatient = WorkerSpec {
-        memory_limit: ByteCount::from_mib(512),
-        request_deadline: Duration::from_millis(300),
-        ..spec(dir.path())
-    };
-    let worker = Worker::start(impatient).await.expect("loads");
-    let (inputs, body) = request(&golden, 1);
-    let ask = || worker.infer(inputs.clone(), body.clone());
-    let (first, second, third) = tokio::join!(ask(), ask(), ask());
-    for answer in [first, second, third] {
-        assert_eq!(answer, Err(InferError::Died(WorkerDeath::Hung)));
-    }
-    assert_eq!(worker.death().await, Some(WorkerDeath::Hung));
-}
-
-#[tokio::test]
-async fn who_comes_when_the_queue_is_full_is_told_at_once() {
-    let dir = unpack("broken/hangs");
-    let (_, golden) = parts(dir.path());
-    let patient = WorkerSpec { memory_limit: ByteCount::from_mib(512), ..spec(dir.path()) };
-    let worker = Worker::start(patient).await.expect("loads");
-    let (inputs, body) = request(&golden, 1);
-    let mut waiting = tokio::task::JoinSet::new();
-    for _ in 0..QUEUE + 2 {
-        let (worker, inputs, body) = (worker.clone(), inputs.clone(), body.clone());
-        waiting.spawn(async move { worker.infer(inputs, body).await });
-    }
-    // The first to come back is the one for whom there is no room; all others wait for the model.
-    let first = waiting.join_next().await.expect("some").expect("no panic");
-    assert_eq!(first, Err(InferError::Busy));
-    worker.stop().await;
-    let mut stopped = 0;
-    while let Some(answer) = waiting.join_next().await {
-        match answer.expect("no panic") {
-            Err(InferError::Stopped) => stopped += 1,
-            Err(InferError::Busy) => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(stopped >= QUEUE, "{stopped}");
 }
 
 #[tokio::test]

@@ -59,6 +59,8 @@ pub enum WorkerResponse {
 pub struct Ready {
     /// Time to load, in microseconds.
     pub load_micros: u64,
+    /// Rows that the model runs at once, whoever they come from.
+    pub rows_at_once: u32,
     /// Which protections hold, for the doctor.
     pub sandbox: Sandbox,
 }

@@ -204,7 +204,7 @@ pub struct Traffic {
 
 impl From<Snapshot> for Traffic {
     fn from(snapshot: Snapshot) -> Self {
-        let Snapshot { counters, latency } = snapshot;
+        let Snapshot { counters, latency, effort: _ } = snapshot;
         Self {
             requests: counters.requests,
             errors: counters.errors,

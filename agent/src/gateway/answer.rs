@@ -1,4 +1,4 @@
-//! The answer to an inference as JSON. Pure.
+//! The answer to an inference as JSON, with raw values behind it where they were asked for. Pure.
 
 use std::borrow::Cow;
 use std::iter;
@@ -8,7 +8,17 @@ use serde::ser::{Serialize, SerializeSeq as _, Serializer};
 use serin_protocol::ids::{FieldName, ReleaseId};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
+use super::call::{Wanted, WantedOutput};
 use crate::worker::Inferred;
+
+/// A response body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    /// JSON, and raw values behind it.
+    pub(super) body: Bytes,
+    /// Bytes of the JSON where raw values follow.
+    pub(super) json: Option<usize>,
+}
 
 #[derive(serde::Serialize)]
 struct Response<'a> {
@@ -24,7 +34,15 @@ struct Output<'a> {
     name: &'a FieldName,
     datatype: DataType,
     shape: &'a [u32],
-    data: Elements<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Parameters>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Elements<'a>>,
+}
+
+#[derive(serde::Serialize)]
+struct Parameters {
+    binary_data_size: usize,
 }
 
 /// Raw values of one output; what is not a number becomes `null`, which JSON can say.
@@ -33,36 +51,45 @@ struct Elements<'a> {
     raw: &'a [u8],
 }
 
-/// Writes what `release` has `inferred`: the outputs `wanted`, all of them when none is named.
+/// Writes what `release` has `inferred`: the outputs `wanted`, each in the form wanted.
 ///
 /// An error is a worker's whose answer contradicts itself.
 pub(super) fn write(
     release: &ReleaseId,
     id: Option<&str>,
-    wanted: &[FieldName],
+    wanted: &Wanted,
     inferred: &Inferred,
-) -> Result<Bytes, String> {
+) -> Result<Written, String> {
     let Some(parts) = split_body(&inferred.outputs, &inferred.body) else {
         return Err("the worker's outputs do not agree with their sizes".into());
     };
     let made: Vec<_> = inferred.outputs.iter().zip(parts).collect();
-    let outputs = if wanted.is_empty() {
-        made.into_iter().map(output).collect()
+    let chosen: Vec<(&TensorHeader, &[u8], bool)> = if wanted.outputs.is_empty() {
+        made.into_iter().map(|(header, raw)| (header, raw, wanted.binary)).collect()
     } else {
-        let find = |name: &FieldName| {
+        let find = |WantedOutput { name, binary }: &WantedOutput| {
             let found = made.iter().find(|(header, _)| header.name == *name);
-            found.copied().map(output).ok_or_else(|| format!("the worker made no output {name}"))
+            let (header, raw) = found.ok_or_else(|| format!("the worker made no output {name}"))?;
+            Ok::<_, String>((*header, *raw, *binary))
         };
-        wanted.iter().map(find).collect::<Result<_, _>>()?
+        wanted.outputs.iter().map(find).collect::<Result<_, _>>()?
     };
     let (model_name, model_version) = (release.model.as_str(), release.version.as_str());
+    let outputs = chosen.iter().map(|(header, raw, binary)| output(header, raw, *binary)).collect();
     let response = Response { model_name, model_version, id, outputs };
-    serde_json::to_vec(&response).map(Bytes::from).map_err(|error| error.to_string())
+    let mut body = serde_json::to_vec(&response).map_err(|error| error.to_string())?;
+    let raw = || chosen.iter().filter(|(_, _, binary)| *binary).map(|(_, raw, _)| *raw);
+    let json = raw().next().is_some().then_some(body.len());
+    body.reserve_exact(raw().map(<[u8]>::len).sum());
+    raw().for_each(|raw| body.extend_from_slice(raw));
+    Ok(Written { body: body.into(), json })
 }
 
-fn output<'a>((header, raw): (&'a TensorHeader, &'a [u8])) -> Output<'a> {
+fn output<'a>(header: &'a TensorHeader, raw: &'a [u8], binary: bool) -> Output<'a> {
     let TensorHeader { name, datatype, shape, bytes: _ } = header;
-    Output { name, datatype: *datatype, shape, data: Elements { datatype: *datatype, raw } }
+    let parameters = binary.then_some(Parameters { binary_data_size: raw.len() });
+    let data = (!binary).then_some(Elements { datatype: *datatype, raw });
+    Output { name, datatype: *datatype, shape, parameters, data }
 }
 
 impl Serialize for Elements<'_> {
@@ -119,13 +146,50 @@ mod tests {
             header("class", DataType::Int64, &[2], 16),
             header("label", DataType::Bytes, &[2], 10),
         ];
-        Inferred { micros: 1, outputs, body: body.into(), predictions: vec![] }
+        let (body, predictions) = (body.into(), vec![]);
+        Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions }
     }
 
-    fn written(id: Option<&str>, wanted: &[&str]) -> Result<String, String> {
-        let wanted: Vec<_> = wanted.iter().map(|name| name.parse().expect("name")).collect();
-        let bytes = write(&"m@1".parse().expect("id"), id, &wanted, &inferred())?;
-        Ok(String::from_utf8(bytes.to_vec()).expect("text"))
+    fn wanted(names: &[(&str, bool)]) -> Wanted {
+        let output = |(name, binary): &(&str, bool)| WantedOutput {
+            name: name.parse().expect("name"),
+            binary: *binary,
+        };
+        Wanted { outputs: names.iter().map(output).collect(), binary: false }
+    }
+
+    fn written(id: Option<&str>, names: &[&str]) -> Result<String, String> {
+        let names: Vec<_> = names.iter().map(|name| (*name, false)).collect();
+        let written = write(&"m@1".parse().expect("id"), id, &wanted(&names), &inferred())?;
+        assert_eq!(written.json, None);
+        Ok(String::from_utf8(written.body.to_vec()).expect("text"))
+    }
+
+    #[test]
+    fn raw_outputs_follow_the_json_in_the_order_asked() {
+        let names = [("label", true), ("class", false), ("p", true)];
+        let answer =
+            write(&"m@1".parse().expect("id"), None, &wanted(&names), &inferred()).expect("consistent");
+        let (json, raw) = answer.body.split_at(answer.json.expect("raw values follow"));
+        let json: serde_json::Value = serde_json::from_slice(json).expect("json");
+        let output = |at: usize| &json["outputs"][at];
+        assert_eq!(
+            *output(0),
+            serde_json::json!({
+                "name": "label", "datatype": "BYTES", "shape": [2], "parameters": { "binary_data_size": 10 },
+            })
+        );
+        assert_eq!(
+            (&output(1)["data"][1], &output(1)["parameters"]),
+            (&i64::MAX.into(), &serde_json::Value::Null)
+        );
+        assert_eq!(output(2)["parameters"]["binary_data_size"], 16);
+        let inferred = inferred();
+        assert_eq!(raw, [&inferred.body[32..], &inferred.body[..16]].concat());
+
+        let all = Wanted { outputs: vec![], binary: true };
+        let answer = write(&"m@1".parse().expect("id"), None, &all, &inferred).expect("consistent");
+        assert!(answer.body.ends_with(&inferred.body) && answer.json == Some(answer.body.len() - 42));
     }
 
     #[test]
@@ -150,6 +214,6 @@ mod tests {
     fn an_answer_that_contradicts_itself_is_an_error() {
         let mut broken = inferred();
         broken.body.truncate(5);
-        assert!(write(&"m@1".parse().expect("id"), None, &[], &broken).is_err());
+        assert!(write(&"m@1".parse().expect("id"), None, &Wanted::default(), &broken).is_err());
     }
 }

@@ -15,6 +15,10 @@ use super::refusal::Refusal;
 /// is still sending when the connection closes may not see the answer.
 const DISCARD: usize = 4;
 
+/// Bytes reserved for a body that announces its size, so that it is copied out of its pieces once. More is
+/// reserved when it comes: of all connections together no more than all bodies may hold.
+const RESERVED: usize = 256 << 10;
+
 /// A body, and its share of what all bodies may hold.
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -42,7 +46,8 @@ async fn collect(mut body: Incoming, limit: usize, budget: &Arc<Semaphore>) -> R
         Some(size) if size > limit as u64 => return Err(too_large(body, limit).await),
         Some(_) | None => {}
     }
-    let mut bytes = BytesMut::new();
+    let reserved = announced.and_then(|size| usize::try_from(size).ok()).unwrap_or(0).min(RESERVED);
+    let mut bytes = BytesMut::with_capacity(reserved);
     let mut share: Option<OwnedSemaphorePermit> = None;
     while let Some(frame) = body.frame().await {
         let frame = frame

@@ -1,15 +1,15 @@
-//! An inference request as JSON, parsed and checked against the manifest of the release asked. Pure.
-
-use std::fmt;
-use std::marker::PhantomData;
+//! An inference request as JSON, with raw values behind it or not, parsed and checked against the manifest
+//! of the release asked. Pure.
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serin_protocol::ids::FieldName;
-use serin_protocol::manifest::{MAX_TENSORS, Manifest, TensorSpec};
+use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::tensor::{DataType, MAX_DIMENSIONS, TensorHeader};
 
+use super::binary::{self, Raw};
+use super::few::Few;
 use super::values::Values;
 
 /// Longest request id that is repeated in the answer; apps use UUIDs.
@@ -24,16 +24,42 @@ pub(super) struct Call {
     pub(super) inputs: Vec<TensorHeader>,
     /// Raw values of all inputs, one after another.
     pub(super) body: Bytes,
-    /// Outputs wanted, in this order; all of them when none is named.
-    pub(super) outputs: Vec<FieldName>,
+    /// Outputs wanted, and how.
+    pub(super) wanted: Wanted,
 }
 
+/// What a caller wants of the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Outputs, in this order; all of them when none is named.
+    pub(super) outputs: Vec<WantedOutput>,
+    /// Whether outputs are wanted as raw values when none is named.
+    pub(super) binary: bool,
+}
+
+/// One output that is asked for by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WantedOutput {
+    pub(super) name: FieldName,
+    /// As raw values, not as JSON.
+    pub(super) binary: bool,
+}
+
+// Parameters that nobody here knows are ignored, as the protocol has it.
 #[derive(Deserialize)]
 struct Request {
     id: Option<String>,
     inputs: Few<Input>,
     #[serde(default)]
     outputs: Few<Output>,
+    #[serde(default)]
+    parameters: RequestParameters,
+}
+
+#[derive(Default, Deserialize)]
+struct RequestParameters {
+    #[serde(default)]
+    binary_data_output: bool,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +74,8 @@ struct Input {
 
 #[derive(Default, Deserialize)]
 struct InputParameters {
-    binary_data_size: Option<IgnoredAny>,
+    binary_data_size: Option<u64>,
+    shared_memory_region: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -60,34 +87,42 @@ struct Output {
 
 #[derive(Default, Deserialize)]
 struct OutputParameters {
-    #[serde(default)]
-    binary_data: bool,
+    binary_data: Option<bool>,
+    shared_memory_region: Option<IgnoredAny>,
     classification: Option<IgnoredAny>,
 }
 
 impl Call {
-    /// Parses `text` as a request to the release of `manifest`.
-    pub(super) fn parse(text: &[u8], manifest: &Manifest) -> Result<Self, String> {
+    /// Parses `body`, of which the first `json` bytes are JSON (all of them if `None`), as a request to the
+    /// release of `manifest`. Raw values are not copied unless other inputs came as JSON.
+    pub(super) fn parse(body: &Bytes, json: Option<u64>, manifest: &Manifest) -> Result<Self, String> {
+        let (text, mut raw) = Raw::divide(body, json).map_err(|fault| fault.to_string())?;
         let request: Request =
-            serde_json::from_slice(text).map_err(|error| format!("malformed request: {error}"))?;
+            serde_json::from_slice(&text).map_err(|error| format!("malformed request: {error}"))?;
         if request.id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return Err(format!("the id is longer than {MAX_ID_BYTES} bytes"));
         }
-        let mut inputs = Vec::with_capacity(request.inputs.0.len());
-        let mut bodies = Vec::with_capacity(request.inputs.0.len());
-        for input in request.inputs.0 {
-            let (header, bytes) = input.tensor()?;
+        let Few(given) = request.inputs;
+        let all_raw = given.iter().all(|input| input.parameters.binary_data_size.is_some());
+        let mut inputs = Vec::with_capacity(given.len());
+        let mut bodies = Vec::with_capacity(given.len());
+        for input in given {
+            let (header, bytes) = input.tensor(&mut raw)?;
             inputs.push(header);
             bodies.push(bytes);
         }
-        let outputs = request.outputs.0.into_iter().map(Output::named).collect::<Result<_, _>>()?;
-        let call = Self { id: request.id, inputs, body: join(bodies), outputs };
+        let whole = raw.finish().map_err(|fault| fault.to_string())?;
+        let body = if all_raw { whole } else { join(bodies) };
+        let binary = request.parameters.binary_data_output;
+        let outputs = request.outputs.0.into_iter().map(|output| output.named(binary));
+        let wanted = Wanted { outputs: outputs.collect::<Result<_, _>>()?, binary };
+        let call = Self { id: request.id, inputs, body, wanted };
         call.check(manifest)?;
         Ok(call)
     }
 
     /// Whether the release of `manifest` can be asked this: it names each input once, of the declared
-    /// type and shape and all of equally many rows, and only outputs that exist.
+    /// type and shape and all of equally many rows, and only outputs that exist, none of them twice.
     pub(super) fn check(&self, manifest: &Manifest) -> Result<(), String> {
         for input in &self.inputs {
             let Some(spec) = manifest.inputs.iter().find(|spec| spec.name == input.name) else {
@@ -111,11 +146,15 @@ impl Call {
                 first.name, other.name
             ));
         }
-        let unknown = |name: &&FieldName| manifest.outputs.iter().all(|spec| spec.name != **name);
-        match self.outputs.iter().find(unknown) {
-            Some(name) => Err(format!("the model has no output {name}")),
-            None => Ok(()),
+        for (at, WantedOutput { name, .. }) in self.wanted.outputs.iter().enumerate() {
+            if manifest.outputs.iter().all(|spec| spec.name != *name) {
+                return Err(format!("the model has no output {name}"));
+            }
+            if self.wanted.outputs.iter().take(at).any(|before| before.name == *name) {
+                return Err(format!("the output {name} is asked for twice"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -136,86 +175,72 @@ fn check_input(input: &TensorHeader, spec: &TensorSpec) -> Result<(), String> {
 }
 
 impl Input {
-    fn tensor(self) -> Result<(TensorHeader, Vec<u8>), String> {
+    /// Its header and values, taken from `raw` or from its JSON.
+    fn tensor(self, raw: &mut Raw) -> Result<(TensorHeader, Bytes), String> {
         let Self { name, datatype, shape, data, parameters } = self;
-        if parameters.binary_data_size.is_some() {
-            return Err(format!("input {name}: binary tensors are not supported, only JSON"));
+        if parameters.shared_memory_region.is_some() {
+            return Err(format!("input {name}: shared memory is not supported"));
         }
-        let Some(values) = data else {
-            return Err(format!("input {name}: data is missing"));
-        };
-        if datatype != DataType::Fp32 {
-            return Err(format!("input {name}: only FP32 inputs are supported, not {}", datatype.name()));
+        match (data, parameters.binary_data_size) {
+            (None, None) => Err(format!("input {name}: data is missing")),
+            (Some(_), Some(_)) => Err(format!("input {name}: it has both data and binary_data_size")),
+            (None, Some(bytes)) => {
+                let header = TensorHeader { name, datatype, shape, bytes };
+                let part = raw.take(header.name.as_str(), bytes).map_err(|fault| fault.to_string())?;
+                binary::check(&header, &part).map_err(|fault| fault.to_string())?;
+                Ok((header, part))
+            }
+            (Some(values), None) => written(name, datatype, shape, values),
         }
-        let (count, lengths) = (values.count(), values.lengths);
-        let bytes = values.bytes.len() as u64;
-        let header = TensorHeader { name, datatype, shape, bytes };
-        if header.elements() != Some(count) {
-            let (name, shape) = (&header.name, header.shape.as_slice());
-            return Err(format!(
-                "input {name}: the shape {shape:?} does not hold the {count} values of data"
-            ));
-        }
-        if lengths.len() > 1 && lengths != header.shape {
-            let (name, shape, nested) = (&header.name, header.shape.as_slice(), lengths.as_slice());
-            return Err(format!("input {name}: data is nested as {nested:?}, the shape is {shape:?}"));
-        }
-        Ok((header, values.bytes))
     }
 }
 
+/// An input whose values are JSON.
+fn written(
+    name: FieldName,
+    datatype: DataType,
+    shape: heapless::Vec<u32, MAX_DIMENSIONS>,
+    values: Values,
+) -> Result<(TensorHeader, Bytes), String> {
+    if datatype != DataType::Fp32 {
+        return Err(format!("input {name}: only FP32 inputs are supported, not {}", datatype.name()));
+    }
+    let (count, lengths) = (values.count(), values.lengths);
+    let bytes = values.bytes.len() as u64;
+    let header = TensorHeader { name, datatype, shape, bytes };
+    if header.elements() != Some(count) {
+        let (name, shape) = (&header.name, header.shape.as_slice());
+        return Err(format!("input {name}: the shape {shape:?} does not hold the {count} values of data"));
+    }
+    if lengths.len() > 1 && lengths != header.shape {
+        let (name, shape, nested) = (&header.name, header.shape.as_slice(), lengths.as_slice());
+        return Err(format!("input {name}: data is nested as {nested:?}, the shape is {shape:?}"));
+    }
+    Ok((header, values.bytes.into()))
+}
+
 impl Output {
-    fn named(self) -> Result<FieldName, String> {
-        if self.parameters.binary_data {
-            return Err(format!("output {}: binary tensors are not supported, only JSON", self.name));
+    /// `binary` is what the request says of all outputs; an output's own word counts more.
+    fn named(self, binary: bool) -> Result<WantedOutput, String> {
+        let Self { name, parameters } = self;
+        if parameters.classification.is_some() {
+            return Err(format!("output {name}: the classification extension is not supported"));
         }
-        if self.parameters.classification.is_some() {
-            return Err(format!("output {}: the classification extension is not supported", self.name));
+        if parameters.shared_memory_region.is_some() {
+            return Err(format!("output {name}: shared memory is not supported"));
         }
-        Ok(self.name)
+        Ok(WantedOutput { name, binary: parameters.binary_data.unwrap_or(binary) })
     }
 }
 
 /// One input, the usual case, is not copied.
-fn join(mut parts: Vec<Vec<u8>>) -> Bytes {
+fn join(mut parts: Vec<Bytes>) -> Bytes {
     if parts.len() == 1 {
-        return parts.pop().map_or_else(Bytes::new, Bytes::from);
+        return parts.pop().unwrap_or_default();
     }
-    let mut joined = BytesMut::with_capacity(parts.iter().map(Vec::len).sum());
+    let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
     parts.iter().for_each(|part| joined.extend_from_slice(part));
     joined.freeze()
-}
-
-/// A list of as many entries as a model may have inputs or outputs.
-struct Few<T>(Vec<T>);
-
-impl<T> Default for Few<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FewVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
-            type Value = Few<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "at most {MAX_TENSORS} tensors")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Few<T>, A::Error> {
-                let mut few = Vec::new();
-                while let Some(element) = elements.next_element()? {
-                    if few.len() == MAX_TENSORS {
-                        return Err(A::Error::invalid_length(MAX_TENSORS + 1, &self));
-                    }
-                    few.push(element);
-                }
-                Ok(Few(few))
-            }
-        }
-        deserializer.deserialize_seq(FewVisitor(PhantomData))
-    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use serin_protocol::manifest::{Manifest, TensorSpec};
 use tokio::sync::mpsc;
 
-use super::infer::{Asked, Desk};
+use super::infer::Desk;
 use super::limits::Limits;
-use super::origin;
 use super::refusal::{self, Answer, Refusal};
+use super::route::{Asked, Route};
 use super::router::{Infer, Router, Served};
+use super::{describe, origin};
 use crate::field::FieldRequest;
 use crate::field::routes as field;
 use crate::worker::Worker;
@@ -37,49 +37,6 @@ pub enum Peer {
     },
 }
 
-/// What a path stands for.
-#[derive(Debug, PartialEq, Eq)]
-enum Route<'p> {
-    Server,
-    Live,
-    Ready,
-    Model(Asked),
-    ModelReady(Asked),
-    Infer(Asked),
-    Field(&'p str),
-    Unknown,
-}
-
-impl<'p> Route<'p> {
-    fn parse(path: &'p str) -> Self {
-        let asked = |model: &str, version: Option<&str>| Asked {
-            model: model.to_owned(),
-            version: version.map(str::to_owned),
-        };
-        let mut levels = path.split('/');
-        // A path starts with a slash; more levels than the longest route has are none of ours.
-        if levels.next() != Some("") {
-            return Self::Unknown;
-        }
-        let levels: Vec<&str> = levels.take(7).collect();
-        match levels.as_slice() {
-            ["v2"] => Self::Server,
-            ["v2", "health", "live"] => Self::Live,
-            ["v2", "health", "ready"] => Self::Ready,
-            ["v2", "models", model] => Self::Model(asked(model, None)),
-            ["v2", "models", model, "ready"] => Self::ModelReady(asked(model, None)),
-            ["v2", "models", model, "infer"] => Self::Infer(asked(model, None)),
-            ["v2", "models", model, "versions", version] => Self::Model(asked(model, Some(version))),
-            ["v2", "models", model, "versions", version, "ready"] => {
-                Self::ModelReady(asked(model, Some(version)))
-            }
-            ["v2", "models", model, "versions", version, "infer"] => Self::Infer(asked(model, Some(version))),
-            ["field", "v1", command] => Self::Field(command),
-            _ => Self::Unknown,
-        }
-    }
-}
-
 impl<W> Gateway<W> {
     /// Answers with what `router` points to, and hands a field engineer's commands to `field`.
     pub fn new(router: Arc<Router<W>>, field: mpsc::Sender<FieldRequest>, limits: Limits) -> Arc<Self> {
@@ -92,11 +49,13 @@ impl<W> Gateway<W> {
     }
 
     fn asked(&self, asked: &Asked) -> Result<Arc<Served<W>>, Refusal> {
-        let Some(served) = self.desk.router.current() else {
-            return Err(Refusal::unavailable(self.desk.router.why_not()));
-        };
-        asked.check(served.release())?;
+        let served = self.current()?;
+        asked.check(served.release(), |other| self.desk.router.is_warm(other))?;
         Ok(served)
+    }
+
+    fn current(&self) -> Result<Arc<Served<W>>, Refusal> {
+        self.desk.router.current().ok_or_else(|| Refusal::unavailable(self.desk.router.why_not()))
     }
 }
 
@@ -112,7 +71,7 @@ impl<W: Infer> Gateway<W> {
         let (head, body) = request.into_parts();
         let get = || if head.method == Method::GET { Ok(()) } else { Err(Refusal::wrong_method("GET")) };
         match Route::parse(head.uri.path()) {
-            Route::Server => get().map(|()| ok(&server())),
+            Route::Server => get().map(|()| ok(&describe::server())),
             Route::Live => get().map(|()| ok(&json!({ "live": true }))),
             Route::Ready => {
                 get()?;
@@ -122,7 +81,7 @@ impl<W: Infer> Gateway<W> {
             }
             Route::Model(asked) => {
                 get()?;
-                Ok(ok(&model(self.asked(&asked)?.manifest())))
+                Ok(ok(&describe::model(self.asked(&asked)?.manifest())))
             }
             Route::ModelReady(asked) => {
                 get()?;
@@ -130,9 +89,20 @@ impl<W: Infer> Gateway<W> {
                 Ok(ok(&json!({ "name": name, "ready": true })))
             }
             Route::Infer(asked) if head.method == Method::POST => {
-                Arc::clone(&self.desk).infer(asked, body).await
+                Ok(Arc::clone(&self.desk).infer(asked, &head.headers, body).await)
             }
-            Route::Infer(_) => Err(Refusal::wrong_method("POST")),
+            Route::Statistics(asked) => {
+                get()?;
+                let served = asked.map_or_else(|| self.current(), |asked| self.asked(&asked))?;
+                let snapshot = served.recording().lock().snapshot();
+                Ok(ok(&describe::statistics(served.release(), &snapshot)))
+            }
+            Route::Repository if head.method == Method::POST => {
+                let active = self.desk.router.current();
+                Ok(ok(&describe::repository(active.as_ref().map(|served| served.release()))))
+            }
+            Route::Infer(_) | Route::Repository => Err(Refusal::wrong_method("POST")),
+            Route::Unsupported(what) => Err(Refusal::unsupported(format!("{what} not supported here"))),
             Route::Field(command) => match peer {
                 Peer::Local { uid } => field::answer(&self.field, uid, &head, command, body).await,
                 Peer::Loopback => {
@@ -146,55 +116,4 @@ impl<W: Infer> Gateway<W> {
 
 fn ok(value: &Value) -> Answer {
     refusal::json(StatusCode::OK, value.to_string().into())
-}
-
-fn server() -> Value {
-    json!({ "name": "serin-agent", "version": env!("CARGO_PKG_VERSION"), "extensions": [] })
-}
-
-fn model(manifest: &Manifest) -> Value {
-    let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect::<Vec<_>>();
-    json!({
-        "name": manifest.model,
-        "versions": [manifest.version],
-        "platform": "tract_onnx",
-        "inputs": tensors(&manifest.inputs),
-        "outputs": tensors(&manifest.outputs),
-    })
-}
-
-/// As the protocol has it, with the names of features as a parameter.
-fn tensor(spec: &TensorSpec) -> Value {
-    let TensorSpec { name, datatype, shape, features } = spec;
-    if features.is_empty() {
-        json!({ "name": name, "datatype": datatype, "shape": shape })
-    } else {
-        json!({ "name": name, "datatype": datatype, "shape": shape, "parameters": { "features": features } })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn paths_are_routes_or_unknown() {
-        let asked = |version: Option<&str>| Asked { model: "m".into(), version: version.map(Into::into) };
-        assert_eq!(Route::parse("/v2"), Route::Server);
-        assert_eq!(Route::parse("/v2/models/m/infer"), Route::Infer(asked(None)));
-        assert_eq!(Route::parse("/v2/models/m/versions/1/infer"), Route::Infer(asked(Some("1"))));
-        assert_eq!(Route::parse("/v2/models/m/versions/1/ready"), Route::ModelReady(asked(Some("1"))));
-        assert_eq!(Route::parse("/field/v1/status"), Route::Field("status"));
-        for unknown in ["", "/", "v2", "/v2/", "/v3", "/v2/models", "/v2/models/m/infer/", "*", "//v2"] {
-            assert_eq!(Route::parse(unknown), Route::Unknown, "{unknown}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_path_is_a_route(path in ".{0,60}") {
-            let _ = Route::parse(&path);
-        }
-    }
 }

@@ -1,20 +1,34 @@
 //! One inference, from request bytes to answer bytes, counted once by the release that was asked.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use serin_protocol::ids::ReleaseId;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use serin_protocol::ids::{ReleaseId, UnixMillis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{Instrument as _, Span, field};
 
-use super::answer;
+use super::answer::{self, Written};
+use super::binary::{self, JSON_LENGTH};
 use super::body::{self, Body};
 use super::call::Call;
 use super::limits::Limits;
 use super::refusal::{Answer, Refusal, json};
+use super::request_id::{REQUEST_ID, RequestIds};
+use super::route::Asked;
 use super::router::{Infer, Router, Served};
+use crate::telemetry::Effort;
 use crate::worker::{InferError, Inferred};
+
+/// Most workers that one request is given to: the active release's, its replacement after it died, the
+/// previous release's after a rollback, and one more for whoever waits through all of that.
+const MAX_ASKED: usize = 4;
+
+/// Pause before a full worker is asked again by a request that another worker has let down: it has waited
+/// its turn once, and a few milliseconds later some of those that came over with it are answered.
+const TURN: Duration = Duration::from_millis(10);
 
 /// What inferences share.
 #[derive(Debug)]
@@ -24,45 +38,52 @@ pub(super) struct Desk<W> {
     in_flight: Arc<Semaphore>,
     /// One permit per byte.
     bodies: Arc<Semaphore>,
-}
-
-/// The model and perhaps the version in the path of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) model: String,
-    pub(super) version: Option<String>,
-}
-
-impl Asked {
-    /// Whether `release` is what is asked for.
-    pub(super) fn check(&self, release: &ReleaseId) -> Result<(), Refusal> {
-        if self.model != release.model.as_str() {
-            let message = format!("there is no such model here, only {}", release.model);
-            return Err(Refusal::not_found(message));
-        }
-        match &self.version {
-            Some(version) if version != release.version.as_str() => {
-                let ReleaseId { model, version } = release;
-                Err(Refusal::not_found(format!("{model} answers in version {version} only")))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
+    ids: RequestIds,
 }
 
 /// Why a release did not answer.
 enum Failure {
     /// Nothing is to be gained from asking again.
     Final(Refusal),
-    /// Its worker is gone; another release may answer.
+    /// Its worker has no room.
+    Full(InferError),
+    /// Its worker is gone; another may answer.
     Gone(InferError),
+}
+
+/// What has become of a request so far.
+#[derive(Default)]
+struct Past {
+    /// Workers it was given to.
+    asked: usize,
+    /// The release whose worker died while it ran the request.
+    suspect: Option<ReleaseId>,
+}
+
+impl Past {
+    /// Whether the request may be asked once more after `release` failed it with `error`. It is not when a
+    /// worker has died under it twice, for it may be what they died of.
+    fn may_go_on(&mut self, release: &ReleaseId, error: &InferError) -> bool {
+        self.asked += 1;
+        let again = self.asked < MAX_ASKED;
+        match error {
+            InferError::Died(_) => again && self.suspect.replace(release.clone()).is_none(),
+            InferError::Unasked(_)
+            | InferError::Stopped
+            | InferError::Busy
+            | InferError::Input(_)
+            | InferError::Model(_) => again,
+        }
+    }
 }
 
 impl<W> Desk<W> {
     pub(super) fn new(router: Arc<Router<W>>, limits: Limits) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight));
         let bodies = Arc::new(Semaphore::new(limits.bodies));
-        Self { router, limits, in_flight, bodies }
+        // Without randomness names are only less easily told apart.
+        let ids = RequestIds::new(getrandom::u32().unwrap_or_default());
+        Self { router, limits, in_flight, bodies, ids }
     }
 
     /// Counts a request that never came to an inference.
@@ -72,21 +93,50 @@ impl<W> Desk<W> {
         }
         refusal
     }
+
+    fn check(&self, asked: &Asked, release: &ReleaseId) -> Result<(), Refusal> {
+        asked.check(release, |other| self.router.is_warm(other))
+    }
 }
 
 impl<W: Infer> Desk<W> {
-    /// Reads `body` and answers it.
-    pub(super) async fn infer(self: Arc<Self>, asked: Asked, body: Incoming) -> Result<Answer, Refusal> {
+    /// Reads `body` and answers it. Traces show the request's names, release and end, never values.
+    pub(super) async fn infer(self: Arc<Self>, asked: Asked, headers: &HeaderMap, body: Incoming) -> Answer {
+        let name = self.ids.name(headers);
+        let shown = name.to_str().unwrap_or_default();
+        let span =
+            tracing::info_span!("inference", request = shown, id = field::Empty, release = field::Empty);
+        let answer = async {
+            match self.read(asked, headers, body).await {
+                Ok(written) => respond(written),
+                Err(refusal) => {
+                    tracing::debug!(status = refusal.status().as_u16(), "not answered");
+                    refusal.into_answer()
+                }
+            }
+        };
+        let mut answer = answer.instrument(span).await;
+        answer.headers_mut().insert(REQUEST_ID, name);
+        answer
+    }
+
+    async fn read(
+        self: Arc<Self>,
+        asked: Asked,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<Written, Refusal> {
         let Ok(place) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = format!("{} requests are being answered already", self.limits.in_flight);
             return Err(self.refused(Refusal::too_many(message).closing()));
         };
         let body = body::read(body, self.limits.body, self.limits.receive, &self.bodies).await;
         let body = body.map_err(|refusal| self.refused(refusal))?;
+        let json = form(headers).map_err(|refusal| self.refused(refusal))?;
         // In a task of its own, so that an inference is counted even when its caller has given up: a
         // release that is too slow for its callers must not look idle.
-        match tokio::spawn(self.compute(asked, body, place)).await {
-            Ok(outcome) => outcome.map(|bytes| json(StatusCode::OK, bytes)),
+        match tokio::spawn(self.compute(asked, json, body, place).in_current_span()).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(Refusal::unavailable("the agent is stopping")),
         }
     }
@@ -94,79 +144,143 @@ impl<W: Infer> Desk<W> {
     async fn compute(
         self: Arc<Self>,
         asked: Asked,
+        json: Option<u64>,
         body: Body,
         _place: OwnedSemaphorePermit,
-    ) -> Result<Bytes, Refusal> {
-        let Some(served) = self.router.current_or_coming(self.limits.takeover).await else {
+    ) -> Result<Written, Refusal> {
+        let Some(mut served) = self.router.current_or_coming(self.limits.takeover).await else {
             return Err(Refusal::unavailable(self.router.why_not()));
         };
-        asked.check(served.release()).map_err(|refusal| self.refused(refusal))?;
+        Span::current().record("release", field::display(served.release()));
+        self.check(&asked, served.release()).map_err(|refusal| self.refused(refusal))?;
         let Body { bytes, share: _share } = body;
-        let call = Call::parse(&bytes, served.manifest());
+        let call = Call::parse(&bytes, json, served.manifest());
         drop(bytes);
         let call = call.map_err(|message| self.refused(Refusal::bad_request(message)))?;
-        let error = match ask(&served, &call).await {
-            Ok(answer) => return Ok(answer),
-            Err(Failure::Final(refusal)) => return Err(refusal),
-            Err(Failure::Gone(error)) => error,
-        };
-        let Some(other) = self.successor(&asked, &call, &served, &error).await else {
-            return Err(Refusal::unavailable(error.to_string()));
-        };
-        tracing::info!(from = %served.release(), to = %other.release(), "a request is asked again");
-        match ask(&other, &call).await {
-            Ok(answer) => Ok(answer),
-            Err(Failure::Final(refusal)) => Err(refusal),
-            Err(Failure::Gone(error)) => Err(Refusal::unavailable(error.to_string())),
+        if let Some(id) = &call.id {
+            // Quoted: it may hold anything.
+            Span::current().record("id", field::debug(id));
+        }
+        let mut past = Past::default();
+        let mut patience = self.limits.takeover;
+        loop {
+            let error = match ask(&served, &call).await {
+                Ok(written) => return Ok(written),
+                Err(Failure::Final(refusal)) => return Err(refusal),
+                Err(Failure::Full(error)) => {
+                    if past.asked == 0 || patience.is_zero() {
+                        served.recording().lock().refused();
+                        return Err(Refusal::too_many(error.to_string()));
+                    }
+                    patience = patience.saturating_sub(TURN);
+                    tokio::time::sleep(TURN).await;
+                    continue;
+                }
+                Err(Failure::Gone(error)) => error,
+            };
+            if !past.may_go_on(served.release(), &error) {
+                return Err(Refusal::unavailable(error.to_string()));
+            }
+            let Some(other) = self.successor(&asked, &call, &served, &past).await else {
+                return Err(Refusal::unavailable(error.to_string()));
+            };
+            tracing::info!(%error, to = %other.release(), "a request is asked again");
+            served = other;
         }
     }
 
-    /// Another release that takes over from `served` and can answer `call`.
+    /// Another worker that takes over from `served` and can answer `call`.
     ///
-    /// The one whose worker died is not asked again, for `call` may be what it died of.
+    /// The release whose worker died while it ran the call is not asked again, for the call may be what it
+    /// died of.
     async fn successor(
         &self,
         asked: &Asked,
         call: &Call,
         served: &Arc<Served<W>>,
-        error: &InferError,
+        past: &Past,
     ) -> Option<Arc<Served<W>>> {
-        let died = matches!(error, InferError::Died(_));
-        if died && asked.version.is_some() {
+        if past.suspect.is_some() && asked.version.is_some() {
             return None;
         }
         let is_other = |other: &Arc<Served<W>>| !Arc::ptr_eq(other, served);
         let other = self.router.takeover(self.limits.takeover, is_other).await?;
-        let fits = !(died && other.release() == served.release())
-            && asked.check(other.release()).is_ok()
+        let fits = past.suspect.as_ref() != Some(other.release())
+            && self.check(asked, other.release()).is_ok()
             && call.check(other.manifest()).is_ok();
         fits.then_some(other)
     }
 }
 
+/// How many bytes of a body with these `headers` are JSON; `None` for all.
+fn form(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+    let plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+        let message = "compressed requests are not supported";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    binary::json_length(headers).map_err(|fault| Refusal::bad_request(fault.to_string()))
+}
+
+fn respond(Written { body, json: length }: Written) -> Answer {
+    let mut answer = json(StatusCode::OK, body);
+    if let Some(length) = length {
+        let headers = answer.headers_mut();
+        headers.insert(JSON_LENGTH, HeaderValue::from(length));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+    answer
+}
+
 /// Asks `served` and counts what comes of it.
-async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<Bytes, Failure> {
+async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<Written, Failure> {
+    let start = Instant::now();
     let outcome = served.worker().infer(call.inputs.clone(), call.body.clone()).await;
-    count(served, call, &outcome);
+    count(served, call, &outcome, start.elapsed());
     let inferred = outcome.map_err(|error| match error {
         InferError::Input(message) => Failure::Final(Refusal::bad_request(message)),
-        InferError::Model(_) => Failure::Final(Refusal::internal(error.to_string())),
-        InferError::Busy => Failure::Final(Refusal::too_many(error.to_string())),
-        InferError::Died(_) | InferError::Stopped => Failure::Gone(error),
+        InferError::Model(_) => {
+            tracing::info!(%error, "not answered");
+            Failure::Final(Refusal::internal(error.to_string()))
+        }
+        InferError::Busy => Failure::Full(error),
+        InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
     })?;
-    answer::write(served.release(), call.id.as_deref(), &call.outputs, &inferred)
+    tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
+    answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
         .map_err(|message| Failure::Final(Refusal::internal(message)))
 }
 
-fn count<W>(served: &Served<W>, call: &Call, outcome: &Result<Inferred, InferError>) {
+fn count<W>(served: &Served<W>, call: &Call, outcome: &Result<Inferred, InferError>, took: Duration) {
+    let took = micros(took);
+    let last =
+        Some(UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000));
     let mut recorder = served.recording().lock();
     match outcome {
         Ok(inferred) => {
             recorder.answered(&call.inputs, &call.body, &inferred.predictions, inferred.micros);
+            let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
+            recorder.cost(Effort {
+                rows: rows.unwrap_or(0).into(),
+                runs: inferred.leads.into(),
+                waited_micros: inferred.waited_micros,
+                computed_micros: inferred.micros,
+                answered_micros: took,
+                failed_micros: 0,
+                last,
+            });
         }
-        Err(InferError::Model(_) | InferError::Died(_)) => recorder.failed(),
-        Err(InferError::Input(_) | InferError::Busy) => recorder.refused(),
-        // Stopped by the supervisor: that says nothing about the release.
-        Err(InferError::Stopped) => {}
+        Err(InferError::Model(_) | InferError::Died(_)) => {
+            recorder.failed();
+            recorder.cost(Effort { failed_micros: took, last, ..Effort::default() });
+        }
+        Err(InferError::Input(_)) => recorder.refused(),
+        // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
+        // request, and a death is counted by itself. One that finds no room may find it later.
+        Err(InferError::Stopped | InferError::Unasked(_) | InferError::Busy) => {}
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -3,18 +3,22 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`router`] | the pointer to the release that answers |
-//! | [`http`] | routes, and what is asked of whom |
-//! | `infer` | one inference, from request bytes to answer bytes |
-//! | `call`, `values`, `answer` | JSON tensors in and out (pure) |
+//! | [`http`], `route`, `describe` | routes, and what is asked of whom; what is said of model and server |
+//! | `infer`, `request_id` | one inference, from request bytes to answer bytes; its name in traces |
+//! | `call`, `few`, `values`, `binary`, `answer` | tensors in and out, as JSON or raw (pure) |
 //! | `body`, `origin`, `refusal`, `limits` | bounded reading, who may ask, errors, bounds |
 //! | [`listen`], [`socket`], `patience` | connections: how many, how long, from where |
 //!
-//! A release is switched between two requests: each one finishes on the release it started with. Only
-//! a request whose worker died under it is asked once more, of the release that took over.
+//! A release is switched between two requests: each one finishes on the release it started with. A request
+//! whose worker died under it is asked once more, of another release that took over; one that had only
+//! waited for that worker, of whichever worker takes over.
 
 mod answer;
+mod binary;
 pub(crate) mod body;
 mod call;
+mod describe;
+mod few;
 pub mod http;
 mod infer;
 mod limits;
@@ -22,6 +26,8 @@ pub mod listen;
 mod origin;
 mod patience;
 pub(crate) mod refusal;
+mod request_id;
+mod route;
 pub mod router;
 pub mod socket;
 mod values;

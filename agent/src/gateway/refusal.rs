@@ -51,8 +51,18 @@ impl Refusal {
         Self { header, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
     }
 
+    /// An extension of the protocol that is not here.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, message)
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// For the log. The message is for the caller alone: it may repeat what he sent.
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Nothing more is read from this connection.

@@ -1,8 +1,8 @@
 //! The pointer to the release that answers.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub struct Router<W = Worker> {
     safe_mode: AtomicBool,
     /// Nothing answers, and a release is being brought up that will.
     between: AtomicBool,
+    /// What is kept ready for a rollback and does not answer.
+    warm: Mutex<Option<ReleaseId>>,
 }
 
 impl<W> Default for Router<W> {
@@ -88,6 +90,7 @@ impl<W> Default for Router<W> {
             pointer: watch::Sender::new(None),
             safe_mode: AtomicBool::new(false),
             between: AtomicBool::new(false),
+            warm: Mutex::new(None),
         }
     }
 }
@@ -119,6 +122,19 @@ impl<W> Router<W> {
     /// Tells callers whether it is a crash loop that keeps every release from answering.
     pub fn say_safe_mode(&self, safe: bool) {
         self.safe_mode.store(safe, Ordering::Relaxed);
+    }
+
+    /// Tells callers which release is kept ready for a rollback, if any.
+    pub fn say_warm(&self, release: Option<&ReleaseId>) {
+        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        if warm.as_ref() != release {
+            *warm = release.cloned();
+        }
+    }
+
+    /// Whether `release` is kept ready for a rollback.
+    pub(super) fn is_warm(&self, release: &ReleaseId) -> bool {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(release)
     }
 
     /// Why no release answers, for callers.

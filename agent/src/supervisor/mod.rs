@@ -217,6 +217,9 @@ impl Supervisor {
     fn feed(&mut self, event: Event) {
         shell::feed(self, event);
         self.router.say_safe_mode(self.machine.safe_mode());
+        let previous = self.machine.record().previous.as_ref();
+        let warm = previous.filter(|slot| self.workers.contains_key(&slot.statement));
+        self.router.say_warm(warm.map(|slot| &slot.release));
     }
 
     fn next_deadline(&self) -> Millis {

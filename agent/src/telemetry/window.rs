@@ -13,6 +13,7 @@ use serin_protocol::sketch::profile::{Profile, SketchProfile};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::tensor::{DataType, TensorHeader};
 
+use super::effort::Effort;
 use super::schedule::{Closed, Schedule};
 use crate::update::effect::Now;
 
@@ -93,6 +94,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Time in the worker, over the last closed and the open window.
     pub latency: LatencyHistogram,
+    /// Since the recorder was made.
+    pub effort: Effort,
 }
 
 /// Records what one release does on this device, from its first worker to its last.
@@ -107,6 +110,7 @@ pub struct Recorder {
     schedule: Schedule,
     tally: Tally,
     totals: Counters,
+    effort: Effort,
     recent: LatencyHistogram,
     worker_peak: ByteCount,
     serving: bool,
@@ -161,6 +165,7 @@ impl Recorder {
             watched,
             schedule: Schedule::new(window, now),
             totals: Counters::default(),
+            effort: Effort::default(),
             recent: LatencyHistogram::default(),
             worker_peak: ByteCount(0),
             serving: false,
@@ -201,6 +206,11 @@ impl Recorder {
             counters.requests = counters.requests.saturating_add(1);
             counters.errors = counters.errors.saturating_add(1);
         });
+    }
+
+    /// An inference that was answered or failed has cost this.
+    pub fn cost(&mut self, effort: Effort) {
+        self.effort = self.effort.plus(effort);
     }
 
     /// A request was refused: the caller's mistake, or too many at once.
@@ -259,7 +269,7 @@ impl Recorder {
     pub fn snapshot(&self) -> Snapshot {
         let mut latency = self.recent;
         latency.merge(&self.tally.latency);
-        Snapshot { counters: self.totals, latency }
+        Snapshot { counters: self.totals, latency, effort: self.effort }
     }
 
     /// The release in question.

@@ -1,5 +1,5 @@
-//! The supervisor's task for one worker: hands over one request at a time, kills what does not answer
-//! in time or talks nonsense, and reaps.
+//! The supervisor's task for one worker: hands over one run at a time, of one request or of several that
+//! waited, kills what does not answer in time or talks nonsense, and reaps.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,32 +7,23 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use serin_protocol::frame::{InferFault, LoadFault, Ready, WorkerResponse};
 use serin_protocol::ids::ReleaseId;
 use serin_protocol::message::WorkerDeath;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::group::Group;
 use super::process::{InferError, Inferred, StartFault, WorkerSpec};
+use super::queue::{Job, Queue, Run};
 use super::{death, stderr, wire};
 
 /// Time a process that has closed its socket gets to end by itself, so that its own exit code is seen.
 const LAST_GASP: Duration = Duration::from_secs(2);
-
-/// A request that waits or runs.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) request: u64,
-    pub(super) head: Vec<u8>,
-    pub(super) body: Bytes,
-    pub(super) reply: oneshot::Sender<Result<Inferred, InferError>>,
-}
 
 /// Whether the worker lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +45,7 @@ pub(super) struct Driver {
     process: Process,
     socket: UnixStream,
     request_deadline: Duration,
+    queue: Queue,
 }
 
 /// The process and what it says; killed when dropped.
@@ -87,7 +79,8 @@ pub(super) async fn start(spec: WorkerSpec) -> Result<Started, StartFault> {
     let end = match timeout(spec.load_deadline, wire::receive(&mut socket)).await {
         Ok(Ok((WorkerResponse::Ready(ready), _))) => {
             info!(release = %spec.release, pid, micros = ready.load_micros, "model loaded");
-            let driver = Driver { process, socket, request_deadline: spec.request_deadline };
+            let queue = Queue::new(ready.rows_at_once);
+            let driver = Driver { process, socket, request_deadline: spec.request_deadline, queue };
             return Ok(Started { ready, pid, driver });
         }
         Ok(Ok((WorkerResponse::LoadFailed(fault), _))) => {
@@ -162,54 +155,61 @@ impl Driver {
     ) {
         let end = self.serve(&mut jobs, &mut stop).await;
         let outcome = self.process.end(end).await;
-        life.send_replace(outcome);
-        // Whoever waits in the queue now sees it closed and asks `life`.
+        life.send_replace(outcome.clone());
+        // Only what was running can be what it died of.
+        self.queue.fail(&match outcome {
+            Life::Died(death) => InferError::Died(death),
+            Life::Running | Life::Stopped => InferError::Stopped,
+        });
+        // Whoever waits now sees his place gone and asks `life`.
     }
 
     async fn serve(&mut self, jobs: &mut mpsc::Receiver<Job>, stop: &mut watch::Receiver<bool>) -> End {
         loop {
-            let job = tokio::select! {
-                biased;
-                // An error means that the last handle is gone.
-                _ = stop.changed() => return End::Asked,
-                _ = self.process.child.wait() => return End::Gone,
-                job = jobs.recv() => match job {
-                    Some(job) => job,
-                    None => return End::Asked,
-                },
-            };
-            if job.reply.is_closed() {
-                continue;
+            if self.queue.is_empty() {
+                let job = tokio::select! {
+                    biased;
+                    // An error means that the last handle is gone.
+                    _ = stop.changed() => return End::Asked,
+                    _ = self.process.child.wait() => return End::Gone,
+                    job = jobs.recv() => job,
+                };
+                let Some(job) = job else { return End::Asked };
+                self.queue.push(job);
             }
+            while self.queue.has_room()
+                && let Ok(job) = jobs.try_recv()
+            {
+                self.queue.push(job);
+            }
+            // It may have died between two runs, which the next one must not be blamed for.
+            if matches!(self.process.child.try_wait(), Ok(Some(_))) {
+                return End::Gone;
+            }
+            let Some(run) = self.queue.next() else { continue };
             let start = Instant::now();
             let answer = tokio::select! {
                 biased;
                 _ = stop.changed() => return End::Asked,
-                answer = timeout(self.request_deadline, exchange(&mut self.socket, &job)) => answer,
+                answer = timeout(self.request_deadline, exchange(&mut self.socket, &run)) => answer,
             };
-            let outcome = match answer {
-                Ok(Ok(outcome)) => outcome,
+            match answer {
+                Ok(Ok(outcome)) => self.queue.hand_out(outcome, start, start.elapsed()),
                 Ok(Err(end)) => return end,
                 Err(_) => return End::Hung,
-            };
-            let elapsed = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            // Its own clock cannot have seen more time pass than ours.
-            let outcome =
-                outcome.map(|inferred| Inferred { micros: inferred.micros.min(elapsed), ..inferred });
-            // Whoever asked may have gone away meanwhile.
-            let _ = job.reply.send(outcome);
+            }
         }
     }
 }
 
-async fn exchange(socket: &mut UnixStream, job: &Job) -> Result<Result<Inferred, InferError>, End> {
-    wire::send(socket, &job.head, &job.body).await.map_err(broken)?;
+async fn exchange(socket: &mut UnixStream, run: &Run) -> Result<Result<Inferred, InferError>, End> {
+    wire::send(socket, &run.head, &run.parts).await.map_err(broken)?;
     let (response, body) = wire::receive(socket).await.map_err(broken)?;
     match response {
-        WorkerResponse::Inferred { request, micros, outputs, predictions } if request == job.request => {
-            Ok(Ok(Inferred { micros, outputs, body, predictions }))
+        WorkerResponse::Inferred { request, micros, outputs, predictions } if request == run.number => {
+            Ok(Ok(Inferred { micros, waited_micros: 0, leads: true, outputs, body, predictions }))
         }
-        WorkerResponse::InferFailed { request, fault } if request == job.request => match fault {
+        WorkerResponse::InferFailed { request, fault } if request == run.number => match fault {
             InferFault::Input(text) => Ok(Err(InferError::Input(text))),
             InferFault::Model(text) => Ok(Err(InferError::Model(text))),
             InferFault::MemoryLimit => Err(End::Exhausted),

@@ -68,6 +68,11 @@ impl Engine {
         self.most_body_bytes
     }
 
+    /// Rows that the model runs at once.
+    pub(super) fn rows_at_once(&self) -> u32 {
+        u32::try_from(self.model.rows_at_once()).unwrap_or(1)
+    }
+
     /// Runs pipeline and model over the tensors in `body`.
     pub(super) fn infer(&mut self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
         let (rows, raw) = self.check_inputs(inputs, body)?;

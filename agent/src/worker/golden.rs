@@ -51,7 +51,9 @@ impl GoldenFault {
     /// The same as a reason to reject a release.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Infer { error: InferError::Died(death), .. } => Reason::WorkerDied(death.clone()),
+            Self::Infer { error: InferError::Died(death) | InferError::Unasked(death), .. } => {
+                Reason::WorkerDied(death.clone())
+            }
             Self::Mismatch(_) | Self::Case { .. } | Self::Infer { .. } => {
                 Reason::GoldenMismatch(Detail::new(&self.to_string()))
             }

@@ -7,7 +7,8 @@
 //! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
-//! | `driver`, `wire`, `stderr` | supervisor | its task: one request at a time, deadlines, reaping |
+//! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
+//! | `queue`, `join` | supervisor | who is next; which requests that wait are run together (pure) |
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`group`] | both | memory groups, where they are delegated |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
@@ -20,11 +21,13 @@ mod engine;
 pub mod golden;
 mod graph;
 pub mod group;
+mod join;
 mod limits;
 mod model;
 mod pipeline;
 pub mod process;
 pub mod qualify;
+mod queue;
 mod sandbox;
 pub mod serve;
 mod stderr;

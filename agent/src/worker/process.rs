@@ -4,8 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serin_protocol::frame::{LoadFault, Prediction, Ready, Sandbox};
@@ -14,11 +13,12 @@ use serin_protocol::message::{Detail, Reason, WorkerDeath};
 use serin_protocol::tensor::TensorHeader;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::driver::{self, Job, Life, Started};
+use super::driver::{self, Life, Started};
 use super::group::Delegated;
+use super::queue::Job;
 use super::wire;
 
-/// Requests that may wait. At a few milliseconds each the last one waits well under a second; who
+/// Requests that may wait, besides those that can be in the next run. At a few milliseconds each the last one waits well under a second; who
 /// comes then is better told at once that the device is too slow for him.
 pub const QUEUE: usize = 64;
 
@@ -61,7 +61,6 @@ struct Handle {
     /// Dropped with the last handle, which stops the worker too.
     stop: watch::Sender<bool>,
     life: watch::Receiver<Life>,
-    requests: AtomicU64,
     pid: u32,
     ready: Ready,
 }
@@ -69,8 +68,12 @@ struct Handle {
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inferred {
-    /// Time in pipeline and model, in microseconds.
+    /// Time in pipeline and model, in microseconds; of the whole run for requests that were run together.
     pub micros: u64,
+    /// Time from the request to the begin of its run, in microseconds.
+    pub waited_micros: u64,
+    /// Whether it is the first, or only, request of its run: counting these counts runs.
+    pub leads: bool,
     /// The declared outputs. Types, shapes and sizes agree with the body.
     pub outputs: Vec<TensorHeader>,
     /// Their raw values.
@@ -117,9 +120,12 @@ pub enum InferError {
     /// [`QUEUE`] requests are waiting.
     #[error("{QUEUE} requests are waiting already")]
     Busy,
-    /// The worker died before it answered.
+    /// The worker died of it, or of one that was run together with it.
     #[error("the worker died: {0}")]
     Died(WorkerDeath),
+    /// The worker died before it was given the request, which therefore may be asked of any other.
+    #[error("the worker died before it came to this request: {0}")]
+    Unasked(WorkerDeath),
     /// The worker was stopped before it answered.
     #[error("the worker was stopped")]
     Stopped,
@@ -133,16 +139,15 @@ impl Worker {
         let (stop, stopped) = watch::channel(false);
         let (alive, life) = watch::channel(Life::Running);
         tokio::spawn(driver.drive(waiting, stopped, alive));
-        Ok(Self(Arc::new(Handle { jobs, stop, life, requests: AtomicU64::new(0), pid, ready })))
+        Ok(Self(Arc::new(Handle { jobs, stop, life, pid, ready })))
     }
 
     /// Runs the release's pipeline and model over `inputs`, whose raw values lie in `body` one after
-    /// another. Requests are answered one by one in the order they came.
+    /// another. Requests are answered in the order they came; those that wait may be run together.
     pub async fn infer(&self, inputs: Vec<TensorHeader>, body: Bytes) -> Result<Inferred, InferError> {
-        let request = self.0.requests.fetch_add(1, Ordering::Relaxed);
-        let head = wire::request_head(request, inputs, &body).map_err(InferError::Input)?;
+        wire::check_request(&inputs, &body).map_err(InferError::Input)?;
         let (reply, answer) = oneshot::channel();
-        match self.0.jobs.try_send(Job { request, head, body, reply }) {
+        match self.0.jobs.try_send(Job { inputs, body, reply, since: Instant::now(), alone: false }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(InferError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.ended().await),
@@ -153,10 +158,11 @@ impl Worker {
         }
     }
 
+    /// What a request that was never given to the process learns.
     async fn ended(&self) -> InferError {
         let mut life = self.0.life.clone();
         match ended(&mut life).await {
-            Some(death) => InferError::Died(death),
+            Some(death) => InferError::Unasked(death),
             None => InferError::Stopped,
         }
     }

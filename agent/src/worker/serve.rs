@@ -101,7 +101,7 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
         memory_limited: limits.memory || grouped,
         calls_filtered: filtered,
     };
-    let ready = WorkerResponse::Ready(Ready { load_micros, sandbox });
+    let ready = WorkerResponse::Ready(Ready { load_micros, rows_at_once: engine.rows_at_once(), sandbox });
     let served = send(&mut socket, &ready, &[]).and_then(|()| serve(&mut socket, &mut engine));
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,7 +111,7 @@ impl Fault {
 
     pub(super) fn of_infer(error: &InferError, about: &str) -> Self {
         let kind = match error {
-            InferError::Died(death) => kind_of(death),
+            InferError::Died(death) | InferError::Unasked(death) => kind_of(death),
             InferError::Input(_) | InferError::Model(_) => FaultKind::Load,
             InferError::Busy | InferError::Stopped => FaultKind::Died,
         };

@@ -1,7 +1,8 @@
 //! Frames to and from a worker on the supervisor's side. What comes from a worker is untrusted: sizes
 //! are capped before memory is reserved, and an answer must agree with itself.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::iter;
 
 use bytes::{Bytes, BytesMut};
 use serin_protocol::frame::{
@@ -14,21 +15,34 @@ use tokio::net::UnixStream;
 
 use super::engine::MAX_ROWS;
 
-/// A request of these inputs whose size and headers agree; the worker judges everything else.
-pub(super) fn request_head(request: u64, inputs: Vec<TensorHeader>, body: &[u8]) -> Result<Vec<u8>, String> {
+/// Whether sizes and headers of a request agree; the worker judges everything else.
+pub(super) fn check_request(inputs: &[TensorHeader], body: &[u8]) -> Result<(), String> {
     if let Some(input) = inputs.iter().find(|input| !input.is_consistent()) {
         return Err(format!("input {}: {} bytes do not fit its shape", input.name, input.bytes));
     }
-    if split_body(&inputs, body).is_none() {
+    if split_body(inputs, body).is_none() {
         return Err("the inputs do not use up the body exactly".into());
     }
-    encode_head(&WorkerRequest::Infer { request, inputs }, body.len()).map_err(|error| error.to_string())
+    Ok(())
 }
 
-/// Sends a frame; the body goes out as it lies in memory.
-pub(super) async fn send(socket: &mut UnixStream, head: &[u8], body: &[u8]) -> io::Result<()> {
-    socket.write_all(head).await?;
-    socket.write_all(body).await
+/// Prefix and header of a request whose body has `bytes` bytes.
+pub(super) fn request_head(request: u64, inputs: Vec<TensorHeader>, bytes: usize) -> Result<Vec<u8>, String> {
+    encode_head(&WorkerRequest::Infer { request, inputs }, bytes).map_err(|error| error.to_string())
+}
+
+/// Sends a frame; the parts of its body go out from where they lie in memory.
+pub(super) async fn send(socket: &mut UnixStream, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
+    let all = iter::once(head).chain(parts.iter().map(AsRef::as_ref));
+    let mut slices: Vec<IoSlice<'_>> = all.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+    let mut left = slices.as_mut_slice();
+    while !left.is_empty() {
+        match socket.write_vectored(left).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => IoSlice::advance_slices(&mut left, written),
+        }
+    }
+    Ok(())
 }
 
 /// Receives a frame. The memory for its body is zero pages of the system until bytes arrive, so that a
@@ -116,6 +130,7 @@ mod tests {
         assert!(check(&answer(header(DataType::Bytes, &[1], 6)), &[1, 0, 0, 0, 0xFF, 0]).is_err());
         let failed = WorkerResponse::Ready(Ready {
             load_micros: 1,
+            rows_at_once: 1,
             sandbox: serin_protocol::frame::Sandbox {
                 no_new_privileges: true,
                 files_closed: true,
@@ -128,9 +143,26 @@ mod tests {
 
     #[test]
     fn a_request_that_contradicts_itself_never_leaves() {
-        assert!(request_head(1, vec![header(DataType::Fp32, &[1, 2], 8)], &[0; 8]).is_ok());
-        assert!(request_head(1, vec![header(DataType::Fp32, &[1, 2], 4)], &[0; 4]).is_err());
-        assert!(request_head(1, vec![header(DataType::Fp32, &[1, 2], 8)], &[0; 12]).is_err());
+        assert!(check_request(&[header(DataType::Fp32, &[1, 2], 8)], &[0; 8]).is_ok());
+        assert!(check_request(&[header(DataType::Fp32, &[1, 2], 4)], &[0; 4]).is_err());
+        assert!(check_request(&[header(DataType::Fp32, &[1, 2], 8)], &[0; 12]).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_frame_in_many_parts_arrives_as_one() {
+        let (mut ours, mut theirs) = UnixStream::pair().expect("pair");
+        // More than a socket takes at once, in parts large, small and empty.
+        let parts: Vec<Bytes> =
+            (0..40_u8).map(|n| Bytes::from(vec![n; usize::from(n % 4) * 30_011])).collect();
+        let expected = parts.concat();
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).await.expect("read");
+            all
+        });
+        send(&mut ours, b"head", &parts).await.expect("sent");
+        drop(ours);
+        assert!(reading.await.expect("read") == [&b"head"[..], &expected].concat());
     }
 
     proptest! {

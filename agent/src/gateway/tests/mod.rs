@@ -2,7 +2,9 @@
 
 mod connections;
 mod protocol;
+mod raw;
 mod switching;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderMap};
+use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -47,6 +50,8 @@ pub(crate) enum Mood {
     Busy,
     /// Dies.
     Die,
+    /// Died before it came to the request.
+    Miss,
     /// Has been stopped.
     Stop,
 }
@@ -73,6 +78,7 @@ impl Infer for Double {
             Mood::Refuse => Err(InferError::Input("input x: too many rows".into())),
             Mood::Busy => Err(InferError::Busy),
             Mood::Die => Err(InferError::Died(WorkerDeath::MemoryLimit)),
+            Mood::Miss => Err(InferError::Unasked(WorkerDeath::MemoryLimit)),
             Mood::Stop => Err(InferError::Stopped),
         }
     }
@@ -95,7 +101,7 @@ impl Double {
         };
         let predictions = classes.map(|class| Prediction { class, confidence: f32::NAN }).collect();
         let outputs = vec![header("sum", DataType::Fp32, 4), header("class", DataType::Int64, 8)];
-        Inferred { micros: 100, outputs, body: body.into(), predictions }
+        Inferred { micros: 100, waited_micros: 20, leads: true, outputs, body: body.into(), predictions }
     }
 }
 
@@ -220,16 +226,30 @@ pub(crate) async fn ask(address: SocketAddr, method: Method, path: &str, body: B
 }
 
 async fn ask_patiently(address: SocketAddr, method: Method, path: &str, body: Bytes) -> Reply {
+    let (head, body) = exchange(address, method, path, &[], body).await;
+    let json = serde_json::from_slice(&body).expect("json");
+    Reply { status: head.status, headers: head.headers, json }
+}
+
+/// The same with further headers and an answer that need not be JSON.
+pub(crate) async fn exchange(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> (Parts, Bytes) {
     let stream = TcpStream::connect(address).await.expect("listening");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("http");
     tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let response =
         sender.send_request(request.body(Full::new(body)).expect("valid")).await.expect("answered");
     let (head, body) = response.into_parts();
-    let body = body.collect().await.expect("whole").to_bytes();
-    let json = serde_json::from_slice(&body).expect("json");
-    Reply { status: head.status, headers: head.headers, json }
+    (head, body.collect().await.expect("whole").to_bytes())
 }
 
 /// A request with these rows.

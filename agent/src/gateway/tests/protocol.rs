@@ -44,7 +44,8 @@ async fn flat_data_and_chosen_outputs_work_too() {
 async fn server_and_model_describe_themselves() {
     let (stage, _served) = Stage::with(Mood::Answer).await;
     let server = stage.get("/v2").await.json;
-    assert_eq!((&server["name"], &server["extensions"]), (&json!("serin-agent"), &json!([])));
+    let extensions = json!(["binary_tensor_data", "statistics"]);
+    assert_eq!((&server["name"], &server["extensions"]), (&json!("serin-agent"), &extensions));
     assert_eq!(stage.get("/v2/health/live").await.json, json!({ "live": true }));
     assert_eq!(stage.get("/v2/health/ready").await.json, json!({ "ready": true }));
     for path in ["/v2/models/sums", "/v2/models/sums/versions/1"] {
@@ -116,6 +117,65 @@ async fn unknown_models_versions_and_paths_are_not_found() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_kept_warm_is_named_and_does_not_answer() {
+    let (stage, _served) = Stage::with(Mood::Answer).await;
+    stage.router.say_warm(Some(&"sums@0".parse().expect("id")));
+    for path in ["/v2/models/sums/versions/0", "/v2/models/sums/versions/0/ready"] {
+        stage.get(path).await.is_error(404, "version 1 only; version 0 is kept ready");
+    }
+    let reply = stage.ask(Method::POST, "/v2/models/sums/versions/0/infer", rows(&[[1.0, 2.0]])).await;
+    reply.is_error(404, "rollback");
+    stage.router.say_warm(None);
+    let reply = stage.get("/v2/models/sums/versions/0").await;
+    reply.is_error(404, "version 1 only");
+    assert!(!reply.json.to_string().contains("rollback"));
+}
+
+#[tokio::test]
+async fn statistics_are_what_was_counted() {
+    let (stage, served) = Stage::with(Mood::Answer).await;
+    stage.infer(rows(&[[1.0, 2.0], [3.0, 4.0]])).await;
+    stage.infer(rows(&[[1.0, 2.0]])).await;
+    stage.infer("{").await;
+    for path in ["/v2/models/stats", "/v2/models/sums/stats", "/v2/models/sums/versions/1/stats"] {
+        let said = stage.get(path).await.json;
+        let stats = &said["model_stats"][0];
+        let counts = ["inference_count", "execution_count"].map(|name| stats[name].as_u64());
+        assert_eq!((counts, stats["version"].as_str()), ([Some(3), Some(2)], Some("1")));
+        let inferences = &stats["inference_stats"];
+        assert_eq!(inferences["queue"], json!({ "count": 2, "ns": 40_000 }));
+        assert_eq!(inferences["compute_infer"], json!({ "count": 2, "ns": 200_000 }));
+        assert_eq!((&inferences["success"]["count"], &inferences["fail"]["count"]), (&json!(2), &json!(0)));
+        assert!(stats["last_inference"].as_u64().is_some_and(|millis| millis > 1_600_000_000_000));
+    }
+    assert_eq!(counters(&served), counted(2, 0, 1));
+    stage.get("/v2/models/other/stats").await.is_error(404, "only");
+    stage.router.flip(None);
+    stage.get("/v2/models/stats").await.is_error(503, "no release");
+}
+
+#[tokio::test]
+async fn the_repository_lists_what_answers() {
+    let (stage, _served) = Stage::with(Mood::Answer).await;
+    let index = stage.ask(Method::POST, "/v2/repository/index", "{}").await.json;
+    assert_eq!(index, json!([{ "name": "sums", "version": "1", "state": "READY", "reason": "" }]));
+    stage.router.flip(None);
+    assert_eq!(stage.ask(Method::POST, "/v2/repository/index", "").await.json, json!([]));
+    stage.get("/v2/repository/index").await.is_error(405, "POST");
+}
+
+#[tokio::test]
+async fn extensions_that_are_not_here_say_so() {
+    let (stage, _served) = Stage::with(Mood::Answer).await;
+    for path in
+        ["/v2/models/sums/config", "/v2/trace/setting", "/v2/systemsharedmemory/status", "/v2/logging"]
+    {
+        stage.get(path).await.is_error(501, "not supported");
+    }
+    stage.ask(Method::POST, "/v2/repository/models/sums/unload", "{}").await.is_error(501, "not supported");
+}
+
+#[tokio::test]
 async fn the_wrong_method_is_told_the_right_one() {
     let (stage, _served) = Stage::with(Mood::Answer).await;
     let reply = stage.get("/v2/models/sums/infer").await;
@@ -135,6 +195,7 @@ async fn what_the_worker_says_becomes_a_status_and_a_count() {
         (Mood::Refuse, 400, "too many rows", false, counted(0, 0, 1)),
         (Mood::Busy, 429, "waiting", true, counted(0, 0, 1)),
         (Mood::Die, 503, "memory limit", true, counted(1, 1, 0)),
+        (Mood::Miss, 503, "before it came", true, counted(0, 0, 0)),
         (Mood::Stop, 503, "stopped", true, counted(0, 0, 0)),
     ] {
         let (stage, served) = Stage::with(mood).await;

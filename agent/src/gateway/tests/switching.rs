@@ -89,7 +89,7 @@ async fn asked_while(
 #[tokio::test]
 async fn an_app_does_not_see_a_rollback() {
     let second = served(2, Mood::Answer, None);
-    for mood in [Mood::Die, Mood::Stop] {
+    for mood in [Mood::Die, Mood::Miss, Mood::Stop] {
         let next = Arc::clone(&second);
         let flip = move |stage: &Stage, _: &Arc<Served<Double>>| {
             stage.router.flip(Some(next));
@@ -99,7 +99,7 @@ async fn an_app_does_not_see_a_rollback() {
         let failed = u64::from(mood == Mood::Die);
         assert_eq!(counters(&first), counted(failed, failed, 0));
     }
-    assert_eq!(counters(&second), counted(2, 0, 0));
+    assert_eq!(counters(&second), counted(3, 0, 0));
 }
 
 #[tokio::test]
@@ -112,6 +112,54 @@ async fn a_request_that_killed_a_worker_is_not_given_to_the_next_one_of_the_same
     let (reply, _first) = asked_while(Mood::Die, "/v2/models/sums/infer", flip).await;
     reply.is_error(503, "memory limit");
     assert_eq!(again.worker().asked.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_only_waited_for_a_worker_goes_to_the_next_one_of_the_same_release() {
+    let again = served(1, Mood::Answer, None);
+    let next = Arc::clone(&again);
+    let flip = move |stage: &Stage, _: &Arc<Served<Double>>| {
+        stage.router.flip(Some(next));
+    };
+    let (reply, first) = asked_while(Mood::Miss, "/v2/models/sums/versions/1/infer", flip).await;
+    assert_eq!((reply.status, &reply.json["model_version"]), (StatusCode::OK, &"1".into()), "{reply:?}");
+    assert_eq!((counters(&first), counters(&again)), (counted(0, 0, 0), counted(1, 0, 0)));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_over_waits_for_room_and_not_for_ever() {
+    let full = served(2, Mood::Busy, None);
+    let next = Arc::clone(&full);
+    let flip = move |stage: &Stage, _: &Arc<Served<Double>>| {
+        stage.router.flip(Some(next));
+    };
+    let (reply, _first) = asked_while(Mood::Miss, "/v2/models/sums/infer", flip).await;
+    reply.is_error(429, "waiting");
+    assert!(full.worker().asked.load(Ordering::SeqCst) > 2);
+    // Refused once, however often it asked.
+    assert_eq!(counters(&full), counted(0, 0, 1));
+}
+
+#[tokio::test]
+async fn workers_that_keep_dying_are_not_tried_for_ever() {
+    let stage = Stage::open(quick()).await;
+    let releases = [served(1, Mood::Miss, None), served(2, Mood::Miss, None)];
+    stage.router.flip(Some(Arc::clone(&releases[0])));
+    let begun = tokio::spawn(ask(
+        stage.address,
+        Method::POST,
+        "/v2/models/sums/infer",
+        Bytes::from(rows(&[[1.0, 2.0]])),
+    ));
+    let asked = || releases.iter().map(|one| one.worker().asked.load(Ordering::SeqCst)).sum::<usize>();
+    let mut flips = 0;
+    while !begun.is_finished() {
+        flips += 1;
+        stage.router.flip(Some(Arc::clone(&releases[flips % 2])));
+        tokio::task::yield_now().await;
+    }
+    begun.await.expect("answered").is_error(503, "before it came");
+    assert_eq!(asked(), 4);
 }
 
 #[tokio::test]
