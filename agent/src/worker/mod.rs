@@ -6,6 +6,7 @@
 //! | [`serve`] | worker | the process: confine, load, answer frames |
 //! | `limits`, `sandbox` | worker | resource limits; files and network out of reach |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
+//! | `ml` | worker | operators of classical models |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one request at a time, deadlines, reaping |
 //! | [`death`] | supervisor | which end a process came to (pure) |
@@ -18,6 +19,7 @@ mod engine;
 pub mod golden;
 mod graph;
 mod limits;
+mod ml;
 mod model;
 mod pipeline;
 pub mod process;

@@ -1,5 +1,6 @@
 //! Loads one ONNX model with tract and runs it, some rows at a time.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
@@ -12,6 +13,7 @@ use tract_onnx::tract_hir::internal::{
 
 use super::graph;
 use super::limits::tells_of_exhaustion;
+use super::ml;
 use super::pipeline::{Column, Data, Feed};
 
 /// Most rows run at once. More gain nothing on one core.
@@ -42,8 +44,9 @@ impl Model {
     /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
     /// of rows open.
     pub(super) fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
-        let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let framework = ml::framework().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
+        graph::open_zip_maps(&mut proto);
         graph::keep_only(&mut proto, outputs)?;
         if let Some(unsupported) = graph::unsupported_operator(&proto, &framework) {
             return Err(unsupported);
@@ -234,9 +237,11 @@ fn column(value: &Tensor) -> TractResult<Column<'static>> {
         DatumType::F32 | DatumType::F64 | DatumType::F16 => {
             Data::Floats(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
         }
-        DatumType::String | DatumType::Blob | DatumType::TDim => {
-            bail!("outputs of type {:?} are not supported", value.datum_type())
+        DatumType::String => {
+            let texts = value.try_as_plain_ram()?.as_slice::<String>()?;
+            Data::Texts(texts.iter().map(|text| Cow::Owned(text.clone())).collect())
         }
+        DatumType::Blob => bail!("outputs of type {:?} are not supported", value.datum_type()),
         _ => Data::Integers(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()),
     };
     Ok(Column { shape: value.shape().to_vec(), data })
