@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
 use tract_onnx::Onnx;
+use tract_onnx::tract_core::ops::gru_seq::GruSeq;
+use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
     Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
     TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
@@ -155,7 +157,22 @@ fn typed(
         let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
         parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
     }
-    parsed.into_typed()
+    let mut typed = parsed.into_typed()?;
+    begin_anew(&mut typed);
+    Ok(typed)
+}
+
+/// Makes recurrent operators begin every run with their initial state, as ONNX has it. Left alone, tract
+/// carries the state on to the next run: one request's rows would show in the answer to another.
+fn begin_anew(model: &mut TypedModel) {
+    for node in model.nodes_mut() {
+        if let Some(scan) = node.op_as_mut::<Scan>() {
+            scan.reset_every_turn = true;
+            begin_anew(&mut scan.body);
+        } else if let Some(gru) = node.op_as_mut::<GruSeq>() {
+            gru.reset_every_turn = true;
+        }
+    }
 }
 
 /// Bytes of the largest value that is computed, not stored.
