@@ -154,6 +154,7 @@ pub(super) fn labels(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
         return built(node, LabelEncoder::numbering(node, classes)?);
     }
     let (kind, keys) = label_keys(context, node)?;
+    let nan_is_a_key = version(context) >= 4;
     let mut values = label_values(context, node)?;
     ensure!(
         !keys.is_empty() && keys.len() == values.len(),
@@ -162,8 +163,16 @@ pub(super) fn labels(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
         values.len()
     );
     push_default(context, node, &mut values)?;
-    let places = keys.into_iter().zip(0..).collect();
+    // Before version 4 a NaN equals nothing, not even a key that is one.
+    let counts = |(key, _): &(Key, usize)| nan_is_a_key || *key != Key::float(f64::NAN);
+    let places = keys.into_iter().zip(0..).filter(counts).collect();
     built(node, LabelEncoder { kind, places, names: Vec::new(), values })
+}
+
+/// The version of `ai.onnx.ml` that the model was written for.
+fn version(context: &ParsingContext<'_>) -> i64 {
+    let imports = &context.model.opset_import;
+    imports.iter().find(|import| import.domain == "ai.onnx.ml").map_or(1, |import| import.version)
 }
 
 fn label_keys(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Kind, Vec<Key>)> {

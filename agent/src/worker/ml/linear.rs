@@ -93,9 +93,7 @@ impl Classifier {
         if let ([no, yes], true) = (&mut *scores, self.is_paired) {
             let margin = *no;
             // Untransformed, onnxruntime takes the sum for a share.
-            let pairing =
-                if self.post_transform == PostTransform::Logistic { Pairing::Margin } else { Pairing::Share };
-            [*no, *yes] = pair(margin, pairing, self.post_transform);
+            [*no, *yes] = pair(margin, Pairing::Share, self.post_transform);
             return usize::from(margin > 0.0);
         }
         let class = largest(scores, |_| true);

@@ -122,22 +122,22 @@ fn probit(probability: f32) -> f32 {
 /// How the score of the positive class alone becomes those of two classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pairing {
-    /// It is a share: the other class has the rest.
+    /// It is a share, unless `LOGISTIC` makes one of it: the other class has the rest.
     Share,
     /// It is a margin: the other class has its opposite.
     Margin,
 }
 
-/// Both classes' scores from the `positive` one. A share is taken as it is; of a margin `LOGISTIC`
-/// makes two shares.
+/// Both classes' scores from the `positive` one. `LOGISTIC` makes two shares of it whatever it is;
+/// `SOFTMAX` leaves it as it is, as in onnxruntime.
 pub(super) fn pair(positive: f32, pairing: Pairing, post_transform: PostTransform) -> [f32; 2] {
     match (pairing, post_transform) {
         (_, PostTransform::Probit) => {
             let positive = probit(positive);
             [1.0 - positive, positive]
         }
+        (_, PostTransform::Logistic) => [logistic(-positive), logistic(positive)],
         (Pairing::Share, _) => [1.0 - positive, positive],
-        (Pairing::Margin, PostTransform::Logistic) => [logistic(-positive), logistic(positive)],
         (Pairing::Margin, _) => [-positive, positive],
     }
 }

@@ -85,7 +85,8 @@ impl<T: Real> Classifier<T> {
         for (at, (slot, score)) in row.iter_mut().zip(&scores.values).enumerate() {
             *slot = self.base.get(at).map_or(*score, |base| score.plus(*base)).to_f32();
         }
-        // A class that no leaf spoke of is not the best one because all others are below 0.
+        // The top class also of two, where onnxruntime (1.32) takes the second as soon as its score is
+        // above 0. A class that no leaf spoke of is not the best one because all others are below 0.
         let class = largest(row, |class| has_base || scores.seen.get(class).copied().unwrap_or(false));
         self.post_transform.apply(row);
         class
