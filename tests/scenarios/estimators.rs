@@ -1,4 +1,4 @@
-//! Models as scikit-learn, LightGBM and XGBoost are exported to ONNX, and single operators, in a real
+//! Models as scikit-learn, `LightGBM` and `XGBoost` are exported to ONNX, and single operators, in a real
 //! worker: each must compute what onnxruntime computes.
 
 use std::fmt::Write as _;
@@ -139,8 +139,8 @@ async fn run(folder: &Path) -> Result<()> {
         dir: folder.into(),
         release: manifest.id(),
         memory_limit: ByteCount(1 << 30),
-        load_deadline: Duration::from_secs(60),
-        request_deadline: Duration::from_secs(60),
+        load_deadline: Duration::from_mins(1),
+        request_deadline: Duration::from_mins(1),
     };
     let worker = Worker::start(spec).await?;
     let rows = inputs.first().context("input")?.1.rows.len();

@@ -204,22 +204,25 @@ impl<T: Real> Forest<T> {
     fn descend<const MISSING: bool>(&self, row: &[T], mut visit: impl FnMut(u32)) {
         let (groups, rest) = self.roots.as_chunks::<LANES>();
         for group in groups {
-            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *group;
+            // Spelt out, so that they stay in registers also where the compiler is told to save space.
+            let [mut n0, mut n1, mut n2, mut n3, mut n4, mut n5, mut n6, mut n7] = *group;
             loop {
                 // Leaves follow themselves, so that trees which are done stay where they are.
-                let mut moved = self.step::<MISSING>(&mut a, row);
-                moved |= self.step::<MISSING>(&mut b, row);
-                moved |= self.step::<MISSING>(&mut c, row);
-                moved |= self.step::<MISSING>(&mut d, row);
-                moved |= self.step::<MISSING>(&mut e, row);
-                moved |= self.step::<MISSING>(&mut f, row);
-                moved |= self.step::<MISSING>(&mut g, row);
-                moved |= self.step::<MISSING>(&mut h, row);
+                let mut moved = self.step::<MISSING>(&mut n0, row);
+                moved |= self.step::<MISSING>(&mut n1, row);
+                moved |= self.step::<MISSING>(&mut n2, row);
+                moved |= self.step::<MISSING>(&mut n3, row);
+                moved |= self.step::<MISSING>(&mut n4, row);
+                moved |= self.step::<MISSING>(&mut n5, row);
+                moved |= self.step::<MISSING>(&mut n6, row);
+                moved |= self.step::<MISSING>(&mut n7, row);
                 if moved == 0 {
                     break;
                 }
             }
-            [a, b, c, d, e, f, g, h].into_iter().for_each(&mut visit);
+            for leaf in [n0, n1, n2, n3, n4, n5, n6, n7] {
+                visit(leaf);
+            }
         }
         for root in rest {
             let mut node = *root;
@@ -229,19 +232,23 @@ impl<T: Real> Forest<T> {
     }
 
     /// Goes on to the next node; 0 when that is the same one.
+    #[expect(clippy::inline_always, reason = "a call costs as much as a step, also where size comes first")]
     #[inline(always)]
     fn step<const MISSING: bool>(&self, at: &mut u32, row: &[T]) -> u32 {
         let Some(node) = self.nodes.get(*at as usize) else {
             return 0;
         };
-        let value = row.get((node.feature & FEATURE) as usize).copied().unwrap_or(T::NAN);
+        let value = match row.get((node.feature & FEATURE) as usize) {
+            Some(value) => *value,
+            None => T::NAN,
+        };
         let mut holds = value <= node.value;
         if MISSING {
-            holds |= value.is_missing() & (node.feature & MISSING_PASSES != 0);
+            let passes = node.feature & MISSING_PASSES != 0;
+            holds |= passes && value.is_missing();
         }
-        let [fails, passes] = node.next;
-        // Both are loaded already: a choice between two registers, not a jump.
-        let next = if holds { passes } else { fails };
+        // Looked up, not jumped to: where a tree goes cannot be predicted.
+        let next = node.next[usize::from(holds)];
         let moved = next ^ *at;
         *at = next;
         moved

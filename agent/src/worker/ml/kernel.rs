@@ -40,6 +40,7 @@ struct Operator {
 }
 
 /// The kernel as what the parser makes of `node`.
+#[expect(clippy::unnecessary_wraps, reason = "it ends the functions that the parser calls")]
 pub(super) fn built(node: &NodeProto, kernel: impl Kernel) -> Built {
     let named = (0..).zip(&node.output).filter(|(_, name)| !name.is_empty()).map(|(at, _)| at).collect();
     Ok((expand(Operator { kernel: Arc::new(kernel), named }), Vec::new()))
@@ -187,7 +188,7 @@ impl<'a> Rows<'a> {
     }
 
     /// One row after the other.
-    pub(super) fn iter<T: Datum>(&self) -> TractResult<std::slice::ChunksExact<'_, T>> {
+    pub(super) fn each<T: Datum>(&self) -> TractResult<std::slice::ChunksExact<'_, T>> {
         Ok(self.tensor.try_as_plain_ram()?.as_slice::<T>()?.chunks_exact(self.width))
     }
 }
@@ -201,7 +202,7 @@ pub(super) fn by_row<T: Datum + Copy>(
     let mut output = Tensor::zero::<f32>(&[rows.count, width])?;
     let mut view = output.try_as_plain_ram_mut()?;
     let slots = view.as_slice_mut::<f32>()?.chunks_exact_mut(width.max(1));
-    rows.iter::<T>()?.zip(slots).for_each(|(row, slot)| write(row, slot));
+    rows.each::<T>()?.zip(slots).for_each(|(row, slot)| write(row, slot));
     Ok(output)
 }
 

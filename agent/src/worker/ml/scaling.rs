@@ -162,7 +162,7 @@ impl Kernel for Imputer {
             let replaced = f64::from(self.replaced);
             return changed::<f64>(inputs, |row| {
                 for (value, imputed) in row.iter_mut().zip(self.values.iter().cycle()) {
-                    if *value == replaced || (value.is_nan() && replaced.is_nan()) {
+                    if is_same(*value, replaced) {
                         *value = f64::from(*imputed);
                     }
                 }
@@ -170,12 +170,17 @@ impl Kernel for Imputer {
         }
         changed::<f32>(inputs, |row| {
             for (value, imputed) in row.iter_mut().zip(self.values.iter().cycle()) {
-                if *value == self.replaced || (value.is_nan() && self.replaced.is_nan()) {
+                if is_same((*value).into(), self.replaced.into()) {
                     *value = *imputed;
                 }
             }
         })
     }
+}
+
+/// Whether both are exactly the same number, or no number.
+fn is_same(a: f64, b: f64) -> bool {
+    a.partial_cmp(&b).map_or(a.is_nan() && b.is_nan(), std::cmp::Ordering::is_eq)
 }
 
 struct IntImputer {

@@ -162,7 +162,7 @@ mod tests {
     fn a_softmax_of_zeros_keeps_zeros() {
         let mut scores = [0.0, 1.0, 1.0];
         PostTransform::SoftmaxZero.apply(&mut scores);
-        assert_eq!(scores, [0.0, 0.5, 0.5]);
+        assert_eq!(scores.map(f32::to_bits), [0.0_f32, 0.5, 0.5].map(f32::to_bits));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Trees against an evaluator that does nothing but follow the specification.
 
+#![allow(clippy::float_cmp, reason = "what is compared is exactly equal or not")]
+#![allow(clippy::cast_possible_wrap, reason = "numbers of trees and targets are small")]
+
 use proptest::prelude::*;
 
 use super::super::trees::{Mode, RawNode, RawWeight};

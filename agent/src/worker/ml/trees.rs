@@ -73,13 +73,16 @@ pub(super) struct RawWeight<T> {
     pub(super) weight: T,
 }
 
+/// Nodes and weights of several trees.
+pub(super) type RawTrees<T> = (Vec<RawNode<T>>, Vec<RawWeight<T>>);
+
 /// The `nodes_*` lists, and the leaves' lists, whose names begin with `leaves` (`class` or `target`),
 /// unchecked.
 pub(super) fn raw<T: Real>(
     context: &ParsingContext<'_>,
     node: &NodeProto,
     leaves: &str,
-) -> TractResult<(Vec<RawNode<T>>, Vec<RawWeight<T>>)> {
+) -> TractResult<RawTrees<T>> {
     Ok((nodes(context, node)?, weights(context, node, leaves)?))
 }
 
@@ -315,13 +318,12 @@ impl<T: Real> Layout<T> {
     }
 
     fn leaf(&mut self, weights: &[RawWeight<T>]) {
-        let value = match (self.single, weights) {
-            (true, [only]) => only.weight,
-            _ => {
-                let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
-                self.weights.extend(weights.iter().map(|weight| (target(weight), weight.weight)));
-                T::ZERO
-            }
+        let value = if let (true, [only]) = (self.single, weights) {
+            only.weight
+        } else {
+            let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
+            self.weights.extend(weights.iter().map(|weight| (target(weight), weight.weight)));
+            T::ZERO
         };
         self.push(value, 0);
     }
