@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need where that is possible, else says what to install: Debian packages, and
-# python-tuf and tritonclient in an environment of their own beside the build.
+# Python packages in an environment of their own beside the build.
 set -euo pipefail
 
 missing=()
@@ -27,7 +27,7 @@ install_python() {
   wanted="$(dirname "$0")/python/requirements.txt"
   environment="${CARGO_TARGET_DIR:-target}/python"
   cmp -s "$wanted" "$environment/requirements.txt" && return
-  echo "installing: python-tuf and tritonclient into $environment"
+  echo "installing: Python packages into $environment"
   rm -rf "$environment"
   python3 -m venv "$environment"
   "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$wanted"

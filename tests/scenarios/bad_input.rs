@@ -60,8 +60,8 @@ fn malformed_forged_and_oversized_messages_are_refused_and_the_device_goes_on() 
 #[test]
 fn a_model_too_large_for_the_memory_budget_is_refused_with_the_numbers() -> Result<()> {
     let mut lab = Lab::new(Broker::Embedded)?;
-    // Room for version 1, and not for version 2 beside it.
-    lab.add_device("device-01", "models.memory = '2MiB'")?;
+    // Room for version 1, and not for version 2 beside it; taking turns is not wanted.
+    lab.add_device("device-01", "models.memory = '2MiB'\nmodels.swap = 'hot'")?;
     lab.first_release()?;
     lab.publish("digits/v2")?;
     lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;

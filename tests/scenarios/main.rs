@@ -6,6 +6,7 @@
 mod attacks;
 mod bad_input;
 mod checkup;
+mod estimators;
 mod gateway_clients;
 mod identity;
 mod keys;

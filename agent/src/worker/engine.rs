@@ -240,6 +240,7 @@ fn append(
         match (&mut whole.data, part.data) {
             (Data::Floats(values), Data::Floats(more)) if same => values.extend(more),
             (Data::Integers(values), Data::Integers(more)) if same => values.extend(more),
+            (Data::Texts(values), Data::Texts(more)) if same => values.extend(more),
             (Data::Floats(_) | Data::Integers(_) | Data::Texts(_), _) => {
                 return Err(InferFault::Model(format!("output {name:?} changes its form between rows")));
             }
@@ -263,7 +264,7 @@ fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
         }
         Data::Texts(texts) => {
             for text in texts {
-                // A label comes from a file of at most 256 KiB.
+                // A label comes from a file of at most 256 KiB or from a model of at most 2 GiB.
                 body.extend(u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
                 body.extend(text.as_bytes());
             }

@@ -25,6 +25,17 @@ pub(super) struct GraphInput {
     pub(super) shape: Option<Vec<Option<usize>>>,
 }
 
+/// Turns every `ZipMap` into an identity. It makes a map from labels to scores of each row of scores;
+/// a pipeline takes tensors, and the scores in the order of the labels say the same.
+pub(super) fn open_zip_maps(proto: &mut ModelProto) {
+    let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for node in nodes.filter(|node| node.op_type == "ZipMap" && node.domain == "ai.onnx.ml") {
+        node.op_type = "Identity".into();
+        node.domain.clear();
+        node.attribute.clear();
+    }
+}
+
 /// Keeps of the graph only what `outputs` depend on: exporters add outputs (class names, zipped maps)
 /// that no pipeline takes, made by operators that tract may not have.
 pub(super) fn keep_only(proto: &mut ModelProto, outputs: &[&str]) -> Result<(), LoadFault> {
@@ -214,6 +225,17 @@ mod tests {
         outer.attribute.push(AttributeProto { g: Some(branch), ..AttributeProto::default() });
         let mut proto = model(vec![node("Relu", &["x"], "outside"), outer], &["y"]);
         keep_only(&mut proto, &["y"]).expect("y is there");
+        assert_eq!(proto.graph.expect("graph").node.len(), 2);
+    }
+
+    #[test]
+    fn scores_are_taken_from_before_a_zip_map() {
+        let mut zip = node("ZipMap", &["y"], "zipped");
+        zip.domain = "ai.onnx.ml".into();
+        let mut proto = model(vec![node("Gemm", &["x", "w"], "y"), zip], &["zipped"]);
+        open_zip_maps(&mut proto);
+        keep_only(&mut proto, &["zipped"]).expect("zipped is there");
+        assert_eq!(unsupported_operator(&proto, &tract_onnx::onnx()), None);
         assert_eq!(proto.graph.expect("graph").node.len(), 2);
     }
 

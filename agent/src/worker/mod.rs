@@ -6,6 +6,7 @@
 //! | [`serve`] | worker | the process: confine, load, answer frames |
 //! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
+//! | `ml` | worker | operators of classical models |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
 //! | `queue`, `join` | supervisor | who is next; which requests that wait are run together (pure) |
@@ -23,6 +24,7 @@ mod graph;
 pub mod group;
 mod join;
 mod limits;
+mod ml;
 mod model;
 mod pipeline;
 pub mod process;

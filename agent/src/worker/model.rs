@@ -1,9 +1,12 @@
 //! Loads one ONNX model with tract and runs it, some rows at a time.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
 use tract_onnx::Onnx;
+use tract_onnx::tract_core::ops::gru_seq::GruSeq;
+use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
     Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
     TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
@@ -12,6 +15,7 @@ use tract_onnx::tract_hir::internal::{
 
 use super::graph;
 use super::limits::tells_of_exhaustion;
+use super::ml;
 use super::pipeline::{Column, Data, Feed};
 
 /// Most rows run at once. More gain nothing on one core.
@@ -42,8 +46,9 @@ impl Model {
     /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
     /// of rows open.
     pub(super) fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
-        let framework = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let framework = ml::framework().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
+        graph::open_zip_maps(&mut proto);
         graph::keep_only(&mut proto, outputs)?;
         if let Some(unsupported) = graph::unsupported_operator(&proto, &framework) {
             return Err(unsupported);
@@ -152,7 +157,22 @@ fn typed(
         let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
         parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
     }
-    parsed.into_typed()
+    let mut typed = parsed.into_typed()?;
+    begin_anew(&mut typed);
+    Ok(typed)
+}
+
+/// Makes recurrent operators begin every run with their initial state, as ONNX has it. Left alone, tract
+/// carries the state on to the next run: one request's rows would show in the answer to another.
+fn begin_anew(model: &mut TypedModel) {
+    for node in model.nodes_mut() {
+        if let Some(scan) = node.op_as_mut::<Scan>() {
+            scan.reset_every_turn = true;
+            begin_anew(&mut scan.body);
+        } else if let Some(gru) = node.op_as_mut::<GruSeq>() {
+            gru.reset_every_turn = true;
+        }
+    }
 }
 
 /// Bytes of the largest value that is computed, not stored.
@@ -234,9 +254,11 @@ fn column(value: &Tensor) -> TractResult<Column<'static>> {
         DatumType::F32 | DatumType::F64 | DatumType::F16 => {
             Data::Floats(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
         }
-        DatumType::String | DatumType::Blob | DatumType::TDim => {
-            bail!("outputs of type {:?} are not supported", value.datum_type())
+        DatumType::String => {
+            let texts = value.try_as_plain_ram()?.as_slice::<String>()?;
+            Data::Texts(texts.iter().map(|text| Cow::Owned(text.clone())).collect())
         }
+        DatumType::Blob => bail!("outputs of type {:?} are not supported", value.datum_type()),
         _ => Data::Integers(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()),
     };
     Ok(Column { shape: value.shape().to_vec(), data })

@@ -4,6 +4,7 @@ use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::pipeline::{Pipeline, PostStep, PreStep};
 use serin_protocol::tensor::DataType;
+use std::borrow::Cow;
 
 /// The class number where none can be told because a score is not a number. It lands below the first
 /// bin of the prediction sketch, so that drift shows it.
@@ -119,7 +120,7 @@ pub(super) enum Data<'a> {
     /// `INT64`.
     Integers(Vec<i64>),
     /// `BYTES`.
-    Texts(Vec<&'a str>),
+    Texts(Vec<Cow<'a, str>>),
 }
 
 impl Data<'_> {
@@ -173,7 +174,8 @@ pub(super) fn finish<'a>(
                         column.data.datatype().name()
                     ));
                 };
-                let texts = classes.iter().map(|class| label(*class, labels)).collect::<Result<_, _>>()?;
+                let text = |class: &i64| label(*class, labels).map(Cow::Borrowed);
+                let texts = classes.iter().map(text).collect::<Result<_, _>>()?;
                 let shape = column.shape.clone();
                 made.push((output.clone(), Column { shape, data: Data::Texts(texts) }));
             }

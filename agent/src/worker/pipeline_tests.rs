@@ -68,7 +68,7 @@ fn a_class_that_cannot_be_told_is_no_class() {
     let made = finish(&steps, &scores_of(2, vec![f32::NAN, 1.0, 0.0, 1.0]), &labels).expect("runs");
     let column = |wanted: &str| find(&made, &name(wanted)).expect("made").data.clone();
     assert_eq!(column("class"), Data::Integers(vec![NO_CLASS, 1]));
-    assert_eq!(column("label"), Data::Texts(vec!["", "b"]));
+    assert_eq!(column("label"), Data::Texts(vec!["".into(), "b".into()]));
     let Data::Floats(confidence) = column("confidence") else { panic!("floats") };
     assert!(confidence[0].is_nan() && confidence[1] > 0.7);
 }

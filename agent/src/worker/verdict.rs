@@ -135,11 +135,8 @@ fn hint(operator: &str) -> String {
         "operators of other sets than ONNX's own cannot run on a device; re-export with standard operators only"
     } else if quantised {
         "export the float model: here float is faster than int8"
-    } else if operator == "ZipMap" {
-        "convert with skl2onnx's option zipmap=False, or take only the probabilities in pipeline.json"
     } else {
-        "re-export with plain operators (for scikit-learn a linear model or an MLP becomes Gemm), with opset 13 to 18, \
-         or let onnxsim fold it away"
+        "re-export with plain operators, with opset 13 to 18, or let onnxsim fold it away"
     };
     advice.into()
 }
@@ -152,6 +149,6 @@ mod tests {
     fn every_unsupported_operator_gets_advice_that_fits() {
         assert!(hint("QLinearAdd").contains("float is faster"));
         assert!(hint("com.acme::Relu").contains("standard operators"));
-        assert!(hint("Det").contains("Gemm"));
+        assert!(hint("Det").contains("plain operators"));
     }
 }

@@ -1,0 +1,120 @@
+"""Models of one operator with attributes that no exporter of the grid writes, but others may."""
+
+import numpy
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_cases import write
+
+ML = "ai.onnx.ml"
+FEATURES = 4
+RANDOM = numpy.random.default_rng(11)
+NUMBERS = numpy.array([-2, -1, 0, 0.5, 1, 2], dtype=numpy.float32)
+ROWS = RANDOM.choice(NUMBERS, size=(24, FEATURES)).astype(numpy.float32)
+GAPS = ROWS.copy()
+GAPS[RANDOM.random(ROWS.shape) < 0.2] = numpy.nan
+
+
+def model(operator, outputs, ml=3, inputs=("X",), widths=(FEATURES,), **attributes):
+    """A model of one node, from float rows to `outputs`: pairs of name and element type."""
+    feeds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width]) for name, width in zip(inputs, widths)]
+    made = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs]
+    node = helper.make_node(operator, list(inputs), [name for name, _ in outputs], domain=ML, **attributes)
+    graph = helper.make_graph([node], "one", feeds, made)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(ML, ml)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def trees(prefix, count, modes, targets, double=False, positive=False, depth=3):
+    """Attributes of random full trees, each leaf with a weight for every one of `targets`."""
+    lists = {key: [] for key in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids",
+                                 "falsenodeids", "missing_value_tracks_true")}
+    leaves = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
+    inner = 2**depth - 1
+    for tree in range(count):
+        for node in range(2 * inner + 1):
+            is_leaf = node >= inner
+            row = {"treeids": tree, "nodeids": node, "featureids": 0 if is_leaf else int(RANDOM.integers(FEATURES)),
+                   "modes": "LEAF" if is_leaf else str(RANDOM.choice(modes)), "values": 0.0 if is_leaf else float(RANDOM.choice(NUMBERS)),
+                   "truenodeids": 0 if is_leaf else 2 * node + 1, "falsenodeids": 0 if is_leaf else 2 * node + 2,
+                   "missing_value_tracks_true": 0 if is_leaf else int(RANDOM.integers(2))}
+            for key, value in row.items():
+                lists[key].append(value)
+            for target in targets if is_leaf else ():
+                weight = RANDOM.random() / count if positive else RANDOM.normal()
+                for key, value in zip(leaves, (tree, node, target, float(numpy.float32(weight)))):
+                    leaves[key].append(value)
+    attributes = {f"nodes_{key}": value for key, value in lists.items()} | {f"{prefix}_{key}": value for key, value in leaves.items()}
+    if double:
+        for key in ("nodes_values", f"{prefix}_weights"):
+            values = numpy.array(attributes.pop(key), dtype=numpy.float64)
+            attributes[f"{key}_as_tensor"] = numpy_helper.from_array(values, key)
+    return attributes
+
+
+def write_all(folder):
+    regressor = [("variable", TensorProto.FLOAT)]
+    classifier = [("label", TensorProto.INT64), ("scores", TensorProto.FLOAT)]
+    names = [("label", TensorProto.STRING), ("scores", TensorProto.FLOAT)]
+
+    for mode in ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ"):
+        attributes = trees("target", 12, [f"BRANCH_{mode}"], [0])
+        write(folder, f"op_trees_{mode.lower()}", model("TreeEnsembleRegressor", regressor, n_targets=1, **attributes), {"X": GAPS})
+    mixed = [f"BRANCH_{mode}" for mode in ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ")]
+    for aggregate in ("SUM", "AVERAGE", "MIN", "MAX"):
+        for targets in (1, 3):
+            attributes = trees("target", 11, mixed, range(targets))
+            made = model("TreeEnsembleRegressor", regressor, n_targets=targets, aggregate_function=aggregate,
+                         base_values=[0.5, -0.25, 2.0][:targets], **attributes)
+            write(folder, f"op_trees_{aggregate.lower()}_{targets}", made, {"X": GAPS})
+    for transform in ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"):
+        share = transform == "PROBIT"
+        for base in ([], [0.125, 0.25, 0.0]):
+            attributes = trees("class", 9, ["BRANCH_LEQ"], range(3), positive=share) | ({"base_values": base} if base else {})
+            made = model("TreeEnsembleClassifier", classifier, classlabels_int64s=[4, 7, 9], post_transform=transform, **attributes)
+            write(folder, f"op_classes_{transform.lower()}_{len(base)}", made, {"X": ROWS}, 1e-4, 1e-5)
+    for transform in ("NONE", "SOFTMAX", "LOGISTIC"):
+        for base in (0, 1):
+            for positive in (False, True):
+                attributes = trees("class", 9, ["BRANCH_LEQ"], [0], positive=positive)
+                if base:
+                    attributes["base_values"] = [0.1]
+                made = model("TreeEnsembleClassifier", names, classlabels_strings=["no", "yes"], post_transform=transform, **attributes)
+                kind = "shares" if positive else "margins"
+                write(folder, f"op_two_{kind}_{transform.lower()}_{base}", made, {"X": ROWS})
+    attributes = trees("class", 9, ["BRANCH_LEQ"], range(2), positive=True)
+    made = model("TreeEnsembleClassifier", classifier, classlabels_int64s=[0, 1], **attributes)
+    # Only the scores: onnxruntime answers the second label whenever its score is above 0.
+    write(folder, "op_two_columns", made, {"X": ROWS}, outputs=["scores"])
+
+    for norm in ("MAX", "L1", "L2"):
+        write(folder, f"op_normalizer_{norm.lower()}", model("Normalizer", regressor, norm=norm), {"X": ROWS})
+    write(folder, "op_scaler", model("Scaler", regressor, offset=[1.0], scale=[0.5]), {"X": ROWS})
+    write(folder, "op_imputer", model("Imputer", regressor, imputed_value_floats=[9.0], replaced_value_float=0.5), {"X": ROWS})
+    for transform in ("NONE", "LOGISTIC", "SOFTMAX"):
+        coefficients = [float(number) for number in RANDOM.normal(size=12).astype(numpy.float32)]
+        made = model("LinearClassifier", classifier, classlabels_ints=[3, 5], coefficients=coefficients[:4], intercepts=[0.25], post_transform=transform)
+        write(folder, f"op_linear_two_{transform.lower()}", made, {"X": ROWS})
+        made = model("LinearClassifier", names, classlabels_strings=["a", "b", "c"], coefficients=coefficients,
+                     intercepts=[0.25, -0.5, 0.0], post_transform=transform)
+        write(folder, f"op_linear_three_{transform.lower()}", made, {"X": ROWS})
+        made = model("LinearRegressor", regressor, targets=3, coefficients=coefficients, intercepts=[0.25, -0.5, 0.0], post_transform=transform)
+        write(folder, f"op_linear_regressor_{transform.lower()}", made, {"X": ROWS})
+    made = model("SVMClassifier", classifier, classlabels_ints=[3, 5, 8], coefficients=coefficients, rho=[0.25],
+                 kernel_type="LINEAR", kernel_params=[0.0, 0.0, 0.0])
+    write(folder, "op_svm_planes", made, {"X": ROWS})
+    made = model("SVMRegressor", regressor, coefficients=coefficients[:4], rho=[0.25], n_supports=0, one_class=1,
+                 kernel_type="LINEAR", kernel_params=[0.0, 0.0, 0.0])
+    write(folder, "op_svm_one_class", made, {"X": ROWS})
+    keys = [-2.0, 0.0, 0.5, 2.0]
+    encoder = {"keys_floats": keys, "values_strings": ["low", "none", "some", "high"], "default_string": "?"}
+    write(folder, "op_labels_texts", model("LabelEncoder", [("texts", TensorProto.STRING)], 2, **encoder), {"X": ROWS})
+    encoder = {"keys_floats": keys + [float("nan")], "values_floats": [1.0, 2.0, 3.0, 4.0, 5.0], "default_float": -1.0}
+    write(folder, "op_labels_floats", model("LabelEncoder", regressor, 2, **encoder), {"X": GAPS})
+    tensors = {"keys_tensor": numpy.array(keys + [float("nan")], dtype=numpy.float32),
+               "values_tensor": numpy.array([1, 2, 3, 4, 5], dtype=numpy.int64), "default_tensor": numpy.array([-7], dtype=numpy.int64)}
+    tensors = {name: numpy_helper.from_array(value, name) for name, value in tensors.items()}
+    write(folder, "op_labels_tensors", model("LabelEncoder", [("numbers", TensorProto.INT64)], 4, **tensors), {"X": GAPS})
+    made = model("OneHotEncoder", regressor, cats_int64s=[-2, 0, 1, 2])
+    write(folder, "op_one_hot", made, {"X": ROWS})
+    made = model("FeatureVectorizer", regressor, 1, ("A", "B"), (2, 2), inputdimensions=[2, 2])
+    write(folder, "op_vectorizer", made, {"A": ROWS[:, :2].copy(), "B": ROWS[:, 2:].copy()})
