@@ -117,8 +117,11 @@ mod tests {
     use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
     use std::process::{Command, ExitStatus, exit};
 
+    /// Whether it worked.
+    type Attempt = fn() -> bool;
+
     /// What a hijacked worker would try, and what becomes of it.
-    const ATTEMPTS: [(&str, fn() -> bool); 4] = [
+    const ATTEMPTS: [(&str, Attempt); 4] = [
         ("to run a program", || Command::new("/bin/true").exec().kind() != ErrorKind::PermissionDenied),
         ("to reach the network", || std::net::TcpStream::connect("127.0.0.1:9").is_ok()),
         ("to signal others", || rustix::process::test_kill_process(rustix::process::Pid::INIT).is_ok()),
