@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs power-cut conformance bench-rollback fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ bench-rollback: ## How long a rollback takes on the device, in the release build
 	@# Apart and last, so that they are built as `make release` builds them, without what simulations need.
 	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-rollback"
+
+bench-inference: ## What the gateway costs and carries, in the release build, beside MLServer with onnxruntime (SECONDS=n per line)
+	@tests/peer.sh
+	$(CARGO) build --release --locked --bin bench-inference
+	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-inference"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check

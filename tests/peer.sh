@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs MLServer and onnxruntime, beside which rollbacks can be measured, into an environment of their
+# Installs MLServer and onnxruntime, beside which rollbacks and inference are measured, into an environment of their
 # own beside the build.
 set -euo pipefail
 

@@ -13,7 +13,6 @@ mod peer;
 mod report;
 mod rig;
 mod rounds;
-mod samples;
 
 use std::process::ExitCode;
 

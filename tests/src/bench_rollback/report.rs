@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::apps::Load;
 use crate::rig::Previous;
-use crate::samples::Samples;
+use serin_tests::samples::Samples;
 
 /// The 99th percentile of a rollback with a warm worker under load may be this long.
 const GOAL: Duration = Duration::from_millis(20);

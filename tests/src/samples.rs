@@ -5,19 +5,19 @@ use std::time::Duration;
 
 /// Times of one kind.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Samples(Vec<Duration>);
+pub struct Samples(Vec<Duration>);
 
 impl Samples {
-    pub(crate) fn push(&mut self, time: Duration) {
+    pub fn push(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
     /// The nearest rank: a time that was measured, never one between two. Zero without any.
-    pub(crate) fn quantile(&self, percent: usize) -> Duration {
+    pub fn quantile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -25,7 +25,7 @@ impl Samples {
     }
 
     /// The middle of these as a multiple of the middle of `others`.
-    pub(crate) fn times(&self, others: &Self) -> f64 {
+    pub fn times(&self, others: &Self) -> f64 {
         self.quantile(50).as_secs_f64() / others.quantile(50).as_secs_f64()
     }
 }

@@ -1,0 +1,114 @@
+//! What the gateway costs beside the worker alone, and what it carries beside MLServer with onnxruntime: the same
+//! model, the same rows, the same client, in one run. Prints tables and fails when a goal is missed.
+//!
+//! `SECONDS` sets how long each line of throughput is measured (5).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod http;
+mod memory;
+mod report;
+mod rig;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serin_tests::mlserver::MlServer;
+use serin_tests::samples::Samples;
+
+use crate::http::{Connection, Question};
+use crate::report::{Latency, Report, Throughput};
+use crate::rig::{Form, Rig};
+
+/// Requests whose time is taken, per line.
+const REQUESTS: usize = 3000;
+/// Requests before that, until caches and branch predictors know the way.
+const WARM_UP: usize = 300;
+/// Connections that ask without a pause.
+const CONNECTIONS: usize = 8;
+/// Rows of a request: one as apps ask, and so many that the model computes for a millisecond.
+const ROWS: [usize; 2] = [1, 256];
+
+fn main() -> ExitCode {
+    match measure() {
+        Ok(report) => {
+            println!("{report}");
+            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("the benchmark failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<Report> {
+    let seconds = match std::env::var("SECONDS") {
+        Ok(text) => text.parse().with_context(|| format!("SECONDS={text} is no number"))?,
+        Err(_) => 5,
+    };
+    let span = Duration::from_secs(seconds);
+    eprintln!("setting up a device with one version, then taking its server away");
+    let rig = Rig::new()?;
+    let mut report = Report::default();
+    for rows in ROWS {
+        eprintln!("latency of {rows} rows");
+        let bare = rig.bare(rows, WARM_UP, REQUESTS)?;
+        for form in [Form::Json, Form::Raw] {
+            let whole = latency(&rig.question(form, rows)?)?;
+            report.latencies.push(Latency { rows, form, bare: bare.clone(), whole });
+        }
+    }
+    for form in [Form::Json, Form::Raw] {
+        eprintln!("Serin, {form}, {CONNECTIONS} connections");
+        let rate = throughput(&rig.question(form, 1)?, span)?;
+        report.throughputs.push(Throughput { who: "Serin", form, rate });
+    }
+    report.memory = rig.resident()?;
+
+    let folder = tempfile::tempdir()?;
+    let peer = MlServer::start(folder.path(), "1.0.0")?;
+    let address = peer.url.trim_start_matches("http://").to_owned();
+    let question = Question { address, ..rig.question(Form::Json, 1)? };
+    eprintln!("MLServer, one connection, then {CONNECTIONS}");
+    report.peer_latency = latency(&question)?;
+    let rate = throughput(&question, span)?;
+    report.throughputs.push(Throughput { who: "MLServer", form: Form::Json, rate });
+    report.peer_memory = memory::proportional(peer.id())?;
+    Ok(report)
+}
+
+fn latency(question: &Question) -> Result<Samples> {
+    let mut connection = Connection::open(question)?;
+    for _ in 0..WARM_UP {
+        connection.ask()?;
+    }
+    let mut samples = Samples::default();
+    for _ in 0..REQUESTS {
+        samples.push(connection.ask()?);
+    }
+    Ok(samples)
+}
+
+/// Answers a second.
+fn throughput(question: &Question, span: Duration) -> Result<f64> {
+    let started = Instant::now();
+    let ask = |question: Question| {
+        move || -> Result<u64> {
+            let mut connection = Connection::open(&question)?;
+            let mut answers = 0;
+            while started.elapsed() < span {
+                connection.ask()?;
+                answers += 1;
+            }
+            Ok(answers)
+        }
+    };
+    let threads: Vec<_> = (0..CONNECTIONS).map(|_| std::thread::spawn(ask(question.clone()))).collect();
+    let mut answers = 0;
+    for thread in threads {
+        answers += thread.join().ok().context("a client panicked")??;
+    }
+    Ok(answers as f64 / started.elapsed().as_secs_f64())
+}
