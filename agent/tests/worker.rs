@@ -301,6 +301,57 @@ fn with_outside_weights(model: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_model_deep_enough_to_overflow_a_stack_or_wide_enough_to_keep_it_busy_costs_its_worker_only() {
+    for nodes in [2_000, 200_000] {
+        let dir = unpack_with("digits/v1", |dir| {
+            fs::write(dir.join("model.onnx"), chain(nodes)).expect("written");
+        });
+        let limit = ByteCount::from_mib(512);
+        let hurried =
+            WorkerSpec { memory_limit: limit, load_deadline: Duration::from_secs(5), ..spec(dir.path()) };
+        // Which end it comes to is the runtime's affair: it loads and has the wrong shape, hangs, or dies.
+        let started = timeout(Duration::from_mins(1), Worker::start(hurried)).await.expect("it ends");
+        let Ok(worker) = started else { continue };
+        let (_, golden) = parts(dir.path());
+        let (inputs, body) = request(&golden, 1);
+        let asked = timeout(Duration::from_mins(1), worker.infer(inputs, body)).await.expect("it ends");
+        assert!(asked.is_err(), "{nodes} nodes: {asked:?}");
+    }
+}
+
+/// An ONNX file with so many nodes one after another, from the input of the digits to their output.
+fn chain(nodes: usize) -> Vec<u8> {
+    fn varint(mut number: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push((number & 0x7F) as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    }
+    let field =
+        |number: usize, bytes: &[u8]| [varint(number << 3 | 2), varint(bytes.len()), bytes.to_vec()].concat();
+    let number = |number: usize, value: usize| [varint(number << 3), varint(value)].concat();
+    let value = |name: &str| {
+        let shape = [field(1, &field(2, b"rows")), field(1, &number(1, ROW))].concat();
+        let tensor = [number(1, 1), field(2, &shape)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    };
+    let mut graph = [field(2, b"chain"), field(11, &value("x")), field(12, &value("logits"))].concat();
+    let name = |at: usize| match at {
+        0 => "x".to_owned(),
+        at if at == nodes => "logits".to_owned(),
+        at => at.to_string(),
+    };
+    for at in 0..nodes {
+        let ends = [field(1, name(at).as_bytes()), field(2, name(at + 1).as_bytes())].concat();
+        graph.extend(field(1, &[ends, field(4, b"Sigmoid")].concat()));
+    }
+    [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
+}
+
+#[tokio::test]
 async fn a_worker_that_is_killed_is_reported_with_the_signal() {
     let dir = unpack("digits/v1");
     let worker = Worker::start(spec(dir.path())).await.expect("starts");

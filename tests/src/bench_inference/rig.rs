@@ -89,7 +89,7 @@ impl Rig {
             release: "digits@1.0.0".parse()?,
             memory_limit: ByteCount(limit),
             groups: None,
-            load_deadline: Duration::from_secs(60),
+            load_deadline: Duration::from_mins(1),
             request_deadline: Duration::from_secs(10),
         };
         let values = self.values(rows);
