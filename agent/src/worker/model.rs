@@ -6,6 +6,7 @@ use std::path::Path;
 use serin_protocol::frame::{InferFault, LoadFault};
 use tract_onnx::Onnx;
 use tract_onnx::tract_core::ops::gru_seq::GruSeq;
+use tract_onnx::tract_core::ops::logic::IfThenElse;
 use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
     Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
@@ -171,6 +172,9 @@ fn begin_anew(model: &mut TypedModel) {
             begin_anew(&mut scan.body);
         } else if let Some(gru) = node.op_as_mut::<GruSeq>() {
             gru.reset_every_turn = true;
+        } else if let Some(branches) = node.op_as_mut::<IfThenElse>() {
+            begin_anew(&mut branches.then_body);
+            begin_anew(&mut branches.else_body);
         }
     }
 }
