@@ -83,7 +83,8 @@ impl Rig {
         config.push_str(&memory);
         std::fs::write(&path, config)?;
         let device = self.lab.devices.first_mut().context("no device")?;
-        device.power_off();
+        // Orderly, as it is no crash.
+        device.stop();
         device.power_on()?;
         let socket = device.folder.join("agent.sock");
         self.engineer = self.runtime.block_on(Client::connect(&socket))?;

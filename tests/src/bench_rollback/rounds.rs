@@ -9,12 +9,16 @@ use crate::apps::{Apps, Load, Sign};
 use crate::report::Line;
 use crate::rig::{Rig, kill};
 
+/// Deaths of workers that one run of the agent is given: two of each version. A worker that goes on dying soon
+/// after its start is started more and more rarely.
+const DEATHS: u32 = 4;
+
 /// Measures `rounds` rounds.
 pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
     let yardstick = rig.yardstick()?;
     let mut line = Line::new(rig.previous, load);
     let apps = start(rig, load)?;
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         let status = rig.until_ready()?;
         let target = status.previous.context("no previous version")?.release.version.to_string();
         line.writes.push(yardstick.write()?);
@@ -39,6 +43,10 @@ pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
         line.restarts.push(apps.first_answer()?.duration_since(started));
         apps.settle()?;
         line.failed_restarts += apps.failed() - failed;
+        if round % DEATHS == 0 {
+            rig.prepare(rig.previous)?;
+            apps.settle()?;
+        }
     }
     line.answered = apps.ended();
     Ok(line)
