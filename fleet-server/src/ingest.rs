@@ -5,7 +5,7 @@ use serin_protocol::enrolment::{Enrolment, EnrolmentRefusal};
 use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open_self_signed};
 use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
 use serin_protocol::manifest::MAX_FEATURES;
-use serin_protocol::message::{Event, Hello, Report};
+use serin_protocol::message::{Comparison, Event, Hello, Report};
 use serin_protocol::sketch::Histogram;
 use serin_protocol::topic::Topic;
 
@@ -213,6 +213,9 @@ fn check_report(report: &Report, now: UnixMillis) -> Result<(), &'static str> {
     let outputs = [&report.predictions, &report.confidence];
     if !report.features.iter().chain(outputs).all(Histogram::is_sane) {
         return Err("a sketch that cannot have come from counting");
+    }
+    if !report.comparison.as_ref().is_none_or(Comparison::is_sane) {
+        return Err("a comparison that cannot have come from comparing");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{BootId, ByteCount, Digest, EventNumber, SequenceNumber};
-use serin_protocol::message::{Coverage, EventKind, Presence, Turn};
+use serin_protocol::message::{Coverage, EventKind, Presence, Role, Turn};
 use serin_protocol::sketch::LatencyHistogram;
 
 const NOW: UnixMillis = UnixMillis(1_000_000_000);
@@ -77,6 +77,8 @@ fn report(name: &str) -> Report {
         confidence: Histogram::default(),
         worker_peak: ByteCount(0),
         worker_deaths: 0,
+        role: Role::Answers,
+        comparison: None,
         dropped_reports: 0,
     }
 }

@@ -49,6 +49,35 @@ pub enum Order {
     },
     /// Give up whatever is unfinished and keep what runs.
     Stay,
+    /// Try this release beside the one that answers, for as long as the probation says and within its limits. When
+    /// that time is over all is as before; an order to run the release meanwhile switches to it at once.
+    Try {
+        /// What its owner signed.
+        release: ReleaseRef,
+        /// How.
+        mode: TrialMode,
+        /// How long and within which limits.
+        probation: Probation,
+    },
+}
+
+/// How a release is tried beside the one that answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialMode {
+    /// It computes a share of what the active release has answered. Its own answers are compared and go to nobody.
+    Shadow {
+        /// Of all requests.
+        share: BasisPoints,
+    },
+    /// It answers the requests whose key, hashed with the salt, falls into its share; the same key is always
+    /// answered by the same release. Requests without a key go to the active release.
+    Arm {
+        /// Of all keys.
+        share: BasisPoints,
+        /// Which keys fall into the share.
+        salt: u64,
+    },
 }
 
 /// A release by name and by the digest of its signed statement.

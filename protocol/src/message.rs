@@ -1,6 +1,7 @@
 //! What devices report and what the server acknowledges. Enums are append only: postcard numbers
 //! their variants, and a device in the field may be years older than its server.
 
+mod comparison;
 mod update;
 mod waiting;
 
@@ -15,6 +16,7 @@ use crate::ids::{
 };
 use crate::sketch::{Histogram, LatencyHistogram};
 
+pub use self::comparison::{Comparison, Role, distance_bins, ratio_bins};
 pub use self::update::{CrashAction, Phase, Reason, WorkerDeath};
 pub use self::waiting::{MAX_INTERFACE_BYTES, Start, TransferKind, Wait};
 
@@ -324,11 +326,13 @@ pub struct Report {
     pub end: UnixMillis,
     /// How much of it was watched.
     pub coverage: Coverage,
-    /// The release that answered.
+    /// The release in question.
     pub release: ReleaseId,
+    /// What it did meanwhile.
+    pub role: Role,
     /// Digest of the reference profile whose bins are used.
     pub profile: Digest,
-    /// Inferences answered or failed.
+    /// Inferences answered or failed; of a shadow, those it computed.
     pub requests: u64,
     /// Inferences that failed in the worker.
     pub errors: u64,
@@ -351,6 +355,8 @@ pub struct Report {
     pub worker_deaths: u32,
     /// Reports dropped on the device, oldest first, because its disk budget was used up.
     pub dropped_reports: u32,
+    /// How a shadow did beside the release that answered.
+    pub comparison: Option<Comparison>,
 }
 
 impl Signed for Report {

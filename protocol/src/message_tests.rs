@@ -110,6 +110,8 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
     let mut latency = LatencyHistogram::default();
     latency.record_micros(77);
     survives(&Report {
+        role: Role::Shadow,
+        comparison: Some(Comparison::new("m@1".parse().expect("id"))),
         device: longest_device(),
         boot: BootId(u64::MAX),
         sequence: u64::MAX,

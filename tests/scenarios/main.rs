@@ -19,4 +19,5 @@ mod scoring;
 mod service;
 mod sideload;
 mod tidy;
+mod trials;
 mod tuf_interop;

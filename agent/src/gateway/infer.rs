@@ -5,12 +5,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serin_protocol::ids::{ReleaseId, UnixMillis};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Instrument as _, Span, field};
 
 use super::answer::{self, Written};
+use super::beside::Arm;
 use super::binary::{self, JSON_LENGTH};
 use super::body::{self, Body};
 use super::call::Call;
@@ -29,6 +30,10 @@ const MAX_ASKED: usize = 4;
 /// Pause before a full worker is asked again by a request that another worker has let down: it has waited
 /// its turn once, and a few milliseconds later some of those that came over with it are answered.
 const TURN: Duration = Duration::from_millis(10);
+
+/// Header that says on whose behalf a request is made: all of one key are answered by the same release while two
+/// share the work. Without it the request's `id` is the key.
+const REQUEST_KEY: HeaderName = HeaderName::from_static("serin-request-key");
 
 /// What inferences share.
 #[derive(Debug)]
@@ -97,6 +102,20 @@ impl<W> Desk<W> {
     fn check(&self, asked: &Asked, release: &ReleaseId) -> Result<(), Refusal> {
         asked.check(release, |other| self.router.is_warm(other))
     }
+
+    /// The arm of a trial that `asked` names by its version.
+    fn named_arm(&self, asked: &Asked) -> Option<Arc<Served<W>>> {
+        let version = asked.version.as_deref()?;
+        self.router.beside()?.arm(Arm::Version(version)).cloned()
+    }
+
+    /// The arm of a trial that answers `call` in place of the active release, if there is one and it can.
+    fn arm_of(&self, key: Option<&HeaderValue>, call: &Call) -> Option<Arc<Served<W>>> {
+        let beside = self.router.beside()?;
+        let key = key.map(HeaderValue::as_bytes).or_else(|| call.id.as_deref().map(str::as_bytes))?;
+        let arm = beside.arm(Arm::Key(key))?;
+        call.check(arm.manifest()).is_ok().then(|| Arc::clone(arm))
+    }
 }
 
 impl<W: Infer> Desk<W> {
@@ -135,7 +154,8 @@ impl<W: Infer> Desk<W> {
         let json = form(headers).map_err(|refusal| self.refused(refusal))?;
         // In a task of its own, so that an inference is counted even when its caller has given up: a
         // release that is too slow for its callers must not look idle.
-        match tokio::spawn(self.compute(asked, json, body, place).in_current_span()).await {
+        let key = headers.get(REQUEST_KEY).cloned();
+        match tokio::spawn(self.compute(asked, key, json, body, place).in_current_span()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Refusal::unavailable("the agent is stopping")),
         }
@@ -144,6 +164,7 @@ impl<W: Infer> Desk<W> {
     async fn compute(
         self: Arc<Self>,
         asked: Asked,
+        key: Option<HeaderValue>,
         json: Option<u64>,
         body: Body,
         _place: OwnedSemaphorePermit,
@@ -151,12 +172,20 @@ impl<W: Infer> Desk<W> {
         let Some(mut served) = self.router.current_or_coming(self.limits.takeover).await else {
             return Err(Refusal::unavailable(self.router.why_not()));
         };
-        Span::current().record("release", field::display(served.release()));
+        if let Some(arm) = self.named_arm(&asked) {
+            served = arm;
+        }
         self.check(&asked, served.release()).map_err(|refusal| self.refused(refusal))?;
         let Body { bytes, share: _share } = body;
         let call = Call::parse(&bytes, json, served.manifest());
         drop(bytes);
         let call = call.map_err(|message| self.refused(Refusal::bad_request(message)))?;
+        if asked.version.is_none()
+            && let Some(arm) = self.arm_of(key.as_ref(), &call)
+        {
+            served = arm;
+        }
+        Span::current().record("release", field::display(served.release()));
         if let Some(id) = &call.id {
             // Quoted: it may hold anything.
             Span::current().record("id", field::debug(id));
@@ -165,7 +194,13 @@ impl<W: Infer> Desk<W> {
         let mut patience = self.limits.takeover;
         loop {
             let error = match ask(&served, &call).await {
-                Ok(written) => return Ok(written),
+                Ok((written, inferred)) => {
+                    // After the answer is made, so that nobody waits for it.
+                    if let Some(mirror) = self.router.beside().and_then(|beside| beside.mirror()) {
+                        mirror.compute(call, inferred);
+                    }
+                    return Ok(written);
+                }
                 Err(Failure::Final(refusal)) => return Err(refusal),
                 Err(Failure::Full(error)) => {
                     if past.asked == 0 || patience.is_zero() {
@@ -233,7 +268,7 @@ fn respond(Written { body, json: length }: Written) -> Answer {
 }
 
 /// Asks `served` and counts what comes of it.
-async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<Written, Failure> {
+async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<(Written, Inferred), Failure> {
     let start = Instant::now();
     let outcome = served.worker().infer(call.inputs.clone(), call.body.clone()).await;
     count(served, call, &outcome, start.elapsed());
@@ -247,8 +282,9 @@ async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<Written, Failu
         InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
     })?;
     tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
-    answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
-        .map_err(|message| Failure::Final(Refusal::internal(message)))
+    let written = answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
+        .map_err(|message| Failure::Final(Refusal::internal(message)))?;
+    Ok((written, inferred))
 }
 
 fn count<W>(served: &Served<W>, call: &Call, outcome: &Result<Inferred, InferError>, took: Duration) {

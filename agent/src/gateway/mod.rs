@@ -2,7 +2,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`router`] | the pointer to the release that answers |
+//! | [`router`], [`beside`] | the pointer to the release that answers; the one that is tried beside it |
 //! | [`http`], `route`, `describe` | routes, and what is asked of whom; what is said of model and server |
 //! | `infer`, `request_id` | one inference, from request bytes to answer bytes; its name in traces |
 //! | `call`, `few`, `values`, `binary`, `answer` | tensors in and out, as JSON or raw (pure) |
@@ -14,6 +14,7 @@
 //! waited for that worker, of whichever worker takes over.
 
 mod answer;
+pub mod beside;
 mod binary;
 pub(crate) mod body;
 mod call;
@@ -32,6 +33,7 @@ pub mod router;
 pub mod socket;
 mod values;
 
+pub use beside::Beside;
 pub use http::{Gateway, Peer};
 pub use limits::Limits;
 pub use listen::{Listener, serve};

@@ -1,8 +1,7 @@
-//! The pointer to the release that answers.
+//! The pointer to the release that answers, and to the one that is tried beside it.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +10,7 @@ use serin_protocol::manifest::Manifest;
 use serin_protocol::tensor::TensorHeader;
 use tokio::sync::watch;
 
+use super::beside::Beside;
 use crate::telemetry::Recording;
 use crate::worker::{InferError, Inferred, Worker};
 
@@ -77,20 +77,37 @@ impl<W> Served<W> {
 #[derive(Debug)]
 pub struct Router<W = Worker> {
     pointer: watch::Sender<Option<Arc<Served<W>>>>,
-    safe_mode: AtomicBool,
-    /// Nothing answers, and a release is being brought up that will.
-    between: AtomicBool,
+    /// Why nothing answers, where nothing does.
+    absence: Mutex<Absence>,
     /// What is kept ready for a rollback and does not answer.
     warm: Mutex<Option<ReleaseId>>,
+    /// What is tried beside the release that answers.
+    beside: Mutex<Option<Arc<Beside<W>>>>,
+}
+
+/// Why no release answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Absence {
+    #[default]
+    NothingActive,
+    /// A release is being brought up that will.
+    Between,
+    /// A crash loop.
+    SafeMode,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these is set whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<W> Default for Router<W> {
     fn default() -> Self {
         Self {
             pointer: watch::Sender::new(None),
-            safe_mode: AtomicBool::new(false),
-            between: AtomicBool::new(false),
-            warm: Mutex::new(None),
+            absence: Mutex::default(),
+            warm: Mutex::default(),
+            beside: Mutex::default(),
         }
     }
 }
@@ -100,7 +117,7 @@ impl<W> Router<W> {
     /// learn of it.
     pub fn flip(&self, next: Option<Arc<Served<W>>>) -> Option<Arc<Served<W>>> {
         let entering = next.clone();
-        self.between.store(false, Ordering::Relaxed);
+        self.say_between(false);
         let left = self.pointer.send_replace(next);
         match (&left, &entering) {
             // Only its worker is another.
@@ -116,17 +133,40 @@ impl<W> Router<W> {
     /// Lets nothing answer until the next flip, which is on its way.
     pub fn suspend(&self) {
         self.flip(None);
-        self.between.store(true, Ordering::Relaxed);
+        self.say_between(true);
+    }
+
+    /// Lets a release be tried beside the one that answers, or none.
+    pub fn set_beside(&self, beside: Option<Beside<W>>) {
+        *lock(&self.beside) = beside.map(Arc::new);
+    }
+
+    /// What is tried beside the release that answers.
+    pub(super) fn beside(&self) -> Option<Arc<Beside<W>>> {
+        lock(&self.beside).clone()
+    }
+
+    fn say_between(&self, between: bool) {
+        let mut absence = lock(&self.absence);
+        // Safe mode ends when it is said.
+        if *absence != Absence::SafeMode {
+            *absence = if between { Absence::Between } else { Absence::NothingActive };
+        }
     }
 
     /// Tells callers whether it is a crash loop that keeps every release from answering.
     pub fn say_safe_mode(&self, safe: bool) {
-        self.safe_mode.store(safe, Ordering::Relaxed);
+        let mut absence = lock(&self.absence);
+        if safe {
+            *absence = Absence::SafeMode;
+        } else if *absence == Absence::SafeMode {
+            *absence = Absence::NothingActive;
+        }
     }
 
     /// Tells callers which release is kept ready for a rollback, if any.
     pub fn say_warm(&self, release: Option<&ReleaseId>) {
-        let mut warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warm = lock(&self.warm);
         if warm.as_ref() != release {
             *warm = release.cloned();
         }
@@ -134,17 +174,17 @@ impl<W> Router<W> {
 
     /// Whether `release` is kept ready for a rollback.
     pub(super) fn is_warm(&self, release: &ReleaseId) -> bool {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(release)
+        lock(&self.warm).as_ref() == Some(release)
     }
 
     /// Why no release answers, for callers.
     pub(super) fn why_not(&self) -> &'static str {
-        if self.safe_mode.load(Ordering::Relaxed) {
-            "this device is in safe mode: its agent kept crashing, and no release runs until it is told to run another"
-        } else if self.between.load(Ordering::Relaxed) {
-            "one version is taking the place of another; ask again in a moment"
-        } else {
-            "no release is active on this device"
+        match *lock(&self.absence) {
+            Absence::SafeMode => {
+                "this device is in safe mode: its agent kept crashing, and no release runs until it is told to run another"
+            }
+            Absence::Between => "one version is taking the place of another; ask again in a moment",
+            Absence::NothingActive => "no release is active on this device",
         }
     }
 
@@ -158,7 +198,7 @@ impl<W> Router<W> {
         if let Some(current) = self.current() {
             return Some(current);
         }
-        if !self.between.load(Ordering::Relaxed) {
+        if *lock(&self.absence) != Absence::Between {
             return None;
         }
         self.takeover(patience, |_| true).await

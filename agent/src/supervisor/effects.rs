@@ -40,6 +40,7 @@ impl Shell for Supervisor {
                 self.router.flip(None);
             }
             Effect::Suspend => self.router.suspend(),
+            Effect::Beside(tried) => self.try_beside(tried),
             Effect::Stop(statement) => {
                 // Dropping the last handle lets what it has begun be answered.
                 self.workers.remove(&statement);

@@ -146,8 +146,10 @@ struct Supervisor {
     /// One per release with a worker since the agent started.
     recordings: HashMap<Digest, Recording>,
     stamp: Stamp,
-    /// The release on probation, and what it had done before.
+    /// The release on probation or on trial, and what it had done before.
     probation: Option<(Digest, Counters)>,
+    /// The release that the gateway tries beside the one that answers.
+    trial: Option<Digest>,
     inbox: mpsc::Sender<Inbox>,
     /// The engineer who waits for the fleet to take the device in.
     enrolling: Option<Enrolling>,

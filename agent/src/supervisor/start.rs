@@ -201,6 +201,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         recordings: std::collections::HashMap::new(),
         stamp: Stamp::new(config.device.clone(), boot),
         probation: None,
+        trial: None,
         inbox,
         enrolling: None,
         refusals: Refusals::new(),

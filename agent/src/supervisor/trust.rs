@@ -161,7 +161,9 @@ impl Supervisor {
     /// is looked up beforehand.
     fn returns_below_floor(&self, order: &Order) -> Option<Detail> {
         let target = match order {
-            Order::Run { release, .. } | Order::RollBack { to: release, .. } => release,
+            Order::Run { release, .. } | Order::Try { release, .. } | Order::RollBack { to: release, .. } => {
+                release
+            }
             Order::Stay => return None,
         };
         let previous = self.machine.record().previous.as_ref();

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use serin_protocol::assignment::TrialMode;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::Sandbox;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{Digest, Millis};
-use serin_protocol::message::{Detail, Phase, Reason};
+use serin_protocol::message::{Detail, Phase, Reason, Role};
 use serin_protocol::sketch::profile::Profile;
 use tokio::sync::mpsc;
 
 use super::{Inbox, Supervisor};
 use crate::config::{Confinement, Models};
 use crate::disk::releases::ReleaseStore;
-use crate::gateway::Served;
+use crate::gateway::{Beside, Served};
 use crate::telemetry::{Recorder, Recording};
 use crate::update::effect::{Event, Now};
 use crate::update::record::Slot;
@@ -96,9 +97,53 @@ impl Supervisor {
         self.rollback_answers(slot);
     }
 
-    /// What the release on probation has done since it was switched to.
+    /// Has the gateway try a release beside the one that answers, or none.
+    pub(super) fn try_beside(&mut self, tried: Option<(Slot, TrialMode)>) {
+        self.router.set_beside(None);
+        if let Some(statement) = self.trial.take() {
+            self.probation.take_if(|(of, _)| *of == statement);
+            if let Some(recording) = self.recordings.get(&statement).cloned() {
+                self.cut_window(&recording, Recorder::leave_trial);
+            }
+        }
+        let Some((slot, mode)) = tried else { return };
+        let (Some(running), Some(with)) = (self.workers.get(&slot.statement), self.router.current()) else {
+            // One of them died in the same moment; its death is in the inbox.
+            tracing::warn!(release = %slot.release, "cannot be tried now");
+            return;
+        };
+        tracing::info!(release = %slot.release, beside = %with.release(), ?mode, "is tried from now on");
+        let served = Arc::clone(&running.served);
+        let recording = served.recording().clone();
+        self.recordings.insert(slot.statement, recording.clone());
+        self.trial = Some(slot.statement);
+        let role = match mode {
+            TrialMode::Shadow { .. } => Role::Shadow,
+            TrialMode::Arm { .. } => Role::Arm,
+        };
+        let with = with.release().clone();
+        self.cut_window(&recording, |recorder| recorder.enter_trial(role, with));
+        self.probation = Some((slot.statement, recording.lock().snapshot().counters));
+        self.router.set_beside(Some(Beside::new(served, mode)));
+    }
+
+    /// Reports what a release did before `change`.
+    fn cut_window(&mut self, recording: &Recording, change: impl FnOnce(&mut Recorder)) {
+        let now = self.now();
+        let reports = {
+            let mut recorder = recording.lock();
+            let reports = recorder.cut(now, &mut self.stamp);
+            change(&mut recorder);
+            reports
+        };
+        for report in reports {
+            self.store_report(&report);
+        }
+    }
+
+    /// What the release on probation, or the one being tried, has done since that began.
     pub(super) fn health(&self) -> Option<(u32, u32)> {
-        if self.machine.phase() != Phase::Probation {
+        if !matches!(self.machine.phase(), Phase::Probation | Phase::Shadowing) {
             return None;
         }
         let (statement, before) = self.probation.as_ref()?;

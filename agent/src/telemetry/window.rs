@@ -8,17 +8,16 @@ use std::sync::Arc;
 use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FieldName, Millis, ReleaseId};
 use serin_protocol::manifest::Manifest;
-use serin_protocol::message::{Coverage, MAX_REPORT_FEATURES, Report};
-use serin_protocol::sketch::profile::{Profile, SketchProfile};
+use serin_protocol::message::{Comparison, Coverage, MAX_REPORT_FEATURES, Report, Role};
+use serin_protocol::sketch::profile::Profile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::tensor::{DataType, TensorHeader};
 
+use super::comparison::{Comparing, Made};
 use super::effort::Effort;
 use super::schedule::{Closed, Schedule};
+use super::tally::{Tally, Watched, renew};
 use crate::update::effect::Now;
-
-/// Bytes of one FP32 value.
-const WIDTH: usize = 4;
 
 /// What all reports of one start of the agent have in common, and what tells them apart.
 #[derive(Clone, Debug)]
@@ -113,30 +112,12 @@ pub struct Recorder {
     effort: Effort,
     recent: LatencyHistogram,
     worker_peak: ByteCount,
+    role: Role,
+    /// Where it computes what another release answers.
+    comparing: Option<Comparing>,
     serving: bool,
     /// The release came or went in the open window.
     moved: bool,
-}
-
-/// An input whose values are features.
-#[derive(Debug)]
-struct Watched {
-    input: FieldName,
-    /// Features, which is values per row.
-    row: usize,
-    /// Number of the first of them.
-    first: usize,
-}
-
-/// Counts of one window.
-#[derive(Debug)]
-struct Tally {
-    counters: Counters,
-    worker_deaths: u32,
-    latency: LatencyHistogram,
-    features: Vec<Histogram>,
-    predictions: Histogram,
-    confidence: Histogram,
 }
 
 impl Recorder {
@@ -168,6 +149,8 @@ impl Recorder {
             effort: Effort::default(),
             recent: LatencyHistogram::default(),
             worker_peak: ByteCount(0),
+            role: Role::Answers,
+            comparing: None,
             serving: false,
             moved: false,
         })
@@ -226,6 +209,42 @@ impl Recorder {
     /// A worker of this release was seen using `peak`.
     pub fn saw_peak(&mut self, peak: ByteCount) {
         self.worker_peak = self.worker_peak.max(peak);
+    }
+
+    /// The release is tried from now on beside `with`, which answers; what it did before is in the reports that
+    /// [`Recorder::cut`] makes first. Until it [leaves](Recorder::leave).
+    pub fn enter_trial(&mut self, role: Role, with: ReleaseId) {
+        self.enter();
+        self.role = role;
+        self.comparing = (role == Role::Shadow).then(|| Comparing::new(Comparison::new(with)));
+    }
+
+    /// The trial is over; [`Recorder::cut`] first.
+    pub fn leave_trial(&mut self) {
+        self.leave();
+        self.role = Role::Answers;
+        self.comparing = None;
+    }
+
+    /// What it made of a request, and what the release that answers had made of it.
+    pub fn compared(&mut self, live: Made<'_>, shadow: Made<'_>) {
+        if let Some(comparing) = &mut self.comparing {
+            comparing.computed(live, shadow);
+        }
+    }
+
+    /// A request that was answered could not be computed by it.
+    pub const fn not_compared(&mut self) {
+        if let Some(comparing) = &mut self.comparing {
+            comparing.failed();
+        }
+    }
+
+    /// A request was not given to it, because it was still computing the one before.
+    pub const fn not_mirrored(&mut self) {
+        if let Some(comparing) = &mut self.comparing {
+            comparing.dropped();
+        }
     }
 
     /// The release answers from now on.
@@ -316,6 +335,7 @@ impl Recorder {
             end: closed.end,
             coverage,
             release: self.release.clone(),
+            role: self.role,
             profile: self.profile_digest,
             requests: counters.requests,
             errors: counters.errors,
@@ -328,57 +348,9 @@ impl Recorder {
             worker_peak: self.worker_peak,
             worker_deaths: mem::take(&mut self.tally.worker_deaths),
             dropped_reports: mem::take(&mut stamp.dropped),
+            comparison: self.comparing.as_mut().and_then(Comparing::take),
         }
     }
-}
-
-impl Tally {
-    fn new(profile: &Profile) -> Self {
-        Self {
-            counters: Counters::default(),
-            worker_deaths: 0,
-            latency: LatencyHistogram::default(),
-            features: profile
-                .features
-                .iter()
-                .map(|feature| Histogram::over_bins(&feature.sketch.bins))
-                .collect(),
-            predictions: empty(profile.predictions.as_ref()),
-            confidence: empty(profile.confidence.as_ref()),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.counters == Counters::default() && self.worker_deaths == 0
-    }
-
-    fn record_rows(&mut self, profile: &Profile, watched: &Watched, values: &[u8]) {
-        for row in values.chunks(watched.row.saturating_mul(WIDTH).max(WIDTH)) {
-            let sketches = profile.features.iter().zip(&mut self.features);
-            for (at, (feature, histogram)) in sketches.skip(watched.first).take(watched.row).enumerate() {
-                let value = row.get(at * WIDTH..).and_then(|rest| rest.first_chunk::<WIDTH>());
-                histogram
-                    .record(&feature.sketch.bins, value.map_or(f32::NAN, |raw| f32::from_le_bytes(*raw)));
-            }
-        }
-    }
-
-    fn record_prediction(&mut self, profile: &Profile, prediction: Prediction) {
-        if let Some(sketch) = &profile.predictions {
-            self.predictions.record(&sketch.bins, prediction.class as f32);
-        }
-        if let Some(sketch) = &profile.confidence {
-            self.confidence.record(&sketch.bins, prediction.confidence);
-        }
-    }
-}
-
-fn empty(sketch: Option<&SketchProfile>) -> Histogram {
-    sketch.map_or_else(Histogram::default, |sketch| Histogram::over_bins(&sketch.bins))
-}
-
-fn renew(histogram: &mut Histogram, sketch: Option<&SketchProfile>) -> Histogram {
-    mem::replace(histogram, empty(sketch))
 }
 
 fn check(manifest: &Manifest, profile: &Profile) -> Result<(), ProfileMismatch> {

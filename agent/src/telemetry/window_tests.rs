@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serin_protocol::envelope::Signed as _;
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::sketch::Bins;
-use serin_protocol::sketch::profile::FeatureProfile;
+use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
 use std::collections::BTreeSet;
 
 const WINDOW: Millis = Millis(1000);

@@ -1,6 +1,6 @@
 //! What goes into the update machine and what comes out of it.
 
-use serin_protocol::assignment::{Assignment, ReleaseRef};
+use serin_protocol::assignment::{Assignment, ReleaseRef, TrialMode};
 use serin_protocol::ids::{Digest, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis, Version};
 use serin_protocol::message::{Detail, EventKind, Reason, WorkerDeath};
 use serin_protocol::release::Release;
@@ -54,7 +54,7 @@ pub enum Event {
     Warmed(Digest, Result<(), Reason>),
     /// A worker that was ready died.
     WorkerDied(Digest, WorkerDeath),
-    /// What the active release has done since it was switched to.
+    /// What the release on probation, or the one being tried, has done since that began.
     Health {
         /// Inferences.
         requests: u32,
@@ -186,6 +186,8 @@ pub enum Effect {
     Unserve,
     /// Nothing answers until the next [`Self::Flip`], which is on its way: memory does not suffice for both.
     Suspend,
+    /// Let this release be tried beside the one that answers, its worker being ready; none from now on.
+    Beside(Option<(Slot, TrialMode)>),
     /// Stop its worker.
     Stop(Digest),
     /// Stop fetching this release; the partial download stays for a next attempt.

@@ -3,12 +3,13 @@
 //!
 //! `handle(now, event) -> effects` decides everything; the shell carries the effects out in order and
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
-//! `attempt` moves an update forward, `serving` keeps the right workers alive behind the gateway, `engineer`
+//! `attempt` moves an update forward, `back` takes one back, `serving` keeps the right workers alive behind the gateway, `engineer`
 //! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
 //! not allow it, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word, `finish`
 //! does what every step ends with.
 
 mod attempt;
+mod back;
 mod crash;
 mod engineer;
 mod finish;
@@ -16,6 +17,7 @@ mod orders;
 mod serving;
 mod sideload;
 mod time;
+mod trial;
 mod waiting;
 
 pub use self::engineer::MAX_HOLD;
@@ -23,6 +25,7 @@ pub use self::engineer::MAX_HOLD;
 use std::collections::BTreeMap;
 use std::mem::discriminant;
 
+use serin_protocol::assignment::TrialMode;
 use serin_protocol::ids::{ByteCount, DeviceId, Digest, FleetId, Millis, ReleaseId, SequenceNumber};
 use serin_protocol::message::{EventKind, Phase, Reason};
 use serin_protocol::release::Release;
@@ -77,6 +80,8 @@ struct State {
     record: Record,
     work: Work,
     gateway: Pointer,
+    /// What is tried beside it now.
+    beside: Option<(Digest, TrialMode)>,
     workers: BTreeMap<Digest, Worker>,
     /// Deaths of the active release's worker since `deaths_since`.
     deaths: u8,
@@ -116,6 +121,12 @@ enum Work {
     },
     Warming {
         slot: Slot,
+    },
+    /// It is tried beside the active release.
+    Trial {
+        slot: Slot,
+        until: Millis,
+        deaths: u8,
     },
     Probation {
         until: Millis,
@@ -157,6 +168,7 @@ impl Machine {
             record,
             work: Work::None,
             gateway: Pointer::Nowhere,
+            beside: None,
             workers: BTreeMap::new(),
             deaths: 0,
             deaths_since: Millis(0),
@@ -242,6 +254,7 @@ impl Machine {
             Work::Staging { .. } => Phase::Verified,
             Work::Staged { .. } => Phase::Staged,
             Work::Warming { .. } => Phase::Warming,
+            Work::Trial { .. } => Phase::Shadowing,
             Work::Probation { .. } => Phase::Probation,
         }
     }
@@ -303,7 +316,7 @@ impl Machine {
             && self.is_ready(slot.statement)
         {
             let slot = slot.clone();
-            self.enter_probation(now, slot, effects);
+            self.proved(now, slot, effects);
         }
     }
 

@@ -22,6 +22,7 @@ pub(super) struct Shell {
     disk_fails: bool,
     pub(super) ready: BTreeSet<Digest>,
     pub(super) pointer: Option<Digest>,
+    pub(super) beside: Option<(Digest, TrialMode)>,
     pub(super) reports: Vec<EventKind>,
     replies: Vec<Result<FieldOutcome, FieldRefusal>>,
     pub(super) pending: Vec<Effect>,
@@ -86,6 +87,7 @@ impl Shell {
             disk_fails: false,
             ready: BTreeSet::new(),
             pointer: None,
+            beside: None,
             reports: Vec::new(),
             replies: Vec::new(),
             pending: Vec::new(),
@@ -101,7 +103,7 @@ impl Shell {
 
     fn restart_after(&mut self, restarts: u32) {
         self.machine = Machine::new(identity(), self.disk.clone());
-        (self.pointer, self.disk_fails) = (None, false);
+        (self.pointer, self.beside, self.disk_fails) = (None, None, false);
         self.ready.clear();
         self.pending.clear();
         self.feed(Event::Boot { restarts });
@@ -109,7 +111,7 @@ impl Shell {
 
     fn restart_on_full_disk(&mut self) {
         self.machine = Machine::new(identity(), self.disk.clone());
-        (self.pointer, self.disk_fails) = (None, true);
+        (self.pointer, self.beside, self.disk_fails) = (None, None, true);
         self.ready.clear();
         self.pending.clear();
         self.feed(Event::Boot { restarts: 0 });
@@ -138,6 +140,16 @@ impl Shell {
                     self.pointer = Some(slot.statement);
                 }
                 Effect::Unserve | Effect::Suspend => self.pointer = None,
+                Effect::Beside(tried) => {
+                    if let Some((slot, _)) = &tried {
+                        assert!(self.ready.contains(&slot.statement), "tried without a worker");
+                        assert!(
+                            self.pointer.is_some_and(|active| active != slot.statement),
+                            "beside nothing"
+                        );
+                    }
+                    self.beside = tried.map(|(slot, mode)| (slot.statement, mode));
+                }
                 Effect::Stop(statement) => {
                     let alive = self.ready.remove(&statement);
                     assert!(!alive || self.pointer != Some(statement), "stopped the worker that answers");
@@ -152,7 +164,7 @@ impl Shell {
         }
     }
 
-    fn kill(&mut self, version: u8, death: WorkerDeath) {
+    pub(super) fn kill(&mut self, version: u8, death: WorkerDeath) {
         if self.ready.remove(&statement(version)) {
             if self.pointer == Some(statement(version)) {
                 self.pointer = None;
@@ -182,6 +194,24 @@ impl Shell {
             max_worker_deaths: 1,
         };
         self.order(sequence, Order::Run { release: reference(version), probation });
+    }
+
+    pub(super) fn try_beside(&mut self, sequence: u64, version: u8, mode: TrialMode) {
+        let probation = Probation {
+            duration: Millis::from_secs(60),
+            max_error_rate: BasisPoints(500),
+            min_requests: 10,
+            max_worker_deaths: 1,
+        };
+        self.order(sequence, Order::Try { release: reference(version), mode, probation });
+    }
+
+    /// The statement of this version comes, which needs so much memory beside what answers now.
+    pub(super) fn statement_of(&mut self, version: u8, mebibytes: u64) {
+        self.pending.retain(|effect| !matches!(effect, Effect::FetchStatement(_)));
+        let means = Means { memory_active: ByteCount::from_mib(10), ..means() };
+        let outcome = Ok((release(version, ByteCount::from_mib(mebibytes)), means));
+        self.feed(Event::Statement { statement: statement(version), outcome });
     }
 
     fn sideload(&mut self, version: u8) {
@@ -728,6 +758,7 @@ fn a_first_release_that_fails_leaves_an_empty_device_that_can_try_again() {
 #[derive(Clone, Debug)]
 enum Act {
     Run(u8),
+    Try(u8, bool),
     Back(u8, u8),
     Stay,
     Settle,
@@ -748,6 +779,7 @@ enum Act {
 fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => (1..5_u8).prop_map(Act::Run),
+        3 => (1..5_u8, any::<bool>()).prop_map(|(version, arm)| Act::Try(version, arm)),
         2 => (1..5_u8, 1..5_u8).prop_map(|(from, to)| Act::Back(from, to)),
         1 => Just(Act::Stay),
         6 => Just(Act::Settle),
@@ -774,6 +806,11 @@ impl Shell {
     fn act(&mut self, sequence: u64, act: &Act) {
         match *act {
             Act::Run(version) => self.run(sequence, version),
+            Act::Try(version, arm) => {
+                let share = BasisPoints(1000);
+                let mode = if arm { TrialMode::Arm { share, salt: 1 } } else { TrialMode::Shadow { share } };
+                self.try_beside(sequence, version, mode);
+            }
             Act::Back(from, to) => {
                 self.order(sequence, Order::RollBack { from: release_id(from), to: reference(to) });
             }
@@ -815,13 +852,16 @@ proptest! {
             let sequence = step as u64 + 10;
             let pinned = shell.disk.kept_on_site();
             let before = shell.active();
-            let by_fleet = matches!(act, Act::Run(_) | Act::Back(..) | Act::Stay);
+            let by_fleet = matches!(act, Act::Run(_) | Act::Try(..) | Act::Back(..) | Act::Stay);
             shell.act(sequence, &act);
             if pinned && by_fleet {
                 prop_assert_eq!(shell.active(), before, "the fleet moved a pinned device");
             }
             if let Some(active) = shell.machine.serving() {
                 prop_assert!(shell.ready.contains(&active));
+            }
+            if let Some((tried, _)) = shell.beside {
+                prop_assert!(shell.ready.contains(&tried) && shell.pointer.is_some());
             }
         }
         // When everything heals, an active release answers and no update is left hanging.

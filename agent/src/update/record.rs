@@ -2,17 +2,17 @@
 //! decides what runs.
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::assignment::{Probation, ReleaseRef};
+use serin_protocol::assignment::{Probation, ReleaseRef, TrialMode};
 use serin_protocol::ids::{ByteCount, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::message::EventKind;
 use serin_protocol::trust::MetadataVersion;
 
 /// Written first; another value is another program's record.
-pub const FORMAT: u8 = 7;
+pub const FORMAT: u8 = 8;
 
 /// The first format. Each later one has one more field at the end, whose empty value is a zero byte: 2 has
 /// `held`, 3 has `sideload`, 4 has `urgent`, 5 has `root_floor`, 6 has `safe_mode`,
-/// 7 has `tellings`.
+/// 7 has `tellings`, 8 has `tried`.
 const FIRST_FORMAT: u8 = 1;
 
 /// A field engineer's word that no order of the fleet is taken for a while.
@@ -153,6 +153,8 @@ pub struct Record {
     pub safe_mode: bool,
     /// What was to be said about this write, in order.
     pub tellings: Tellings,
+    /// The unfinished update is only to be tried. Of no meaning without one: see [`Record::trial`].
+    pub tried: Option<TrialMode>,
 }
 
 impl Default for Record {
@@ -173,6 +175,7 @@ impl Default for Record {
             root_floor: None,
             safe_mode: false,
             tellings: Tellings::new(),
+            tried: None,
         }
     }
 }
@@ -222,6 +225,11 @@ impl Record {
     /// Who brought the unfinished update; none when the fleet ordered it or there is none.
     pub const fn brought(&self) -> Option<Brought> {
         if self.attempt.is_some() { self.sideload } else { None }
+    }
+
+    /// How the unfinished update is tried; none when it is to answer or there is none.
+    pub const fn trial(&self) -> Option<TrialMode> {
+        if self.attempt.is_some() { self.tried } else { None }
     }
 
     /// Whether a field engineer decides what runs here.

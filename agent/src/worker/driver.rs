@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serin_protocol::frame::{InferFault, LoadFault, Ready, WorkerResponse};
 use serin_protocol::ids::ReleaseId;
 use serin_protocol::message::WorkerDeath;
+use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,9 @@ use super::{death, stderr, wire};
 
 /// Time a process that has closed its socket gets to end by itself, so that its own exit code is seen.
 const LAST_GASP: Duration = Duration::from_secs(2);
+
+/// Read ahead: the answer for a few rows arrives whole by one system call.
+const READ_AHEAD: usize = 8 << 10;
 
 /// Whether the worker lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +47,7 @@ pub(super) struct Started {
 
 pub(super) struct Driver {
     process: Process,
-    socket: UnixStream,
+    socket: BufReader<UnixStream>,
     request_deadline: Duration,
     queue: Queue,
 }
@@ -73,7 +77,8 @@ enum End {
 
 /// Starts the process and waits until the model is loaded.
 pub(super) async fn start(spec: WorkerSpec) -> Result<Started, StartFault> {
-    let (mut process, mut socket) = spawn(&spec).map_err(StartFault::Spawn)?;
+    let (mut process, socket) = spawn(&spec).map_err(StartFault::Spawn)?;
+    let mut socket = BufReader::with_capacity(READ_AHEAD, socket);
     let pid = process.child.id().unwrap_or_default();
     debug!(release = %spec.release, pid, limit = %spec.memory_limit, "worker started");
     let end = match timeout(spec.load_deadline, wire::receive(&mut socket)).await {
@@ -202,7 +207,10 @@ impl Driver {
     }
 }
 
-async fn exchange(socket: &mut UnixStream, run: &Run) -> Result<Result<Inferred, InferError>, End> {
+async fn exchange(
+    socket: &mut BufReader<UnixStream>,
+    run: &Run,
+) -> Result<Result<Inferred, InferError>, End> {
     wire::send(socket, &run.head, &run.parts).await.map_err(broken)?;
     let (response, body) = wire::receive(socket).await.map_err(broken)?;
     match response {

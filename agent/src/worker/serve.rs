@@ -1,7 +1,7 @@
 //! The worker process: `serin-agent worker`, started by the supervisor only. Limits itself, loads the
 //! model, then answers frames one after another until its supervisor is gone.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufReader, IoSlice, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ const EXIT_PROTOCOL: u8 = 3;
 const EXIT_NOT_SUPERVISED: u8 = 4;
 /// The model did not load; the supervisor was told why.
 const EXIT_LOAD: u8 = 5;
+/// Read ahead: a request of a few rows arrives whole by one system call; of a larger one the body is read to its place.
+const READ_AHEAD: usize = 16 << 10;
 /// What Rust itself exits with after a panic.
 const EXIT_PANIC: i32 = 101;
 
@@ -51,7 +53,7 @@ pub struct WorkerArgs {
 /// Runs the worker until the supervisor closes the socket on standard input.
 pub fn run(args: &WorkerArgs) -> ExitCode {
     let memory = ByteCount(args.memory_limit);
-    let Ok(mut socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
         return complain(EXIT_NOT_SUPERVISED, "standard input is closed");
     };
     if socket.peer_addr().is_err() {
@@ -89,7 +91,7 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
         Ok(engine) => engine,
         Err(fault) => {
             let text = fault.to_string();
-            return match send(&mut socket, &WorkerResponse::LoadFailed(fault), &[]) {
+            return match send(&socket, &WorkerResponse::LoadFailed(fault), &[]) {
                 Ok(()) => complain(EXIT_LOAD, &text),
                 Err(error) => complain(EXIT_PROTOCOL, &format!("{text}; telling it failed: {error}")),
             };
@@ -102,7 +104,7 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
         calls_filtered: filtered,
     };
     let ready = WorkerResponse::Ready(Ready { load_micros, rows_at_once: engine.rows_at_once(), sandbox });
-    let served = send(&mut socket, &ready, &[]).and_then(|()| serve(&mut socket, &mut engine));
+    let served = send(&socket, &ready, &[]).and_then(|()| serve(&socket, &mut engine));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(EXIT_PROTOCOL, &error.to_string()),
@@ -136,20 +138,21 @@ fn report_panics() {
                     text.chars().take(500).collect::<String>()
                 ))
             };
-            if let Ok(mut socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) {
-                let _ = send(&mut socket, &WorkerResponse::LoadFailed(fault), &[]);
+            if let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) {
+                let _ = send(&socket, &WorkerResponse::LoadFailed(fault), &[]);
             }
         }
         std::process::exit(EXIT_PANIC);
     }));
 }
 
-fn serve(socket: &mut UnixStream, engine: &mut Engine) -> io::Result<()> {
-    while let Some(prefix) = read_prefix(socket)? {
+fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
+    let mut requests = BufReader::with_capacity(READ_AHEAD, socket);
+    while let Some(prefix) = read_prefix(&mut requests)? {
         let mut header = vec![0; prefix.header as usize];
-        socket.read_exact(&mut header)?;
+        requests.read_exact(&mut header)?;
         let WorkerRequest::Infer { request, inputs } = decode_header(&header).map_err(io::Error::other)?;
-        let body = read_body(socket, prefix.body as usize, engine.most_body_bytes())?;
+        let body = read_body(&mut requests, prefix.body as usize, engine.most_body_bytes())?;
         let start = Instant::now();
         let outcome = body.and_then(|body| engine.infer(&inputs, &body));
         let micros = micros_since(start);
@@ -166,7 +169,7 @@ fn serve(socket: &mut UnixStream, engine: &mut Engine) -> io::Result<()> {
 }
 
 /// `None` when the supervisor has closed its end between two frames.
-fn read_prefix(socket: &mut UnixStream) -> io::Result<Option<Prefix>> {
+fn read_prefix(socket: &mut impl io::Read) -> io::Result<Option<Prefix>> {
     let mut bytes = [0_u8; PREFIX_BYTES];
     loop {
         match socket.read(&mut bytes[..1]) {
@@ -198,10 +201,20 @@ fn read_body(
     if body.len() == bytes { Ok(Ok(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-fn send(socket: &mut UnixStream, response: &WorkerResponse, body: &[u8]) -> io::Result<()> {
+fn send(mut socket: &UnixStream, response: &WorkerResponse, body: &[u8]) -> io::Result<()> {
     let head = encode_head(response, body.len()).map_err(io::Error::other)?;
-    socket.write_all(&head)?;
-    socket.write_all(body)
+    let mut slices = [IoSlice::new(&head), IoSlice::new(body)];
+    let mut left = slices.as_mut_slice();
+    // At once, so that the supervisor is woken once.
+    while !left.is_empty() {
+        match socket.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn micros_since(start: Instant) -> u64 {

@@ -10,7 +10,7 @@ use serin_protocol::frame::{
 };
 use serin_protocol::manifest::MAX_TENSORS;
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use super::engine::MAX_ROWS;
@@ -32,7 +32,11 @@ pub(super) fn request_head(request: u64, inputs: Vec<TensorHeader>, bytes: usize
 }
 
 /// Sends a frame; the parts of its body go out from where they lie in memory.
-pub(super) async fn send(socket: &mut UnixStream, head: &[u8], parts: &[Bytes]) -> io::Result<()> {
+pub(super) async fn send(
+    socket: &mut (impl AsyncWrite + Unpin),
+    head: &[u8],
+    parts: &[Bytes],
+) -> io::Result<()> {
     let all = iter::once(head).chain(parts.iter().map(AsRef::as_ref));
     let mut slices: Vec<IoSlice<'_>> = all.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
     let mut left = slices.as_mut_slice();
@@ -47,7 +51,7 @@ pub(super) async fn send(socket: &mut UnixStream, head: &[u8], parts: &[Bytes]) 
 
 /// Receives a frame. The memory for its body is zero pages of the system until bytes arrive, so that a
 /// worker cannot make its supervisor bloat by announcing much.
-pub(super) async fn receive(socket: &mut UnixStream) -> io::Result<(WorkerResponse, Bytes)> {
+pub(super) async fn receive(socket: &mut BufReader<UnixStream>) -> io::Result<(WorkerResponse, Bytes)> {
     let mut prefix = [0_u8; PREFIX_BYTES];
     socket.read_exact(&mut prefix).await?;
     let prefix = Prefix::decode(prefix).map_err(io::Error::other)?;

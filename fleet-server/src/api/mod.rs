@@ -12,6 +12,7 @@ mod releases;
 mod rollouts;
 mod stream;
 mod tokens;
+mod trials;
 mod trust;
 
 use std::net::SocketAddr;
@@ -77,6 +78,7 @@ pub fn router(
         .route("/api/v1/devices/{id}/revoke", post(devices::revoke))
         .route("/api/v1/devices/{id}/pause", post(devices::pause))
         .route("/api/v1/devices/{id}/resume", post(devices::resume))
+        .route("/api/v1/devices/{id}/trial", post(trials::begin))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::invite))
         .route("/api/v1/tokens/{id}", delete(tokens::withdraw))
         .route("/api/v1/releases", get(releases::list).post(releases::add))
@@ -87,6 +89,7 @@ pub fn router(
         .route("/api/v1/trust/publish", post(trust::publish))
         .route("/tuf/targets/{*path}", get(trust::target))
         .route("/api/v1/drift", get(drift::of_release))
+        .route("/api/v1/shadow", get(trials::shadowed))
         .route("/api/v1/stream", get(stream::watch))
         .route("/metrics", get(overview::metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -117,7 +117,7 @@ struct Token {
 }
 
 /// A time such as 90m, 24h or 7d, in seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let refused = || format!("{text:?} is not a time like 90m, 24h or 7d");
     let unit = text.chars().next_back().ok_or_else(refused)?;
     let scale = match unit {

@@ -13,6 +13,7 @@ mod release;
 mod rollout;
 mod serve;
 mod table;
+mod trial;
 mod trust;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Command {
     Device(device::DeviceArgs),
     /// Publish releases and look at them.
     Release(release::ReleaseArgs),
+    /// Try a release on one device, beside the one that answers there.
+    Trial(trial::TrialArgs),
     /// Start rollouts, watch and steer them.
     Rollout(rollout::RolloutArgs),
 }
@@ -80,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => return serve::run(arguments, cli.json),
         Command::Device(arguments) => device::run(arguments),
         Command::Release(arguments) => release::run(arguments, cli.json),
+        Command::Trial(arguments) => trial::run(arguments),
         Command::Rollout(arguments) => rollout::run(arguments, cli.json),
     };
     match outcome {

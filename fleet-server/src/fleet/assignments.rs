@@ -96,7 +96,7 @@ pub(super) fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord)
 }
 /// The highest number made for a device, or, where this server was restored from an older copy, accepted
 /// by it.
-fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
+pub(super) fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
     let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
     let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
     made.max(accepted)
@@ -107,5 +107,8 @@ fn log_order(rollout: RolloutId, device: &DeviceId, order: &Order) {
         Order::Run { release, .. } => info!(%rollout, %device, release = %release.id, "told to run"),
         Order::RollBack { from, to } => info!(%rollout, %device, %from, to = %to.id, "told to return"),
         Order::Stay => info!(%rollout, %device, "told to stay"),
+        Order::Try { release, mode, .. } => {
+            info!(%rollout, %device, release = %release.id, ?mode, "told to try");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serin_protocol::ids::{DeviceId, Millis, ReleaseId, UnixMillis};
+use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::profile::SketchProfile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
@@ -135,7 +136,8 @@ impl Fleet {
     fn arm(&self, releases: &[ReleaseId], since: UnixMillis) -> Result<Arm, FleetError> {
         let mut arm = Arm { releases: releases.iter().cloned().collect(), ..Arm::default() };
         for release in releases {
-            for report in self.store.reports(release, since)? {
+            let answered = |report: &Report| report.role != Role::Shadow;
+            for report in self.store.reports(release, since)?.into_iter().filter(answered) {
                 arm.devices.insert(report.device);
                 arm.requests = arm.requests.saturating_add(report.requests);
                 arm.errors = arm.errors.saturating_add(report.errors);

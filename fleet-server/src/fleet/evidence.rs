@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serin_protocol::ids::{DeviceId, ReleaseId};
-use serin_protocol::message::Report;
+use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::Histogram;
 
 use super::releases::ReleaseFacts;
@@ -21,7 +21,9 @@ pub(super) fn gather(
     for release in std::iter::once(&wanted.release).chain(&wanted.baselines) {
         if let Some(facts) = facts(release) {
             let mut devices = BTreeMap::new();
-            for report in store.reports(release, wanted.since)? {
+            // A shadow answers nobody, and an arm only what falls into its share.
+            let answered = |report: &Report| report.role == Role::Answers;
+            for report in store.reports(release, wanted.since)?.into_iter().filter(answered) {
                 add(&mut devices, &facts, &report);
             }
             all.extend(devices.into_values());

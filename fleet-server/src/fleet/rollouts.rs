@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::info;
 
@@ -140,14 +140,7 @@ impl Fleet {
         salt: Salt,
         now: UnixMillis,
     ) -> Result<Start, FleetError> {
-        let facts = state.releases.get(release);
-        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
-        if !facts.record.published {
-            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
-        }
-        if !(self.listed)(release, &facts.record.statement) {
-            return Err(FleetError::Conflict(format!("the owner of {release} no longer lists it")));
-        }
+        let statement = self.to_be_run(state, release)?;
         let mut live = state.rollouts.values().map(|live| &live.rollout);
         if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
             return Err(FleetError::Conflict(format!(
@@ -164,12 +157,25 @@ impl Fleet {
         Ok(Start {
             id: self.store.next_rollout()?,
             plan,
-            release: ReleaseRef { id: release.clone(), statement: facts.record.statement },
+            release: ReleaseRef { id: release.clone(), statement },
             baselines,
             salt,
             at: now,
             devices: taking_part.map(|record| Sighting::from(&record.hello)).collect(),
         })
+    }
+
+    /// The statement of a release that devices may be told to run: it is with the broker, and its owner lists it.
+    pub(super) fn to_be_run(&self, state: &State, release: &ReleaseId) -> Result<Digest, FleetError> {
+        let facts = state.releases.get(release);
+        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
+        if !facts.record.published {
+            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
+        }
+        if !(self.listed)(release, &facts.record.statement) {
+            return Err(FleetError::Conflict(format!("the owner of {release} no longer lists it")));
+        }
+        Ok(facts.record.statement)
     }
 
     fn forget_old_rollouts(&self, state: &mut State) -> Result<(), FleetError> {

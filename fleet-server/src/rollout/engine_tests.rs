@@ -130,7 +130,8 @@ impl World {
                 self.transition(device, from.clone(), Phase::RolledBack, Some(Reason::FleetRollback));
                 self.say(RolloutEvent::DeviceSeen(sighting(device, Some("v1"))));
             }
-            Order::Stay => {}
+            // No rollout gives the first.
+            Order::Try { .. } | Order::Stay => {}
         }
     }
 

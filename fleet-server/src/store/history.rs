@@ -35,7 +35,12 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
 
 fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
     let fenced = fences.iter().any(|fence| older.start < *fence && *fence <= younger.start);
-    !fenced && older.first_feature == younger.first_feature && older.profile == younger.profile
+    let same_role = older.role == younger.role
+        && match (&older.comparison, &younger.comparison) {
+            (Some(older), Some(younger)) => older.with == younger.with,
+            (None, _) | (_, None) => true,
+        };
+    !fenced && same_role && older.first_feature == younger.first_feature && older.profile == younger.profile
 }
 
 /// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
@@ -61,6 +66,15 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     sum.worker_peak = sum.worker_peak.max(younger.worker_peak);
     sum.worker_deaths = sum.worker_deaths.saturating_add(younger.worker_deaths);
     sum.dropped_reports = sum.dropped_reports.saturating_add(younger.dropped_reports);
+    match (&mut sum.comparison, &younger.comparison) {
+        (Some(mine), Some(theirs)) => {
+            if !mine.merge(theirs) {
+                return false;
+            }
+        }
+        (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+        (Some(_) | None, None) => {}
+    }
     *older = sum;
     true
 }

@@ -3,7 +3,7 @@
 use super::*;
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::ids::ByteCount;
-use serin_protocol::message::{Coverage, EventKind, Presence, Turn};
+use serin_protocol::message::{Coverage, EventKind, Presence, Role, Turn};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
 use crate::rollout::cohort::Salt;
@@ -159,6 +159,8 @@ fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
         confidence: Histogram::default(),
         worker_peak: ByteCount(0),
         worker_deaths: 0,
+        role: Role::Answers,
+        comparison: None,
         dropped_reports: 0,
     }
 }

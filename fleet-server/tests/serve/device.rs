@@ -15,7 +15,7 @@ use serin_protocol::ids::{
     BootId, ByteCount, DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
 use serin_protocol::message::{
-    Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report, Turn,
+    Ack, Coverage, Event, EventKind, Hello, Phase, Presence, Reason, Report, Role, Turn,
 };
 use serin_protocol::sketch::profile::Profile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
@@ -199,7 +199,7 @@ impl Device {
                     self.switch(Some(to.id));
                 }
             }
-            Order::Stay => {}
+            Order::Try { .. } | Order::Stay => {}
         }
         self.say_hello(client);
     }
@@ -276,6 +276,8 @@ impl Device {
             confidence: sure,
             worker_peak: ByteCount(1),
             worker_deaths: 0,
+            role: Role::Answers,
+            comparison: None,
             dropped_reports: 0,
         };
         let sealed = seal_to_vec(&report, &self.key).expect("fits");

@@ -25,7 +25,7 @@ pub enum Phase {
     Staged,
     /// A worker runs the golden vectors.
     Warming,
-    /// A worker sees live inputs without answering.
+    /// It is tried beside the active release: its worker sees what apps ask, and answers some of it or nothing.
     Shadowing,
     /// Answering, watched.
     Probation,
@@ -176,6 +176,8 @@ pub enum Reason {
     },
     /// A step of it did not end in the time that the device gives it.
     TooSlow(Detail),
+    /// It cannot be tried beside what runs.
+    NoTrial(Detail),
 }
 
 impl fmt::Display for Reason {
@@ -204,6 +206,7 @@ impl fmt::Display for Reason {
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
             Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
+            Self::NoTrial(detail) => write!(f, "it cannot be tried: {detail}"),
         }
     }
 }

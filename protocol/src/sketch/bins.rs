@@ -107,7 +107,8 @@ impl Bins {
         if value.is_nan() {
             return Place::Missing;
         }
-        match self.edges.partition_point(|edge| *edge <= value) {
+        // Comparing with all of the few edges has no branch to guess wrongly, and the compiler does several at once.
+        match self.edges.iter().map(|edge| usize::from(*edge <= value)).sum() {
             0 => Place::Under,
             above if above == self.edges.len() => Place::Over,
             above => Place::Bin(above - 1),

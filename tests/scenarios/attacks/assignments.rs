@@ -5,7 +5,7 @@ use ed25519_dalek::Signer as _;
 use serin_protocol::assignment::Order;
 use serin_protocol::envelope::{PublicKey, Signed, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, EventNumber, SequenceNumber, UnixMillis};
-use serin_protocol::message::{Coverage, Event, EventKind, Hello, Presence, Report, Turn};
+use serin_protocol::message::{Coverage, Event, EventKind, Hello, Presence, Report, Role, Turn};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::TargetFile;
@@ -165,6 +165,8 @@ fn forged_report(device: DeviceId) -> Report {
         confidence: Histogram::default(),
         worker_peak: ByteCount(0),
         worker_deaths: 0,
+        role: Role::Answers,
+        comparison: None,
         dropped_reports: 0,
     }
 }

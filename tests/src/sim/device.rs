@@ -319,7 +319,7 @@ impl<'a> Device<'a> {
         if let Ok(assignment) = open::<Assignment, _>(sealed, keys) {
             let below = match &assignment.order {
                 Order::RollBack { to, .. } => self.trust.below_floor(&to.id),
-                Order::Run { .. } | Order::Stay => None,
+                Order::Run { .. } | Order::Try { .. } | Order::Stay => None,
             };
             self.inbox.push_back(match below {
                 Some(detail) => Event::AssignedBelowFloor(Box::new(assignment), detail),

@@ -5,6 +5,7 @@ mod protocol;
 mod raw;
 mod switching;
 mod traces;
+mod trials;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,14 +1,14 @@
 //! An update on its way: from an accepted order to probation, or to its end.
 
-use serin_protocol::assignment::Order;
-use serin_protocol::ids::{Digest, Millis, ReleaseId, Version};
+use serin_protocol::assignment::{Order, TrialMode};
+use serin_protocol::ids::{Digest, Millis, ReleaseId};
 use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind, WorkerDeath};
 use serin_protocol::release::Release;
 
 use super::time::bound;
 use super::{Machine, Work};
-use crate::update::admission::{Means, admit};
-use crate::update::effect::{Effect, Effects, FieldOutcome, FieldRefusal, Now};
+use crate::update::admission::{Means, Swap, admit};
+use crate::update::effect::{Effect, Effects, Now};
 use crate::update::record::{Attempt, Progress, Slot, Standing};
 
 /// Deaths of a committed release's worker within [`DEATH_WINDOW`] that send it back to the previous
@@ -32,9 +32,25 @@ impl Machine {
             self.take_back(Reason::Superseded, effects);
             return;
         }
+        if self.is_tried(wanted) {
+            self.promote(now, attempt, effects);
+            return;
+        }
+        self.begin(now, attempt, None, effects);
+    }
+
+    /// Begins an update, of a release that is to answer or only to be tried.
+    pub(super) fn begin(
+        &mut self,
+        now: Now,
+        attempt: Attempt,
+        tried: Option<TrialMode>,
+        effects: &mut Effects,
+    ) {
         let ended = self.give_up(Reason::Superseded);
         let target = attempt.target.clone();
         self.state.record.attempt = Some(attempt);
+        self.state.record.tried = tried;
         self.state.attempt_since = now.elapsed;
         self.state.work = Work::AwaitingStatement;
         self.persist(effects);
@@ -71,40 +87,12 @@ impl Machine {
         }
     }
 
-    /// Order `RollBack`.
-    pub(super) fn fleet_rollback(
-        &mut self,
-        now: Now,
-        from: &ReleaseId,
-        attempt: Attempt,
-        effects: &mut Effects,
-    ) {
-        let installing = self.candidate() == Some(from);
-        let active = self.state.record.active.as_ref().is_some_and(|slot| slot.release == *from);
-        let wanted = attempt.target.statement;
-        let previous = self.state.record.previous.as_mut().filter(|slot| slot.statement == wanted);
-        if installing {
-            self.abandon(Reason::FleetRollback, effects);
-        } else if let (true, Some(previous)) = (active, previous) {
-            // The explicit order that even a condemned release needs.
-            previous.standing = Standing::Proven;
-            self.take_back(Reason::FleetRollback, effects);
-        } else if active {
-            // It takes another one back, which waits for no window.
-            self.state.record.urgent = true;
-            self.run(now, attempt, effects);
-        } else {
-            self.persist(effects);
-            effects.push(Effect::Announce);
-        }
-    }
-
     /// An order that is the fleet's newest, but too late or for what its owner no longer wants. What is
     /// under way goes on.
     pub(super) fn not_obeyed(&mut self, order: &Order, reason: Reason, effects: &mut Effects) {
         self.persist(effects);
         match order {
-            Order::Run { release, .. } | Order::RollBack { to: release, .. } => {
+            Order::Run { release, .. } | Order::Try { release, .. } | Order::RollBack { to: release, .. } => {
                 let release = release.id.clone();
                 self.report_move(release, Phase::Idle, Phase::Rejected, Some(reason), effects);
             }
@@ -138,6 +126,9 @@ impl Machine {
                 let detail = Detail::new(&format!("it is about {}, not {target}", release.id));
                 return Err(Reason::BadStatement(detail));
             }
+            // The active release goes on answering while another is tried.
+            let swap = if self.state.record.trial().is_some() { Swap::Hot } else { means.swap };
+            let means = Means { swap, ..means };
             admit(&release, &means)?;
             Ok((release, means.installed))
         });
@@ -216,12 +207,13 @@ impl Machine {
         };
         attempt.progress = Progress::Probation;
         let until = now.elapsed.plus(attempt.probation.duration);
+        self.state.record.tried = None;
         // From now on it is pinned, and no longer brought.
         if let Some(brought) = self.state.record.sideload.take() {
             self.state.record.pinned_by = Some(brought.by);
             self.state.record.rollout = None;
         }
-        let release = slot.release.clone();
+        let (release, from) = (slot.release.clone(), self.phase());
         self.state.record.previous.take_if(|previous| previous.statement == slot.statement);
         let left = self.state.record.active.replace(slot);
         let safe = std::mem::take(&mut self.state.record.safe_mode);
@@ -232,23 +224,32 @@ impl Machine {
         self.state.work = Work::Probation { until, deaths: 0 };
         self.state.deaths = 0;
         self.persist(effects);
+        // It is no longer tried when it begins to answer.
+        self.point_beside(effects);
         self.point_gateway(effects);
-        self.report_move(release, Phase::Warming, Phase::Probation, None, effects);
+        self.report_move(release, from, Phase::Probation, None, effects);
         effects.push(Effect::Announce);
     }
 
     pub(super) fn health(&mut self, requests: u32, errors: u32, effects: &mut Effects) {
-        let Work::Probation { .. } = self.state.work else {
-            return;
-        };
         let Some(attempt) = &self.state.record.attempt else {
             return;
         };
         let limit = attempt.probation;
         let rate = u64::from(errors) * 10_000;
         let allowed = u64::from(requests) * u64::from(limit.max_error_rate.0);
-        if requests >= limit.min_requests && rate > allowed {
-            self.take_back(Reason::ErrorRate { errors, requests }, effects);
+        if requests < limit.min_requests || rate <= allowed {
+            return;
+        }
+        match self.state.work {
+            Work::Probation { .. } => self.take_back(Reason::ErrorRate { errors, requests }, effects),
+            Work::Trial { .. } => self.abandon(Reason::ErrorRate { errors, requests }, effects),
+            Work::None
+            | Work::AwaitingStatement
+            | Work::Fetching { .. }
+            | Work::Staging { .. }
+            | Work::Staged { .. }
+            | Work::Warming { .. } => {}
         }
     }
 
@@ -275,90 +276,6 @@ impl Machine {
         }
     }
 
-    pub(super) fn has_trusted_previous(&self) -> bool {
-        self.state.record.previous.as_ref().is_some_and(|slot| slot.standing != Standing::Condemned)
-    }
-
-    /// Leaves the active release for the previous one, which is not to come back by itself. Without a
-    /// previous release nothing answers.
-    pub(super) fn take_back(&mut self, reason: Reason, effects: &mut Effects) {
-        if self.state.record.active.is_none() {
-            return;
-        }
-        // What is being installed beside it ends with it, and its fleet hears so.
-        let installing = self.candidate().is_some();
-        let ended = if installing { self.give_up(reason.clone()) } else { Effects::new() };
-        let Some(mut left) = self.state.record.active.take() else {
-            return;
-        };
-        let from = if left.standing == Standing::Unproven { Phase::Probation } else { Phase::Committed };
-        let release = left.release.clone();
-        left.standing = Standing::Condemned;
-        self.swap_back(left, effects);
-        effects.extend(ended);
-        self.report_move(release, from, Phase::RolledBack, Some(reason), effects);
-        effects.push(Effect::Announce);
-    }
-
-    fn swap_back(&mut self, left: Slot, effects: &mut Effects) {
-        let trusted = self.has_trusted_previous();
-        self.state.record.active = self.state.record.previous.take().filter(|_| trusted);
-        self.state.record.previous = Some(left);
-        self.state.record.attempt = None;
-        self.state.record.safe_mode = false;
-        self.state.work = Work::None;
-        self.state.deaths = 0;
-        self.persist(effects);
-        self.point_gateway(effects);
-    }
-
-    pub(super) fn field_rollback(
-        &mut self,
-        uid: u32,
-        to: Option<Version>,
-        effects: &mut Effects,
-    ) -> Result<FieldOutcome, FieldRefusal> {
-        let Some(active) = &self.state.record.active else {
-            return Err(FieldRefusal::NothingActive);
-        };
-        let Some(previous) = &self.state.record.previous else {
-            return Err(FieldRefusal::NoPrevious);
-        };
-        match to {
-            Some(wanted) if wanted == active.release.version => {
-                return Err(FieldRefusal::Already("this version is already active"));
-            }
-            Some(wanted) if wanted != previous.release.version => {
-                return Err(FieldRefusal::NotHere { wanted, previous: previous.release.clone() });
-            }
-            Some(_) | None => {}
-        }
-        let target = previous.statement;
-        let (from, to) = (active.release.clone(), previous.release.clone());
-        let installing = self.candidate().is_some();
-        let ended = if installing { self.give_up(Reason::FieldRollback) } else { Effects::new() };
-        let warm = self.is_ready(target);
-        self.state.record.pinned_by = Some(uid);
-        let Some(mut left) = self.state.record.active.take() else {
-            return Err(FieldRefusal::NothingActive);
-        };
-        let phase = if left.standing == Standing::Unproven { Phase::Probation } else { Phase::Committed };
-        if left.standing == Standing::Unproven {
-            left.standing = Standing::Condemned;
-        }
-        if let Some(previous) = &mut self.state.record.previous {
-            // The engineer on site vouches for it.
-            previous.standing = Standing::Proven;
-        }
-        self.swap_back(left, effects);
-        effects.extend(ended);
-        let reason = Some(Reason::FieldRollback);
-        self.report_move(from.clone(), phase, Phase::RolledBack, reason, effects);
-        self.report(EventKind::FieldRollback { uid, from: from.clone(), to: to.clone() }, effects);
-        effects.push(Effect::Announce);
-        Ok(FieldOutcome::RolledBack { from, to, warm })
-    }
-
     /// Ends the unfinished update and keeps what runs.
     pub(super) fn abandon(&mut self, reason: Reason, effects: &mut Effects) {
         let ended = self.give_up(reason);
@@ -372,6 +289,7 @@ impl Machine {
     /// the effects returned.
     pub(super) fn give_up(&mut self, reason: Reason) -> Effects {
         let brought = self.state.record.sideload.take().is_some();
+        self.state.record.tried = None;
         let Some(attempt) = self.state.record.attempt.take() else { return Effects::new() };
         let from = self.phase();
         let fetching = matches!(self.state.work, Work::Fetching { .. } | Work::AwaitingStatement);

@@ -101,7 +101,7 @@ impl Machine {
         }
         self.state.refused_by_engineer = Some(assignment.sequence);
         let release = match &assignment.order {
-            Order::Run { release, .. } => release.id.clone(),
+            Order::Run { release, .. } | Order::Try { release, .. } => release.id.clone(),
             Order::RollBack { from, .. } => from.clone(),
             Order::Stay => return,
         };

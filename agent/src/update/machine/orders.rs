@@ -67,6 +67,17 @@ impl Machine {
                 self.state.record.urgent = false;
                 self.run(now, attempt, effects);
             }
+            Order::Try { release, mode, probation } => {
+                let attempt = Attempt {
+                    sequence: assignment.sequence,
+                    rollout: assignment.rollout,
+                    target: release.clone(),
+                    probation: *probation,
+                    expires: assignment.expires,
+                    progress: Progress::Assigned,
+                };
+                self.try_beside(now, attempt, *mode, effects);
+            }
             Order::RollBack { from, to } => {
                 let attempt = Attempt {
                     sequence: assignment.sequence,

@@ -44,7 +44,7 @@ impl Machine {
                     && slot.statement == statement
                 {
                     let slot = slot.clone();
-                    self.enter_probation(now, slot, effects);
+                    self.proved(now, slot, effects);
                 }
             }
             Err(reason) => self.not_warmed(now, statement, reason, effects),
@@ -77,6 +77,8 @@ impl Machine {
         if matches!(&self.state.work, Work::Warming { slot } if slot.statement == statement) {
             self.state.workers.remove(&statement);
             self.abandon(reason, effects);
+        } else if self.is_tried(statement) {
+            self.abandon(reason, effects);
         } else if self.is_active(statement)
             && self.has_trusted_previous()
             && (self.serving().is_none() || failures >= PATIENT_STARTS)
@@ -98,6 +100,8 @@ impl Machine {
         }
         if matches!(&self.state.work, Work::Warming { slot } if slot.statement == statement) {
             self.abandon(Reason::WorkerDied(death), effects);
+        } else if self.is_tried(statement) {
+            self.tried_died(death, effects);
         } else if self.is_active(statement) {
             self.active_died(now, death, effects);
         }
@@ -180,6 +184,7 @@ impl Machine {
             effects.push(Effect::Warm { slot, golden });
         }
         self.point_gateway(effects);
+        self.point_beside(effects);
         if self.serving() != serving && serving.is_some() {
             // The one that answered until now may have become superfluous.
             self.keep_serving(now, effects);
@@ -203,7 +208,7 @@ impl Machine {
         }
     }
 
-    /// The active release, the candidate under proof, and the previous one while memory allows: what
+    /// The active release, the candidate under proof or on trial, and the previous one while memory allows: what
     /// should have a worker, and whether golden vectors come first. In safe mode only a candidate.
     fn wanted(&self) -> Vec<(Slot, bool)> {
         let mut wanted = Vec::new();
@@ -226,11 +231,16 @@ impl Machine {
             memory = memory.saturating_add(slot.memory.0);
             wanted.push((slot.clone(), true));
         }
+        if let Work::Trial { slot, .. } = &self.state.work {
+            memory = memory.saturating_add(slot.memory.0);
+            wanted.push((slot.clone(), false));
+        }
         if let Some(previous) = self.state.record.previous.as_ref().filter(|_| !safe) {
             let fits = memory.saturating_add(previous.memory.0) <= self.identity.memory_budget.0;
             // Started only once the active release answers, which is waited for more urgently.
             let time = self.active_is_serving() || self.state.workers.contains_key(&previous.statement);
-            if fits && previous.standing != Standing::Condemned && time {
+            let tried = self.is_tried(previous.statement);
+            if fits && previous.standing != Standing::Condemned && time && !tried {
                 wanted.push((previous.clone(), false));
             }
         }

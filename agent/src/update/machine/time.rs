@@ -47,6 +47,7 @@ impl Machine {
         Some(match &self.state.work {
             Work::Probation { until, .. } if self.active_is_serving() => *until,
             Work::Probation { until, .. } => until.plus(PROBATION_GRACE),
+            Work::Trial { until, .. } => *until,
             Work::Staging { .. } | Work::Warming { .. } => {
                 expiry.min(self.state.step_since.plus(self.identity.patience))
             }
@@ -106,6 +107,7 @@ impl Machine {
                 let detail = Detail::new("it did not answer at the end of its probation");
                 self.take_back(Reason::TooSlow(detail), effects);
             }
+            Work::Trial { .. } => self.end_trial(effects),
             Work::Staging { .. } | Work::Warming { .. }
                 if self.state.step_since.plus(self.identity.patience) <= now.elapsed =>
             {

@@ -34,6 +34,7 @@ impl Machine {
             | Work::Fetching { paused: false, .. }
             | Work::Staging { .. }
             | Work::Warming { .. }
+            | Work::Trial { .. }
             | Work::Probation { .. } => None,
         }
     }
@@ -92,6 +93,7 @@ impl Machine {
             | Work::AwaitingStatement
             | Work::Staging { .. }
             | Work::Warming { .. }
+            | Work::Trial { .. }
             | Work::Probation { .. } => {}
         }
     }

@@ -61,7 +61,7 @@ impl Shell for Device<'_> {
                 install::collect(&self.releases, &self.partials, &keep, idle);
             }
             Effect::Report { kind, .. } => self.said.push(kind),
-            Effect::PlanLater(..) | Effect::ForgetStarts | Effect::Announce => {}
+            Effect::PlanLater(..) | Effect::Beside(_) | Effect::ForgetStarts | Effect::Announce => {}
             Effect::AskAssignment => self.hear_assignment(),
             Effect::Reply(reply) => self.replies.push(reply),
         }
