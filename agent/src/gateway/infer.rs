@@ -179,7 +179,10 @@ impl<W: Infer> Desk<W> {
         let Body { bytes, share: _share } = body;
         let call = Call::parse(&bytes, json, served.manifest());
         drop(bytes);
-        let call = call.map_err(|message| self.refused(Refusal::bad_request(message)))?;
+        let call = call.map_err(|message| {
+            Span::current().record("release", field::display(served.release()));
+            self.refused(Refusal::bad_request(message))
+        })?;
         if asked.version.is_none()
             && let Some(arm) = self.arm_of(key.as_ref(), &call)
         {

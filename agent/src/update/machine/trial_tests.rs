@@ -5,7 +5,7 @@ use serin_protocol::ids::{BasisPoints, Millis};
 use serin_protocol::message::{EventKind, Phase, Reason, WorkerDeath};
 
 use super::super::tests::{Shell, reference, release_id, statement};
-use crate::update::effect::Event;
+use crate::update::effect::{Effect, Event};
 
 const SHADOW: TrialMode = TrialMode::Shadow { share: BasisPoints::WHOLE };
 const ARM: TrialMode = TrialMode::Arm { share: BasisPoints(1000), salt: 7 };
@@ -48,7 +48,7 @@ fn a_trial_ends_and_all_is_as_before() {
 fn a_trial_that_goes_well_becomes_the_active_release_at_once() {
     let mut shell = trying(SHADOW);
     shell.run(3, 2);
-    assert_eq!(shell.pending, [], "nothing is fetched, staged or started");
+    assert_eq!(shell.pending, [Effect::Announce], "nothing is fetched, staged or started");
     assert_eq!((shell.active(), shell.pointer, shell.beside), (Some(2), Some(statement(2)), None));
     assert_eq!(last_move(&shell), Some((Phase::Shadowing, Phase::Probation, None)));
     shell.wait(60);
