@@ -27,10 +27,6 @@ use crate::worker::{InferError, Inferred};
 /// previous release's after a rollback, and one more for whoever waits through all of that.
 const MAX_ASKED: usize = 4;
 
-/// Pause before a full worker is asked again by a request that another worker has let down: it has waited
-/// its turn once, and a few milliseconds later some of those that came over with it are answered.
-const TURN: Duration = Duration::from_millis(10);
-
 /// Header that says on whose behalf a request is made: all of one key are answered by the same release while two
 /// share the work. Without it the request's `id` is the key.
 const REQUEST_KEY: HeaderName = HeaderName::from_static("serin-request-key");
@@ -194,7 +190,7 @@ impl<W: Infer> Desk<W> {
             Span::current().record("id", field::debug(id));
         }
         let mut past = Past::default();
-        let mut patience = self.limits.takeover;
+        let patience = tokio::time::Instant::now() + self.limits.takeover;
         loop {
             let error = match ask(&served, &call).await {
                 Ok((written, inferred)) => {
@@ -206,12 +202,12 @@ impl<W: Infer> Desk<W> {
                 }
                 Err(Failure::Final(refusal)) => return Err(refusal),
                 Err(Failure::Full(error)) => {
-                    if past.asked == 0 || patience.is_zero() {
+                    // Whom another worker has let down has waited his turn once.
+                    let waits = past.asked > 0;
+                    if !waits || tokio::time::timeout_at(patience, served.worker().room()).await.is_err() {
                         served.recording().lock().refused();
                         return Err(Refusal::too_many(error.to_string()));
                     }
-                    patience = patience.saturating_sub(TURN);
-                    tokio::time::sleep(TURN).await;
                     continue;
                 }
                 Err(Failure::Gone(error)) => error,

@@ -22,6 +22,9 @@ pub trait Infer: Send + Sync + 'static {
         inputs: Vec<TensorHeader>,
         body: Bytes,
     ) -> impl Future<Output = Result<Inferred, InferError>> + Send;
+
+    /// Resolves when another request would find a place, or none ever will.
+    fn room(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl Infer for Worker {
@@ -31,6 +34,10 @@ impl Infer for Worker {
         body: Bytes,
     ) -> impl Future<Output = Result<Inferred, InferError>> + Send {
         Self::infer(self, inputs, body)
+    }
+
+    fn room(&self) -> impl Future<Output = ()> + Send {
+        Self::room(self)
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, Publish, QoS};
-use serin_protocol::ids::ModelName;
+use serin_protocol::ids::{Millis, ModelName};
 use tokio::sync::mpsc;
 
 use super::stream::{answers, look_up, row_of};
 use crate::field::cli::{CliError, Console};
+use crate::link::backoff::{Backoff, Jitter};
 
 /// Messages taken from the broker and not yet answered. It is the broker that holds the rest back, as none is
 /// acknowledged before: Mosquitto after 20. The connection is never left unread to slow it down, for then neither
@@ -22,7 +23,7 @@ const REQUESTS: usize = 2 * AT_ONCE;
 /// Largest message either way: a row of 65,536 values with 16 characters each.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Between two tries of a broker that is not there.
-const RECONNECT: Duration = Duration::from_secs(1);
+const RECONNECT: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(30) };
 
 /// Where rows come from and answers go.
 pub(super) struct Ends<'a> {
@@ -102,9 +103,11 @@ async fn take_in(
     topic: String,
     messages: mpsc::UnboundedSender<Publish>,
 ) {
+    let mut absence = Absence::new(1);
     loop {
         match eventloop.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+                absence.is_over();
                 // A full queue of requests is not to be had right after connecting.
                 let _ = client.try_subscribe(&topic, QoS::AtLeastOnce);
             }
@@ -114,27 +117,48 @@ async fn take_in(
                 }
             }
             Ok(_) => {}
-            Err(error) => away(&error).await,
+            Err(error) => absence.wait(&error).await,
         }
     }
 }
 
 /// Tells of each answer that has arrived, until nobody listens.
 async fn send_out(mut eventloop: EventLoop, taken: mpsc::Sender<()>) {
+    let mut absence = Absence::new(2);
     loop {
         match eventloop.poll().await {
+            Ok(Event::Incoming(Incoming::ConnAck(_))) => absence.is_over(),
             Ok(Event::Incoming(Incoming::PubAck(_))) => {
                 if taken.send(()).await.is_err() {
                     return;
                 }
             }
             Ok(_) => {}
-            Err(error) => away(&error).await,
+            Err(error) => absence.wait(&error).await,
         }
     }
 }
 
-async fn away(error: &rumqttc::ConnectionError) {
-    eprintln!("note: the broker cannot be reached: {error}");
-    tokio::time::sleep(RECONNECT).await;
+/// A broker that is not there.
+struct Absence {
+    failures: u32,
+    jitter: Jitter,
+}
+
+impl Absence {
+    fn new(of: u64) -> Self {
+        // Without randomness connections are only less spread.
+        Self { failures: 0, jitter: Jitter::new(getrandom::u64().unwrap_or_default() ^ of) }
+    }
+
+    const fn is_over(&mut self) {
+        self.failures = 0;
+    }
+
+    async fn wait(&mut self, error: &rumqttc::ConnectionError) {
+        self.failures = self.failures.saturating_add(1);
+        let wait = RECONNECT.wait(self.failures, &mut self.jitter);
+        eprintln!("note: the broker cannot be reached: {error}; trying again in {} s", wait.0.div_ceil(1000));
+        tokio::time::sleep(Duration::from_millis(wait.0)).await;
+    }
 }

@@ -158,6 +158,12 @@ impl Worker {
         }
     }
 
+    /// Resolves when another request would find a place in the queue, or the worker is gone.
+    pub async fn room(&self) {
+        // An error is an end, which the next request is told of.
+        let _ = self.0.jobs.reserve().await;
+    }
+
     /// What a request that was never given to the process learns.
     async fn ended(&self) -> InferError {
         let mut life = self.0.life.clone();

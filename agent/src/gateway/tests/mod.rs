@@ -83,6 +83,12 @@ impl Infer for Double {
             Mood::Stop => Err(InferError::Stopped),
         }
     }
+
+    async fn room(&self) {
+        if self.mood == Mood::Busy {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Double {
