@@ -176,6 +176,8 @@ pub enum Reason {
     },
     /// A step of it did not end in the time that the device gives it.
     TooSlow(Detail),
+    /// Built for this device's class, and the device is less than its class: what it lacks.
+    BelowClass(Detail),
 }
 
 impl fmt::Display for Reason {
@@ -203,6 +205,7 @@ impl fmt::Display for Reason {
             Self::Held => f.write_str("a field engineer lets nothing change for a while"),
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
             Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
+            Self::BelowClass(detail) => write!(f, "the device is less than its class: {detail}"),
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
         }
     }
