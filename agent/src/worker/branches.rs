@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tract_onnx::Onnx;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 use tract_onnx::tract_hir::internal::{
-    Datum, InferenceFact, InferenceModelExt, OutletId, TDim, TVec, ToDim, TractResult, tvec,
+    Datum, InferenceFact, InferenceModelExt, OutletId, TDim, TVec, ToDim, TractResult, ensure, tvec,
 };
 
 use super::pipeline::Feed;
@@ -99,6 +99,9 @@ fn analysed(
     one_row: bool,
 ) -> TractResult<HashMap<String, bool>> {
     let mut part = super::graph::part(proto, conditions);
+    // tract looks outputs up by name without a doubt that they are there.
+    let made = part.graph.as_ref().is_some_and(|graph| conditions.iter().all(|name| makes(graph, name)));
+    ensure!(made, "nothing makes a condition");
     super::graph::forget_node_names(&mut part);
     let mut model = framework.parse(&part, None)?.model;
     let rows: TDim = if one_row { 1.to_dim() } else { model.symbols.new_with_prefix("rows").to_dim() };
@@ -122,6 +125,12 @@ fn analysed(
         }
     }
     Ok(known)
+}
+
+fn makes(graph: &GraphProto, name: &String) -> bool {
+    graph.node.iter().any(|node| node.output.contains(name))
+        || graph.initializer.iter().any(|tensor| tensor.name == *name)
+        || graph.input.iter().any(|input| input.name == *name)
 }
 
 /// Puts the branch taken in the place of every `If` whose condition is `known`.
