@@ -87,15 +87,13 @@ fn text<T: Serialize>(value: &T, one_line: bool) -> String {
 /// Qualifies the release in `args.dir` with workers of `program`.
 pub async fn qualify(args: &QualifyArgs, program: PathBuf) -> Result<Qualified, Fault> {
     let mut bench = Bench::new(args, program)?;
-    let (minimum, limit) = match args.memory_limit {
-        Some(limit) => (ByteCount(limit), ByteCount(limit)),
-        None => bench.search().await?,
-    };
-    let preparation = match args.memory_limit {
-        Some(_) => None,
-        None => Some(second_form::prepare(&mut bench, minimum).await?),
-    };
-    bench.measure(minimum, limit, preparation, args.rows.as_deref()).await
+    if let Some(limit) = args.memory_limit.map(ByteCount) {
+        return bench.measure(limit, limit, None, args.rows.as_deref()).await;
+    }
+    let minimum = bench.search().await?;
+    let (preparation, minimum) = second_form::prepare(&mut bench, minimum).await?;
+    let limit = ByteCount(round_up(minimum.0 + (minimum.0 * 3 / 10).max(MIN_MARGIN)));
+    bench.measure(minimum, limit, Some(preparation), args.rows.as_deref()).await
 }
 
 /// Everything needed to try the release under some limit.
@@ -134,8 +132,8 @@ impl Bench {
         Worker::start(spec).await.map_err(|fault| Fault::of_start(&fault))
     }
 
-    /// The smallest limit that suffices, and with the margin that a device gets.
-    async fn search(&self) -> Result<(ByteCount, ByteCount), Fault> {
+    /// The smallest limit that suffices.
+    async fn search(&self) -> Result<ByteCount, Fault> {
         // Any fault but want of memory shows here, where memory is plenty. What is in use at the end
         // must fit into the limit, which makes it the place to begin.
         let worker = self.start(ByteCount(CEILING)).await?;
@@ -164,7 +162,7 @@ impl Bench {
                 too_small = middle;
             }
         }
-        Ok((ByteCount(enough), ByteCount(round_up(enough + (enough * 3 / 10).max(MIN_MARGIN)))))
+        Ok(ByteCount(enough))
     }
 
     /// Whether loading and all rounds pass under `limit`. A worker short of memory fails in many ways,
@@ -270,7 +268,7 @@ fn read_rows(path: &Path) -> Result<Vec<Vec<GoldenTensor>>, Fault> {
     }
 }
 
-const fn round_up(bytes: u64) -> u64 {
+pub(super) const fn round_up(bytes: u64) -> u64 {
     bytes.div_ceil(GRANULE) * GRANULE
 }
 

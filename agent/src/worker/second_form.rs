@@ -12,7 +12,7 @@ use serin_protocol::manifest::{FileEntry, Manifest, NnefForm};
 use super::engine::FILES;
 use super::golden::golden_pass;
 use super::prepare;
-use super::qualify::{Bench, CEILING};
+use super::qualify::{Bench, CEILING, round_up};
 use super::verdict::{Fault, FaultKind, Preparation};
 
 /// Starts of either form, by turns, that the medians are of.
@@ -24,6 +24,9 @@ const LOAD_MICROS: u64 = 5_000;
 /// Or when loading takes at most this share of the memory, in percent.
 const MEMORY_PERCENT: u64 = 85;
 
+/// The memory limit may have to grow for it by these shares, in percent: it holds for both forms.
+const GROWTH_PERCENT: [u64; 3] = [0, 6, 12];
+
 /// What loading takes, by the medians.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Loading {
@@ -33,8 +36,11 @@ struct Loading {
 }
 
 /// Tells what loading does to the model; where the second form pays, puts it beside the model and has `bench` go on
-/// with it. `minimum` is the memory that the ONNX file needs, which must do for both.
-pub(super) async fn prepare(bench: &mut Bench, minimum: ByteCount) -> Result<Preparation, Fault> {
+/// with it. `minimum` is the memory that the ONNX file needs; what both need is answered.
+pub(super) async fn prepare(
+    bench: &mut Bench,
+    minimum: ByteCount,
+) -> Result<(Preparation, ByteCount), Fault> {
     let spec = &bench.spec;
     let prepared =
         prepare::prepare(&spec.program, &spec.dir, ByteCount(CEILING), spec.load_deadline * 2).await?;
@@ -47,31 +53,29 @@ pub(super) async fn prepare(bench: &mut Bench, minimum: ByteCount) -> Result<Pre
     if bench.manifest.nnef.is_some() {
         preparation.nnef.clone_from(&bench.manifest.nnef);
         preparation.nnef_because = "the release has one already".into();
-        return Ok(preparation);
+        return Ok((preparation, minimum));
     }
     let (form, bytes) = match prepared.nnef {
         Ok(second) => second,
         Err(why) => {
             preparation.nnef_because = format!("it cannot be written: {why}");
-            return Ok(preparation);
+            return Ok((preparation, minimum));
         }
     };
     let beside = bench.spec.dir.join("second-form");
     let trial = lay_out(bench, &beside, form.clone(), &bytes)
         .map_err(|error| Fault::new(FaultKind::Load, format!("{}: {error}", beside.display())))?;
     let tried = try_out(bench, &trial, minimum).await;
-    let (pays, because) = match tried {
-        Ok(outcome) => outcome,
-        Err(why) => (false, why),
+    let (needed, because) = match tried {
+        Ok((needed, figures)) => (Some(needed), figures),
+        Err(why) => (None, why),
     };
     preparation.nnef_because = because;
-    let kept = if pays { keep(bench, &trial) } else { Ok(()) };
+    let kept = if needed.is_some() { keep(bench, &trial) } else { Ok(()) };
     let cleared = kept.and_then(|()| fs::remove_dir_all(&beside));
     cleared.map_err(|error| Fault::new(FaultKind::Load, format!("{}: {error}", beside.display())))?;
-    if pays {
-        preparation.nnef = Some(form);
-    }
-    Ok(preparation)
+    preparation.nnef = needed.map(|_| form);
+    Ok((preparation, needed.unwrap_or(minimum)))
 }
 
 /// The same release with the second form, in the new directory `beside`.
@@ -95,8 +99,9 @@ fn lay_out(bench: &Bench, beside: &Path, form: NnefForm, bytes: &[u8]) -> io::Re
     Ok(trial)
 }
 
-/// Whether the second form of `trial` pays, with what was measured. The error says why it must not be used.
-async fn try_out(bench: &Bench, trial: &Bench, minimum: ByteCount) -> Result<(bool, String), String> {
+/// Tries the second form of `trial`: the memory that does for both forms, and what was measured. The error says why
+/// it is not to be used.
+async fn try_out(bench: &Bench, trial: &Bench, minimum: ByteCount) -> Result<(ByteCount, String), String> {
     let (mut plain, mut second) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         for (bench, measured) in [(bench, &mut plain), (trial, &mut second)] {
@@ -114,16 +119,19 @@ async fn try_out(bench: &Bench, trial: &Bench, minimum: ByteCount) -> Result<(bo
         plain.peak as f64 / f64::from(1 << 20),
     );
     if !second.pays_beside(plain) {
-        return Ok((false, format!("{figures}: not worth its bytes")));
+        return Err(format!("{figures}: not worth its bytes"));
     }
     let worker = trial.start(ByteCount(CEILING)).await.map_err(|fault| fault.message)?;
     let proved = golden_pass(&worker, &trial.golden, &trial.manifest).await;
     worker.stop().await;
     proved.map_err(|fault| format!("it does not compute the same: {fault}"))?;
-    if !trial.suffices(minimum).await {
-        return Err(format!("{figures}, and it needs more than the {minimum} bytes of the ONNX file"));
+    for percent in GROWTH_PERCENT {
+        let needed = round_up(minimum.0 + minimum.0 * percent / 100);
+        if trial.suffices(ByteCount(needed)).await {
+            return Ok((ByteCount(needed), figures));
+        }
     }
-    Ok((true, figures))
+    Err(format!("{figures}, but needs much more than the {minimum} bytes of the ONNX file to run in"))
 }
 
 impl Loading {

@@ -295,3 +295,7 @@ fn write(
     file.persist(output).map_err(|error| failed(error.error))?;
     Ok(opened)
 }
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;
