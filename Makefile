@@ -47,8 +47,9 @@ bench-rollback: ## How long a rollback takes on the device, in the release build
 	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-rollback"
 
-bench-inference: ## What the gateway costs and carries, in the release build, beside MLServer with onnxruntime (SECONDS=n per line)
-	@tests/peer.sh
+bench-inference: needs ## What gateway and real models cost, in the release build, beside MLServer and onnxruntime (SECONDS=n, MODELS=1 for these alone)
+	@if [ -z "$${MODELS:-}" ]; then tests/peer.sh; fi
+	@tests/models.sh
 	$(CARGO) build --release --locked --bin bench-inference
 	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-inference"

@@ -3,6 +3,7 @@
 
 mod policy;
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::update::admission::Swap;
 use crate::update::crash_loop::CrashPolicy;
 use serde::{Deserialize, Deserializer};
 use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
+use serin_protocol::target::{BUILT_IN, Hardware, MAX_TARGET_BYTES, TargetSpec};
 
 pub use self::policy::{PolicyConfig, PolicyError};
 
@@ -30,6 +32,9 @@ pub struct Config {
     /// Its class; this machine's by default.
     #[serde(default = "this_machine")]
     pub target: TargetClass,
+    /// The file that describes its class, where that is not one of those that everybody knows.
+    #[serde(default)]
+    target_file: Option<PathBuf>,
     /// Folder for everything that must survive.
     pub data: PathBuf,
     /// Unix socket for local apps and the field engineer; `agent.sock` in `data` by default.
@@ -226,6 +231,25 @@ impl Config {
         Self::parse(&text).map_err(|message| ConfigError::Invalid { path: path.into(), message })
     }
 
+    /// What `device` lacks of its class, in words. Of a class that nobody described nothing can be said.
+    pub fn class_lacks(&self, device: &Hardware) -> Vec<String> {
+        let built_in = || BUILT_IN.iter().filter_map(|text| toml::from_str::<TargetSpec>(text).ok());
+        let spec = match &self.target_file {
+            Some(path) => match read_class(path) {
+                Ok(spec) => Some(spec),
+                Err(problem) => return vec![problem],
+            },
+            None => built_in().find(|spec| spec.class == self.target),
+        };
+        match spec {
+            Some(spec) if spec.class != self.target => {
+                vec![format!("its class's file describes {}", spec.class)]
+            }
+            Some(spec) => spec.lacks(device),
+            None => Vec::new(),
+        }
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.check()?;
@@ -288,6 +312,15 @@ impl Config {
     }
 }
 
+fn read_class(path: &Path) -> Result<TargetSpec, String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_TARGET_BYTES as u64).read_to_string(&mut text))
+        .map_err(|error| error.to_string());
+    let parsed = read.and_then(|_| toml::from_str(&text).map_err(|error| error.to_string()));
+    parsed.map_err(|error| format!("its class's file {} cannot be read: {error}", path.display()))
+}
+
 fn this_machine() -> TargetClass {
     let text = match std::env::consts::ARCH {
         "arm" => "linux-armv7",
@@ -301,8 +334,7 @@ fn this_machine() -> TargetClass {
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteCount, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_scaled(&text, &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)])
-        .map(ByteCount)
+    ByteCount::parse(&text)
         .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a size like \"64MiB\"")))
 }
 

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use serin_agent::config::Config;
 use serin_agent::field::cli::{Console, Exit};
 use serin_agent::logs::Logs;
-use serin_agent::worker::{qualify, serve};
+use serin_agent::worker::{prepare, qualify, serve};
 use serin_agent::{field, scoring, supervisor};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -31,6 +31,9 @@ enum Command {
     /// Runs one model in a sandbox; the agent starts this itself.
     #[command(hide = true)]
     Worker(serve::WorkerArgs),
+    /// Tells what loading rewrites in a model; `qualify` starts this itself.
+    #[command(hide = true)]
+    Prepare(prepare::PrepareArgs),
     /// Loads an unpacked release, proves its golden vectors and measures what it needs.
     Qualify(qualify::QualifyArgs),
     #[command(flatten)]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     match command {
         // Before any runtime or thread is started: a worker has one thread and little memory.
         Command::Worker(args) => serve::run(&args),
+        Command::Prepare(args) => prepare::run(&args),
         Command::Qualify(args) => qualify::run(&args),
         Command::Run(args) => run(&args),
         Command::Scoring(command) => wait_for(scoring::cli::run(command, &socket, &mut Console::standard())),

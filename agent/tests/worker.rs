@@ -186,8 +186,8 @@ async fn a_loading_that_takes_too_long_is_ended() {
 async fn an_unsupported_operator_is_named() {
     let dir = unpack("broken/unsupported_operator");
     match Worker::start(spec(dir.path())).await {
-        Err(StartFault::Load(LoadFault::UnsupportedOperator { operator, node })) => {
-            assert_eq!((operator.as_str(), node.as_str()), ("Det", "determinant"));
+        Err(StartFault::Load(LoadFault::UnsupportedOperators(found))) => {
+            assert_eq!((found[0].operator.as_str(), found[0].node.as_str()), ("Det", "determinant"));
         }
         other => panic!("{other:?}"),
     }
@@ -217,7 +217,7 @@ async fn garbage_for_a_model_is_a_failed_load_not_a_crash() {
     for (number, bytes) in garbage.into_iter().enumerate() {
         let dir = unpack_with("digits/v1", |dir| fs::write(dir.join("model.onnx"), &bytes).expect("written"));
         match Worker::start(spec(dir.path())).await {
-            Err(StartFault::Load(LoadFault::Invalid(_) | LoadFault::UnsupportedOperator { .. })) => {}
+            Err(StartFault::Load(LoadFault::Invalid(_) | LoadFault::UnsupportedOperators(_))) => {}
             other => panic!("garbage {number}: {other:?}"),
         }
     }

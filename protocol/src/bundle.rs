@@ -14,7 +14,7 @@ pub const BLOCK: usize = 512;
 /// Zero bytes after the last file.
 pub const TRAILER: usize = 2 * BLOCK;
 
-/// The files of a bundle, in their order in it: the manifest, then by name.
+/// The files of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum BundleFile {
     /// What the bundle holds.
@@ -29,6 +29,9 @@ pub enum BundleFile {
     /// Class labels, one a line.
     #[serde(rename = "labels.txt")]
     Labels,
+    /// The model in the form that its runtime loads best, where it pays; no bundle needs it.
+    #[serde(rename = "model.nnef")]
+    Nnef,
     /// The model.
     #[serde(rename = "model.onnx")]
     Model,
@@ -41,12 +44,24 @@ pub enum BundleFile {
 }
 
 impl BundleFile {
-    /// Every file, in bundle order.
+    /// The files that every bundle has, in bundle order: the manifest, then by name.
     pub const ALL: [Self; 7] = [
         Self::Manifest,
         Self::Card,
         Self::Golden,
         Self::Labels,
+        Self::Model,
+        Self::Pipeline,
+        Self::Reference,
+    ];
+
+    /// The files that a bundle may have, in bundle order.
+    pub const ORDER: [Self; 8] = [
+        Self::Manifest,
+        Self::Card,
+        Self::Golden,
+        Self::Labels,
+        Self::Nnef,
         Self::Model,
         Self::Pipeline,
         Self::Reference,
@@ -59,6 +74,7 @@ impl BundleFile {
             Self::Card => "card.md",
             Self::Golden => "golden.bin",
             Self::Labels => "labels.txt",
+            Self::Nnef => "model.nnef",
             Self::Model => "model.onnx",
             Self::Pipeline => "pipeline.json",
             Self::Reference => "reference.bin",
@@ -74,7 +90,7 @@ impl BundleFile {
             Self::Reference => crate::sketch::profile::MAX_PROFILE_BYTES as u64,
             // Prose, and one label a class.
             Self::Card | Self::Labels => 256 * 1024,
-            Self::Model => crate::chunk::MAX_OBJECT_BYTES,
+            Self::Nnef | Self::Model => crate::chunk::MAX_OBJECT_BYTES,
         }
     }
 }
@@ -146,6 +162,9 @@ pub enum BundleError {
     /// It ends too early.
     #[error("the bundle is cut off")]
     Truncated,
+    /// The manifest does not list an entry, or the bundle lacks one that it lists.
+    #[error("the manifest and the bundle do not agree about {0}: only one of them has it")]
+    Unlisted(&'static str),
     /// Something follows.
     #[error("something follows the end of the bundle")]
     Trailing,
@@ -193,7 +212,7 @@ impl BundleReader {
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, BundleError> {
         loop {
             match self.place {
-                Place::Header(number) => match BundleFile::ALL.get(number) {
+                Place::Header(number) => match BundleFile::ORDER.get(number) {
                     None => self.place = Place::Trailer(TRAILER),
                     Some(file) => {
                         let missing = BLOCK - self.block.len();
@@ -203,6 +222,10 @@ impl BundleReader {
                         if self.block.len() < BLOCK {
                             return Ok(None);
                         }
+                        if *file == BundleFile::Nnef && !is_named(&self.block, *file) {
+                            self.place = Place::Header(number + 1);
+                            continue;
+                        }
                         let size = parse_header(&self.block, *file)?;
                         self.block.clear();
                         self.place = Place::Contents { number, size, left: size };
@@ -211,7 +234,7 @@ impl BundleReader {
                 },
                 Place::Contents { number, size, left: 0 } => {
                     self.place = Place::Padding(number, padding(size));
-                    let file = BundleFile::ALL.get(number).ok_or(BundleError::Trailing)?;
+                    let file = BundleFile::ORDER.get(number).ok_or(BundleError::Trailing)?;
                     return Ok(Some(Piece::End(*file)));
                 }
                 Place::Contents { number, size, left } => {
@@ -226,7 +249,7 @@ impl BundleReader {
                     let zeros = take(input, left);
                     if zeros.iter().any(|byte| *byte != 0) {
                         return Err(BundleError::Padding(
-                            BundleFile::ALL.get(number).map_or("", |file| file.name()),
+                            BundleFile::ORDER.get(number).map_or("", |file| file.name()),
                         ));
                     }
                     if zeros.len() < left {
@@ -264,9 +287,17 @@ fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
     taken
 }
 
+fn name_of(block: &[u8]) -> impl Iterator<Item = &u8> + Clone {
+    block.iter().take(100).take_while(|byte| **byte != 0)
+}
+
+fn is_named(block: &[u8], file: BundleFile) -> bool {
+    name_of(block).copied().eq(file.name().bytes())
+}
+
 fn parse_header(block: &[u8], file: BundleFile) -> Result<u64, BundleError> {
-    let name = block.iter().take(100).take_while(|byte| **byte != 0);
-    if !name.clone().copied().eq(file.name().bytes()) {
+    if !is_named(block, file) {
+        let name = name_of(block);
         let printable = name.map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' });
         // 100 ASCII characters fit into 104 bytes.
         return Err(BundleError::UnexpectedEntry(printable.collect()));

@@ -7,8 +7,12 @@ use std::vec::Vec;
 use std::{format, vec};
 
 fn packed(contents: &[Vec<u8>]) -> Vec<u8> {
+    packed_as(&BundleFile::ALL, contents)
+}
+
+fn packed_as(files: &[BundleFile], contents: &[Vec<u8>]) -> Vec<u8> {
     let mut bundle = Vec::new();
-    for (file, contents) in BundleFile::ALL.iter().zip(contents) {
+    for (file, contents) in files.iter().zip(contents) {
         bundle.extend(header(*file, contents.len() as u64));
         bundle.extend(contents);
         bundle.extend(vec![0; padding(contents.len() as u64)]);
@@ -97,4 +101,14 @@ fn a_file_larger_than_its_kind_is_refused_before_its_contents() {
     let block = header(BundleFile::Manifest, 300 * 1024);
     let refused = reader.next(&mut block.as_slice());
     assert!(matches!(refused, Err(BundleError::TooLarge { name: "manifest.json", .. })), "{refused:?}");
+}
+
+#[test]
+fn the_second_form_of_the_model_may_be_there_at_its_place_only() {
+    let eight: Vec<Vec<u8>> = (0..8_u8).map(|file| vec![file; usize::from(file) * 300]).collect();
+    assert_eq!(unpacked(&packed_as(&BundleFile::ORDER, &eight), 700), Ok(eight.clone()));
+    let mut elsewhere = BundleFile::ORDER;
+    elsewhere.swap(4, 5);
+    let refused = unpacked(&packed_as(&elsewhere, &eight), 700);
+    assert!(matches!(refused, Err(BundleError::UnexpectedEntry(_))), "{refused:?}");
 }

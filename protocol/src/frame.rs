@@ -3,6 +3,8 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::FieldName;
@@ -96,14 +98,10 @@ impl Sandbox {
 /// Why a model does not load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum LoadFault {
-    /// The engine lacks an operator.
-    #[error("the ONNX operator {operator} (node {node:?}) is not supported by the runtime")]
-    UnsupportedOperator {
-        /// ONNX operator name.
-        operator: String,
-        /// Node name.
-        node: String,
-    },
+    /// The engine lacks operators, or computes them wrongly. At least one is named, and
+    /// [`MAX_UNSUPPORTED`] at most.
+    #[error("the runtime does not support {}", Listed(.0))]
+    UnsupportedOperators(Vec<UnsupportedOperator>),
     /// The model is broken or uses a known operator in an unknown way.
     #[error("the model is invalid: {0}")]
     Invalid(String),
@@ -113,6 +111,40 @@ pub enum LoadFault {
     /// A file of the release cannot be read.
     #[error("{0}")]
     File(String),
+}
+
+/// An operator that a model cannot be run with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsupportedOperator {
+    /// ONNX operator name, with its set where that is not ONNX's own.
+    pub operator: String,
+    /// Name of the first node that is one, or of its first output where it has none.
+    pub node: String,
+    /// Nodes that are.
+    pub count: u32,
+}
+
+/// Most unsupported operators named: with names of [`MAX_NAME_CHARS`] characters they fit into a header.
+pub const MAX_UNSUPPORTED: usize = 16;
+
+/// Longest name passed on of a node or an operator.
+pub const MAX_NAME_CHARS: usize = 200;
+
+struct Listed<'a>(&'a [UnsupportedOperator]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        write!(f, "the ONNX operator{plural} ")?;
+        for (at, UnsupportedOperator { operator, node, count }) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            match count {
+                0 | 1 => write!(f, "{comma}{operator} (node {node:?})")?,
+                _ => write!(f, "{comma}{operator} ({count} nodes, the first {node:?})")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why one inference failed.

@@ -240,6 +240,14 @@ impl ByteCount {
     pub const fn from_mib(mib: u64) -> Self {
         Self(mib.saturating_mul(1 << 20))
     }
+
+    /// A whole number directly followed by its unit, as in `64MiB`: B, KiB, MiB or GiB.
+    pub fn parse(text: &str) -> Option<Self> {
+        const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
+        let (digits, scale) =
+            UNITS.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, *scale)))?;
+        digits.parse::<u64>().ok()?.checked_mul(scale).map(Self)
+    }
 }
 
 impl BasisPoints {

@@ -13,6 +13,7 @@
 //! | [`sketch`] | mergeable summaries of fixed size |
 //! | `trust` | who may say what a device runs: TUF metadata and its checks (feature `alloc`) |
 //! | `parcel` | a release with its metadata in one file, for devices without a network (feature `alloc`) |
+//! | `target` | classes of devices, and what a device lacks of its own (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
 //!
 //! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
@@ -49,6 +50,8 @@ pub mod manifest;
 pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
+#[cfg(feature = "alloc")]
+pub mod target;
 #[cfg(feature = "alloc")]
 pub mod tensor;
 #[cfg(feature = "alloc")]

@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::BundleFile;
+use crate::bundle::{BundleError, BundleFile};
 use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
 use crate::release::MAX_TARGETS;
 use crate::sketch::MAX_BINS;
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub lineage: Lineage,
     /// Inference engine and its series, such as `tract-0.23`.
     pub runtime: heapless::String<32>,
+    /// The second form of the model, where the bundle has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nnef: Option<NnefForm>,
     /// Device classes it was built for; empty means any.
     pub targets: Vec<TargetClass>,
     /// Raw inputs, before any preprocessing.
@@ -51,6 +54,17 @@ pub struct Manifest {
     pub measured: Measured,
     /// All other files, sorted by name.
     pub files: Vec<FileEntry>,
+}
+
+/// `model.nnef`: the model as its runtime had it after parsing, fixing shapes and simplifying. It holds for
+/// one version of the runtime; any other loads `model.onnx`, from which it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NnefForm {
+    /// The version of the runtime that it holds for, such as `tract-0.23.9`.
+    pub runtime: heapless::String<32>,
+    /// Rows that it runs at once: 1 where their number is fixed in it.
+    pub rows_at_once: u32,
 }
 
 /// Code, weights and data that a model was made of. All three are required.
@@ -191,7 +205,9 @@ impl Manifest {
     }
 
     fn check_files(&self) -> Result<(), String> {
-        let expected = BundleFile::ALL.iter().filter(|file| **file != BundleFile::Manifest);
+        let expected = BundleFile::ORDER.iter().filter(|file| {
+            **file != BundleFile::Manifest && (**file != BundleFile::Nnef || self.nnef.is_some())
+        });
         if !self.files.iter().map(|entry| &entry.name).eq(expected) {
             return Err("files must list every file of a bundle once, sorted by name".into());
         }
@@ -239,6 +255,17 @@ impl Manifest {
     /// The entry of `file`; `None` only for the manifest itself.
     pub fn entry(&self, file: BundleFile) -> Option<&FileEntry> {
         self.files.iter().find(|entry| entry.name == file)
+    }
+
+    /// Whether the files `found` in a bundle, the manifest among them, are those that are listed.
+    pub fn lists(&self, found: &[BundleFile]) -> Result<(), BundleError> {
+        let differs = |file: &BundleFile| {
+            *file != BundleFile::Manifest && found.contains(file) != self.entry(*file).is_some()
+        };
+        match BundleFile::ORDER.iter().find(|file| differs(file)) {
+            Some(file) => Err(BundleError::Unlisted(file.name())),
+            None => Ok(()),
+        }
     }
 
     /// All watched features, in the order of inputs and of values within them.

@@ -101,3 +101,18 @@ proptest! {
         let _ = Manifest::parse(&bytes);
     }
 }
+
+#[test]
+fn the_second_form_of_the_model_is_listed_where_it_is_described() {
+    let mut json = manifest_json();
+    json["nnef"] = json!({"runtime": "tract-0.23.9", "rows_at_once": 16});
+    assert!(format!("{}", parse(&json).expect_err("not listed")).contains("files"));
+    let entry = json!({"name": "model.nnef", "digest": Digest([3; 32]), "size": 10});
+    json["files"].as_array_mut().expect("files").insert(3, entry);
+    let manifest = parse(&json).expect("sound");
+    assert_eq!(manifest.lists(&BundleFile::ORDER), Ok(()));
+    assert_eq!(manifest.lists(&BundleFile::ALL), Err(BundleError::Unlisted("model.nnef")));
+    let plain = parse(&manifest_json()).expect("sound");
+    assert_eq!(plain.lists(&BundleFile::ALL), Ok(()));
+    assert_eq!(plain.lists(&BundleFile::ORDER), Err(BundleError::Unlisted("model.nnef")));
+}

@@ -20,6 +20,7 @@ from sklearn import (
 )
 
 import operators
+import rewrites
 from onnx_cases import write
 
 ROWS = 24
@@ -240,6 +241,7 @@ def main():
     scikit(folder, report)
     boosters(folder, report)
     operators.write_all(folder)
+    rewrites.write_all(folder)
     # What cannot be exported, or what onnxruntime itself cannot run, is the caller's to know.
     (folder / "unexported.txt").write_text("\n".join(unexported))
 

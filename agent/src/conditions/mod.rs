@@ -1,6 +1,7 @@
 //! How things are around the device: power, heat, and over which interface it talks, as the kernel tells below
 //! `/sys` and `/proc`. Nothing is decided here. What is missing, unreadable or strange is not known.
 
+pub mod hardware;
 mod power;
 mod route;
 mod thermal;

@@ -24,7 +24,7 @@ pub const WINDOW_LOG_MAX: u32 = 27;
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What the container adds to the files: a header and padding for each, and the trailer.
-const CONTAINER_BYTES: u64 = (BundleFile::ALL.len() * 2 * BLOCK + TRAILER) as u64;
+const CONTAINER_BYTES: u64 = (BundleFile::ORDER.len() * 2 * BLOCK + TRAILER) as u64;
 
 /// A bundle was not staged.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +263,7 @@ impl<'a> Sink<'a> {
             seen: 0,
             manifest: None,
             open: None,
-            unpacked: Vec::with_capacity(BundleFile::ALL.len()),
+            unpacked: Vec::with_capacity(BundleFile::ORDER.len()),
         }
     }
 
@@ -346,6 +346,8 @@ impl<'a> Sink<'a> {
     fn finish(self) -> Result<(Manifest, Vec<Unpacked>), StageError> {
         self.reader.finish()?;
         let manifest = self.manifest.ok_or(BundleError::Truncated)?;
+        let found: Vec<BundleFile> = self.unpacked.iter().map(|unpacked| unpacked.file).collect();
+        manifest.lists(&found)?;
         Ok((manifest, self.unpacked))
     }
 }

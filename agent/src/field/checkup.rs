@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ByteCount, Millis, ReleaseId, UnixMillis};
 
+use super::class;
 use super::held_up::{self, Outlook};
 use super::print::{date, size};
 use crate::link::certificates::LinkFile;
@@ -113,6 +114,8 @@ pub struct Facts {
     pub sheltered: Option<String>,
     /// No release runs, after a crash loop.
     pub safe_mode: bool,
+    /// What the device lacks of its class.
+    pub class_lacks: Vec<String>,
 }
 
 /// What a kernel has to confine programs with.
@@ -140,6 +143,7 @@ pub fn doctor(facts: &Facts) -> Checkup {
         held_up::check(&facts.policy),
         memory(facts),
         sandbox(facts),
+        class::check(&facts.class_lacks),
         agent(facts),
     ];
     Checkup { lines }
@@ -324,6 +328,7 @@ mod tests {
             restarts: 0,
             sheltered: None,
             safe_mode: false,
+            class_lacks: Vec::new(),
         }
     }
 
@@ -341,7 +346,7 @@ mod tests {
     fn a_device_that_is_well_needs_nothing() {
         let checkup = doctor(&well());
         assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 12);
+        assert_eq!(checkup.lines.len(), 13);
     }
 
     #[test]

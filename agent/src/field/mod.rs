@@ -16,6 +16,7 @@
 
 pub(crate) mod carry;
 pub mod checkup;
+mod class;
 pub mod cli;
 pub mod client;
 pub mod command;

@@ -40,6 +40,7 @@ impl Supervisor {
             restarts: self.restarts,
             sheltered: self.sheltered.clone(),
             safe_mode: self.machine.safe_mode(),
+            class_lacks: self.class_lacks.clone(),
         })
     }
 

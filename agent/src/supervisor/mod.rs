@@ -113,6 +113,8 @@ struct Supervisor {
     starts: StartLog,
     /// Starts without a stop that were counted at this one.
     restarts: u32,
+    /// What the device lacks of its class, in words.
+    class_lacks: Vec<String>,
     started: UnixMillis,
     /// Where memory groups for workers can be made, if anywhere.
     groups: Option<Arc<Delegated>>,
@@ -371,6 +373,7 @@ impl Supervisor {
         let record = self.machine.record();
         Ok(Means {
             target: self.config.target.clone(),
+            target_lacks: self.class_lacks.clone(),
             memory_budget: self.config.models.memory,
             // In safe mode it has no worker.
             memory_active: record

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serin_protocol::envelope::seal_to_vec;
@@ -22,6 +22,7 @@ use super::refusals::Refusals;
 use super::service::Service;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
+use crate::conditions::hardware;
 use crate::config::{Config, PolicyError};
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::install;
@@ -166,6 +167,10 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let starts = StartLog::new(files, config.data.clone());
     let started = clock.now(record.clock_floor).wall;
     let restarts = count_start(&starts, config.crash_loop(), started);
+    let class_lacks = config.class_lacks(&hardware::read(Path::new("/")));
+    class_lacks
+        .iter()
+        .for_each(|lacks| tracing::warn!(class = %config.target, %lacks, "less than its class"));
     let mut supervisor = Supervisor {
         clock,
         boot,
@@ -176,6 +181,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         time_floor,
         starts,
         restarts,
+        class_lacks,
         started,
         groups: Delegated::find().map(Arc::new),
         releases,

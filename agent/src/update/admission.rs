@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 use serin_protocol::ids::{ByteCount, TargetClass};
-use serin_protocol::message::Reason;
+use serin_protocol::message::{Detail, Reason};
 use serin_protocol::release::Release;
 
 /// The inference engine series this agent runs.
@@ -25,6 +25,8 @@ pub enum Swap {
 pub struct Means {
     /// Its class.
     pub target: TargetClass,
+    /// What it lacks of its class, in words.
+    pub target_lacks: Vec<String>,
     /// Memory that all workers may use together.
     pub memory_budget: ByteCount,
     /// Memory limit of the worker that answers now.
@@ -44,6 +46,11 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
     }
     if !release.targets.is_empty() && !release.targets.contains(&means.target) {
         return Err(Reason::WrongTarget { device: means.target.clone() });
+    }
+    if !release.targets.is_empty()
+        && let Some(lacks) = means.target_lacks.first()
+    {
+        return Err(Reason::BelowClass(Detail::new(lacks)));
     }
     let beside = match means.swap {
         Swap::Hot => means.memory_active.0,
@@ -84,6 +91,7 @@ mod tests {
     fn means() -> Means {
         Means {
             target: "linux-x86_64".parse().expect("name"),
+            target_lacks: Vec::new(),
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
             swap: Swap::Hot,
@@ -108,6 +116,15 @@ mod tests {
 
         let elsewhere = Means { target: "linux-armv7".parse().expect("name"), ..means() };
         assert!(matches!(admit(&release(), &elsewhere), Err(Reason::WrongTarget { .. })));
+
+        let lesser = Means { target_lacks: vec!["its processor has no avx2".into()], ..means() };
+        assert_eq!(
+            admit(&release(), &lesser),
+            Err(Reason::BelowClass(Detail::new("its processor has no avx2")))
+        );
+        let mut anywhere = release();
+        anywhere.targets.clear();
+        assert_eq!(admit(&anywhere, &lesser), Ok(()));
 
         let small = Means { memory_budget: ByteCount::from_mib(23), ..means() };
         let refused =

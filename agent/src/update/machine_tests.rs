@@ -70,6 +70,7 @@ fn release(version: u8, memory: ByteCount) -> Box<Release> {
 fn means() -> Means {
     Means {
         target: "linux-x86_64".parse().expect("name"),
+        target_lacks: Vec::new(),
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
         swap: Swap::Cold,

@@ -11,15 +11,20 @@ use serin_protocol::manifest::{Manifest, PredictionSpec};
 use serin_protocol::pipeline::{Pipeline, PostStep};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
-use super::model::{Model, ROWS_AT_ONCE};
+use super::heap;
+use super::model::{Model, ROWS_AT_ONCE, Record};
+use super::nnef;
 use super::pipeline::{self, Column, Data, Feed};
 
 /// Most rows of one request: their predictions, at most 14 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
 
 /// Release files a worker reads.
-pub(super) const FILES: [BundleFile; 4] =
-    [BundleFile::Manifest, BundleFile::Model, BundleFile::Pipeline, BundleFile::Labels];
+pub(super) const FILES: [BundleFile; 5] =
+    [BundleFile::Manifest, BundleFile::Nnef, BundleFile::Model, BundleFile::Pipeline, BundleFile::Labels];
+
+/// Runs until the heap has seen all that runs need; what is free then is not needed again.
+const SETTLED_AFTER: u32 = 3;
 
 /// A loaded release.
 pub(super) struct Engine {
@@ -29,6 +34,8 @@ pub(super) struct Engine {
     labels: Vec<String>,
     model: Model,
     most_body_bytes: usize,
+    /// Requests until the heap is settled.
+    unsettled: u32,
 }
 
 /// What a request is answered with.
@@ -45,15 +52,28 @@ pub(super) struct Answer {
 impl Engine {
     /// Loads the release unpacked in `dir` to be run within `memory` bytes.
     pub(super) fn load(dir: &Path, memory: ByteCount) -> Result<Self, LoadFault> {
-        let manifest = read(dir, BundleFile::Manifest)?;
-        let manifest = Manifest::parse(&manifest).map_err(|error| LoadFault::File(error.to_string()))?;
-        let steps = read(dir, BundleFile::Pipeline)?;
-        let steps = Pipeline::parse(&steps, &manifest).map_err(|error| LoadFault::File(error.to_string()))?;
+        let (manifest, steps) = declared(dir)?;
         let labels = String::from_utf8(read(dir, BundleFile::Labels)?)
             .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
         let feeds = pipeline::feeds(&manifest, &steps).map_err(LoadFault::Invalid)?;
-        let model = Model::load(&dir.join(BundleFile::Model.name()), &feeds, &pipeline::taken(&steps))?;
+        let outputs = pipeline::taken(&steps);
+        let onnx = || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs);
+        let model = match manifest.nnef.as_ref().filter(|form| form.runtime.as_str() == nnef::RUNTIME) {
+            Some(form) => {
+                let path = dir.join(BundleFile::Nnef.name());
+                match Model::load_nnef(&path, &feeds, &outputs, form.rows_at_once) {
+                    Err(LoadFault::Invalid(why)) => {
+                        eprintln!("{} is not used: {why}", BundleFile::Nnef.name());
+                        onnx()?
+                    }
+                    model => model?,
+                }
+            }
+            None => onnx()?,
+        };
+        heap::give_back();
         Ok(Self {
+            unsettled: SETTLED_AFTER,
             most_body_bytes: most_body_bytes(&feeds, memory),
             manifest,
             feeds,
@@ -75,6 +95,17 @@ impl Engine {
 
     /// Runs pipeline and model over the tensors in `body`.
     pub(super) fn infer(&mut self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
+        let answer = self.compute(inputs, body);
+        if self.unsettled > 0 {
+            self.unsettled -= 1;
+            if self.unsettled == 0 {
+                heap::give_back();
+            }
+        }
+        answer
+    }
+
+    fn compute(&mut self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
         let (rows, raw) = self.check_inputs(inputs, body)?;
         let at_once = self.model.rows_at_once();
         let mut taken: Vec<(String, Column<'static>)> = Vec::new();
@@ -160,6 +191,25 @@ impl Engine {
         }
         Ok((headers, body))
     }
+}
+
+/// Manifest and pipeline of the release unpacked in `dir`.
+fn declared(dir: &Path) -> Result<(Manifest, Pipeline), LoadFault> {
+    let manifest = read(dir, BundleFile::Manifest)?;
+    let manifest = Manifest::parse(&manifest).map_err(|error| LoadFault::File(error.to_string()))?;
+    let steps = read(dir, BundleFile::Pipeline)?;
+    let steps = Pipeline::parse(&steps, &manifest).map_err(|error| LoadFault::File(error.to_string()))?;
+    Ok((manifest, steps))
+}
+
+/// Loads the ONNX file of the release in `dir` and tells what was done to it, with the rows that it runs at once.
+pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
+    let (manifest, steps) = declared(dir)?;
+    let feeds = pipeline::feeds(&manifest, &steps).map_err(LoadFault::Invalid)?;
+    let mut record = Record::default();
+    let path = dir.join(BundleFile::Model.name());
+    let model = Model::load_recorded(&path, &feeds, &pipeline::taken(&steps), Some(&mut record))?;
+    Ok((record, u32::try_from(model.rows_at_once()).unwrap_or(1)))
 }
 
 /// A request buffered whole must not push the model over its limit: that would look like the model's

@@ -1,18 +1,13 @@
-//! What an ONNX file says about itself, read before tract builds anything of it: inputs, outputs, and
-//! operators that tract lacks, so that they can be named instead of failing somewhere deep.
+//! What an ONNX file says about itself, read and put in order before tract builds anything of it: inputs,
+//! outputs, and what leads to them.
 
 use std::collections::HashSet;
 
 use serin_protocol::frame::LoadFault;
-use tract_onnx::Onnx;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as Length;
 use tract_onnx::pb::type_proto::Value as Type;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-
-/// Operator sets whose operators tract knows; it looks at names only, so an operator of another set
-/// that happens to share a name would silently compute something else.
-const KNOWN_DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 /// An input of the graph that must be fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +45,19 @@ pub(super) fn keep_only(proto: &mut ModelProto, outputs: &[&str]) -> Result<(), 
             )));
         }
     }
-    let mut needed: HashSet<String> = outputs.iter().map(|name| (*name).to_owned()).collect();
+    let needed = keep_what_leads_to(graph, outputs.iter().map(|name| (*name).to_owned()).collect());
+    graph.initializer.retain(|tensor| needed.contains(&tensor.name));
+    // What exporters say about values in between is often wrong, and worked out anew in any case.
+    graph.value_info.clear();
+    graph.output = outputs
+        .iter()
+        .filter_map(|wanted| graph.output.iter().find(|output| output.name == *wanted).cloned())
+        .collect();
+    Ok(())
+}
+
+/// Drops the nodes of `graph` that none of the values `needed` depends on; answers all names that the others read.
+fn keep_what_leads_to(graph: &mut GraphProto, mut needed: HashSet<String>) -> HashSet<String> {
     // Nodes are sorted by definition, so one walk from the end finds everything. In a file that breaks
     // the rule something stays missing, which tract reports as an unresolved input.
     let mut kept = Vec::with_capacity(graph.node.len());
@@ -62,12 +69,24 @@ pub(super) fn keep_only(proto: &mut ModelProto, outputs: &[&str]) -> Result<(), 
     }
     kept.reverse();
     graph.node = kept;
-    graph.initializer.retain(|tensor| needed.contains(&tensor.name));
-    graph.output = outputs
+    needed
+}
+
+/// A graph of its own that computes `outputs` of `proto`. Weights that they do not depend on are not copied.
+pub(super) fn part(proto: &ModelProto, outputs: &[String]) -> ModelProto {
+    let Some(graph) = proto.graph.as_ref() else {
+        return ModelProto::default();
+    };
+    let mut part = GraphProto { node: graph.node.clone(), ..GraphProto::default() };
+    let needed = keep_what_leads_to(&mut part, outputs.iter().cloned().collect());
+    part.initializer =
+        graph.initializer.iter().filter(|tensor| needed.contains(&tensor.name)).cloned().collect();
+    part.input = graph.input.iter().filter(|input| needed.contains(&input.name)).cloned().collect();
+    part.output = outputs
         .iter()
-        .filter_map(|wanted| graph.output.iter().find(|output| output.name == *wanted).cloned())
+        .map(|name| ValueInfoProto { name: name.clone(), ..ValueInfoProto::default() })
         .collect();
-    Ok(())
+    ModelProto { graph: Some(part), opset_import: proto.opset_import.clone(), ..ModelProto::default() }
 }
 
 /// Adds what `node` reads, in nested graphs too: those may refer to names around them.
@@ -79,54 +98,8 @@ fn names_read(node: &NodeProto, names: &mut HashSet<String>) {
     }
 }
 
-fn nested(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+pub(super) fn nested(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
-}
-
-/// The first operator, nested graphs included, that `framework` cannot build.
-pub(super) fn unsupported_operator(proto: &ModelProto, framework: &Onnx) -> Option<LoadFault> {
-    let graph = proto.graph.as_ref()?;
-    let name_of = |node: &NodeProto| match (node.name.is_empty(), node.output.first()) {
-        (true, Some(output)) => output.clone(),
-        (true, None) | (false, _) => node.name.clone(),
-    };
-    let Some(node) = first_unsupported(graph, framework) else {
-        let node = quantised_softmax(graph)?;
-        let operator = "Softmax between DequantizeLinear and QuantizeLinear".into();
-        return Some(LoadFault::UnsupportedOperator { operator, node: name_of(node) });
-    };
-    let operator = if KNOWN_DOMAINS.contains(&node.domain.as_str()) {
-        node.op_type.clone()
-    } else {
-        format!("{}::{}", node.domain, node.op_type)
-    };
-    Some(LoadFault::UnsupportedOperator { operator, node: name_of(node) })
-}
-
-/// A Softmax that was quantised: tract takes the three operators for one of its own, which answers nothing but ones,
-/// without an error. Golden vectors would show it only where they happen to look.
-fn quantised_softmax(graph: &GraphProto) -> Option<&NodeProto> {
-    let made_by = |name: &String, op: &str| {
-        graph.node.iter().any(|node| node.op_type == op && node.output.contains(name))
-    };
-    let read_by = |name: &String, op: &str| {
-        graph.node.iter().any(|node| node.op_type == op && node.input.first() == Some(name))
-    };
-    let quantised = |node: &&NodeProto| {
-        node.op_type == "Softmax"
-            && node.input.iter().any(|input| made_by(input, "DequantizeLinear"))
-            && node.output.iter().any(|output| read_by(output, "QuantizeLinear"))
-    };
-    let here = graph.node.iter().find(quantised);
-    here.or_else(|| graph.node.iter().flat_map(nested).find_map(quantised_softmax))
-}
-
-fn first_unsupported<'a>(graph: &'a GraphProto, framework: &Onnx) -> Option<&'a NodeProto> {
-    graph.node.iter().find_map(|node| {
-        let known = KNOWN_DOMAINS.contains(&node.domain.as_str())
-            && framework.op_register.0.contains_key(&node.op_type);
-        if known { nested(node).find_map(|inner| first_unsupported(inner, framework)) } else { Some(node) }
-    })
 }
 
 /// Removes the names of nodes, so that tract calls each by its first output. In ONNX nodes and values
@@ -172,11 +145,12 @@ fn input_of(info: &ValueInfoProto) -> GraphInput {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use super::super::operators::unsupported;
     use super::*;
     use tract_onnx::pb::{AttributeProto, TensorProto};
 
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+    pub(in super::super) fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
         NodeProto {
             op_type: op.into(),
             input: inputs.iter().map(|name| (*name).into()).collect(),
@@ -189,7 +163,7 @@ mod tests {
         ValueInfoProto { name: name.into(), ..ValueInfoProto::default() }
     }
 
-    fn model(nodes: Vec<NodeProto>, outputs: &[&str]) -> ModelProto {
+    pub(in super::super) fn model(nodes: Vec<NodeProto>, outputs: &[&str]) -> ModelProto {
         let weights = ["w", "unused"].map(|name| TensorProto { name: name.into(), ..TensorProto::default() });
         let graph = GraphProto {
             node: nodes,
@@ -206,59 +180,15 @@ mod tests {
         let nodes = vec![node("Gemm", &["x", "w"], "y"), node("ZipMap", &["y"], "zipped")];
         let mut proto = model(nodes, &["y", "zipped"]);
         let framework = tract_onnx::onnx();
-        let fault = unsupported_operator(&proto, &framework);
-        let zip_map = LoadFault::UnsupportedOperator { operator: "ZipMap".into(), node: "zipped".into() };
-        assert_eq!(fault, Some(zip_map));
+        let fault = unsupported(&proto, &framework).expect("named").to_string();
+        assert!(fault.contains("ZipMap (node \"zipped\")"), "{fault}");
         keep_only(&mut proto, &["y"]).expect("y is there");
-        assert_eq!(unsupported_operator(&proto, &framework), None);
+        assert_eq!(unsupported(&proto, &framework), None);
         let graph = proto.graph.as_ref().expect("graph");
         let weights: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!((weights, graph.node.len(), graph.output.len()), (vec!["w"], 1, 1));
         let fed: Vec<String> = inputs(&proto).into_iter().map(|input| input.name).collect();
         assert_eq!(fed, ["x"]);
-    }
-
-    #[test]
-    fn an_operator_deep_in_a_branch_or_of_a_foreign_set_is_named() {
-        let branch = GraphProto { node: vec![node("Wavelet", &["x"], "b")], ..GraphProto::default() };
-        let mut outer = node("If", &["x"], "y");
-        outer.attribute.push(AttributeProto { g: Some(branch), ..AttributeProto::default() });
-        let framework = tract_onnx::onnx();
-        let Some(LoadFault::UnsupportedOperator { operator, .. }) =
-            unsupported_operator(&model(vec![outer], &["y"]), &framework)
-        else {
-            panic!("not found");
-        };
-        assert_eq!(operator, "Wavelet");
-
-        let mut relu = node("Relu", &["x"], "y");
-        relu.domain = "com.acme".into();
-        relu.name = "act".into();
-        let fault = unsupported_operator(&model(vec![relu], &["y"]), &framework);
-        let foreign =
-            LoadFault::UnsupportedOperator { operator: "com.acme::Relu".into(), node: "act".into() };
-        assert_eq!(fault, Some(foreign));
-    }
-
-    #[test]
-    fn a_softmax_that_was_quantised_is_named_and_a_plain_one_is_not() {
-        let chain = |middle: &str| {
-            vec![
-                node("DequantizeLinear", &["x", "w"], "a"),
-                node(middle, &["a"], "b"),
-                node("QuantizeLinear", &["b", "w"], "c"),
-                node("DequantizeLinear", &["c", "w"], "y"),
-            ]
-        };
-        let framework = tract_onnx::onnx();
-        let fault = unsupported_operator(&model(chain("Softmax"), &["y"]), &framework);
-        let Some(LoadFault::UnsupportedOperator { operator, node: name }) = fault else {
-            panic!("not found")
-        };
-        assert_eq!((operator.contains("Softmax"), name.as_str()), (true, "b"));
-        assert_eq!(unsupported_operator(&model(chain("Relu"), &["y"]), &framework), None);
-        let plain = vec![node("Softmax", &["x"], "y")];
-        assert_eq!(unsupported_operator(&model(plain, &["y"]), &framework), None);
     }
 
     #[test]
@@ -278,7 +208,7 @@ mod tests {
         let mut proto = model(vec![node("Gemm", &["x", "w"], "y"), zip], &["zipped"]);
         open_zip_maps(&mut proto);
         keep_only(&mut proto, &["zipped"]).expect("zipped is there");
-        assert_eq!(unsupported_operator(&proto, &tract_onnx::onnx()), None);
+        assert_eq!(unsupported(&proto, &tract_onnx::onnx()), None);
         assert_eq!(proto.graph.expect("graph").node.len(), 2);
     }
 

@@ -6,6 +6,8 @@
 //! | [`serve`] | worker | the process: confine, load, answer frames |
 //! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
 //! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
+//! | `operators`, `branches`, `softmax` | worker | what of a model cannot be run, and what is rewritten to run well |
+//! | `nnef`, `heap` | worker | the second form of a model; memory given back |
 //! | `ml` | worker | operators of classical models |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
@@ -13,8 +15,10 @@
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`group`] | both | memory groups, where they are delegated |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
-//! | [`qualify`], [`verdict`] | supervisor | the same with measurements, as a command for the packer; what it prints |
+//! | [`prepare`] | worker | what is rewritten, told to the packer, and the second form for it |
+//! | [`qualify`], [`verdict`], `second_form` | supervisor | the same with measurements, as a command for the packer; what it prints |
 
+mod branches;
 mod calls;
 pub mod death;
 mod driver;
@@ -22,16 +26,22 @@ mod engine;
 pub mod golden;
 mod graph;
 pub mod group;
+mod heap;
 mod join;
 mod limits;
 mod ml;
 mod model;
+mod nnef;
+mod operators;
 mod pipeline;
+pub mod prepare;
 pub mod process;
 pub mod qualify;
 mod queue;
 mod sandbox;
+mod second_form;
 pub mod serve;
+mod softmax;
 mod stderr;
 pub mod verdict;
 mod wire;
@@ -41,4 +51,5 @@ pub fn files_can_be_closed() -> bool {
     sandbox::files_can_be_closed()
 }
 
+pub use nnef::RUNTIME as SECOND_FORM_RUNTIME;
 pub use process::{InferError, Inferred, StartFault, Worker, WorkerSpec};

@@ -1,4 +1,4 @@
-//! Loads one ONNX model with tract and runs it, some rows at a time.
+//! Loads one model with tract and runs it, some rows at a time.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -14,10 +14,9 @@ use tract_onnx::tract_hir::internal::{
     TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
 };
 
-use super::graph;
 use super::limits::tells_of_exhaustion;
-use super::ml;
 use super::pipeline::{Column, Data, Feed};
+use super::{branches, graph, ml, nnef, operators, softmax};
 
 /// Most rows run at once. More gain nothing on one core.
 pub(super) const ROWS_AT_ONCE: usize = 16;
@@ -40,25 +39,90 @@ pub(super) struct Model {
     outputs: Vec<String>,
 }
 
+/// What loading an ONNX file did to it.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// What was rewritten, a line each.
+    pub(super) rewrites: Vec<String>,
+    /// What works and is slow, a sentence each.
+    pub(super) warnings: Vec<String>,
+    /// The graph before the last step, which fits it to this processor; its inputs are those of the feeds, in order.
+    pub(super) graph: TypedModel,
+}
+
 impl Model {
+    /// Loads the second form at `path` for inputs like `feeds`, made with the same `outputs` and for `rows_at_once`.
+    pub(super) fn load_nnef(
+        path: &Path,
+        feeds: &[Feed],
+        outputs: &[&str],
+        rows_at_once: u32,
+    ) -> Result<Self, LoadFault> {
+        let read = || {
+            let mut typed = nnef::read(path)?;
+            ensure!(typed.output_outlets()?.len() == outputs.len(), "it has other outputs");
+            ensure!(typed.input_outlets()?.len() == feeds.len(), "it has other inputs");
+            for (input, feed) in feeds.iter().enumerate() {
+                let fact = typed.input_fact(input)?;
+                let fits = fact.datum_type == f32::datum_type()
+                    && fact.shape.iter().skip(1).eq(feed
+                        .row_shape
+                        .iter()
+                        .map(ToDim::to_dim)
+                        .collect::<Vec<_>>()
+                        .iter());
+                ensure!(fits, "its input {input} is {fact:?}");
+            }
+            begin_anew(&mut typed);
+            typed.optimize()?;
+            let rows = usize::try_from(rows_at_once).unwrap_or(1).clamp(1, ROWS_AT_ONCE);
+            let order: Vec<usize> = (0..feeds.len()).collect();
+            Self::planned(typed, &order, outputs, rows)
+        };
+        read().map_err(|error| fault(&error))
+    }
+
     /// Loads `path` and optimises it for inputs like `feeds`, computing `outputs` only.
     ///
     /// Rows of a small model are run together. They are run one by one where one row already fills
     /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
     /// of rows open.
     pub(super) fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
+        Self::load_recorded(path, feeds, outputs, None)
+    }
+
+    /// The same, with a record of what was done.
+    pub(super) fn load_recorded(
+        path: &Path,
+        feeds: &[Feed],
+        outputs: &[&str],
+        record: Option<&mut Record>,
+    ) -> Result<Self, LoadFault> {
+        // Only what is recorded takes memory.
+        let mut unread = Record::default();
+        let recorded = record.is_some();
+        let record = record.unwrap_or(&mut unread);
         let framework = ml::framework().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
         graph::open_zip_maps(&mut proto);
         graph::keep_only(&mut proto, outputs)?;
-        if let Some(unsupported) = graph::unsupported_operator(&proto, &framework) {
-            return Err(unsupported);
-        }
-        graph::forget_node_names(&mut proto);
         let mut open = true;
         for input in graph::inputs(&proto) {
             open &= rows_are_open(&input, feeds)?;
         }
+        let decided = branches::decide(&mut proto, &framework, feeds, open);
+        if !decided.conditions.is_empty() {
+            // The branches not taken are gone, and with them what only they needed.
+            graph::keep_only(&mut proto, outputs)?;
+            open &= !decided.for_one_row;
+            let line = |condition| format!("If on {condition} decided by the shapes of the inputs");
+            record.rewrites.extend(decided.conditions.iter().map(line));
+        }
+        if let Some(unsupported) = operators::unsupported(&proto, &framework) {
+            return Err(unsupported);
+        }
+        record.warnings = operators::slow(&proto);
+        graph::forget_node_names(&mut proto);
         let parsed = parse(&framework, &proto)?;
         drop(proto);
         let order = input_order(&parsed, feeds)?;
@@ -66,18 +130,54 @@ impl Model {
         let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
         if open && together > 1 {
             let rows = parsed.symbols.new_with_prefix("rows").to_dim();
+            let mut built = Built::default();
             let model = typed(parsed, feeds, &order, &rows)
-                .and_then(|typed| Self::build(typed, &order, outputs, together))
+                .and_then(|typed| {
+                    Self::build(typed, &order, outputs, together, recorded.then_some(&mut built))
+                })
                 .and_then(|model| model.tried(feeds));
             if let Ok(model) = model {
+                record.take(built);
                 return Ok(model);
             }
+        } else {
+            drop(parsed);
         }
-        Self::build(one, &order, outputs, 1).map_err(|error| fault(&error))
+        let mut built = Built::default();
+        let model = Self::build(one, &order, outputs, 1, recorded.then_some(&mut built));
+        record.take(built);
+        model.map_err(|error| fault(&error))
     }
 
-    fn build(typed: TypedModel, order: &[usize], outputs: &[&str], rows_at_once: usize) -> TractResult<Self> {
-        let plan = TypedSimplePlan::new(typed.into_optimized()?)?;
+    fn build(
+        typed: TypedModel,
+        order: &[usize],
+        outputs: &[&str],
+        rows_at_once: usize,
+        built: Option<&mut Built>,
+    ) -> TractResult<Self> {
+        let mut typed = typed.into_decluttered()?;
+        let rewrites = softmax::write_out(&mut typed)?;
+        if let Some(built) = built {
+            built.rewrites = rewrites;
+            built.graph = typed.clone();
+            let mut inputs: Vec<(usize, OutletId)> =
+                order.iter().copied().zip(typed.input_outlets()?.iter().copied()).collect();
+            inputs.sort_unstable_by_key(|(place, _)| *place);
+            let inputs: Vec<OutletId> = inputs.into_iter().map(|(_, outlet)| outlet).collect();
+            built.graph.inputs = inputs;
+        }
+        typed.optimize()?;
+        Self::planned(typed, order, outputs, rows_at_once)
+    }
+
+    fn planned(
+        optimized: TypedModel,
+        order: &[usize],
+        outputs: &[&str],
+        rows_at_once: usize,
+    ) -> TractResult<Self> {
+        let plan = TypedSimplePlan::new(optimized)?;
         Ok(Self {
             state: plan.spawn()?,
             plan,
@@ -142,6 +242,20 @@ impl Model {
         }
         let outputs = self.state.run(inputs)?;
         self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
+    }
+}
+
+/// What building one variant of a model did and left.
+#[derive(Default)]
+struct Built {
+    rewrites: Vec<String>,
+    graph: TypedModel,
+}
+
+impl Record {
+    fn take(&mut self, built: Built) {
+        self.rewrites.extend(built.rewrites);
+        self.graph = built.graph;
     }
 }
 

@@ -16,7 +16,8 @@ use serin_protocol::manifest::{Manifest, Measured};
 use super::golden::{golden_batches, golden_pass, request};
 use super::model::ROWS_AT_ONCE;
 use super::process::{Worker, WorkerSpec};
-use super::verdict::{Fault, FaultKind, GoldenSummary, Qualified, Refused};
+use super::second_form;
+use super::verdict::{Fault, FaultKind, GoldenSummary, Preparation, Qualified, Refused};
 
 /// Rounds of all golden vectors that a memory limit must survive: a model can pass the first run under
 /// a limit and fail a later one.
@@ -24,7 +25,7 @@ const ROUNDS: usize = 20;
 /// Inferences of one row that latency is measured over, at least.
 const MIN_LATENCIES: usize = 200;
 /// Largest limit tried. A model that needs more is not one for the devices this is made for.
-const CEILING: u64 = 2 << 30;
+pub(super) const CEILING: u64 = 2 << 30;
 /// The search ends when the smallest limit is known this exactly.
 const RESOLUTION: u64 = 256 << 10;
 /// Least margin above the smallest limit. The allocator grows in steps of 128 KiB to 1 MiB, so that less
@@ -85,19 +86,22 @@ fn text<T: Serialize>(value: &T, one_line: bool) -> String {
 
 /// Qualifies the release in `args.dir` with workers of `program`.
 pub async fn qualify(args: &QualifyArgs, program: PathBuf) -> Result<Qualified, Fault> {
-    let bench = Bench::new(args, program)?;
-    let (minimum, limit) = match args.memory_limit {
-        Some(limit) => (ByteCount(limit), ByteCount(limit)),
-        None => bench.search().await?,
-    };
-    bench.measure(minimum, limit, args.rows.as_deref()).await
+    let mut bench = Bench::new(args, program)?;
+    if let Some(limit) = args.memory_limit.map(ByteCount) {
+        return bench.measure(limit, limit, None, args.rows.as_deref()).await;
+    }
+    let minimum = bench.search().await?;
+    let (preparation, minimum) = second_form::prepare(&mut bench, minimum).await?;
+    let limit = ByteCount(round_up(minimum.0 + (minimum.0 * 3 / 10).max(MIN_MARGIN)));
+    bench.measure(minimum, limit, Some(preparation), args.rows.as_deref()).await
 }
 
 /// Everything needed to try the release under some limit.
-struct Bench {
-    spec: WorkerSpec,
-    manifest: Manifest,
-    golden: Golden,
+#[derive(Clone)]
+pub(super) struct Bench {
+    pub(super) spec: WorkerSpec,
+    pub(super) manifest: Manifest,
+    pub(super) golden: Golden,
 }
 
 impl Bench {
@@ -123,13 +127,13 @@ impl Bench {
         Ok(Self { spec, manifest, golden })
     }
 
-    async fn start(&self, limit: ByteCount) -> Result<Worker, Fault> {
+    pub(super) async fn start(&self, limit: ByteCount) -> Result<Worker, Fault> {
         let spec = WorkerSpec { memory_limit: limit, ..self.spec.clone() };
         Worker::start(spec).await.map_err(|fault| Fault::of_start(&fault))
     }
 
-    /// The smallest limit that suffices, and with the margin that a device gets.
-    async fn search(&self) -> Result<(ByteCount, ByteCount), Fault> {
+    /// The smallest limit that suffices.
+    async fn search(&self) -> Result<ByteCount, Fault> {
         // Any fault but want of memory shows here, where memory is plenty. What is in use at the end
         // must fit into the limit, which makes it the place to begin.
         let worker = self.start(ByteCount(CEILING)).await?;
@@ -158,12 +162,12 @@ impl Bench {
                 too_small = middle;
             }
         }
-        Ok((ByteCount(enough), ByteCount(round_up(enough + (enough * 3 / 10).max(MIN_MARGIN)))))
+        Ok(ByteCount(enough))
     }
 
     /// Whether loading and all rounds pass under `limit`. A worker short of memory fails in many ways,
     /// and everything else was ruled out before.
-    async fn suffices(&self, limit: ByteCount) -> bool {
+    pub(super) async fn suffices(&self, limit: ByteCount) -> bool {
         let Ok(worker) = self.start(limit).await else {
             return false;
         };
@@ -181,6 +185,7 @@ impl Bench {
         &self,
         minimum: ByteCount,
         limit: ByteCount,
+        preparation: Option<Preparation>,
         rows: Option<&Path>,
     ) -> Result<Qualified, Fault> {
         let worker = self.start(limit).await?;
@@ -209,7 +214,7 @@ impl Bench {
         };
         worker.stop().await;
         let golden = GoldenSummary { cases: self.golden.cases.len(), worst };
-        Ok(Qualified { golden, measured, predictions })
+        Ok(Qualified { golden, measured, preparation, predictions })
     }
 
     async fn predict(&self, worker: &Worker, path: &Path) -> Result<Vec<(i64, Option<f32>)>, Fault> {
@@ -263,7 +268,7 @@ fn read_rows(path: &Path) -> Result<Vec<Vec<GoldenTensor>>, Fault> {
     }
 }
 
-const fn round_up(bytes: u64) -> u64 {
+pub(super) const fn round_up(bytes: u64) -> u64 {
     bytes.div_ceil(GRANULE) * GRANULE
 }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::frame::LoadFault;
-use serin_protocol::manifest::Measured;
+use serin_protocol::manifest::{Measured, NnefForm};
 use serin_protocol::message::WorkerDeath;
 
 use super::golden::GoldenFault;
@@ -16,9 +16,25 @@ pub struct Qualified {
     pub golden: GoldenSummary,
     /// What the worker needs.
     pub measured: Measured,
+    /// What was rewritten and what is slow; none where a limit was given to check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
     /// With `--rows`: class and confidence per row, where the manifest declares a prediction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Vec<(i64, Option<f32>)>>,
+}
+
+/// What loading does to the model, and whether the second form pays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// What is rewritten whenever the model is loaded, a line each.
+    pub rewrites: Vec<String>,
+    /// What works and is slow, a sentence each.
+    pub warnings: Vec<String>,
+    /// The second form, which then lies beside the model as `model.nnef`.
+    pub nnef: Option<NnefForm>,
+    /// What was measured of it, or why there is none.
+    pub nnef_because: String,
 }
 
 /// How the golden vectors passed.
@@ -44,7 +60,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// In words.
     pub message: String,
-    /// The ONNX operator, where that is the problem.
+    /// The ONNX operator, where that is the problem; the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<String>,
     /// What to do about it, where that is known.
@@ -80,12 +96,16 @@ impl Fault {
     pub(super) fn of_start(fault: &StartFault) -> Self {
         let message = fault.to_string();
         match fault {
-            StartFault::Load(LoadFault::UnsupportedOperator { operator, .. }) => Self {
-                kind: FaultKind::UnsupportedOperator,
-                message,
-                operator: Some(operator.clone()),
-                hint: Some(hint(operator)),
-            },
+            StartFault::Load(LoadFault::UnsupportedOperators(operators)) => {
+                let mut hints: Vec<&str> = operators.iter().map(|found| hint(&found.operator)).collect();
+                hints.dedup();
+                Self {
+                    kind: FaultKind::UnsupportedOperator,
+                    message,
+                    operator: operators.first().map(|found| found.operator.clone()),
+                    hint: Some(hints.join("; ")),
+                }
+            }
             StartFault::Load(LoadFault::MemoryLimit) => Self::new(FaultKind::MemoryLimit, message),
             StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_)) => {
                 Self::new(FaultKind::Load, message)
@@ -128,17 +148,16 @@ const fn kind_of(death: &WorkerDeath) -> FaultKind {
 }
 
 /// What to do about an operator that the runtime lacks.
-fn hint(operator: &str) -> String {
+fn hint(operator: &str) -> &'static str {
     let quantised =
         operator.starts_with("QLinear") || operator.contains("Quantize") || operator.ends_with("Integer");
-    let advice = if operator.contains("::") {
+    if operator.contains("::") {
         "operators of other sets than ONNX's own cannot run on a device; re-export with standard operators only"
     } else if quantised {
         "export the float model: here float is faster than int8"
     } else {
         "re-export with plain operators, with opset 13 to 18, or let onnxsim fold it away"
-    };
-    advice.into()
+    }
 }
 
 #[cfg(test)]

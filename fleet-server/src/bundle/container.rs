@@ -43,19 +43,18 @@ pub(super) fn unfinished(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(".serin-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
-/// Writes a bundle of `contents`, which gives each file's, to `out`.
-pub fn write<'a>(out: impl Write, contents: impl Fn(BundleFile) -> Contents<'a>) -> io::Result<()> {
+/// Writes a bundle of `contents`, which gives each file's that the bundle has, to `out`.
+pub fn write<'a>(out: impl Write, contents: impl Fn(BundleFile) -> Option<Contents<'a>>) -> io::Result<()> {
     let blocks = |size: u64| BLOCK as u64 + size + padding(size) as u64;
-    let total =
-        BundleFile::ALL.iter().map(|file| blocks(contents(*file).size())).sum::<u64>() + TRAILER as u64;
+    let files = || BundleFile::ORDER.into_iter().filter_map(|file| Some((file, contents(file)?)));
+    let total = files().map(|(_, contents)| blocks(contents.size())).sum::<u64>() + TRAILER as u64;
     let mut encoder = Encoder::new(BufWriter::new(out), LEVEL)?;
     encoder.long_distance_matching(true)?;
     encoder.window_log(total.next_power_of_two().ilog2().clamp(WINDOW_LOG_MIN, WINDOW_LOG))?;
     encoder.include_checksum(true)?;
     encoder.include_contentsize(true)?;
     encoder.set_pledged_src_size(Some(total))?;
-    for file in BundleFile::ALL {
-        let contents = contents(file);
+    for (file, contents) in files() {
         let size = contents.size();
         encoder.write_all(&header(file, size))?;
         match contents {

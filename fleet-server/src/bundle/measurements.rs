@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::ids::{ByteCount, Digest};
-use serin_protocol::manifest::{Manifest, Measured};
+use serin_protocol::manifest::{Manifest, Measured, NnefForm};
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{CONFIDENCE_BINS, SketchProfile};
 
-use super::qualify::Prediction;
+use super::model_folder::StoredFile;
+use super::qualify::{Prediction, Preparation};
 
 /// Name of the file in a model folder.
 pub const FILE: &str = "measured.json";
@@ -38,8 +39,26 @@ pub struct Measurements {
     pub subject: Subject,
     /// What the worker needs.
     pub measured: Measured,
+    /// What loading rewrites in the model, where the device program told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
+    /// The second form of the model, which is kept beside this file under the same name with the ending `nnef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_form: Option<SecondForm>,
     /// What the model says about each reference row, where it declares a prediction.
     pub predictions: Option<Vec<Prediction>>,
+}
+
+/// A second form that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecondForm {
+    /// For which runtime.
+    pub form: NnefForm,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Its size.
+    pub size: ByteCount,
 }
 
 /// Everything that measurements and predictions depend on, by digest.
@@ -84,6 +103,11 @@ pub enum MeasurementsError {
     /// Predictions contradict the model's own declaration.
     #[error("{0}")]
     Predictions(String),
+}
+
+/// Where the second form is kept of measurements kept at `path`.
+pub fn second_form_path(path: &Path) -> PathBuf {
+    path.with_extension("nnef")
 }
 
 impl Subject {
@@ -135,6 +159,12 @@ impl Measurements {
             message: error.to_string(),
         };
         parsed.map(Some).map_err(malformed)
+    }
+
+    /// The kept second form as it goes into a bundle, for measurements kept at `path`.
+    pub fn second_form_beside(&self, path: &Path) -> Option<(NnefForm, StoredFile)> {
+        let SecondForm { form, digest, size } = self.second_form.clone()?;
+        Some((form, StoredFile { path: second_form_path(path), digest, size }))
     }
 
     /// Writes the file at `path` and reads it back: what is packed is what will be read next time.
@@ -202,7 +232,7 @@ mod tests {
             interface: digest,
             runtime: "tract-0.23".into(),
         };
-        Measurements { subject, measured: UNMEASURED, predictions }
+        Measurements { subject, measured: UNMEASURED, preparation: None, second_form: None, predictions }
     }
 
     #[test]

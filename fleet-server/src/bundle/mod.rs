@@ -11,6 +11,7 @@ pub mod pack;
 pub mod qualify;
 pub mod reference_rows;
 pub mod statement;
+pub mod target_class;
 
 use std::io::{self, Read};
 

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{ByteCount, Digest, ModelName, TargetClass, Version};
-use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec};
+use serin_protocol::manifest::{
+    FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec,
+};
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
@@ -85,7 +87,17 @@ struct Declaration {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     prediction: Option<PredictionSpec>,
-    golden: Tolerances,
+    golden: DeclaredGolden,
+}
+
+/// How far outputs may lie from the expected ones, and what computed those.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredGolden {
+    relative: f32,
+    absolute: f32,
+    /// The training side's runtime, such as `onnxruntime 1.32`.
+    producer: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,14 +207,31 @@ impl ModelFolder {
         Ok(folder)
     }
 
-    /// The manifest of this model with `measured` and a `reference.bin` of these bytes.
-    pub fn manifest(&self, measured: Measured, reference: &[u8]) -> Result<Manifest, ModelFolderError> {
+    /// The manifest of this model with `measured`, a `reference.bin` of these bytes, and `second` as its second form.
+    pub fn manifest(
+        &self,
+        measured: Measured,
+        reference: &[u8],
+        second: Option<&(NnefForm, StoredFile)>,
+    ) -> Result<Manifest, ModelFolderError> {
         let entry = |name, bytes: &[u8]| FileEntry {
             name,
             digest: Digest::of(bytes),
             size: ByteCount(bytes.len() as u64),
         };
+        let stored = |name, file: &StoredFile| FileEntry { name, digest: file.digest, size: file.size };
         let declaration = &self.declaration;
+        let mut files = vec![
+            entry(BundleFile::Card, &self.card),
+            entry(BundleFile::Golden, &self.golden),
+            entry(BundleFile::Labels, &self.labels),
+        ];
+        files.extend(second.map(|(_, file)| stored(BundleFile::Nnef, file)));
+        files.extend([
+            stored(BundleFile::Model, &self.model),
+            entry(BundleFile::Pipeline, &self.pipeline),
+            entry(BundleFile::Reference, reference),
+        ]);
         let manifest = Manifest {
             format: FORMAT,
             model: declaration.model.clone(),
@@ -217,22 +246,44 @@ impl ModelFolder {
             },
             // A constant that fits.
             runtime: RUNTIME.parse().unwrap_or_default(),
+            nnef: second.map(|(form, _)| form.clone()),
             targets: declaration.targets.clone(),
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
             prediction: declaration.prediction.clone(),
             measured,
-            files: vec![
-                entry(BundleFile::Card, &self.card),
-                entry(BundleFile::Golden, &self.golden),
-                entry(BundleFile::Labels, &self.labels),
-                FileEntry { name: BundleFile::Model, digest: self.model.digest, size: self.model.size },
-                entry(BundleFile::Pipeline, &self.pipeline),
-                entry(BundleFile::Reference, reference),
-            ],
+            files,
         };
         manifest.check().map_err(ModelFolderError::Invalid)?;
         Ok(manifest)
+    }
+
+    /// Has it packed for devices of `class` as well; where nothing is declared it is packed for any, and now for these.
+    pub fn add_target(&mut self, class: &TargetClass) {
+        if !self.declaration.targets.contains(class) {
+            self.declaration.targets.push(class.clone());
+        }
+    }
+
+    /// What is wrong with where the golden outputs come from, if anything is: only the training side's runtime can
+    /// show that the device's computes something else.
+    pub fn doubts_about_golden(&self) -> Option<String> {
+        match self.declaration.golden.producer.as_deref().map(str::trim) {
+            None | Some("") => Some(
+                "serin.toml, [golden] does not say what computed the expected outputs. They must come from the \
+                 training side's runtime: add producer = \"onnxruntime 1.32\", or what it was"
+                    .into(),
+            ),
+            Some(producer) => {
+                let own = ["tract", "serin"].iter().any(|name| producer.to_lowercase().contains(name));
+                own.then(|| {
+                    format!(
+                        "golden outputs computed by {producer} prove nothing: devices run the same. Have the \
+                         training side's runtime compute them"
+                    )
+                })
+            }
+        }
     }
 
     fn check(&self) -> Result<(), ModelFolderError> {
@@ -260,7 +311,7 @@ impl ModelFolder {
                 input.name
             )));
         }
-        let draft = self.manifest(UNMEASURED, &[])?;
+        let draft = self.manifest(UNMEASURED, &[], None)?;
         Pipeline::parse(&self.pipeline, &draft)?;
         Ok(())
     }
@@ -276,7 +327,9 @@ fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
 
 fn read_golden(path: &Path, declaration: &Declaration) -> Result<Golden, ModelFolderError> {
     let text = read_text(path, MAX_GOLDEN_TEXT_BYTES)?;
-    Ok(golden_lines::parse(&text, &declaration.inputs, &declaration.outputs, declaration.golden)?)
+    let DeclaredGolden { relative, absolute, .. } = declaration.golden;
+    let tolerances = Tolerances { relative, absolute };
+    Ok(golden_lines::parse(&text, &declaration.inputs, &declaration.outputs, tolerances)?)
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
@@ -291,7 +344,7 @@ fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
     String::from_utf8(bytes).map_err(|_| ModelFolderError::NotText { path: path.into() })
 }
 
-fn store(path: &Path, limit: u64) -> Result<StoredFile, ModelFolderError> {
+pub(super) fn store(path: &Path, limit: u64) -> Result<StoredFile, ModelFolderError> {
     let failed = |source| ModelFolderError::Io { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let (digest, size) = super::digest_of(file).map_err(failed)?;

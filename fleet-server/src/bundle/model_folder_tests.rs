@@ -63,7 +63,7 @@ fn refusal(file: &str, from: &str, to: &str) -> String {
 fn a_folder_in_order_becomes_a_manifest_with_its_digests() {
     let folder = folder();
     let read = ModelFolder::read(folder.path()).expect("in order");
-    let manifest = read.manifest(UNMEASURED, b"profile").expect("consistent");
+    let manifest = read.manifest(UNMEASURED, b"profile", None).expect("consistent");
     assert_eq!(manifest.id().to_string(), "m@1");
     assert_eq!(manifest.lineage.weights, Digest::of(b"not looked at here"));
     assert_eq!(manifest.lineage.data, Digest::of(b"a,b\n1,2\n3,\n"));

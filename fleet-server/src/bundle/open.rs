@@ -155,6 +155,7 @@ struct Contents {
     /// The file at hand, where it is kept.
     current: Vec<u8>,
     keeps: bool,
+    found: Vec<BundleFile>,
     card: Vec<u8>,
     golden: Vec<u8>,
     labels: Vec<u8>,
@@ -183,7 +184,7 @@ impl Contents {
             return Err(BundleReadError::FileSize { name: file.name(), listed: entry.size, found });
         }
         self.hasher = Some(Digest::hasher());
-        self.keeps = file != BundleFile::Model;
+        self.keeps = !matches!(file, BundleFile::Model | BundleFile::Nnef);
         Ok(())
     }
 
@@ -205,6 +206,7 @@ impl Contents {
         {
             return Err(BundleReadError::FileDigest { name: file.name(), listed: entry.digest, found });
         }
+        self.found.push(file);
         let bytes = std::mem::take(&mut self.current);
         match file {
             BundleFile::Manifest => {
@@ -213,7 +215,7 @@ impl Contents {
             BundleFile::Card => self.card = bytes,
             BundleFile::Golden => self.golden = bytes,
             BundleFile::Labels => self.labels = bytes,
-            BundleFile::Model => {}
+            BundleFile::Model | BundleFile::Nnef => {}
             BundleFile::Pipeline => self.pipeline = bytes,
             BundleFile::Reference => self.reference = bytes,
         }
@@ -223,6 +225,7 @@ impl Contents {
     fn finish(self, bundle: ObjectRef) -> Result<OpenedBundle, BundleReadError> {
         self.reader.finish()?;
         let (manifest, manifest_bytes) = self.manifest.ok_or(BundleError::Truncated)?;
+        manifest.lists(&self.found)?;
         let text = |file: BundleFile, bytes: Vec<u8>| {
             String::from_utf8(bytes).map_err(|_| BundleReadError::NotText(file.name()))
         };

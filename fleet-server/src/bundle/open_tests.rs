@@ -57,6 +57,7 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
             schema_version: "1".into(),
         },
         runtime: "tract-0.23".parse().expect("short"),
+        nnef: None,
         targets: Vec::new(),
         inputs: vec![spec("x", &["a"])],
         outputs: vec![spec("y", &[])],

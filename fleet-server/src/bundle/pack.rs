@@ -10,12 +10,16 @@ use serin_protocol::bundle::BundleFile;
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, ManifestError};
 use serin_protocol::sketch::profile::{Profile, ProfileError};
+use serin_protocol::target::TargetSpec;
 
 use super::container::{self, Contents};
-use super::measurements::{self, Measurements, MeasurementsError, Subject, UNMEASURED};
-use super::model_folder::{ModelFolder, ModelFolderError};
+use super::measurements::{
+    self, Measurements, MeasurementsError, SecondForm, Subject, UNMEASURED, second_form_path,
+};
+use super::model_folder::{ModelFolder, ModelFolderError, StoredFile, store};
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
-use super::qualify::{self, QualifyError};
+use super::qualify::{self, Preparation, QualifyError};
+use super::target_class::{self, TargetError};
 
 /// What to pack, and how.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ pub struct PackOrder {
     pub measurements: Option<PathBuf>,
     /// Measure although there are measurements.
     pub remeasure: bool,
+    /// Classes of devices that it is packed for besides those in `serin.toml`: names, or files that describe one.
+    pub targets: Vec<String>,
 }
 
 /// A bundle that was packed.
@@ -39,6 +45,10 @@ pub struct Packed {
     pub opened: OpenedBundle,
     /// Whether the measurements were made now, rather than before.
     pub measured_now: bool,
+    /// What loading rewrites in the model, where the device program told.
+    pub preparation: Option<Preparation>,
+    /// What works and should be seen to, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// A model was not packed.
@@ -70,6 +80,9 @@ pub enum PackError {
     /// The bundle that was written is not one that devices would take.
     #[error("the packed bundle does not read back: {0}")]
     ReadBack(#[from] BundleReadError),
+    /// It is not for one of its classes of devices.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// The packed bundle is too large to be transferred.
     #[error("the packed bundle cannot be transferred: {0}")]
     Size(#[from] serin_protocol::chunk::ChunkMapError),
@@ -86,7 +99,11 @@ impl PackError {
             Self::Measurements(MeasurementsError::Io { .. }) => {
                 Some("name a file that can be written with --measurements FILE".into())
             }
+            Self::Target(TargetError::Memory { .. } | TargetError::Flash { .. }) => {
+                Some("take the class out of targets in serin.toml, or pack a smaller model".into())
+            }
             Self::Measurements(MeasurementsError::Predictions(_))
+            | Self::Target(_)
             | Self::Folder(_)
             | Self::Profile(_)
             | Self::Manifest(_)
@@ -99,38 +116,56 @@ impl PackError {
 
 /// Packs a model; `say` is told what is about to take time.
 pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> {
-    let folder = ModelFolder::read(&order.folder)?;
+    let mut folder = ModelFolder::read(&order.folder)?;
+    let named = order.targets.iter().map(|named| target_class::find(named)).collect::<Result<Vec<_>, _>>()?;
+    named.iter().for_each(|spec| folder.add_target(&spec.class));
+    // Of a class that only its fleet knows nothing can be said here.
+    let mut classes = target_class::built_in();
+    classes.retain(|spec| named.iter().all(|named| named.class != spec.class));
+    classes.extend(named);
     let mut profile =
         Profile { features: folder.reference.feature_profiles(), predictions: None, confidence: None };
     // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
     let draft_profile = profile.encode()?;
-    let draft = folder.manifest(UNMEASURED, &draft_profile)?;
-    let (measurements, measured_now) = measurements(order, &folder, &draft, &draft_profile, say)?;
+    let draft = folder.manifest(UNMEASURED, &draft_profile, None)?;
+    let path = order.measurements.clone().unwrap_or_else(|| order.folder.join(measurements::FILE));
+    let (measurements, measured_now) = measurements(order, &path, &folder, &draft, &draft_profile, say)?;
+    let second = measurements.second_form_beside(&path);
     (profile.predictions, profile.confidence) =
         measurements.prediction_profiles(&draft, folder.reference.len())?;
     let profile = profile.encode()?;
-    let manifest = folder.manifest(measurements.measured, &profile)?;
+    let manifest = folder.manifest(measurements.measured, &profile, second.as_ref())?;
+    classes.retain(|spec| manifest.targets.contains(&spec.class));
+    classes.iter().try_for_each(|spec| target_class::fits_memory(spec, &manifest))?;
     say(&format!("packing {}", manifest.id()));
-    let opened = write(&order.output, &folder, &encode(&manifest)?, &profile)?;
-    Ok(Packed { opened, measured_now })
+    let second = second.as_ref().map(|(_, file)| file);
+    let opened = write(&order.output, &folder, &encode(&manifest)?, &profile, second, &classes)?;
+    let preparation = measurements.preparation;
+    let mut warnings =
+        preparation.as_ref().map(|preparation| preparation.warnings.clone()).unwrap_or_default();
+    warnings.extend(folder.doubts_about_golden());
+    Ok(Packed { opened, measured_now, preparation, warnings })
 }
 
 /// The kept measurements where they are of this very model, else new ones.
 fn measurements(
     order: &PackOrder,
+    path: &Path,
     folder: &ModelFolder,
     draft: &Manifest,
     profile: &[u8],
     say: &dyn Fn(&str),
 ) -> Result<(Measurements, bool), PackError> {
-    let default = || order.folder.join(measurements::FILE);
-    let path = order.measurements.clone().unwrap_or_else(default);
     let subject = Subject::of(draft);
     if !order.remeasure
-        && let Some(kept) = Measurements::read(&path)?
+        && let Some(kept) = Measurements::read(path)?
     {
+        let intact = |second: (_, StoredFile)| {
+            store(&second.1.path, second.1.size.0).is_ok_and(|found| found.digest == second.1.digest)
+        };
         match kept.subject.difference(&subject) {
-            None => return Ok((kept, false)),
+            None if kept.second_form_beside(path).is_none_or(intact) => return Ok((kept, false)),
+            None => say(&format!("{} is not what was kept", second_form_path(path).display())),
             Some(changed) => say(&format!("{changed} has changed since {} was written", path.display())),
         }
     }
@@ -141,10 +176,32 @@ fn measurements(
     let rows = stage(staged.path(), folder, draft, profile)
         .map_err(|source| PackError::Write { path: staged.path().into(), source })?;
     let qualified = qualify::qualify(&program, staged.path(), rows.as_deref())?;
-    let made = Measurements { subject, measured: qualified.measured, predictions: qualified.predictions };
+    let preparation = qualified.preparation;
+    let form = preparation.as_ref().and_then(|preparation| preparation.nnef.clone());
+    let second_form = form.map(|form| keep_second_form(staged.path(), path, form)).transpose()?;
+    let made = Measurements {
+        subject,
+        measured: qualified.measured,
+        preparation,
+        second_form,
+        predictions: qualified.predictions,
+    };
     // Before they are kept: predictions that contradict the declaration must not wait for the next time.
     made.prediction_profiles(draft, folder.reference.len())?;
-    Ok((made.keep(&path)?, true))
+    Ok((made.keep(path)?, true))
+}
+
+/// Moves the second form that the device program left in `dir` beside the measurements at `path`.
+fn keep_second_form(
+    dir: &Path,
+    path: &Path,
+    form: serin_protocol::manifest::NnefForm,
+) -> Result<SecondForm, PackError> {
+    let to = second_form_path(path);
+    let made = dir.join(BundleFile::Nnef.name());
+    fs::copy(made, &to).map_err(|source| PackError::Write { path: to.clone(), source })?;
+    let StoredFile { digest, size, .. } = store(&to, BundleFile::Nnef.max_bytes())?;
+    Ok(SecondForm { form, digest, size })
 }
 
 /// Lays out the files in `dir` as a device would unpack them; returns the file with the reference rows,
@@ -153,9 +210,10 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
     let manifest = encode(draft).map_err(io::Error::other)?;
     for file in BundleFile::ALL {
         let path = dir.join(file.name());
-        match contents(file, folder, &manifest, profile) {
-            Contents::Bytes(bytes) => fs::write(&path, bytes)?,
-            Contents::Stored(stored) => fs::copy(&stored.path, &path).map(drop)?,
+        match contents(file, folder, &manifest, profile, None) {
+            Some(Contents::Bytes(bytes)) => fs::write(&path, bytes)?,
+            Some(Contents::Stored(stored)) => fs::copy(&stored.path, &path).map(drop)?,
+            None => {}
         }
     }
     if draft.prediction.is_none() {
@@ -192,8 +250,10 @@ fn contents<'a>(
     folder: &'a ModelFolder,
     manifest: &'a [u8],
     profile: &'a [u8],
-) -> Contents<'a> {
-    match file {
+    second: Option<&'a StoredFile>,
+) -> Option<Contents<'a>> {
+    Some(match file {
+        BundleFile::Nnef => Contents::Stored(second?),
         BundleFile::Manifest => Contents::Bytes(manifest),
         BundleFile::Card => Contents::Bytes(&folder.card),
         BundleFile::Golden => Contents::Bytes(&folder.golden),
@@ -201,7 +261,7 @@ fn contents<'a>(
         BundleFile::Model => Contents::Stored(&folder.model),
         BundleFile::Pipeline => Contents::Bytes(&folder.pipeline),
         BundleFile::Reference => Contents::Bytes(profile),
-    }
+    })
 }
 
 /// `manifest.json`: fields in the order of their declaration, so that equal manifests are equal bytes.
@@ -219,14 +279,23 @@ fn write(
     folder: &ModelFolder,
     manifest: &[u8],
     profile: &[u8],
+    second: Option<&StoredFile>,
+    classes: &[TargetSpec],
 ) -> Result<OpenedBundle, PackError> {
     let failed = |source| PackError::Write { path: output.into(), source };
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty());
     let mut file = container::unfinished(parent.unwrap_or(Path::new("."))).map_err(failed)?;
-    container::write(file.as_file_mut(), |name| contents(name, folder, manifest, profile)).map_err(failed)?;
+    let file_contents = |name| contents(name, folder, manifest, profile, second);
+    container::write(file.as_file_mut(), file_contents).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     let opened = read_bundle(file.path())?;
     serin_protocol::chunk::ChunkMap::new(opened.bundle.size)?;
+    let fits = |spec| target_class::fits_flash(spec, opened.unpacked, opened.bundle.size);
+    classes.iter().try_for_each(fits)?;
     file.persist(output).map_err(|error| failed(error.error))?;
     Ok(opened)
 }
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;

@@ -6,8 +6,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde::Deserialize;
-use serin_protocol::manifest::Measured;
+use serde::{Deserialize, Serialize};
+use serin_protocol::manifest::{Measured, NnefForm};
 
 /// Name of the device program.
 const PROGRAM: &str = "serin-agent";
@@ -26,9 +26,25 @@ pub type Prediction = (i64, Option<f32>);
 pub struct Qualified {
     /// What the worker needs.
     pub measured: Measured,
+    /// What loading rewrites; none from a program that does not tell.
+    #[serde(default)]
+    pub preparation: Option<Preparation>,
     /// One for each row.
     #[serde(default)]
     pub predictions: Option<Vec<Prediction>>,
+}
+
+/// What loading does to a model, and whether the second form pays, in the device program's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// What is rewritten whenever it is loaded, a line each.
+    pub rewrites: Vec<String>,
+    /// What works and is slow, a sentence each.
+    pub warnings: Vec<String>,
+    /// The second form, which then lies in the folder as `model.nnef`.
+    pub nnef: Option<NnefForm>,
+    /// What was measured of it, or why there is none.
+    pub nnef_because: String,
 }
 
 /// Why a model does not qualify, in the device program's words.

@@ -13,7 +13,7 @@ use super::trust::{self, FolderArgs};
 use super::{Failure, Report};
 use crate::bundle::open::{OpenedBundle, read_bundle};
 use crate::bundle::pack::{PackError, PackOrder, pack};
-use crate::bundle::qualify::QualifyError;
+use crate::bundle::qualify::{Preparation, QualifyError};
 use crate::bundle::statement;
 use crate::trust::change::owner;
 
@@ -51,6 +51,9 @@ pub(super) struct PackArgs {
     /// Measure anew even if nothing has changed.
     #[arg(long)]
     remeasure: bool,
+    /// Class of devices that it is packed for, besides those in serin.toml: a name, or a file like those in targets/.
+    #[arg(long = "target", value_name = "CLASS|FILE")]
+    targets: Vec<String>,
     /// Where measurements are kept; the same ones give the same bundle [default: measured.json in the folder].
     #[arg(long, value_name = "FILE")]
     measurements: Option<PathBuf>,
@@ -74,13 +77,27 @@ fn run_pack(args: &PackArgs) -> Result<Report, Failure> {
         program: args.agent.clone(),
         measurements: args.measurements.clone(),
         remeasure: args.remeasure,
+        targets: args.targets.clone(),
     };
     let packed = pack(&order, &|what| eprintln!("{what}")).map_err(|error| pack_failure(&error))?;
     let mut json = describe_json(&args.output, &packed.opened);
     if let Value::Object(fields) = &mut json {
         fields.insert("measured_now".into(), packed.measured_now.into());
+        fields.insert("warnings".into(), json!(packed.warnings));
+        if let Some(Preparation { rewrites, nnef_because, .. }) = &packed.preparation {
+            fields.insert("rewrites".into(), json!(rewrites));
+            fields.insert("second_form".into(), json!(nnef_because));
+        }
     }
-    Ok(Report { text: describe(&args.output, &packed.opened), json })
+    let mut text = describe(&args.output, &packed.opened);
+    if let Some(Preparation { rewrites, nnef, nnef_because, .. }) = &packed.preparation {
+        let added = if nnef.is_some() { "added" } else { "none" };
+        let mut lines: Vec<String> = rewrites.iter().map(|rewrite| format!("rewrite   {rewrite}")).collect();
+        lines.push(format!("nnef form {added}: {nnef_because}"));
+        text = format!("{text}\n{}", lines.join("\n"));
+    }
+    packed.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    Ok(Report { text, json })
 }
 
 fn pack_failure(error: &PackError) -> Failure {

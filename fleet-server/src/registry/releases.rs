@@ -15,7 +15,7 @@ use super::objects::{ObjectError, ObjectStore};
 /// Bytes unpacked at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Headers, padding and trailer of a container of seven files.
+/// Headers, padding and trailer of a container of at most eight files.
 const CONTAINER_BYTES: u64 = 16 * 1024;
 
 /// A release that holds what its statement says.
@@ -119,6 +119,7 @@ fn unpack(objects: &ObjectStore, release: &Release) -> Result<(Manifest, u64, Ve
     }
     reader.finish()?;
     let manifest = files.manifest.ok_or(BundleError::Truncated)?;
+    manifest.lists(&files.found)?;
     Ok((manifest, files.manifest_bytes, files.profile))
 }
 
@@ -127,6 +128,7 @@ struct Files {
     manifest: Option<Manifest>,
     manifest_bytes: u64,
     profile: Vec<u8>,
+    found: Vec<BundleFile>,
     kept: Vec<u8>,
     size: u64,
     hasher: Option<serin_protocol::ids::Hasher>,
@@ -156,6 +158,7 @@ impl Files {
 
     fn end(&mut self, file: BundleFile) -> Result<(), ReleaseError> {
         let digest = self.hasher.take().map(serin_protocol::ids::Hasher::finish);
+        self.found.push(file);
         if file == BundleFile::Manifest {
             self.manifest_bytes = self.size;
             self.manifest = Some(Manifest::parse(&self.kept)?);

@@ -46,9 +46,11 @@ pub fn pack(version: &str, model_bytes: usize) -> Packed {
         BundleFile::Manifest => Vec::new(),
         BundleFile::Model => model.clone(),
         BundleFile::Reference => profile.encode().expect("small"),
-        BundleFile::Card | BundleFile::Golden | BundleFile::Labels | BundleFile::Pipeline => {
-            file.name().as_bytes().to_vec()
-        }
+        BundleFile::Nnef
+        | BundleFile::Card
+        | BundleFile::Golden
+        | BundleFile::Labels
+        | BundleFile::Pipeline => file.name().as_bytes().to_vec(),
     };
     let entry = |file: &BundleFile| {
         let bytes = contents(*file);
@@ -109,6 +111,7 @@ fn manifest(version: &str, weights: Digest, files: Vec<FileEntry>) -> Manifest {
             schema_version: "1".into(),
         },
         runtime: "tract-0.23".parse().expect("fits"),
+        nnef: None,
         targets: Vec::new(),
         inputs: vec![tensor("in", DataType::Fp32, &[-1, 1], &["x"])],
         outputs: vec![

@@ -178,6 +178,8 @@ pub enum Reason {
     TooSlow(Detail),
     /// It cannot be tried beside what runs.
     NoTrial(Detail),
+    /// Built for this device's class, and the device is less than its class: what it lacks.
+    BelowClass(Detail),
 }
 
 impl fmt::Display for Reason {
@@ -205,6 +207,7 @@ impl fmt::Display for Reason {
             Self::Held => f.write_str("a field engineer lets nothing change for a while"),
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
             Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
+            Self::BelowClass(detail) => write!(f, "the device is less than its class: {detail}"),
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
             Self::NoTrial(detail) => write!(f, "it cannot be tried: {detail}"),
         }

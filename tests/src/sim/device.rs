@@ -346,6 +346,7 @@ impl<'a> Device<'a> {
         let active = self.machine.record().active.as_ref();
         Means {
             target: "linux-x86_64".parse().expect("a name"),
+            target_lacks: Vec::new(),
             memory_budget: ByteCount::from_mib(512),
             memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
             swap: Swap::Cold,

@@ -35,6 +35,7 @@ fn blame(reason: Option<&Reason>) -> Blame {
         | Some(
             Reason::Expired
             | Reason::WrongTarget { .. }
+            | Reason::BelowClass(_)
             | Reason::WrongRuntime { .. }
             | Reason::OverMemoryBudget { .. }
             | Reason::NoSpace { .. }
