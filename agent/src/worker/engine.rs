@@ -52,6 +52,7 @@ pub(super) struct Answer {
 impl Engine {
     /// Loads the release unpacked in `dir` to be run within `memory` bytes.
     pub(super) fn load(dir: &Path, memory: ByteCount) -> Result<Self, LoadFault> {
+        heap::sparingly();
         let (manifest, steps) = declared(dir)?;
         let labels = String::from_utf8(read(dir, BundleFile::Labels)?)
             .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
@@ -71,7 +72,7 @@ impl Engine {
             }
             None => onnx()?,
         };
-        heap::give_back();
+        heap::swiftly();
         Ok(Self {
             unsettled: SETTLED_AFTER,
             most_body_bytes: most_body_bytes(&feeds, memory),
