@@ -7,6 +7,7 @@ use serin_protocol::ids::ReleaseId;
 
 use super::failure::Failure;
 use super::{Context, blocking};
+use crate::fleet::drift::cause::Cause;
 use crate::fleet::drift::{Arm, Distance, Drift, Moved};
 use crate::serve::now;
 
@@ -46,12 +47,24 @@ struct MovedView {
     distance: DistanceView,
     seen: u64,
     missing: f64,
+    cause: &'static str,
+    p: Option<f64>,
+    floor: Option<f64>,
+    devices: Vec<DeviceMoved>,
+}
+
+#[derive(Serialize)]
+struct DeviceMoved {
+    device: String,
+    psi: f64,
 }
 
 #[derive(Serialize)]
 struct DistanceView {
     psi: f64,
     ks: f64,
+    js: f64,
+    moved: Option<f64>,
 }
 
 impl From<&Arm> for ArmView {
@@ -75,13 +88,27 @@ impl From<&Moved> for MovedView {
             distance: moved.distance.into(),
             seen: moved.seen,
             missing: moved.missing,
+            cause: match moved.finding.cause {
+                Cause::Steady => "steady",
+                Cause::TooFew => "too_few",
+                Cause::World => "world",
+                Cause::Release => "release",
+                Cause::Unknown => "unknown",
+            },
+            p: moved.finding.p,
+            floor: moved.finding.floor,
+            devices: moved
+                .devices
+                .iter()
+                .map(|(device, psi)| DeviceMoved { device: device.to_string(), psi: *psi })
+                .collect(),
         }
     }
 }
 
 impl From<Distance> for DistanceView {
     fn from(distance: Distance) -> Self {
-        Self { psi: distance.psi, ks: distance.ks }
+        Self { psi: distance.psi, ks: distance.ks, js: distance.js, moved: distance.moved }
     }
 }
 

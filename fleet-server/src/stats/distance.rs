@@ -50,6 +50,37 @@ pub fn jensen_shannon(a: &[f64], b: &[f64]) -> Option<f64> {
     Some(terms.sum::<f64>().clamp(0.0, 1.0))
 }
 
+/// The Wasserstein distance of what lies within the bins, in the unit of the values: the area between the two cumulated
+/// shares, which are taken to be straight within a bin. Missing values count on neither side; what lies beyond the
+/// outermost edges lies at them.
+pub fn wasserstein(a: &Histogram, b: &Histogram, edges: &[f32]) -> Option<f64> {
+    let cumulated = |histogram: &Histogram| {
+        let present = histogram.present() as f64;
+        let below = std::iter::once(histogram.under).chain(histogram.counts.iter().copied());
+        let cumulate = |sum: &mut u64, count: u64| {
+            *sum = sum.saturating_add(count);
+            Some(*sum as f64 / present)
+        };
+        let shares: Vec<f64> = below.scan(0_u64, cumulate).collect();
+        (present > 0.0 && shares.len() == edges.len()).then_some(shares)
+    };
+    let (a, b) = (cumulated(a)?, cumulated(b)?);
+    let gaps: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+    let area = |(gap, edge): (&[f64], &[f32])| match (gap, edge) {
+        ([from, to], [low, high]) => {
+            let width = f64::from(*high) - f64::from(*low);
+            if from * to >= 0.0 {
+                from.abs().midpoint(to.abs()) * width
+            } else {
+                // Two triangles, where the lines cross within the bin.
+                (from * from + to * to) / (2.0 * (from.abs() + to.abs())) * width
+            }
+        }
+        _ => 0.0,
+    };
+    Some(gaps.windows(2).zip(edges.windows(2)).map(area).sum())
+}
+
 /// Number, mean and variance of values, for distributions whose bins cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {

@@ -96,3 +96,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn wasserstein_is_the_way_that_values_have_moved() {
+    let edges: Vec<f32> = (0..=10_u8).map(f32::from).collect();
+    let bins = serin_protocol::sketch::Bins::new(&edges).expect("edges");
+    let of = |values: &[f32]| {
+        let mut histogram = Histogram::over_bins(&bins);
+        histogram.record_all(&bins, values.iter().copied());
+        histogram
+    };
+    let near = of(&[1.5, 2.5, 3.5, f32::NAN]);
+    let far = of(&[4.5, 5.5, 6.5]);
+    let way = wasserstein(&near, &far, &edges).expect("values");
+    assert!((way - 3.0).abs() < 1e-9, "{way}");
+    assert_eq!(wasserstein(&near, &near, &edges), Some(0.0));
+    assert_eq!(wasserstein(&near, &of(&[]), &edges), None);
+    assert_eq!(wasserstein(&near, &far, &edges[1..]), None);
+}

@@ -4,3 +4,4 @@
 
 pub mod distance;
 pub mod permutation;
+pub mod significance;

@@ -1,0 +1,93 @@
+//! World and release told apart, large numbers and small ones, columns that never move.
+
+use proptest::prelude::*;
+use serin_protocol::sketch::Bins;
+
+use super::*;
+
+fn bins() -> Bins {
+    Bins::new(&(0..=16_u8).map(f32::from).collect::<Vec<_>>()).expect("edges")
+}
+
+/// `count` values spread evenly over the bins, `shift` bins further on.
+fn spread(count: u32, shift: u32) -> Histogram {
+    let mut histogram = Histogram::over_bins(&bins());
+    let value = |at: u32| ((at % 16) + shift) as f32 + 0.5;
+    histogram.record_all(&bins(), (0..count).map(value));
+    histogram
+}
+
+fn cause(reference: &Histogram, release: &Histogram, control: Option<&Histogram>) -> Cause {
+    judge(&[Seen { reference, release, control }])[0].cause
+}
+
+#[test]
+fn the_world_moves_for_everybody_and_a_release_for_its_own_devices() {
+    let (same, moved) = (spread(8000, 0), spread(8000, 4));
+    assert_eq!(cause(&same, &same, Some(&same)), Cause::Steady);
+    assert_eq!(cause(&same, &moved, Some(&moved)), Cause::World);
+    assert_eq!(cause(&same, &moved, Some(&same)), Cause::Release);
+    assert_eq!(cause(&same, &same, Some(&moved)), Cause::Release, "broken so that it still sees yesterday");
+    assert_eq!(cause(&same, &moved, None), Cause::Unknown);
+}
+
+#[test]
+fn many_values_do_not_make_a_small_difference_a_large_one() {
+    let mut nearly = spread(10_000_000, 0);
+    // A hundredth of one bin's values lies in another: certain, and of no matter.
+    nearly.counts[0] -= 6250;
+    nearly.counts[1] += 6250;
+    let same = spread(10_000_000, 0);
+    let finding = judge(&[Seen { reference: &same, release: &nearly, control: None }])[0];
+    assert!(finding.p.expect("compared") < 1e-9);
+    assert_eq!(finding.cause, Cause::Steady);
+}
+
+#[test]
+fn few_values_raise_no_alarm() {
+    assert_eq!(cause(&spread(8000, 0), &spread(99, 8), None), Cause::TooFew);
+    assert_eq!(cause(&spread(8000, 0), &spread(0, 0), None), Cause::TooFew);
+    // 112 values, 7 a bin, in other proportions than the reference's by chance.
+    let mut chance = spread(112, 0);
+    for (at, more) in [(0, 3), (5, 2), (9, 4)] {
+        chance.counts[at] += more;
+        chance.counts[at + 1] -= more;
+    }
+    assert_eq!(cause(&spread(8000, 0), &chance, None), Cause::Steady);
+}
+
+#[test]
+fn a_constant_column_and_one_that_vanished() {
+    let mut constant = Histogram::over_bins(&bins());
+    constant.record_all(&bins(), [3.0; 500]);
+    assert_eq!(cause(&constant, &constant, Some(&constant)), Cause::Steady);
+    let mut missing = Histogram::over_bins(&bins());
+    missing.record_all(&bins(), [f32::NAN; 500]);
+    assert_eq!(cause(&constant, &missing, Some(&constant)), Cause::Release);
+    // Values never seen before are no infinity.
+    let mut new = Histogram::over_bins(&bins());
+    new.record_all(&bins(), [15.0; 500]);
+    let finding = judge(&[Seen { reference: &constant, release: &new, control: None }])[0];
+    assert_eq!((finding.cause, finding.p.is_some_and(f64::is_finite)), (Cause::Unknown, true));
+}
+
+proptest! {
+    /// Sixty steady features, drawn anew: hardly ever is one said to have moved.
+    #[test]
+    fn many_features_raise_no_alarm_together(seed: u64) {
+        let mut state = seed;
+        let mut draw = |count: u32| {
+            let mut histogram = Histogram::over_bins(&bins());
+            let value = |_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 33) % 16) as f32 + 0.5
+            };
+            histogram.record_all(&bins(), (0..count).map(value));
+            histogram
+        };
+        let all: Vec<(Histogram, Histogram)> = (0..60).map(|_| (draw(2000), draw(400))).collect();
+        let seen: Vec<_> =
+            all.iter().map(|(reference, release)| Seen { reference, release, control: None }).collect();
+        prop_assert!(judge(&seen).iter().all(|finding| finding.cause == Cause::Steady));
+    }
+}
