@@ -50,6 +50,8 @@ pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
 #[cfg(feature = "alloc")]
+pub mod raw;
+#[cfg(feature = "alloc")]
 pub mod tensor;
 #[cfg(feature = "alloc")]
 pub mod trust;

@@ -75,16 +75,16 @@ fn a_pipeline_is_checked_against_its_manifest() {
     assert!(pipeline(&json!({"pre": [feed], "post": [take, argmax]})).is_ok());
     for (json, complaint) in [
         (json!({"pre": [], "post": [take, argmax]}), "fed"),
-        (json!({"pre": [feed, feed], "post": [take, argmax]}), "exactly once"),
+        (json!({"pre": [feed, feed], "post": [take, argmax]}), "fed to the model already"),
         (json!({"pre": [feed], "post": [argmax]}), "no earlier step"),
         (json!({"pre": [feed], "post": [take]}), "declared output class"),
         (json!({"pre": [feed], "post": [take, take, argmax]}), "twice"),
         (
-            json!({"pre": [feed, {"op": "clip", "input": "x", "min": 2.0, "max": 1.0}], "post": [take, argmax]}),
+            json!({"pre": [{"op": "clip", "input": "x", "min": 2.0, "max": 1.0}, feed], "post": [take, argmax]}),
             "min",
         ),
         (
-            json!({"pre": [feed, {"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}], "post": []}),
+            json!({"pre": [{"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}, feed], "post": []}),
             "scale",
         ),
         (json!({"pre": [feed, {"op": "missing", "input": "z", "replace": 0}], "post": []}), "no input z"),

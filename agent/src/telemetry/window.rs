@@ -17,9 +17,6 @@ use super::effort::Effort;
 use super::schedule::{Closed, Schedule};
 use crate::update::effect::Now;
 
-/// Bytes of one FP32 value.
-const WIDTH: usize = 4;
-
 /// What all reports of one start of the agent have in common, and what tells them apart.
 #[derive(Clone, Debug)]
 pub struct Stamp {
@@ -174,7 +171,7 @@ impl Recorder {
     }
 
     /// An inference over `body` was answered in `micros`. The raw inputs are looked at before any
-    /// preprocessing; what is not FP32 or cut short counts as missing.
+    /// preprocessing; what is cut short counts as missing, and so does what is no number.
     pub fn answered(
         &mut self,
         inputs: &[TensorHeader],
@@ -189,10 +186,8 @@ impl Recorder {
             let length = usize::try_from(header.bytes).unwrap_or(usize::MAX).min(rest.len());
             let (part, behind) = rest.split_at(length);
             rest = behind;
-            if header.datatype == DataType::Fp32
-                && let Some(watched) = self.watched.iter().find(|watched| watched.input == header.name)
-            {
-                self.tally.record_rows(&self.profile, watched, part);
+            if let Some(watched) = self.watched.iter().find(|watched| watched.input == header.name) {
+                self.tally.record_rows(&self.profile, watched, header.datatype, part);
             }
         }
         for prediction in predictions {
@@ -352,13 +347,14 @@ impl Tally {
         self.counters == Counters::default() && self.worker_deaths == 0
     }
 
-    fn record_rows(&mut self, profile: &Profile, watched: &Watched, values: &[u8]) {
-        for row in values.chunks(watched.row.saturating_mul(WIDTH).max(WIDTH)) {
+    fn record_rows(&mut self, profile: &Profile, watched: &Watched, datatype: DataType, values: &[u8]) {
+        let width = datatype.width().unwrap_or(1);
+        for row in values.chunks(watched.row.saturating_mul(width).max(1)) {
             let sketches = profile.features.iter().zip(&mut self.features);
             for (at, (feature, histogram)) in sketches.skip(watched.first).take(watched.row).enumerate() {
-                let value = row.get(at * WIDTH..).and_then(|rest| rest.first_chunk::<WIDTH>());
-                histogram
-                    .record(&feature.sketch.bins, value.map_or(f32::NAN, |raw| f32::from_le_bytes(*raw)));
+                // Beyond the range of single precision is beyond every bin.
+                let value = datatype.number(row, at).map_or(f32::NAN, |value| value as f32);
+                histogram.record(&feature.sketch.bins, value);
             }
         }
     }

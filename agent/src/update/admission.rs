@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serin_protocol::ids::{ByteCount, TargetClass};
 use serin_protocol::message::Reason;
-use serin_protocol::release::Release;
+use serin_protocol::release::{Decoders, Release};
 
 /// The inference engine series this agent runs.
 pub const RUNTIME: &str = "tract-0.23";
@@ -31,6 +31,8 @@ pub struct Means {
     pub memory_active: ByteCount,
     /// Whether that one must go on answering while the new one is proved.
     pub swap: Swap,
+    /// Decoders that this agent was built with.
+    pub decoders: Decoders,
     /// Disk space above the reserve.
     pub free_space: ByteCount,
     /// Whether the release is unpacked here already: nothing of it needs to be fetched.
@@ -44,6 +46,9 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
     }
     if !release.targets.is_empty() && !release.targets.contains(&means.target) {
         return Err(Reason::WrongTarget { device: means.target.clone() });
+    }
+    if let Some(decoder) = release.decoders.iter().find(|decoder| !means.decoders.contains(decoder)) {
+        return Err(Reason::NoDecoder(*decoder));
     }
     let beside = match means.swap {
         Swap::Hot => means.memory_active.0,
@@ -66,6 +71,7 @@ mod tests {
     use super::*;
     use serin_protocol::chunk::ObjectRef;
     use serin_protocol::ids::Digest;
+    use serin_protocol::release::Decoder;
 
     fn release() -> Release {
         let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(1000) };
@@ -78,6 +84,7 @@ mod tests {
             runtime: RUNTIME.parse().expect("fits"),
             targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
             profile: Digest([2; 32]),
+            decoders: [Decoder::Png].into_iter().collect(),
         }
     }
 
@@ -87,6 +94,7 @@ mod tests {
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
             swap: Swap::Hot,
+            decoders: Decoder::ALL.into_iter().collect(),
             free_space: ByteCount(4000),
             installed: false,
         }
@@ -108,6 +116,9 @@ mod tests {
 
         let elsewhere = Means { target: "linux-armv7".parse().expect("name"), ..means() };
         assert!(matches!(admit(&release(), &elsewhere), Err(Reason::WrongTarget { .. })));
+
+        let blind = Means { decoders: [Decoder::Jpeg].into_iter().collect(), ..means() };
+        assert_eq!(admit(&release(), &blind), Err(Reason::NoDecoder(Decoder::Png)));
 
         let small = Means { memory_budget: ByteCount::from_mib(23), ..means() };
         let refused =

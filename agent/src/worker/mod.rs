@@ -36,6 +36,11 @@ mod stderr;
 pub mod verdict;
 mod wire;
 
+/// The decoders that this agent was built with.
+pub fn decoders() -> serin_protocol::release::Decoders {
+    pipeline::decoders()
+}
+
 /// Whether this kernel keeps files and network out of reach of a worker.
 pub fn files_can_be_closed() -> bool {
     sandbox::files_can_be_closed()

@@ -9,15 +9,15 @@ use tract_onnx::tract_core::ops::gru_seq::GruSeq;
 use tract_onnx::tract_core::ops::logic::IfThenElse;
 use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
-    Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
+    Arc, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
     TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
     TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
 };
 
-use super::graph;
+use super::graph::{self, Element};
 use super::limits::tells_of_exhaustion;
 use super::ml;
-use super::pipeline::{Column, Data, Feed};
+use super::pipeline::{Column, Data, Feed, Numbers};
 
 /// Most rows run at once. More gain nothing on one core.
 pub(super) const ROWS_AT_ONCE: usize = 16;
@@ -37,6 +37,8 @@ pub(super) struct Model {
     rows_at_once: usize,
     /// For each input of the plan, its place among the feeds.
     order: Vec<usize>,
+    /// For each of the feeds, what the graph takes.
+    elements: Vec<Element>,
     outputs: Vec<String>,
 }
 
@@ -56,33 +58,43 @@ impl Model {
         }
         graph::forget_node_names(&mut proto);
         let mut open = true;
-        for input in graph::inputs(&proto) {
-            open &= rows_are_open(&input, feeds)?;
+        let graph_inputs = graph::inputs(&proto);
+        for input in &graph_inputs {
+            open &= rows_are_open(input, feeds)?;
         }
+        let elements = elements(&graph_inputs, feeds)?;
         let parsed = parse(&framework, &proto)?;
         drop(proto);
         let order = input_order(&parsed, feeds)?;
-        let one = typed(parsed.clone(), feeds, &order, &1.to_dim()).map_err(|error| fault(&error))?;
+        let one = typed(parsed.clone(), feeds, &elements, &order, &1.to_dim());
+        let one = one.map_err(|error| fault(&error))?;
         let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
         if open && together > 1 {
             let rows = parsed.symbols.new_with_prefix("rows").to_dim();
-            let model = typed(parsed, feeds, &order, &rows)
-                .and_then(|typed| Self::build(typed, &order, outputs, together))
+            let model = typed(parsed, feeds, &elements, &order, &rows)
+                .and_then(|typed| Self::build(typed, &order, &elements, outputs, together))
                 .and_then(|model| model.tried(feeds));
             if let Ok(model) = model {
                 return Ok(model);
             }
         }
-        Self::build(one, &order, outputs, 1).map_err(|error| fault(&error))
+        Self::build(one, &order, &elements, outputs, 1).map_err(|error| fault(&error))
     }
 
-    fn build(typed: TypedModel, order: &[usize], outputs: &[&str], rows_at_once: usize) -> TractResult<Self> {
+    fn build(
+        typed: TypedModel,
+        order: &[usize],
+        elements: &[Element],
+        outputs: &[&str],
+        rows_at_once: usize,
+    ) -> TractResult<Self> {
         let plan = TypedSimplePlan::new(typed.into_optimized()?)?;
         Ok(Self {
             state: plan.spawn()?,
             plan,
             rows_at_once,
             order: order.to_vec(),
+            elements: elements.to_vec(),
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
         })
     }
@@ -91,8 +103,14 @@ impl Model {
     /// mixes rows, only when run.
     fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
         const ROWS: usize = 2;
-        let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; ROWS * feed.row_elements]).collect();
-        for (name, column) in self.evaluate(feeds, &zeros, ROWS)? {
+        let zeros = feeds.iter().map(|feed| Numbers::Singles(vec![0.0; ROWS * feed.row_elements]));
+        let zeros: Vec<TValue> = feeds
+            .iter()
+            .zip(zeros)
+            .zip(&self.elements)
+            .map(|((feed, zeros), element)| tensor(feed, *element, &zeros, ROWS))
+            .collect::<Result<_, _>>()?;
+        for (name, column) in self.evaluate(&zeros)? {
             ensure!(
                 column.shape.first() == Some(&ROWS),
                 "output {name} of {ROWS} rows is {:?}",
@@ -111,10 +129,15 @@ impl Model {
     pub(super) fn run(
         &mut self,
         feeds: &[Feed],
-        values: &[Vec<f32>],
+        values: &[Numbers],
         rows: usize,
     ) -> Result<Vec<(String, Column<'static>)>, InferFault> {
-        match self.evaluate(feeds, values, rows) {
+        let tensors = feeds.iter().zip(values).zip(&self.elements);
+        let tensors: Vec<TValue> = tensors
+            .map(|((feed, values), element)| tensor(feed, *element, values, rows))
+            .collect::<Result<_, _>>()
+            .map_err(|error| InferFault::Input(text_of(&error)))?;
+        match self.evaluate(&tensors) {
             Ok(columns) => Ok(columns),
             Err(error) => {
                 let text = text_of(&error);
@@ -128,17 +151,11 @@ impl Model {
         }
     }
 
-    fn evaluate(
-        &mut self,
-        feeds: &[Feed],
-        values: &[Vec<f32>],
-        rows: usize,
-    ) -> TractResult<Vec<(String, Column<'static>)>> {
+    /// Runs the model over tensors in the order of the feeds.
+    fn evaluate(&mut self, tensors: &[TValue]) -> TractResult<Vec<(String, Column<'static>)>> {
         let mut inputs: TVec<TValue> = tvec![];
         for place in &self.order {
-            let (feed, values) = feeds.get(*place).zip(values.get(*place)).context("input without a feed")?;
-            let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
-            inputs.push(Tensor::from_shape(&shape, values)?.into());
+            inputs.push(tensors.get(*place).context("input without a feed")?.clone());
         }
         let outputs = self.state.run(inputs)?;
         self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
@@ -149,14 +166,15 @@ impl Model {
 fn typed(
     mut parsed: InferenceModel,
     feeds: &[Feed],
+    elements: &[Element],
     order: &[usize],
     rows: &TDim,
 ) -> TractResult<TypedModel> {
     for (input, place) in order.iter().enumerate() {
-        let feed = feeds.get(*place).context("input without a feed")?;
+        let (feed, element) = feeds.get(*place).zip(elements.get(*place)).context("input without a feed")?;
         let lengths = feed.row_shape.iter().map(ToDim::to_dim);
         let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
-        parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+        parsed.set_input_fact(input, InferenceFact::dt_shape(datum_type(*element), shape))?;
     }
     let mut typed = parsed.into_typed()?;
     begin_anew(&mut typed);
@@ -196,9 +214,6 @@ fn rows_are_open(input: &graph::GraphInput, feeds: &[Feed]) -> Result<bool, Load
     let Some(feed) = feeds.iter().find(|feed| feed.model_input == *name) else {
         return Err(LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it")));
     };
-    if !input.is_float {
-        return Err(LoadFault::Invalid(format!("the model's input {name:?} does not take 32-bit floats")));
-    }
     let Some(shape) = &input.shape else {
         return Ok(true);
     };
@@ -220,6 +235,78 @@ fn rows_are_open(input: &graph::GraphInput, feeds: &[Feed]) -> Result<bool, Load
             "the model's input {name:?} takes exactly {rows} rows; export it with an open first length"
         ))),
     }
+}
+
+/// For each of the feeds, what the graph takes there.
+fn elements(inputs: &[graph::GraphInput], feeds: &[Feed]) -> Result<Vec<Element>, LoadFault> {
+    let element = |feed: &Feed| {
+        let Some(input) = inputs.iter().find(|input| input.name == feed.model_input) else {
+            return Err(LoadFault::Invalid(format!(
+                "{} is fed to {:?}, which the model does not have",
+                feed.name, feed.model_input
+            )));
+        };
+        input.element.ok_or_else(|| {
+            let name = &input.name;
+            LoadFault::Invalid(format!("the model's input {name:?} does not take numbers that a step can make"))
+        })
+    };
+    feeds.iter().map(element).collect()
+}
+
+const fn datum_type(element: Element) -> DatumType {
+    match element {
+        Element::Float => DatumType::F32,
+        Element::Double => DatumType::F64,
+        Element::Int64 => DatumType::I64,
+        Element::Int32 => DatumType::I32,
+        Element::Byte => DatumType::U8,
+        Element::Bool => DatumType::Bool,
+    }
+}
+
+/// `rows` rows of prepared values as the graph takes them.
+fn tensor(feed: &Feed, element: Element, values: &Numbers, rows: usize) -> TractResult<TValue> {
+    let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
+    let whole = |least: f64, most: f64| -> TractResult<Vec<f64>> {
+        let values: Vec<f64> = (0..values.len()).map(|at| values.at(at)).collect();
+        let broken = values.iter().position(|value| !(least..=most).contains(value) || value.fract() != 0.0);
+        if let Some((at, value)) = broken.and_then(|at| Some((at, values.get(at)?))) {
+            let (row, column) = (at / feed.row_elements.max(1), at % feed.row_elements.max(1));
+            bail!("{}[{column}] of row {row} is {value}, the model takes whole numbers from {least} to {most}", feed.name);
+        }
+        Ok(values)
+    };
+    // What whole numbers are exact in double precision.
+    const EXACT: f64 = serin_protocol::raw::MAX_WHOLE as f64;
+    let tensor = match (element, values) {
+        (Element::Float, Numbers::Singles(values)) => Tensor::from_shape(&shape, values)?,
+        (Element::Double, Numbers::Doubles(values)) => Tensor::from_shape(&shape, values)?,
+        (Element::Byte, Numbers::Bytes(values)) => Tensor::from_shape(&shape, values)?,
+        (Element::Float, values) => {
+            Tensor::from_shape(&shape, &(0..values.len()).map(|at| values.at(at) as f32).collect::<Vec<_>>())?
+        }
+        (Element::Double, values) => {
+            Tensor::from_shape(&shape, &(0..values.len()).map(|at| values.at(at)).collect::<Vec<_>>())?
+        }
+        (Element::Int64, _) => {
+            let values: Vec<i64> = whole(-EXACT, EXACT)?.into_iter().map(|value| value as i64).collect();
+            Tensor::from_shape(&shape, &values)?
+        }
+        (Element::Int32, _) => {
+            let values = whole(f64::from(i32::MIN), f64::from(i32::MAX))?;
+            Tensor::from_shape(&shape, &values.into_iter().map(|value| value as i32).collect::<Vec<_>>())?
+        }
+        (Element::Byte, _) => {
+            let values = whole(0.0, 255.0)?;
+            Tensor::from_shape(&shape, &values.into_iter().map(|value| value as u8).collect::<Vec<_>>())?
+        }
+        (Element::Bool, _) => {
+            let values = whole(0.0, 1.0)?;
+            Tensor::from_shape(&shape, &values.into_iter().map(|value| value != 0.0).collect::<Vec<_>>())?
+        }
+    };
+    Ok(tensor.into())
 }
 
 fn parse(framework: &Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<InferenceModel, LoadFault> {

@@ -148,10 +148,17 @@ fn serve(socket: &mut UnixStream, engine: &mut Engine) -> io::Result<()> {
     while let Some(prefix) = read_prefix(socket)? {
         let mut header = vec![0; prefix.header as usize];
         socket.read_exact(&mut header)?;
-        let WorkerRequest::Infer { request, inputs } = decode_header(&header).map_err(io::Error::other)?;
+        let asked: WorkerRequest = decode_header(&header).map_err(io::Error::other)?;
         let body = read_body(socket, prefix.body as usize, engine.most_body_bytes())?;
         let start = Instant::now();
-        let outcome = body.and_then(|body| engine.infer(&inputs, &body));
+        let (request, outcome) = match asked {
+            WorkerRequest::Infer { request, inputs } => {
+                (request, body.and_then(|body| engine.infer(&inputs, &body)))
+            }
+            WorkerRequest::Prepare { request, inputs } => {
+                (request, body.and_then(|body| engine.prepare(&inputs, &body)))
+            }
+        };
         let micros = micros_since(start);
         match outcome {
             Ok(answer) => {

@@ -13,7 +13,7 @@ use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, P
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
-use super::golden_lines::{self, GoldenLineError, Tolerances};
+use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::measurements::UNMEASURED;
 use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
 
@@ -180,12 +180,13 @@ impl ModelFolder {
         let data = read_text(&path.join(REFERENCE), MAX_REFERENCE_BYTES)?;
         let bundled =
             |file: BundleFile| read_text(&path.join(file.name()), file.max_bytes()).map(String::into_bytes);
+        let pipeline = bundled(BundleFile::Pipeline)?;
         let folder = Self {
             path: path.into(),
             labels: bundled(BundleFile::Labels)?,
             card: bundled(BundleFile::Card)?,
-            pipeline: bundled(BundleFile::Pipeline)?,
-            golden: read_golden(&path.join(GOLDEN), &declaration)?.encode()?,
+            golden: read_golden(path, &declaration, &pipeline)?.encode()?,
+            pipeline,
             reference: ReferenceRows::parse(&data, features)?,
             data: Digest::of(data.as_bytes()),
             declaration,
@@ -274,9 +275,15 @@ fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
     })
 }
 
-fn read_golden(path: &Path, declaration: &Declaration) -> Result<Golden, ModelFolderError> {
-    let text = read_text(path, MAX_GOLDEN_TEXT_BYTES)?;
-    Ok(golden_lines::parse(&text, &declaration.inputs, &declaration.outputs, declaration.golden)?)
+fn read_golden(
+    folder: &Path,
+    declaration: &Declaration,
+    pipeline: &[u8],
+) -> Result<Golden, ModelFolderError> {
+    let text = read_text(&folder.join(GOLDEN), MAX_GOLDEN_TEXT_BYTES)?;
+    let Declaration { inputs, outputs, golden, .. } = declaration;
+    let flow = Pipeline::read(pipeline)?.flow(inputs)?;
+    Ok(golden_lines::parse(&text, Subject { inputs, flow: &flow, outputs, folder }, *golden)?)
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Detail;
 use crate::ids::{ByteCount, TargetClass};
+use crate::release::Decoder;
 
 /// A phase of the update machine, as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -176,6 +177,8 @@ pub enum Reason {
     },
     /// A step of it did not end in the time that the device gives it.
     TooSlow(Detail),
+    /// Its pipeline needs a decoder that the agent was built without.
+    NoDecoder(Decoder),
 }
 
 impl fmt::Display for Reason {
@@ -203,6 +206,9 @@ impl fmt::Display for Reason {
             Self::Held => f.write_str("a field engineer lets nothing change for a while"),
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
             Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
+            Self::NoDecoder(decoder) => {
+                write!(f, "needs to decode {}, which the agent here was built without", decoder.name())
+            }
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
         }
     }

@@ -47,6 +47,7 @@ fn blame(reason: Option<&Reason>) -> Blame {
             | Reason::ErrorRate { .. }
             | Reason::CrashLoop { .. }
             | Reason::TooSlow(_)
+            | Reason::NoDecoder(_)
             | Reason::Storage(_),
         ) => Blame::Release,
     }
