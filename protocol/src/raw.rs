@@ -33,7 +33,9 @@ impl RawValues {
         match datatype {
             DataType::Fp32 => Self::Singles(Vec::new()),
             DataType::Fp64 => Self::Doubles(Vec::new()),
-            DataType::Int64 | DataType::Int32 | DataType::Uint8 | DataType::Bool => Self::Integers(Vec::new()),
+            DataType::Int64 | DataType::Int32 | DataType::Uint8 | DataType::Bool => {
+                Self::Integers(Vec::new())
+            }
             DataType::Bytes => Self::Texts(Vec::new()),
         }
     }
@@ -187,17 +189,17 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    fn parse(datatype: DataType, list: Value) -> Result<RawValues, String> {
+    fn parse(datatype: DataType, list: &Value) -> Result<RawValues, String> {
         RawValues::parse(datatype, list.as_array().expect("a list"))
     }
 
     #[test]
     fn each_type_takes_its_own_and_says_what_it_does_not_take() {
-        assert_eq!(parse(DataType::Fp32, json!([1, 2.5])), Ok(RawValues::Singles(vec![1.0, 2.5])));
-        assert_eq!(parse(DataType::Int64, json!([1.0, -3])), Ok(RawValues::Integers(vec![1, -3])));
-        assert_eq!(parse(DataType::Bool, json!([true, 0])), Ok(RawValues::Integers(vec![1, 0])));
+        assert_eq!(parse(DataType::Fp32, &json!([1, 2.5])), Ok(RawValues::Singles(vec![1.0, 2.5])));
+        assert_eq!(parse(DataType::Int64, &json!([1.0, -3])), Ok(RawValues::Integers(vec![1, -3])));
+        assert_eq!(parse(DataType::Bool, &json!([true, 0])), Ok(RawValues::Integers(vec![1, 0])));
         let texts = RawValues::Texts(vec![b"a".to_vec(), vec![], vec![0xFF, 0x0a]]);
-        assert_eq!(parse(DataType::Bytes, json!(["a", null, {"hex": "ff0A"}])), Ok(texts));
+        assert_eq!(parse(DataType::Bytes, &json!(["a", null, {"hex": "ff0A"}])), Ok(texts));
         for (datatype, list, says) in [
             (DataType::Fp32, json!([0, 1e39]), "[1] 1e39 is too large"),
             (DataType::Fp64, json!(["1"]), "no number"),
@@ -210,16 +212,16 @@ mod tests {
             (DataType::Bytes, json!([1]), "no text"),
             (DataType::Bytes, json!([{"hex": "f"}]), "hex"),
         ] {
-            let error = parse(datatype, list.clone()).expect_err("refused");
+            let error = parse(datatype, &list).expect_err("refused");
             assert!(error.contains(says), "{list}: {error}");
         }
     }
 
     #[test]
     fn values_are_written_in_the_width_of_their_type() {
-        let written = |datatype, list| {
+        let written = |datatype, list: Value| {
             let mut body = Vec::new();
-            parse(datatype, list).expect("good").write(datatype, &mut body);
+            parse(datatype, &list).expect("good").write(datatype, &mut body);
             body
         };
         assert_eq!(written(DataType::Int32, json!([-2])), (-2_i32).to_le_bytes());
@@ -231,7 +233,7 @@ mod tests {
     proptest! {
         #[test]
         fn whole_numbers_survive(values in prop::collection::vec(-MAX_WHOLE..=MAX_WHOLE, 0..9)) {
-            let read = parse(DataType::Int64, json!(values)).expect("whole");
+            let read = parse(DataType::Int64, &json!(values)).expect("whole");
             prop_assert!(read.fits(DataType::Int64));
             prop_assert_eq!(read, RawValues::Integers(values));
         }

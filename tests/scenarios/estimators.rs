@@ -151,7 +151,8 @@ async fn run(folder: &Path) -> Result<()> {
     };
     let cases = (0..rows)
         .map(|row| {
-            let input = |tensor: GoldenTensor| GoldenInput { name: tensor.name, values: tensor.values.into() };
+            let input =
+                |tensor: GoldenTensor| GoldenInput { name: tensor.name, values: tensor.values.into() };
             Ok(GoldenCase {
                 inputs: golden(row, &inputs)?.into_iter().map(input).collect(),
                 tensors: vec![],

@@ -63,7 +63,9 @@ impl Values {
                 DataType::Fp32 => bytes.extend(single(number).map_err(wrong)?.to_le_bytes()),
                 DataType::Fp64 => bytes.extend(number.to_le_bytes()),
                 DataType::Int64 => bytes.extend(whole(datatype, number).map_err(wrong)?.to_le_bytes()),
-                DataType::Int32 => bytes.extend((whole(datatype, number).map_err(wrong)? as i32).to_le_bytes()),
+                DataType::Int32 => {
+                    bytes.extend((whole(datatype, number).map_err(wrong)? as i32).to_le_bytes());
+                }
                 DataType::Uint8 | DataType::Bool => bytes.push(whole(datatype, number).map_err(wrong)? as u8),
                 DataType::Bytes => {}
             }
@@ -267,9 +269,8 @@ mod tests {
 
     #[test]
     fn every_type_takes_only_what_it_can_hold() {
-        let read = |text: &str, datatype| {
-            serde_json::from_str::<Values>(text).expect("well-formed").bytes(datatype)
-        };
+        let read =
+            |text: &str, datatype| serde_json::from_str::<Values>(text).expect("well-formed").bytes(datatype);
         assert_eq!(read("[true, 0]", DataType::Bool), Ok(vec![1, 0]));
         assert_eq!(read("[255]", DataType::Uint8), Ok(vec![255]));
         assert_eq!(read("[-2]", DataType::Int32), Ok((-2_i32).to_le_bytes().to_vec()));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::asking::{Answer, Asker, Model, active};
 use super::checkpoint::{Origin, Output, OutputError};
 use super::cli::BatchArgs;
-use super::rows::{RowReader, RowsError};
+use super::rows::{RowReader, RowValues, RowsError};
 use crate::field::carry::bar;
 use crate::field::cli::{CliError, Console};
 use crate::field::client::{Client, ClientError};
@@ -29,7 +29,7 @@ enum Format {
 }
 
 /// One row of the input: its values, or why it has none.
-type Row = Result<Vec<f32>, String>;
+type Row = Result<RowValues, String>;
 
 /// Counts what is read, for the progress bar.
 struct Counted<R> {
@@ -148,9 +148,9 @@ impl Batch {
                 told = true;
             }
             wrong += rows.iter().filter(|row| row.is_err()).count() as u64;
-            let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
+            let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
             let answer =
-                if values.is_empty() { None } else { Some(self.asker.ask(&self.model, &values).await?) };
+                if sensible.is_empty() { None } else { Some(self.asker.ask(&self.model, &sensible).await?) };
             let text = self.written(&rows, answer.as_ref())?;
             self.output.append(&text, rows.len() as u64).map_err(|error| refused(&error))?;
             if Instant::now() >= due {

@@ -9,9 +9,9 @@ use tract_onnx::tract_core::ops::gru_seq::GruSeq;
 use tract_onnx::tract_core::ops::logic::IfThenElse;
 use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
-    Arc, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
-    TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
-    TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
+    Arc, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId, TDim,
+    TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel, TypedSimplePlan,
+    TypedSimpleState, bail, ensure, tvec,
 };
 
 use super::graph::{self, Element};
@@ -248,7 +248,9 @@ fn elements(inputs: &[graph::GraphInput], feeds: &[Feed]) -> Result<Vec<Element>
         };
         input.element.ok_or_else(|| {
             let name = &input.name;
-            LoadFault::Invalid(format!("the model's input {name:?} does not take numbers that a step can make"))
+            LoadFault::Invalid(format!(
+                "the model's input {name:?} does not take numbers that a step can make"
+            ))
         })
     };
     feeds.iter().map(element).collect()
@@ -265,6 +267,9 @@ const fn datum_type(element: Element) -> DatumType {
     }
 }
 
+/// Largest whole number that is exact in double precision.
+const EXACT: f64 = serin_protocol::raw::MAX_WHOLE as f64;
+
 /// `rows` rows of prepared values as the graph takes them.
 fn tensor(feed: &Feed, element: Element, values: &Numbers, rows: usize) -> TractResult<TValue> {
     let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
@@ -273,12 +278,13 @@ fn tensor(feed: &Feed, element: Element, values: &Numbers, rows: usize) -> Tract
         let broken = values.iter().position(|value| !(least..=most).contains(value) || value.fract() != 0.0);
         if let Some((at, value)) = broken.and_then(|at| Some((at, values.get(at)?))) {
             let (row, column) = (at / feed.row_elements.max(1), at % feed.row_elements.max(1));
-            bail!("{}[{column}] of row {row} is {value}, the model takes whole numbers from {least} to {most}", feed.name);
+            bail!(
+                "{}[{column}] of row {row} is {value}, the model takes whole numbers from {least} to {most}",
+                feed.name
+            );
         }
         Ok(values)
     };
-    // What whole numbers are exact in double precision.
-    const EXACT: f64 = serin_protocol::raw::MAX_WHOLE as f64;
     let tensor = match (element, values) {
         (Element::Float, Numbers::Singles(values)) => Tensor::from_shape(&shape, values)?,
         (Element::Double, Numbers::Doubles(values)) => Tensor::from_shape(&shape, values)?,

@@ -162,7 +162,14 @@ impl Worker {
     ) -> Result<Inferred, InferError> {
         wire::check_request(&inputs, &body).map_err(InferError::Input)?;
         let (reply, answer) = oneshot::channel();
-        match self.0.jobs.try_send(Job { inputs, body, reply, since: Instant::now(), alone: wanted == Wanted::Preparation, wanted }) {
+        match self.0.jobs.try_send(Job {
+            inputs,
+            body,
+            reply,
+            since: Instant::now(),
+            alone: wanted == Wanted::Preparation,
+            wanted,
+        }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(InferError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.ended().await),

@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::{Golden, GoldenInput};
-use serin_protocol::raw::RawValues;
 use serin_protocol::ids::{ByteCount, FieldName};
 use serin_protocol::manifest::{Manifest, Measured, TensorSpec};
+use serin_protocol::raw::RawValues;
 
 use super::golden::{golden_batches, golden_pass, request};
 use super::model::ROWS_AT_ONCE;

@@ -187,7 +187,14 @@ mod tests {
         }];
         let (reply, answer) = oneshot::channel();
         let body = Bytes::copy_from_slice(&value.to_le_bytes());
-        queue.push(Job { inputs, body, reply, since: Instant::now(), alone: false, wanted: Wanted::Inference });
+        queue.push(Job {
+            inputs,
+            body,
+            reply,
+            since: Instant::now(),
+            alone: false,
+            wanted: Wanted::Inference,
+        });
         answer
     }
 

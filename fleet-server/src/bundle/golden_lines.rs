@@ -90,7 +90,9 @@ pub fn parse(text: &str, subject: Subject<'_>, tolerances: Tolerances) -> Result
 
 /// What is handed to the model, with the names of its values.
 fn fed(flow: &Flow) -> Vec<GoldenFed> {
-    flow.fed().map(|(name, _, kind)| GoldenFed { name: name.clone(), features: kind.names().to_vec() }).collect()
+    flow.fed()
+        .map(|(name, _, kind)| GoldenFed { name: name.clone(), features: kind.names().to_vec() })
+        .collect()
 }
 
 fn case(line: &str, subject: Subject<'_>) -> Result<GoldenCase, String> {
@@ -121,7 +123,9 @@ fn raw(
         let mut values = RawValues::new(spec.datatype);
         for (at, value) in list.iter().enumerate() {
             let pushed = match (&mut values, named_file(value)) {
-                (RawValues::Texts(texts), Some(name)) => read(folder, name).map(|bytes| texts.push(bytes)),
+                (RawValues::Texts(texts), Some(name)) => {
+                    read_file(folder, name).map(|bytes| texts.push(bytes))
+                }
                 (values, _) => values.push(spec.datatype, value),
             };
             pushed.map_err(|what| format!("input {}[{at}]: {what}", spec.name))?;
@@ -140,7 +144,7 @@ fn named_file(value: &Value) -> Option<&str> {
 }
 
 /// A file within the folder; no larger than all golden vectors may be.
-fn read(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
     let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
     if !Path::new(name).components().all(plain) {
         return Err(format!("{name:?} is no file within the model folder"));
@@ -241,7 +245,9 @@ mod tests {
     #[test]
     fn tensors_of_the_training_side_get_the_names_of_their_features() {
         let line = |tensors: &str| {
-            format!("{{\"inputs\":{{\"a\":[1],\"x\":[1,2]}},\"tensors\":{tensors},\"outputs\":{{\"y\":[3]}}}}")
+            format!(
+                "{{\"inputs\":{{\"a\":[1],\"x\":[1,2]}},\"tensors\":{tensors},\"outputs\":{{\"y\":[3]}}}}"
+            )
         };
         let golden = read(&line("{\"X\":[1,null,3]}")).expect("good");
         assert_eq!(golden.cases[0].tensors[0].name.as_str(), "row");
@@ -258,7 +264,8 @@ mod tests {
         std::fs::write(folder.path().join("a.png"), [1, 2]).expect("written");
         let specs = [spec("image", DataType::Bytes, &[-1])];
         let ask = |name: &str| {
-            let mut given = BTreeMap::from([(specs[0].name.clone(), vec![serde_json::json!({ "file": name })])]);
+            let mut given =
+                BTreeMap::from([(specs[0].name.clone(), vec![serde_json::json!({ "file": name })])]);
             raw(&mut given, &specs, folder.path())
         };
         assert_eq!(ask("a.png").expect("read")[0].values, RawValues::Texts(vec![vec![1, 2]]));

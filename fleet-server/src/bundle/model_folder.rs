@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::Golden;
-use serin_protocol::ids::{ByteCount, Digest, ModelName, TargetClass, Version};
+use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, Version};
 use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec};
-use serin_protocol::pipeline::{Pipeline, PipelineError};
+use serin_protocol::pipeline::{Pipeline, PipelineError, PreStep};
+use serin_protocol::tensor::DataType;
 
 use super::RUNTIME;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::measurements::UNMEASURED;
-use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
+use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceColumn, ReferenceError, ReferenceRows};
 
 const DECLARATION: &str = "serin.toml";
 const GOLDEN: &str = "golden.ndjson";
@@ -176,7 +177,6 @@ impl ModelFolder {
         }
         let declaration = read_declaration(&path.join(DECLARATION))?;
         let model = store(&path.join(BundleFile::Model.name()), BundleFile::Model.max_bytes())?;
-        let features = declaration.inputs.iter().flat_map(|input| input.features.clone()).collect();
         let data = read_text(&path.join(REFERENCE), MAX_REFERENCE_BYTES)?;
         let bundled =
             |file: BundleFile| read_text(&path.join(file.name()), file.max_bytes()).map(String::into_bytes);
@@ -187,7 +187,7 @@ impl ModelFolder {
             card: bundled(BundleFile::Card)?,
             golden: read_golden(path, &declaration, &pipeline)?.encode()?,
             pipeline,
-            reference: ReferenceRows::parse(&data, features)?,
+            reference: ReferenceRows::parse(&data, reference_columns(&declaration))?,
             data: Digest::of(data.as_bytes()),
             declaration,
             model,
@@ -236,6 +236,15 @@ impl ModelFolder {
         Ok(manifest)
     }
 
+    /// The inputs that are files of images; their cells in the reference data are names of files.
+    pub fn image_inputs(&self) -> Result<Vec<FieldName>, ModelFolderError> {
+        let image = |step: &PreStep| match step {
+            PreStep::DecodeImage { input, .. } => Some(input.clone()),
+            _ => None,
+        };
+        Ok(Pipeline::read(&self.pipeline)?.pre.iter().filter_map(image).collect())
+    }
+
     fn check(&self) -> Result<(), ModelFolderError> {
         let lineage = &self.declaration.lineage;
         for (key, file, declared, found) in [
@@ -253,7 +262,8 @@ impl ModelFolder {
                 return Err(ModelFolderError::Invalid(format!("{key} must be one line of text")));
             }
         }
-        let nameless = self.declaration.inputs.iter().find(|input| input.features.is_empty());
+        let nameless = |input: &&TensorSpec| input.features.is_empty() && !is_text(input);
+        let nameless = self.declaration.inputs.iter().find(nameless);
         if let (Some(input), Some(_)) = (nameless, &self.declaration.prediction) {
             return Err(ModelFolderError::Invalid(format!(
                 "input {} names no features, so that reference.csv cannot be run through the model: name them, \
@@ -265,6 +275,24 @@ impl ModelFolder {
         Pipeline::parse(&self.pipeline, &draft)?;
         Ok(())
     }
+}
+
+/// Whether a row of it is one text, which is a column of its own.
+fn is_text(input: &TensorSpec) -> bool {
+    input.datatype == DataType::Bytes && input.row_elements() == Some(1)
+}
+
+/// All features in order, and, where predictions are watched, what else the model takes.
+fn reference_columns(declaration: &Declaration) -> Vec<ReferenceColumn> {
+    let mut columns = Vec::new();
+    for input in &declaration.inputs {
+        let feature = |name: &FieldName| ReferenceColumn { name: name.clone(), is_text: false };
+        columns.extend(input.features.iter().map(feature));
+        if is_text(input) && declaration.prediction.is_some() {
+            columns.push(ReferenceColumn { name: input.name.clone(), is_text: true });
+        }
+    }
+    columns
 }
 
 fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {

@@ -270,9 +270,7 @@ fn after(step: &PreStep, kinds: &[Kind]) -> Result<Kind, String> {
         PreStep::Resize { width, height, .. } => resized(kind, input, Some((*width, *height))),
         PreStep::ResizeShorter { length, .. } => {
             let size = match kind {
-                Kind::Image { size: Some((width, height)), .. } => {
-                    Some(shorter(*width, *height, *length)?)
-                }
+                Kind::Image { size: Some((width, height)), .. } => Some(shorter(*width, *height, *length)?),
                 _ => None,
             };
             if *length == 0 || *length > MAX_SIDE {

@@ -27,7 +27,8 @@ pub(super) struct Candidate {
 pub(super) fn suppress(boxes: &[f32], scores: &[f32], classes: usize, how: &Suppression) -> Vec<Candidate> {
     let (boxes, _) = boxes.as_chunks::<4>();
     let rows = boxes.iter().zip(scores.chunks(classes.max(1)));
-    let mut candidates: Vec<Candidate> = rows.filter_map(|(corners, scores)| candidate(*corners, scores, how)).collect();
+    let mut candidates: Vec<Candidate> =
+        rows.filter_map(|(corners, scores)| candidate(*corners, scores, how)).collect();
     // Stable, so that equal ones stay in order.
     candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
     candidates.truncate(MAX_CANDIDATES);

@@ -33,9 +33,9 @@ impl Positions {
     fn find(&self, value: &Value<'_>) -> Vec<Option<usize>> {
         match value {
             Value::Texts(texts) => texts.iter().map(|text| self.texts.get(*text).copied()).collect(),
-            Value::Numbers(numbers) => {
-                (0..numbers.len()).map(|at| whole(numbers.at(at)).and_then(|n| self.numbers.get(&n).copied())).collect()
-            }
+            Value::Numbers(numbers) => (0..numbers.len())
+                .map(|at| whole(numbers.at(at)).and_then(|n| self.numbers.get(&n).copied()))
+                .collect(),
             Value::Images(_) | Value::None => Vec::new(),
         }
     }
@@ -103,7 +103,7 @@ fn stranger(value: &Value<'_>, at: usize) -> String {
 pub(super) struct Windows {
     pub(super) length: usize,
     pub(super) stride: usize,
-    pub(super) windows: usize,
+    pub(super) count: usize,
     pub(super) padding: i32,
     pub(super) offset: i32,
     pub(super) long: LongText,
@@ -113,15 +113,21 @@ impl Windows {
     /// Windows over each text, one after the other. The error names the text that is refused.
     pub(super) fn over(&self, texts: &[&[u8]]) -> Result<Numbers, (usize, String)> {
         let padding = self.padding as f32;
-        let reach = self.stride * self.windows.saturating_sub(1) + self.length;
-        let mut all = Vec::with_capacity(texts.len() * self.windows * self.length);
+        let reach = self.stride * self.count.saturating_sub(1) + self.length;
+        let mut all = Vec::with_capacity(texts.len() * self.count * self.length);
         for (at, text) in texts.iter().enumerate() {
             if text.len() > reach && self.long == LongText::Refuse {
-                return Err((at, format!("the text has {} bytes, the windows reach over {reach}", text.len())));
+                return Err((
+                    at,
+                    format!("the text has {} bytes, the windows reach over {reach}", text.len()),
+                ));
             }
-            for window in 0..self.windows {
+            for window in 0..self.count {
                 let bytes = text.get(window * self.stride..).unwrap_or_default();
-                let numbers = bytes.iter().take(self.length).map(|byte| (i32::from(*byte).saturating_add(self.offset)) as f32);
+                let numbers = bytes
+                    .iter()
+                    .take(self.length)
+                    .map(|byte| (i32::from(*byte).saturating_add(self.offset)) as f32);
                 let given = bytes.len().min(self.length);
                 all.extend(numbers);
                 all.extend(std::iter::repeat_n(padding, self.length - given));

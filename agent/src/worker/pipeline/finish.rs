@@ -102,23 +102,26 @@ fn run<'a>(
         PostStep::Pick { from, index, output } => {
             let (values, width, shape) = scores(made, from)?;
             if *index >= width {
-                return Err(format!("{from} has {width} values in its last axis, there is no number {index}"));
+                return Err(format!(
+                    "{from} has {width} values in its last axis, there is no number {index}"
+                ));
             }
             let picked = values.iter().skip(*index).step_by(width).copied().collect();
             (output, Column { shape, data: Data::Floats(picked) })
         }
         PostStep::Threshold { from, at, output } => {
             let column = find(made, from)?;
-            let (Data::Floats(values), width) = (&column.data, column.shape.last().copied().unwrap_or(1)) else {
+            let (Data::Floats(values), width) = (&column.data, column.shape.last().copied().unwrap_or(1))
+            else {
                 return Err(unfit(column, from));
             };
             let numbers = at.numbers().len();
             if numbers != 1 && (numbers != width || column.shape.len() < 2) {
                 return Err(format!("{numbers} thresholds for {width} values in the last axis of {from}"));
             }
-            let above = |(place, value): (usize, &f32)| match value.is_nan() {
-                true => NO_CLASS,
-                false => i64::from(f64::from(*value) >= at.at(place % width.max(1))),
+            let above = |(place, value): (usize, &f32)| {
+                let threshold = at.at(place % width.max(1));
+                if value.is_nan() { NO_CLASS } else { i64::from(f64::from(*value) >= threshold) }
             };
             let data = Data::Integers(values.iter().enumerate().map(above).collect());
             (output, Column { shape: column.shape.clone(), data })
@@ -128,7 +131,8 @@ fn run<'a>(
             if *k > width {
                 return Err(format!("{from} has {width} values in its last axis, not {k}"));
             }
-            let (places, values): (Vec<i64>, Vec<f32>) = values.chunks(width).flat_map(|row| top(row, *k)).unzip();
+            let (places, values): (Vec<i64>, Vec<f32>) =
+                values.chunks(width).flat_map(|row| top(row, *k)).unzip();
             shape.push(*k);
             made.push((classes.clone(), Column { shape: shape.clone(), data: Data::Integers(places) }));
             (best, Column { shape, data: Data::Floats(values) })
@@ -136,7 +140,10 @@ fn run<'a>(
         PostStep::Labels { from, output } => {
             let column = find(made, from)?;
             let Data::Integers(classes) = &column.data else {
-                return Err(format!("{from} is {}, labels need class numbers", column.data.datatype().name()));
+                return Err(format!(
+                    "{from} is {}, labels need class numbers",
+                    column.data.datatype().name()
+                ));
             };
             let text = |class: &i64| label(*class, labels).map(Cow::Borrowed);
             let texts = classes.iter().map(text).collect::<Result<_, _>>()?;
@@ -253,7 +260,10 @@ fn sigmoid(value: f32) -> f32 {
 fn top(row: &[f32], k: usize) -> Vec<(i64, f32)> {
     let mut places: Vec<(i64, f32)> = (0_i64..).zip(row.iter().copied()).collect();
     let order = |a: &(i64, f32), b: &(i64, f32)| {
-        a.1.is_nan().cmp(&b.1.is_nan()).then(b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal)).then(a.0.cmp(&b.0))
+        a.1.is_nan()
+            .cmp(&b.1.is_nan())
+            .then(b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal))
+            .then(a.0.cmp(&b.0))
     };
     if k < places.len() {
         places.select_nth_unstable_by(k, order);

@@ -17,12 +17,7 @@ pub(in crate::worker) enum Numbers {
 
 /// What arithmetic needs of a number.
 pub(super) trait Float:
-    Copy
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
+    Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     /// The nearest one.
     fn of(number: f64) -> Self;
@@ -159,9 +154,10 @@ pub(super) fn picked<T: Copy>(values: &[T], row: usize, columns: &[usize]) -> Ve
 
 fn apply<F: Float>(values: &mut [F], row: usize, operation: &Operation<'_>) {
     match operation {
-        Operation::Missing(replace) => with(values, row, replace, replace, |value, replace, _| {
-            if value.is_missing() { replace } else { value }
-        }),
+        Operation::Missing(replace) => {
+            let present = |value: F, replace: F, _: F| if value.is_missing() { replace } else { value };
+            with(values, row, replace, replace, present);
+        }
         // Unlike `clamp` this cannot panic, and a missing value stays missing.
         Operation::Clip(min, max) => with(values, row, min, max, |value, min, max| {
             if value < min {

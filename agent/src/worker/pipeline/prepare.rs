@@ -154,7 +154,7 @@ fn apply<'r>(stage: &Stage, positions: Option<&Positions>, value: Value<'r>) -> 
             let windows = Windows {
                 length: *length,
                 stride: *stride,
-                windows: *windows,
+                count: *windows,
                 padding: *padding,
                 offset: *offset,
                 long: *long,
@@ -195,8 +195,8 @@ fn picture<'r>(stage: &Stage, step: &PreStep, value: Value<'r>) -> Result<Value<
         (PreStep::ResizeShorter { length, filter, .. }, Value::Images(images)) => {
             let resized = images.into_iter().enumerate().map(|(at, image)| {
                 // Within 65,535 a side.
-                let (width, height) = shorter(image.width as u32, image.height as u32, *length)
-                    .map_err(|why| (at, why))?;
+                let (width, height) =
+                    shorter(image.width as u32, image.height as u32, *length).map_err(|why| (at, why))?;
                 Ok(image.resized(width as usize, height as usize, *filter))
             });
             resized.collect::<Result<_, _>>().map(Value::Images)

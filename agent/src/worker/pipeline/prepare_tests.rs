@@ -87,16 +87,12 @@ fn a_table_of_columns_becomes_one_row_of_features() {
         {"op": "concat", "inputs": ["age", "age_missing", "visits", "city", "member", "size"], "output": "row"},
         {"op": "feed", "input": "row", "model_input": "X"},
     ]);
-    let rows = [
-        json!([20, null]),
-        json!([0, 0]),
-        json!(["Oslo", "Bonn"]),
-        json!([true, false]),
-        json!(["M", ""]),
-    ];
+    let rows =
+        [json!([20, null]), json!([0, 0]), json!(["Oslo", "Bonn"]), json!([true, false]), json!(["M", ""])];
     let expected = vec![-1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 5.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0];
     assert_eq!(run(&inputs, &steps, 2, &rows), Ok(vec![expected]));
-    let names = preparation(&inputs, &steps).expect("sound").flow.fed().next().expect("one").2.names().to_vec();
+    let names =
+        preparation(&inputs, &steps).expect("sound").flow.fed().next().expect("one").2.names().to_vec();
     assert_eq!(names, ["age", "age is missing", "visits", "city = Rome", "city = Oslo", "member", "size"]);
 }
 
@@ -111,14 +107,16 @@ fn what_a_policy_refuses_is_named_by_step_row_and_feature() {
     assert_eq!(error, "pre step 0 (ordinal), row 1, feature x: \"q\" is in no category");
     let steps = json!([{"op": "ordinal", "input": "x", "categories": ["a"], "unknown": "missing"}, feed()]);
     assert!(run(&inputs, &steps, 1, &[json!(["q"])]).expect("runs")[0][0].is_nan());
-    let steps = json!([{"op": "one_hot", "input": "x", "categories": ["a", "other"], "unknown": "last"}, feed()]);
+    let steps =
+        json!([{"op": "one_hot", "input": "x", "categories": ["a", "other"], "unknown": "last"}, feed()]);
     assert_eq!(run(&inputs, &steps, 1, &[json!(["q"])]), Ok(vec![vec![0.0, 1.0]]));
 }
 
 #[test]
 fn whole_numbers_are_categories_too() {
     let inputs = json!([{"name": "x", "datatype": "INT64", "shape": [-1, 2]}]);
-    let steps = json!([{"op": "ordinal", "input": "x", "categories": [7, 0, -9], "unknown": {"number": 9}}, feed()]);
+    let steps =
+        json!([{"op": "ordinal", "input": "x", "categories": [7, 0, -9], "unknown": {"number": 9}}, feed()]);
     assert_eq!(run(&inputs, &steps, 2, &[json!([-9, 7, 0, 1])]), Ok(vec![vec![2.0, 0.0, 1.0, 9.0]]));
 }
 
@@ -175,24 +173,62 @@ fn pixels_are_laid_out_and_normalised_by_channel() {
 #[test]
 fn steps_that_cannot_work_are_refused_by_name() {
     let image = json!([{"name": "x", "datatype": "BYTES", "shape": [-1]}]);
-    let decode = json!({"op": "decode_image", "input": "x", "formats": ["png"], "channels": "rgb", "max_pixels": 100});
-    let tensor = json!({"op": "image_tensor", "input": "x", "layout": "nchw", "scale": 1, "mean": 0, "std": 1});
+    let decode =
+        json!({"op": "decode_image", "input": "x", "formats": ["png"], "channels": "rgb", "max_pixels": 100});
+    let tensor =
+        json!({"op": "image_tensor", "input": "x", "layout": "nchw", "scale": 1, "mean": 0, "std": 1});
     for (inputs, steps, says) in [
         (&x(&["a"]), json!([]), "x must be fed"),
-        (&x(&["a"]), json!([feed(), {"op": "log1p", "input": "x"}]), "pre step 1 (log1p): x was fed to the model already"),
+        (
+            &x(&["a"]),
+            json!([feed(), {"op": "log1p", "input": "x"}]),
+            "pre step 1 (log1p): x was fed to the model already",
+        ),
         (&x(&["a"]), json!([{"op": "standard", "input": "x", "mean": 0, "scale": 0}, feed()]), "scale is 0"),
-        (&x(&["a"]), json!([{"op": "min_max", "input": "x", "min": 1, "max": 1}, feed()]), "min is not below max"),
-        (&x(&["a"]), json!([{"op": "pick", "input": "x", "features": ["b"], "output": "p"}, feed()]), "no feature b"),
-        (&x(&["a"]), json!([{"op": "ordinal", "input": "x", "categories": ["b"], "unknown": "refuse"}, feed()]), "texts"),
-        (&x(&["a"]), json!([{"op": "ordinal", "input": "x", "categories": [1, 1], "unknown": "refuse"}, feed()]), "twice"),
+        (
+            &x(&["a"]),
+            json!([{"op": "min_max", "input": "x", "min": 1, "max": 1}, feed()]),
+            "min is not below max",
+        ),
+        (
+            &x(&["a"]),
+            json!([{"op": "pick", "input": "x", "features": ["b"], "output": "p"}, feed()]),
+            "no feature b",
+        ),
+        (
+            &x(&["a"]),
+            json!([{"op": "ordinal", "input": "x", "categories": ["b"], "unknown": "refuse"}, feed()]),
+            "texts",
+        ),
+        (
+            &x(&["a"]),
+            json!([{"op": "ordinal", "input": "x", "categories": [1, 1], "unknown": "refuse"}, feed()]),
+            "twice",
+        ),
         (&x(&["a"]), json!([{"op": "frame", "input": "x"}, feed()]), "UINT8"),
         (&image, json!([feed()]), "works on numbers, x is texts"),
         (&image, json!([decode, feed()]), "works on numbers, x is an image"),
         (&image, json!([decode, tensor, feed()]), "resize or crop it to one before"),
-        (&image, json!([decode, {"op": "resize", "input": "x", "width": 0, "height": 9, "filter": "nearest"}, feed()]), "width"),
-        (&image, json!([{"op": "decode_image", "input": "x", "formats": ["gif"], "channels": "rgb", "max_pixels": 1}]), "gif"),
-        (&image, json!([{"op": "decode_image", "input": "x", "formats": [], "channels": "rgb", "max_pixels": 1}]), "formats"),
-        (&image, json!([{"op": "decode_image", "input": "x", "formats": ["png"], "channels": "rgb", "max_pixels": 99_999_999}]), "max_pixels"),
+        (
+            &image,
+            json!([decode, {"op": "resize", "input": "x", "width": 0, "height": 9, "filter": "nearest"}, feed()]),
+            "width",
+        ),
+        (
+            &image,
+            json!([{"op": "decode_image", "input": "x", "formats": ["gif"], "channels": "rgb", "max_pixels": 1}]),
+            "gif",
+        ),
+        (
+            &image,
+            json!([{"op": "decode_image", "input": "x", "formats": [], "channels": "rgb", "max_pixels": 1}]),
+            "formats",
+        ),
+        (
+            &image,
+            json!([{"op": "decode_image", "input": "x", "formats": ["png"], "channels": "rgb", "max_pixels": 99_999_999}]),
+            "max_pixels",
+        ),
     ] {
         let error = preparation(inputs, &steps).expect_err(says);
         assert!(error.contains(says), "{error}");

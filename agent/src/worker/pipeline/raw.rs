@@ -84,7 +84,9 @@ fn numbers(datatype: DataType, bytes: &[u8]) -> Result<Numbers, String> {
             };
             Numbers::Doubles(eights.iter().map(whole).collect::<Result<_, _>>()?)
         }
-        DataType::Bool => Numbers::Doubles(bytes.iter().map(|byte| f64::from(u8::from(*byte != 0))).collect()),
+        DataType::Bool => {
+            Numbers::Doubles(bytes.iter().map(|byte| f64::from(u8::from(*byte != 0))).collect())
+        }
         DataType::Uint8 => Numbers::Bytes(bytes.to_vec()),
         DataType::Bytes => return Err("texts are no numbers".into()),
     })
