@@ -53,7 +53,8 @@ fn contradictions_are_named() {
     assert!(refused("/files", json!([])).contains("files"));
     assert!(refused("/inputs/0/shape", json!([2, 2])).contains("-1"));
     assert!(refused("/inputs/0/features", json!(["a"])).contains("1 features"));
-    assert!(refused("/inputs/0/datatype", json!("INT64")).contains("FP32"));
+    assert!(refused("/inputs/0/datatype", json!("BYTES")).contains("texts cannot be watched"));
+    assert!(refused("/outputs/0/datatype", json!("FP64")).contains("FP32, INT64 or BYTES"));
     assert!(refused("/prediction/class", json!("nope")).contains("prediction.class"));
     assert!(refused("/prediction/classes", json!(33)).contains("classes"));
     assert!(refused("/files/0/name", json!("../evil")).contains("evil"));

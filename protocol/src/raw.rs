@@ -121,7 +121,7 @@ impl From<Vec<f32>> for RawValues {
 pub fn single(value: f64) -> Result<f32, String> {
     let narrow = value as f32;
     if narrow.is_infinite() {
-        return Err(format!("{value} is too large for a 32-bit float"));
+        return Err(format!("{value:e} is too large for a 32-bit float"));
     }
     Ok(narrow)
 }

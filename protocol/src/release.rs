@@ -57,10 +57,10 @@ pub struct Release {
     pub runtime: heapless::String<32>,
     /// Device classes it was built for; empty means any.
     pub targets: heapless::Vec<TargetClass, MAX_TARGETS>,
-    /// Digest of the reference profile, which names the bins of every sketch about this release.
-    pub profile: Digest,
     /// Decoders that its pipeline needs.
     pub decoders: Decoders,
+    /// Digest of the reference profile, which names the bins of every sketch about this release.
+    pub profile: Digest,
 }
 
 /// Bytes are no release statement.

@@ -54,12 +54,24 @@ impl RowShape {
     }
 
     /// Whether all values have names.
-    fn is_named(&self) -> bool {
+    pub(super) fn is_named(&self) -> bool {
         !self.columns.is_empty() && self.columns.iter().all(|column| column.name.is_some())
     }
 
-    fn has(&self, name: &str) -> bool {
+    /// Whether there is a value of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name.as_deref() == Some(name))
+    }
+
+    /// `values` if they are as many as the model wants, each of the type it wants.
+    pub(super) fn checked(&self, values: RowValues) -> Result<RowValues, String> {
+        if values.len() != self.columns.len() {
+            return Err(format!("{} values, the model wants {}", values.len(), self.columns.len()));
+        }
+        for (value, Column { datatype, .. }) in values.iter().zip(&self.columns) {
+            RawValues::new(*datatype).push(*datatype, value)?;
+        }
+        Ok(values)
     }
 }
 
@@ -139,13 +151,13 @@ impl<R: BufRead> RowReader<R> {
             Source::Headless(mut table) => {
                 let Some(cells) = self.record(&mut table)? else { return Ok(None) };
                 let header = self.header(&cells)?;
-                let row = if matches!(header, Header::Absent) { Some(self.row(&cells)?) } else { None };
+                let is_row = matches!(header, Header::Absent);
                 let columns = match header {
                     Header::Absent | Header::InOrder => None,
                     Header::Named(columns) => Some(columns),
                 };
                 self.source = Source::Table(table, columns);
-                if row.is_some() { Ok(row) } else { self.next_row() }
+                if is_row { self.row(&cells).map(Some) } else { self.next_row() }
             }
             Source::Table(mut table, columns) => {
                 let cells = self.record(&mut table);
@@ -164,11 +176,6 @@ impl<R: BufRead> RowReader<R> {
             }
             Source::Lost => Ok(None),
         }
-    }
-
-    /// How many rows to ask about at once.
-    pub(crate) fn rows_at_once(&self) -> usize {
-        self.shape.rows_at_once()
     }
 
     /// Whether the input could not be understood altogether, so that no row can be.
@@ -232,20 +239,20 @@ impl<R: BufRead> RowReader<R> {
     /// wants them, under a header or not.
     fn header(&mut self, cells: &[String]) -> Result<Header, RowsError> {
         let columns = &self.shape.columns;
+        // Where there is no column for a cell, its row is too long.
+        let takes = |at: usize| columns.get(at).is_some_and(|column| column.datatype == DataType::Bytes);
+        let is_row = cells.iter().enumerate().all(|(at, cell)| takes(at) || is_number(cell));
         if !self.shape.is_named() {
-            return match (self.row(cells), cells.len() == columns.len()) {
-                (Ok(_), _) => Ok(Header::Absent),
-                (Err(_), true) => Ok(Header::InOrder),
-                (Err(_), false) => {
-                    Err(self.wrong(format!("{} columns, the model wants {}", cells.len(), columns.len())))
-                }
-            };
+            if is_row || cells.len() == columns.len() {
+                return Ok(if is_row { Header::Absent } else { Header::InOrder });
+            }
+            return Err(self.wrong(format!("{} columns, the model wants {}", cells.len(), columns.len())));
         }
         let find = |name: &str| cells.iter().position(|cell| cell == name);
         let missing =
             columns.iter().filter_map(|column| column.name.as_deref()).find(|name| find(name).is_none());
         match missing {
-            Some(_) if self.row(cells).is_ok() => Ok(Header::Absent),
+            Some(_) if is_row => Ok(Header::Absent),
             Some(name) => Err(self.wrong(format!("the column {name} is missing"))),
             None => {
                 self.ignored = cells.iter().filter(|cell| !self.shape.has(cell)).cloned().collect();
@@ -257,12 +264,13 @@ impl<R: BufRead> RowReader<R> {
 
     /// A row of these cells.
     fn row(&self, cells: &[String]) -> Result<RowValues, RowsError> {
-        let values = cells.iter().zip(&self.shape.columns);
-        let values: Vec<Value> = values
-            .map(|(cell, column)| value(cell, column.datatype))
-            .collect::<Result<_, _>>()
-            .map_err(|message| self.wrong(message))?;
-        self.checked(values, cells.len())
+        let columns = &self.shape.columns;
+        if cells.len() != columns.len() {
+            return Err(self.wrong(format!("{} values, the model wants {}", cells.len(), columns.len())));
+        }
+        let values = cells.iter().zip(columns).map(|(cell, column)| value(cell, column.datatype));
+        let values = values.collect::<Result<_, _>>().and_then(|values| self.shape.checked(values));
+        values.map_err(|message| self.wrong(message))
     }
 
     fn picked(&self, cells: &[String], columns: &[usize]) -> Result<RowValues, RowsError> {
@@ -278,10 +286,8 @@ impl<R: BufRead> RowReader<R> {
     /// A row of a line of JSON.
     fn parsed(&self, line: &str) -> Result<RowValues, RowsError> {
         if line.starts_with('[') {
-            let values: Vec<Value> =
-                serde_json::from_str(line).map_err(|error| self.wrong(error.to_string()))?;
-            let given = values.len();
-            return self.checked(values, given);
+            let values = serde_json::from_str(line).map_err(|error| self.wrong(error.to_string()))?;
+            return self.shape.checked(values).map_err(|message| self.wrong(message));
         }
         if !self.shape.is_named() {
             return Err(self.wrong("the model names no values, give them as an array"));
@@ -292,21 +298,8 @@ impl<R: BufRead> RowReader<R> {
             return Err(self.wrong(format!("the model has no feature {unknown:?}")));
         }
         let names = self.shape.columns.iter().map(|column| column.name.as_deref().unwrap_or_default());
-        let values: Vec<Value> = names.map(|name| values.remove(name).unwrap_or(Value::Null)).collect();
-        let given = values.len();
-        self.checked(values, given)
-    }
-
-    /// As many values as the model wants, each of the type it wants.
-    fn checked(&self, values: RowValues, given: usize) -> Result<RowValues, RowsError> {
-        let columns = &self.shape.columns;
-        if given != columns.len() {
-            return Err(self.wrong(format!("{given} values, the model wants {}", columns.len())));
-        }
-        for (value, Column { datatype, .. }) in values.iter().zip(columns) {
-            RawValues::new(*datatype).push(*datatype, value).map_err(|message| self.wrong(message))?;
-        }
-        Ok(values)
+        let values = names.map(|name| values.remove(name).unwrap_or(Value::Null)).collect();
+        self.shape.checked(values).map_err(|message| self.wrong(message))
     }
 }
 
@@ -340,12 +333,22 @@ fn next_line(input: &mut impl BufRead, number: &mut u64) -> Result<Option<String
     }
 }
 
+fn is_blank(cell: &str) -> bool {
+    cell.is_empty() || cell.eq_ignore_ascii_case("null") || cell.eq_ignore_ascii_case("nan")
+}
+
+/// Whether a cell is a number or truth value, or a missing one.
+fn is_number(cell: &str) -> bool {
+    let truth = ["true", "false"].iter().any(|truth| cell.eq_ignore_ascii_case(truth));
+    is_blank(cell) || truth || cell.parse::<f64>().is_ok()
+}
+
 /// A cell as a value of its column's type.
 fn value(cell: &str, datatype: DataType) -> Result<Value, String> {
     if datatype == DataType::Bytes {
         return Ok(Value::String(cell.into()));
     }
-    if cell.is_empty() || cell.eq_ignore_ascii_case("null") || cell.eq_ignore_ascii_case("nan") {
+    if is_blank(cell) {
         return Ok(Value::Null);
     }
     if datatype == DataType::Bool

@@ -2,8 +2,10 @@
 //! and on the device alike; here it is parsed and checked against the manifest.
 
 mod flow;
+mod kind;
 mod post;
 mod pre;
+mod rules;
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -14,12 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::{Manifest, TensorSpec};
 use crate::release::{Decoder, Decoders};
 
-pub use flow::{Flow, Kind, Precision, Stage, shorter};
+pub use flow::{Flow, Stage};
+pub use kind::{Kind, Precision};
 pub use post::{BoxForm, PostStep};
 pub use pre::{
     Category, ChannelOrder, Channels, Layout, LongText, PerValue, PreStep, Resampling, UnknownCode,
     UnknownColumn,
 };
+pub use rules::shorter;
 
 /// Largest `pipeline.json` in bytes: a step or two for each of some hundred columns, some with a number
 /// per feature.

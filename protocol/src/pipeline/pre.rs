@@ -1,6 +1,5 @@
 //! The steps before the model, as they are written.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -384,9 +383,4 @@ impl core::fmt::Display for Category {
             Self::Text(text) => f.write_str(text),
         }
     }
-}
-
-/// Says which kind of value a step wants.
-pub(super) fn wants(what: &str, input: &FieldName, found: &str) -> String {
-    format!("it works on {what}, {input} is {found}")
 }
