@@ -22,9 +22,10 @@ use serin_agent::gateway::{Gateway, Limits, Listener, Router, Served, serve};
 use serin_agent::telemetry::{Recorder, Recording, Stamp};
 use serin_agent::update::effect::Now;
 use serin_agent::worker::{Worker, WorkerSpec};
-use serin_protocol::golden::Golden;
+use serin_protocol::golden::{Golden, GoldenCase};
 use serin_protocol::ids::{BootId, ByteCount, Digest, Millis, UnixMillis};
 use serin_protocol::manifest::Manifest;
+use serin_protocol::raw::RawValues;
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,9 +56,15 @@ async fn start(name: &str) -> (Arc<Served>, Golden) {
     (Arc::new(Served::new(manifest, worker, recording)), golden)
 }
 
+/// The values of a case's only input.
+fn singles(case: &GoldenCase) -> &[f32] {
+    let RawValues::Singles(values) = &case.inputs[0].values else { panic!("floats") };
+    values
+}
+
 /// A profile of the golden inputs.
 fn profile(manifest: &Manifest, golden: &Golden) -> Profile {
-    let column = |at: usize| golden.cases.iter().map(|case| case.inputs[0].values[at]).collect::<Vec<_>>();
+    let column = |at: usize| golden.cases.iter().map(|case| singles(case)[at]).collect::<Vec<_>>();
     let features = manifest.features().enumerate();
     Profile {
         features: features.map(|(at, name)| FeatureProfile::of(name.clone(), &column(at))).collect(),
@@ -102,7 +109,7 @@ async fn golden_rows_over_http_are_answered_as_their_owner_signed() {
     router.flip(Some(Arc::clone(&served)));
     let (address, _stop) = listen(&router).await;
 
-    let rows: Vec<f32> = golden.cases.iter().flat_map(|case| case.inputs[0].values.clone()).collect();
+    let rows: Vec<f32> = golden.cases.iter().flat_map(|case| singles(case).to_vec()).collect();
     let count = golden.cases.len();
     let (status, answer) = infer(address, &[count, 64], &rows).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
@@ -161,7 +168,7 @@ async fn an_app_does_not_notice_that_a_worker_was_killed_and_another_release_too
         death.await.expect("killed");
         takeover.flip(Some(second));
     });
-    let row = golden.cases[0].inputs[0].values.clone();
+    let row = singles(&golden.cases[0]).to_vec();
     assert_eq!(infer(address, &[1, 64], &row).await.1["model_version"], "2.0.0");
     let pid = Pid::from_raw(first.worker().pid().cast_signed()).expect("a process");
     kill_process(pid, Signal::KILL).expect("alive");
@@ -184,7 +191,7 @@ async fn when_a_worker_dies_only_what_it_was_running_is_lost() {
     let pid = Pid::from_raw(first.worker().pid().cast_signed()).expect("a process");
     // It gets one request, which it cannot answer; the others wait, or come when it is dead.
     kill_process(pid, Signal::STOP).expect("alive");
-    let row = golden.cases[0].inputs[0].values.clone();
+    let row = singles(&golden.cases[0]).to_vec();
     let mut asked = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let row = row.clone();

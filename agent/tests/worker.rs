@@ -59,8 +59,9 @@ fn header(name: &str, datatype: DataType, shape: &[u32], bytes: usize) -> Tensor
 
 /// A request of `rows` rows taken from the golden cases in turn.
 fn request(golden: &Golden, rows: usize) -> (Vec<TensorHeader>, Bytes) {
-    let values = golden.cases.iter().cycle().take(rows).flat_map(|case| &case.inputs[0].values);
-    let body: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
+    let mut body = Vec::new();
+    let cases = golden.cases.iter().cycle().take(rows);
+    cases.for_each(|case| case.inputs[0].values.write(DataType::Fp32, &mut body));
     let shape = [u32::try_from(rows).expect("few"), 64];
     (vec![header("pixels", DataType::Fp32, &shape, body.len())], Bytes::from(body))
 }

@@ -43,6 +43,7 @@ fn hello(name: &str, fleet: &str, seed: u8) -> Hello {
         previous: None,
         candidate: None,
         pinned: false,
+        decoders: serin_protocol::release::Decoders::new(),
     }
 }
 

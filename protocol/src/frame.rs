@@ -12,7 +12,7 @@ use crate::tensor::TensorHeader;
 
 /// Bytes before the header: its length and the body's, as little-endian `u32`.
 pub const PREFIX_BYTES: usize = 8;
-/// Largest header in bytes: 64 tensors of 100 bytes and an error text.
+/// Largest header in bytes: 128 tensors of 110 bytes, 4,096 predictions of 14, or an error text.
 pub const MAX_HEADER_BYTES: u32 = 64 * 1024;
 /// Largest body in bytes. A worker is untrusted: its supervisor never reserves more than this for it.
 pub const MAX_BODY_BYTES: u32 = 64 * 1024 * 1024;
@@ -27,6 +27,13 @@ pub enum WorkerRequest {
         /// What the body holds.
         inputs: Vec<TensorHeader>,
     },
+    /// Run only the steps before the model; answered with what they hand to it.
+    Prepare {
+        /// Repeated in the answer.
+        request: u64,
+        /// What the body holds.
+        inputs: Vec<TensorHeader>,
+    },
 }
 
 /// From the worker.
@@ -36,7 +43,7 @@ pub enum WorkerResponse {
     Ready(Ready),
     /// Said once instead of `Ready`; the worker then exits.
     LoadFailed(LoadFault),
-    /// The answer to [`WorkerRequest::Infer`]; the body holds the outputs.
+    /// The answer to [`WorkerRequest::Infer`] and to [`WorkerRequest::Prepare`]; the body holds the outputs.
     Inferred {
         /// Which request.
         request: u64,

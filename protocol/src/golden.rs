@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::FieldName;
+use crate::raw::RawValues;
 
 /// Largest `golden.bin` in bytes; a worker reads it whole.
 pub const MAX_GOLDEN_BYTES: usize = 16 * 1024 * 1024;
@@ -19,6 +20,8 @@ pub struct Golden {
     pub relative: f32,
     /// Allowed difference whatever the expected value.
     pub absolute: f32,
+    /// What is handed to the model, where cases say what it must be.
+    pub fed: Vec<GoldenFed>,
     /// The cases, at least one.
     pub cases: Vec<GoldenCase>,
 }
@@ -26,13 +29,34 @@ pub struct Golden {
 /// One row in, its outputs out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoldenCase {
-    /// Raw values per input, before any preprocessing; NaN for a missing one.
-    pub inputs: Vec<GoldenTensor>,
+    /// Raw values per input, before any preprocessing.
+    pub inputs: Vec<GoldenInput>,
+    /// Expected values per tensor handed to the model, for those that the training side gave.
+    pub tensors: Vec<GoldenTensor>,
     /// Expected values per output, after postprocessing.
     pub outputs: Vec<GoldenTensor>,
 }
 
-/// The values of one row of one input or output.
+/// The raw values of one row of one input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GoldenInput {
+    /// Name of the input.
+    pub name: FieldName,
+    /// Its values.
+    pub values: RawValues,
+}
+
+/// A tensor handed to the model, with names for its values where they have names, so that a difference can be
+/// told by its feature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoldenFed {
+    /// Name in the pipeline.
+    pub name: FieldName,
+    /// Names of the values of one row, or none.
+    pub features: Vec<String>,
+}
+
+/// The values of one row of one output, or of one tensor handed to the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GoldenTensor {
     /// Name of the input or output.
@@ -71,6 +95,19 @@ pub struct Mismatch {
     pub actual: f32,
 }
 
+/// What is handed to the model differs from what the training side handed to it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error(
+    "case {}, feature {feature} (model input {}[{}]): the training side has {}, the pipeline here makes {}",
+    .mismatch.case, .mismatch.output, .mismatch.element, .mismatch.expected, .mismatch.actual
+)]
+pub struct Skew {
+    /// The feature, or its number where it has no name.
+    pub feature: String,
+    /// The place and both values.
+    pub mismatch: Mismatch,
+}
+
 impl Golden {
     /// Decodes and checks `golden.bin`.
     pub fn parse(bytes: &[u8]) -> Result<Self, GoldenError> {
@@ -97,6 +134,16 @@ impl Golden {
             && tolerable(self.relative)
             && tolerable(self.absolute);
         if useful { Ok(self) } else { Err(GoldenError::Useless) }
+    }
+
+    /// Compares `actual`, what the pipeline makes of case `case`, with the tensor of the training side.
+    pub fn compare_fed(&self, case: usize, tensor: &GoldenTensor, actual: &[f32]) -> Result<(), Skew> {
+        self.compare(case, tensor, actual).map_err(|mismatch| {
+            let fed = self.fed.iter().find(|fed| fed.name == tensor.name);
+            let name = fed.and_then(|fed| fed.features.get(mismatch.element)).cloned();
+            let feature = name.unwrap_or_else(|| alloc::format!("{}[{}]", tensor.name, mismatch.element));
+            Skew { feature, mismatch }
+        })
     }
 
     /// Compares `actual`, what was computed for `output` of case `case`, element by element. NaN equals
@@ -136,7 +183,8 @@ mod tests {
 
     fn golden(values: Vec<f32>) -> Golden {
         let outputs = vec![GoldenTensor { name: "y".parse().expect("name"), values }];
-        Golden { relative: 1e-4, absolute: 1e-5, cases: vec![GoldenCase { inputs: vec![], outputs }] }
+        let cases = vec![GoldenCase { inputs: vec![], tensors: vec![], outputs }];
+        Golden { relative: 1e-4, absolute: 1e-5, fed: vec![], cases }
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub mod manifest;
 pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
+pub mod raw;
 #[cfg(feature = "alloc")]
 pub mod target;
 #[cfg(feature = "alloc")]

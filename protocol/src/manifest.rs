@@ -14,8 +14,9 @@ use crate::tensor::{DataType, MAX_DIMENSIONS};
 
 /// Largest `manifest.json` in bytes: a few thousand feature names.
 pub const MAX_MANIFEST_BYTES: usize = 256 * 1024;
-/// Most inputs, and most outputs.
-pub const MAX_TENSORS: usize = 32;
+/// Most inputs, and most outputs: a table whose columns are an input each. Their headers, at most 110 bytes
+/// each, fit into a frame's.
+pub const MAX_TENSORS: usize = 128;
 /// Most features over all inputs that are summarised for drift.
 pub const MAX_FEATURES: usize = 1024;
 /// The format written and read.
@@ -195,8 +196,13 @@ impl Manifest {
                 }
             }
         }
-        if let Some(input) = self.inputs.iter().find(|input| input.datatype != DataType::Fp32) {
-            return Err(format!("input {}: only FP32 inputs are supported", input.name));
+        let answered = [DataType::Fp32, DataType::Int64, DataType::Bytes];
+        if let Some(output) = self.outputs.iter().find(|output| !answered.contains(&output.datatype)) {
+            return Err(format!("output {}: an output is FP32, INT64 or BYTES", output.name));
+        }
+        let texts = |input: &&TensorSpec| input.datatype == DataType::Bytes && !input.features.is_empty();
+        if let Some(input) = self.inputs.iter().find(texts) {
+            return Err(format!("input {}: texts cannot be watched as features", input.name));
         }
         if self.features().count() > MAX_FEATURES {
             return Err(format!("more than {MAX_FEATURES} features"));

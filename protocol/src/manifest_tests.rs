@@ -53,7 +53,8 @@ fn contradictions_are_named() {
     assert!(refused("/files", json!([])).contains("files"));
     assert!(refused("/inputs/0/shape", json!([2, 2])).contains("-1"));
     assert!(refused("/inputs/0/features", json!(["a"])).contains("1 features"));
-    assert!(refused("/inputs/0/datatype", json!("INT64")).contains("FP32"));
+    assert!(refused("/inputs/0/datatype", json!("BYTES")).contains("texts cannot be watched"));
+    assert!(refused("/outputs/0/datatype", json!("FP64")).contains("FP32, INT64 or BYTES"));
     assert!(refused("/prediction/class", json!("nope")).contains("prediction.class"));
     assert!(refused("/prediction/classes", json!(33)).contains("classes"));
     assert!(refused("/files/0/name", json!("../evil")).contains("evil"));
@@ -75,16 +76,16 @@ fn a_pipeline_is_checked_against_its_manifest() {
     assert!(pipeline(&json!({"pre": [feed], "post": [take, argmax]})).is_ok());
     for (json, complaint) in [
         (json!({"pre": [], "post": [take, argmax]}), "fed"),
-        (json!({"pre": [feed, feed], "post": [take, argmax]}), "exactly once"),
+        (json!({"pre": [feed, feed], "post": [take, argmax]}), "fed to the model already"),
         (json!({"pre": [feed], "post": [argmax]}), "no earlier step"),
         (json!({"pre": [feed], "post": [take]}), "declared output class"),
         (json!({"pre": [feed], "post": [take, take, argmax]}), "twice"),
         (
-            json!({"pre": [feed, {"op": "clip", "input": "x", "min": 2.0, "max": 1.0}], "post": [take, argmax]}),
+            json!({"pre": [{"op": "clip", "input": "x", "min": 2.0, "max": 1.0}, feed], "post": [take, argmax]}),
             "min",
         ),
         (
-            json!({"pre": [feed, {"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}], "post": []}),
+            json!({"pre": [{"op": "affine", "input": "x", "scale": [1, 2, 3], "offset": [0]}, feed], "post": []}),
             "scale",
         ),
         (json!({"pre": [feed, {"op": "missing", "input": "z", "replace": 0}], "post": []}), "no input z"),

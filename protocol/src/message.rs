@@ -14,6 +14,7 @@ use crate::ids::{
     BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber,
     TargetClass, UnixMillis,
 };
+use crate::release::Decoders;
 use crate::sketch::{Histogram, LatencyHistogram};
 
 pub use self::comparison::{Comparison, Role, distance_bins, ratio_bins};
@@ -121,6 +122,8 @@ pub struct Hello {
     pub candidate: Option<ReleaseId>,
     /// A field engineer decides what runs here until it is unpinned.
     pub pinned: bool,
+    /// Decoders that its agent was built with.
+    pub decoders: Decoders,
 }
 
 impl Signed for Hello {

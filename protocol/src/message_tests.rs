@@ -80,6 +80,7 @@ fn the_largest_of_every_kind_fits_its_cap() {
         previous: Some(id.clone()),
         candidate: Some(id.clone()),
         pinned: true,
+        decoders: crate::release::Decoder::ALL.into_iter().collect(),
     });
     survives(&Ack { device: longest_device(), stored: EventNumber(u64::MAX) });
     let release = ReleaseRef { id: id.clone(), statement: Digest([9; 32]) };

@@ -13,6 +13,32 @@ pub const MAX_TARGETS: usize = 8;
 /// Largest statement in bytes: names, four digests and eight target classes are under 1 KiB.
 pub const MAX_STATEMENT_BYTES: usize = 2048;
 
+/// What turns a file into an image. Agents are built with those that their models need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoder {
+    /// JPEG, baseline and progressive.
+    Jpeg,
+    /// PNG.
+    Png,
+}
+
+/// A set of decoders, each at most once, in their order.
+pub type Decoders = heapless::Vec<Decoder, { Decoder::ALL.len() }>;
+
+impl Decoder {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Jpeg, Self::Png];
+
+    /// Its name, as in `pipeline.json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpeg",
+            Self::Png => "png",
+        }
+    }
+}
+
 /// A bundle as its model's owner describes it. What the owner signs covers this by digest, and this the
 /// bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +57,8 @@ pub struct Release {
     pub runtime: heapless::String<32>,
     /// Device classes it was built for; empty means any.
     pub targets: heapless::Vec<TargetClass, MAX_TARGETS>,
+    /// Decoders that its pipeline needs.
+    pub decoders: Decoders,
     /// Digest of the reference profile, which names the bins of every sketch about this release.
     pub profile: Digest,
 }
@@ -97,6 +125,7 @@ mod tests {
             runtime: "r".repeat(32).parse().expect("fits"),
             targets: core::iter::repeat_n("t".repeat(32).parse().expect("name"), MAX_TARGETS).collect(),
             profile: Digest([2; 32]),
+            decoders: Decoder::ALL.into_iter().collect(),
         }
     }
 

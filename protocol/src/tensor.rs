@@ -21,14 +21,41 @@ pub enum DataType {
     /// Texts, each a 32-bit little-endian length and UTF-8 bytes.
     #[serde(rename = "BYTES")]
     Bytes,
+    /// IEEE 754 double precision; inputs only, as all that follow.
+    #[serde(rename = "FP64")]
+    Fp64,
+    /// Signed 32 bits.
+    #[serde(rename = "INT32")]
+    Int32,
+    /// A byte, such as a channel of a pixel.
+    #[serde(rename = "UINT8")]
+    Uint8,
+    /// 1 or 0 in a byte.
+    #[serde(rename = "BOOL")]
+    Bool,
 }
 
 impl DataType {
     /// Bytes per element; `None` for texts, which vary.
     pub const fn width(self) -> Option<usize> {
         match self {
-            Self::Fp32 => Some(4),
-            Self::Int64 => Some(8),
+            Self::Fp32 | Self::Int32 => Some(4),
+            Self::Int64 | Self::Fp64 => Some(8),
+            Self::Uint8 | Self::Bool => Some(1),
+            Self::Bytes => None,
+        }
+    }
+
+    /// Number `at` of little-endian values; `None` where there is none, and of texts.
+    pub fn number(self, raw: &[u8], at: usize) -> Option<f64> {
+        let width = self.width()?;
+        let raw = raw.get(at.checked_mul(width)?..)?;
+        match self {
+            Self::Fp32 => raw.first_chunk().map(|raw| f64::from(f32::from_le_bytes(*raw))),
+            Self::Fp64 => raw.first_chunk().map(|raw| f64::from_le_bytes(*raw)),
+            Self::Int64 => raw.first_chunk().map(|raw| i64::from_le_bytes(*raw) as f64),
+            Self::Int32 => raw.first_chunk().map(|raw| f64::from(i32::from_le_bytes(*raw))),
+            Self::Uint8 | Self::Bool => raw.first().map(|byte| f64::from(*byte)),
             Self::Bytes => None,
         }
     }
@@ -39,6 +66,10 @@ impl DataType {
             Self::Fp32 => "FP32",
             Self::Int64 => "INT64",
             Self::Bytes => "BYTES",
+            Self::Fp64 => "FP64",
+            Self::Int32 => "INT32",
+            Self::Uint8 => "UINT8",
+            Self::Bool => "BOOL",
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use serin_agent::worker::golden::golden_pass;
 use serin_agent::worker::{Worker, WorkerSpec};
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::ids::{ByteCount, Digest};
 use serin_protocol::manifest::Manifest;
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
@@ -150,10 +150,19 @@ async fn run(folder: &Path) -> Result<()> {
         numbers.map(|(name, tensor)| tensor.golden(name, row)).collect::<Result<Vec<_>>>()
     };
     let cases = (0..rows)
-        .map(|row| Ok(GoldenCase { inputs: golden(row, &inputs)?, outputs: golden(row, &outputs)? }))
+        .map(|row| {
+            let input =
+                |tensor: GoldenTensor| GoldenInput { name: tensor.name, values: tensor.values.into() };
+            Ok(GoldenCase {
+                inputs: golden(row, &inputs)?.into_iter().map(input).collect(),
+                tensors: vec![],
+                outputs: golden(row, &outputs)?,
+            })
+        })
         .collect::<Result<_>>()?;
     let tolerance = |name: &str| case[name].as_f64().map(|value| value as f32).context("tolerance");
-    let golden = Golden { relative: tolerance("relative")?, absolute: tolerance("absolute")?, cases };
+    let golden =
+        Golden { relative: tolerance("relative")?, absolute: tolerance("absolute")?, fed: vec![], cases };
     golden_pass(&worker, &golden, &manifest).await?;
     compare_texts(&worker, &golden, &manifest, &outputs).await?;
     worker.stop().await;
@@ -171,7 +180,7 @@ async fn compare_texts(
     for (at, spec) in manifest.inputs.iter().enumerate() {
         let start = body.len();
         golden.cases.iter().for_each(|case| {
-            case.inputs[at].values.iter().for_each(|value| body.extend(value.to_le_bytes()));
+            case.inputs[at].values.write(DataType::Fp32, &mut body);
         });
         let lengths = spec.shape.iter().skip(1).map(|length| *length as u32);
         let shape = std::iter::once(golden.cases.len() as u32).chain(lengths).collect();

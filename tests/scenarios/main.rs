@@ -11,6 +11,7 @@ mod gateway_clients;
 mod identity;
 mod keys;
 mod never_stuck;
+mod pipeline;
 mod policies;
 mod power_cuts;
 mod publishing;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use serin_protocol::bundle::{TRAILER, header, padding};
 use serin_protocol::chunk::ObjectRef;
-use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::message::Reason;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile};
 use std::fs;
@@ -27,11 +27,13 @@ struct Packed {
 }
 
 fn draft(version: &str, model: &[u8]) -> Draft {
-    let one = |name: &str, values: Vec<f32>| vec![GoldenTensor { name: name.parse().expect("name"), values }];
+    let input = GoldenInput { name: "x".parse().expect("name"), values: vec![0.5, 1.0].into() };
+    let output = GoldenTensor { name: "class".parse().expect("name"), values: vec![1.0] };
     let golden = Golden {
         relative: 1e-4,
         absolute: 1e-5,
-        cases: vec![GoldenCase { inputs: one("x", vec![0.5, 1.0]), outputs: one("class", vec![1.0]) }],
+        fed: vec![],
+        cases: vec![GoldenCase { inputs: vec![input], tensors: vec![], outputs: vec![output] }],
     };
     let feature = |name: &str| FeatureProfile::of(name.parse().expect("name"), &[0.0, 1.0, 2.0]);
     let profile = Profile { features: vec![feature("a"), feature("b")], predictions: None, confidence: None };
@@ -124,6 +126,7 @@ impl Draft {
             runtime: "tract-0.23".parse().expect("fits"),
             targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
             profile: Digest::of(&profile.expect("a profile").1),
+            decoders: serin_protocol::release::Decoders::new(),
         };
         Packed { path, digest: bundle.digest, statement }
     }

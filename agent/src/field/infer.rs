@@ -35,14 +35,17 @@ pub(super) async fn run<R: BufRead>(
     let model = Model::look_up(client, &model).await?;
     let mut reader = RowReader::new(input, model.shape.clone());
     let mut told = false;
-    while let Some(values) = reader.next_batch().map_err(|error| CliError::rows(&error))? {
+    loop {
+        let rows = reader.next_batch().map_err(|error| CliError::rows(&error))?;
+        if rows.is_empty() {
+            return Ok(());
+        }
         if !told && !reader.ignored.is_empty() {
             console.note(&format!("columns left out: {}", reader.ignored.join(", ")))?;
             told = true;
         }
-        print(&model.ask(client, &values).await?, as_json, console)?;
+        print(&model.ask(client, &rows).await?, as_json, console)?;
     }
-    Ok(())
 }
 
 /// Whether the first thing in `input` is a JSON object, which only a whole request is.

@@ -110,7 +110,12 @@ impl Raw {
 /// JSON. NaN is a missing value, which is `null` there.
 pub(super) fn check(header: &TensorHeader, raw: &[u8]) -> Result<(), BinaryFault> {
     let fits = match header.datatype {
-        DataType::Fp32 | DataType::Int64 => header.is_consistent(),
+        DataType::Fp32
+        | DataType::Int64
+        | DataType::Fp64
+        | DataType::Int32
+        | DataType::Uint8
+        | DataType::Bool => header.is_consistent(),
         DataType::Bytes => header.elements().is_some() && texts(raw) == header.elements(),
     };
     let name = header.name.to_string();
@@ -118,11 +123,13 @@ pub(super) fn check(header: &TensorHeader, raw: &[u8]) -> Result<(), BinaryFault
         let (bytes, shape) = (header.bytes, header.shape.to_vec());
         return Err(BinaryFault::Size { name, bytes, shape, datatype: header.datatype.name() });
     }
-    if header.datatype == DataType::Fp32 {
-        let (values, _) = raw.as_chunks();
-        if let Some(at) = values.iter().position(|value| f32::from_le_bytes(*value).is_infinite()) {
-            return Err(BinaryFault::Infinite { name, at });
-        }
+    let infinite = match header.datatype {
+        DataType::Fp32 => raw.as_chunks().0.iter().position(|value| f32::from_le_bytes(*value).is_infinite()),
+        DataType::Fp64 => raw.as_chunks().0.iter().position(|value| f64::from_le_bytes(*value).is_infinite()),
+        DataType::Int64 | DataType::Int32 | DataType::Uint8 | DataType::Bool | DataType::Bytes => None,
+    };
+    if let Some(at) = infinite {
+        return Err(BinaryFault::Infinite { name, at });
     }
     Ok(())
 }

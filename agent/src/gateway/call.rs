@@ -202,11 +202,9 @@ fn written(
     shape: heapless::Vec<u32, MAX_DIMENSIONS>,
     values: Values,
 ) -> Result<(TensorHeader, Bytes), String> {
-    if datatype != DataType::Fp32 {
-        return Err(format!("input {name}: only FP32 inputs are supported, not {}", datatype.name()));
-    }
-    let (count, lengths) = (values.count(), values.lengths);
-    let bytes = values.bytes.len() as u64;
+    let (count, lengths) = (values.count(), values.lengths.clone());
+    let raw = values.bytes(datatype).map_err(|what| format!("input {name}: {what}"))?;
+    let bytes = raw.len() as u64;
     let header = TensorHeader { name, datatype, shape, bytes };
     if header.elements() != Some(count) {
         let (name, shape) = (&header.name, header.shape.as_slice());
@@ -216,7 +214,7 @@ fn written(
         let (name, shape, nested) = (&header.name, header.shape.as_slice(), lengths.as_slice());
         return Err(format!("input {name}: data is nested as {nested:?}, the shape is {shape:?}"));
     }
-    Ok((header, values.bytes.into()))
+    Ok((header, raw.into()))
 }
 
 impl Output {

@@ -134,7 +134,7 @@ fn what_does_not_fit_the_model_is_named() {
     wrong(X, "y is missing");
     wrong(&format!("{X},{Y},{X}"), "x is given twice");
     wrong(&format!("{X},{Y},{}", Y.replace("\"y\"", "\"z\"")), "no input z");
-    wrong(&format!("{X},{}", Y.replace("FP32", "INT64")), "only FP32");
+    wrong(&format!("{X},{}", Y.replace("FP32", "INT64")), "wants FP32, not INT64");
     wrong(&format!("{X},{}", Y.replace("FP32", "FP64")), "FP64");
     wrong(&format!("{X},{}", Y.replace("[2]", "[3]")), "does not hold the 2 values");
     wrong(&format!("{X},{}", Y.replace("[2]", "[1,2]")), "wants the shape [-1]");
@@ -153,7 +153,7 @@ fn what_does_not_fit_the_model_is_named() {
         &format!("{X},{}", Y.replace("\"data\":[5,6]", "\"parameters\":{\"binary_data_size\":8}")),
         "0 bytes are left",
     );
-    wrong(&[Y; 33].join(","), "at most 32");
+    wrong(&[Y; 129].join(","), "at most 128");
 }
 
 #[test]

@@ -1,37 +1,116 @@
-//! The `data` of a JSON tensor, nested or flat, straight into the bytes a worker wants: no tree of
-//! values is built, so a request costs little more memory than its text.
+//! The `data` of a JSON tensor, nested or flat, as one list: no tree of values is built, so a request costs
+//! little more memory than its text.
 
 use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{Deserialize, DeserializeSeed, Error, SeqAccess, Visitor};
-use serin_protocol::tensor::MAX_DIMENSIONS;
+use serin_protocol::raw::{single, whole};
+use serin_protocol::tensor::{DataType, MAX_DIMENSIONS};
 
-/// Numbers of an FP32 tensor with the form in which they were written. `null` is a missing value, NaN.
+/// Values of a tensor with the form in which they were written.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Values {
-    /// Little-endian FP32.
-    pub(super) bytes: Vec<u8>,
+    elements: Elements,
     /// Length of each level of nesting, outermost first.
     pub(super) lengths: heapless::Vec<u32, MAX_DIMENSIONS>,
-    /// How many arrays the numbers lie in; none before the first number.
+    /// How many arrays the values lie in; none before the first value.
     depth: Option<usize>,
 }
 
+/// The values themselves. `null` is a missing value among numbers, and an empty text among texts.
+#[derive(Debug, PartialEq)]
+enum Elements {
+    /// Numbers, and truth values as 1 and 0. Whole numbers are exact as far as a worker takes them.
+    Numbers(Vec<f64>),
+    /// How many texts, and each behind its length.
+    Texts(u64, Vec<u8>),
+}
+
+impl Default for Elements {
+    fn default() -> Self {
+        Self::Numbers(Vec::new())
+    }
+}
+
 impl Values {
-    /// How many numbers there are.
+    /// How many values there are.
     pub(super) const fn count(&self) -> u64 {
-        (self.bytes.len() / size_of::<f32>()) as u64
+        match &self.elements {
+            Elements::Numbers(numbers) => numbers.len() as u64,
+            Elements::Texts(count, _) => *count,
+        }
     }
 
-    fn push<E: Error>(&mut self, depth: usize, value: f32) -> Result<(), E> {
+    /// The values as a tensor of `datatype` holds them, little-endian. The error says which value it cannot
+    /// hold.
+    pub(super) fn bytes(self, datatype: DataType) -> Result<Vec<u8>, String> {
+        let numbers = match self.elements {
+            Elements::Texts(_, bytes) if datatype == DataType::Bytes => return Ok(bytes),
+            Elements::Numbers(missing) if datatype == DataType::Bytes => {
+                if missing.iter().all(|value| value.is_nan()) {
+                    return Ok(vec![0; missing.len() * size_of::<u32>()]);
+                }
+                return Err("data must be texts".into());
+            }
+            Elements::Texts(..) => return Err(format!("data must be numbers for {}", datatype.name())),
+            Elements::Numbers(numbers) => numbers,
+        };
+        let mut bytes = Vec::with_capacity(numbers.len() * datatype.width().unwrap_or(1));
+        for (at, number) in numbers.into_iter().enumerate() {
+            let wrong = |what: String| format!("value {at}: {what}");
+            match datatype {
+                DataType::Fp32 => bytes.extend(single(number).map_err(wrong)?.to_le_bytes()),
+                DataType::Fp64 => bytes.extend(number.to_le_bytes()),
+                DataType::Int64 => bytes.extend(whole(datatype, number).map_err(wrong)?.to_le_bytes()),
+                DataType::Int32 => {
+                    bytes.extend((whole(datatype, number).map_err(wrong)? as i32).to_le_bytes());
+                }
+                DataType::Uint8 | DataType::Bool => bytes.push(whole(datatype, number).map_err(wrong)? as u8),
+                DataType::Bytes => {}
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn place<E: Error>(&mut self, depth: usize) -> Result<(), E> {
         if depth == 0 {
             return Err(E::custom("data must be an array"));
         }
         if *self.depth.get_or_insert(depth) != depth {
-            return Err(E::custom("data mixes numbers and arrays at one level"));
+            return Err(E::custom("data mixes values and arrays at one level"));
         }
-        self.bytes.extend(value.to_le_bytes());
+        Ok(())
+    }
+
+    fn number<E: Error>(&mut self, depth: usize, value: f64) -> Result<(), E> {
+        self.place(depth)?;
+        match &mut self.elements {
+            Elements::Numbers(numbers) => numbers.push(value),
+            Elements::Texts(count, bytes) if value.is_nan() => {
+                *count += 1;
+                bytes.extend(0_u32.to_le_bytes());
+            }
+            Elements::Texts(..) => return Err(E::custom("data mixes numbers and texts")),
+        }
+        Ok(())
+    }
+
+    fn text<E: Error>(&mut self, depth: usize, text: &str) -> Result<(), E> {
+        self.place(depth)?;
+        if let Elements::Numbers(missing) = &self.elements {
+            if missing.iter().any(|value| !value.is_nan()) {
+                return Err(E::custom("data mixes numbers and texts"));
+            }
+            let count = missing.len();
+            self.elements = Elements::Texts(count as u64, vec![0; count * size_of::<u32>()]);
+        }
+        if let Elements::Texts(count, bytes) = &mut self.elements {
+            *count += 1;
+            // A request is far below 4 GiB.
+            bytes.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
         Ok(())
     }
 
@@ -53,14 +132,14 @@ impl<'de> Deserialize<'de> for Values {
         Level { values: &mut values, depth: 0 }.deserialize(deserializer)?;
         match values.depth {
             Some(depth) if depth != values.lengths.len() => {
-                Err(D::Error::custom("data mixes numbers and arrays at one level"))
+                Err(D::Error::custom("data mixes values and arrays at one level"))
             }
             Some(_) | None => Ok(values),
         }
     }
 }
 
-/// One element `depth` arrays deep: a number, or an array of such.
+/// One element `depth` arrays deep: a value, or an array of such.
 struct Level<'v> {
     values: &'v mut Values,
     depth: usize,
@@ -78,27 +157,31 @@ impl<'de> Visitor<'de> for Level<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("numbers, nulls for missing ones, or arrays of these")
+        f.write_str("numbers or texts, nulls for missing ones, or arrays of these")
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.values.push(self.depth, f32::NAN)
+        self.values.number(self.depth, f64::NAN)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.values.number(self.depth, f64::from(u8::from(value)))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.values.push(self.depth, value as f32)
+        self.values.number(self.depth, value as f64)
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.values.push(self.depth, value as f32)
+        self.values.number(self.depth, value as f64)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        let narrow = value as f32;
-        if narrow.is_infinite() {
-            return Err(E::custom(format_args!("{value} is beyond the range of FP32")));
-        }
-        self.values.push(self.depth, narrow)
+        self.values.number(self.depth, value)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.values.text(self.depth, text)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
@@ -132,8 +215,10 @@ mod tests {
 
     fn parse(text: &str) -> Result<(Vec<f32>, Vec<u32>), String> {
         let values: Values = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let (chunks, _) = values.bytes.as_chunks::<4>();
-        Ok((chunks.iter().map(|raw| f32::from_le_bytes(*raw)).collect(), values.lengths.to_vec()))
+        let lengths = values.lengths.to_vec();
+        let bytes = values.bytes(DataType::Fp32)?;
+        let (chunks, _) = bytes.as_chunks::<4>();
+        Ok((chunks.iter().map(|raw| f32::from_le_bytes(*raw)).collect(), lengths))
     }
 
     #[test]
@@ -152,7 +237,8 @@ mod tests {
             "null",
             "{}",
             "[\"1\"]",
-            "[true]",
+            "[1, \"a\"]",
+            "[\"a\", 1]",
             "[1, [2]]",
             "[[1], 2]",
             "[[1], []]",
@@ -166,6 +252,39 @@ mod tests {
             "[[], 1]",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn texts_lie_behind_their_lengths_and_null_is_an_empty_one() {
+        let read = |text: &str| {
+            let values: Values = serde_json::from_str(text).expect("well-formed");
+            (values.count(), values.bytes(DataType::Bytes))
+        };
+        let bytes = vec![0, 0, 0, 0, 2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0];
+        assert_eq!(read("[null, \"ab\", null]"), (3, Ok(bytes)));
+        assert_eq!(read("[[null], [null]]"), (2, Ok(vec![0; 8])));
+        assert!(read("[1]").1.is_err());
+    }
+
+    #[test]
+    fn every_type_takes_only_what_it_can_hold() {
+        let read =
+            |text: &str, datatype| serde_json::from_str::<Values>(text).expect("well-formed").bytes(datatype);
+        assert_eq!(read("[true, 0]", DataType::Bool), Ok(vec![1, 0]));
+        assert_eq!(read("[255]", DataType::Uint8), Ok(vec![255]));
+        assert_eq!(read("[-2]", DataType::Int32), Ok((-2_i32).to_le_bytes().to_vec()));
+        assert_eq!(read("[-2]", DataType::Int64), Ok((-2_i64).to_le_bytes().to_vec()));
+        assert_eq!(read("[0.1]", DataType::Fp64), Ok(0.1_f64.to_le_bytes().to_vec()));
+        for (text, datatype) in [
+            ("[2]", DataType::Bool),
+            ("[1.5]", DataType::Int64),
+            ("[null]", DataType::Int64),
+            ("[9007199254740994]", DataType::Int64),
+            ("[256]", DataType::Uint8),
+            ("[\"1\"]", DataType::Fp64),
+        ] {
+            assert!(read(text, datatype).is_err(), "{text}");
         }
     }
 

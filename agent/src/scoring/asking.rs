@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use serin_protocol::tensor::DataType;
 
-use super::rows::RowShape;
+use super::rows::{Column, RowShape, RowValues};
 use crate::field::FieldReply;
 use crate::field::cli::CliError;
 use crate::field::client::{Client, ClientError, parse};
@@ -25,7 +26,7 @@ struct Metadata {
 #[derive(Deserialize)]
 struct InputMetadata {
     name: String,
-    datatype: String,
+    datatype: DataType,
     shape: Vec<i64>,
     #[serde(default)]
     parameters: InputParameters,
@@ -53,14 +54,11 @@ struct Output {
     data: Vec<Value>,
 }
 
-/// A model of one input, and how it is asked.
+/// A model, and how it is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     path: String,
-    input: String,
-    datatype: String,
-    /// Lengths of one row.
-    row: Vec<i64>,
+    inputs: Vec<Input>,
     /// What a row must hold.
     pub(crate) shape: RowShape,
 }
@@ -82,32 +80,47 @@ pub(crate) async fn active(client: &mut Client) -> Result<(String, String), CliE
     }
 }
 
+/// One input, some neighbouring values of a row.
+#[derive(Clone, Debug)]
+struct Input {
+    name: String,
+    datatype: DataType,
+    /// Lengths of one row.
+    row: Vec<i64>,
+    /// Values of one row.
+    width: usize,
+}
+
 impl Model {
     /// What `model` takes, in whatever version answers.
     ///
     /// # Errors
-    /// The agent does not know it, or it has more than one input.
+    /// The agent does not know it, or it has several inputs whose values have no names.
     pub(crate) async fn look_up(client: &mut Client, model: &str) -> Result<Self, CliError> {
         let path = format!("/v2/models/{model}");
         let metadata: Metadata = parse(&client.gateway(&path, None).await?)?;
-        let [input] = metadata.inputs.as_slice() else {
-            let message =
-                format!("{model} has {} inputs; rows fit only a model of one", metadata.inputs.len());
+        let mut inputs = Vec::with_capacity(metadata.inputs.len());
+        let mut columns = Vec::new();
+        for InputMetadata { name, datatype, shape, parameters } in metadata.inputs {
+            let row = shape.get(1..).unwrap_or_default().to_vec();
+            let width = row.iter().try_fold(1_usize, |product, length| {
+                usize::try_from(*length).ok().and_then(|length| product.checked_mul(length))
+            });
+            let width =
+                width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
+            let column = |name: Option<String>| Column { name, datatype };
+            match parameters.features.as_slice() {
+                [] if row.is_empty() => columns.push(column(Some(name.clone()))),
+                [] => columns.extend(std::iter::repeat_n(column(None), width)),
+                features => columns.extend(features.iter().cloned().map(|name| column(Some(name)))),
+            }
+            inputs.push(Input { name, datatype, row, width });
+        }
+        if inputs.len() > 1 && columns.iter().any(|column| column.name.is_none()) {
+            let message = format!("{model} has {} inputs, and not all values have names", inputs.len());
             return Err(CliError::Usage { message, next: "give a whole request to `infer`, as JSON".into() });
-        };
-        let InputMetadata { name, datatype, shape, parameters } = input;
-        let row = shape.get(1..).unwrap_or_default();
-        let width = row.iter().try_fold(1_usize, |product, length| {
-            usize::try_from(*length).ok().and_then(|length| product.checked_mul(length))
-        });
-        let width = width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
-        Ok(Self {
-            path,
-            input: name.clone(),
-            datatype: datatype.clone(),
-            row: row.to_vec(),
-            shape: RowShape { width, features: parameters.features.clone() },
-        })
+        }
+        Ok(Self { path, inputs, shape: RowShape { columns } })
     }
 
     /// The same, but of this version only.
@@ -116,17 +129,26 @@ impl Model {
         self
     }
 
-    /// Asks about `values`, one row after the other; what is not a number is a missing value.
+    /// Asks about `rows`.
     ///
     /// # Errors
     /// The agent's.
-    pub(crate) async fn ask(&self, client: &mut Client, values: &[f32]) -> Result<Answer, ClientError> {
-        let rows = values.len() / self.shape.width.max(1);
-        let shape: Vec<Value> =
-            std::iter::once(json!(rows)).chain(self.row.iter().map(|length| json!(length))).collect();
-        // What is not a number is written as null.
-        let tensor = json!({ "name": self.input, "datatype": self.datatype, "shape": shape, "data": values });
-        let request = Bytes::from(json!({ "inputs": [tensor] }).to_string());
+    pub(crate) async fn ask(&self, client: &mut Client, rows: &[RowValues]) -> Result<Answer, ClientError> {
+        let mut first = 0;
+        let tensors: Vec<Value> = self
+            .inputs
+            .iter()
+            .map(|input| {
+                let places = first..first + input.width;
+                first = places.end;
+                let data: Vec<&Value> =
+                    rows.iter().flat_map(|row| row.get(places.clone()).unwrap_or_default()).collect();
+                let lengths = input.row.iter().map(|length| json!(length));
+                let shape: Vec<Value> = std::iter::once(json!(rows.len())).chain(lengths).collect();
+                json!({ "name": input.name, "datatype": input.datatype, "shape": shape, "data": data })
+            })
+            .collect();
+        let request = Bytes::from(json!({ "inputs": tensors }).to_string());
         parse(&client.gateway(&format!("{}/infer", self.path), Some(request)).await?)
     }
 }
@@ -172,14 +194,14 @@ impl Asker {
         Self { socket: socket.into(), client: Some(client), pause: PAUSE }
     }
 
-    /// Asks `model` about `values`; while the agent is away, busy or between two versions, waits and tries again.
+    /// Asks `model` about `rows`; while the agent is away, busy or between two versions, waits and tries again.
     ///
     /// # Errors
     /// What trying again does not change, or that it did not help.
-    pub(super) async fn ask(&mut self, model: &Model, values: &[f32]) -> Result<Answer, CliError> {
+    pub(super) async fn ask(&mut self, model: &Model, rows: &[RowValues]) -> Result<Answer, CliError> {
         let mut tries = 1;
         loop {
-            let error = match self.try_once(model, values).await {
+            let error = match self.try_once(model, rows).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -199,11 +221,11 @@ impl Asker {
         }
     }
 
-    async fn try_once(&mut self, model: &Model, values: &[f32]) -> Result<Answer, ClientError> {
+    async fn try_once(&mut self, model: &Model, rows: &[RowValues]) -> Result<Answer, ClientError> {
         let client = match &mut self.client {
             Some(client) => client,
             none => none.insert(Client::connect(&self.socket).await?),
         };
-        model.ask(client, values).await
+        model.ask(client, rows).await
     }
 }

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use super::asking::{Answer, Asker, Model, active};
 use super::checkpoint::{Origin, Output, OutputError};
 use super::cli::BatchArgs;
-use super::rows::{RowReader, RowsError};
+#[cfg(feature = "parquet")]
+use super::parquet::ParquetRows;
+use super::rows::{RowReader, RowShape, RowValues, RowsError};
 use crate::field::carry::bar;
 use crate::field::cli::{CliError, Console};
 use crate::field::client::{Client, ClientError};
@@ -29,7 +31,7 @@ enum Format {
 }
 
 /// One row of the input: its values, or why it has none.
-type Row = Result<Vec<f32>, String>;
+type Row = Result<RowValues, String>;
 
 /// Counts what is read, for the progress bar.
 struct Counted<R> {
@@ -43,6 +45,61 @@ impl<R: Read> Read for Counted<R> {
         self.read.set(self.read.get() + read as u64);
         Ok(read)
     }
+}
+
+/// What rows come from.
+enum Rows {
+    /// CSV, or JSON lines.
+    Text(Box<RowReader<BufReader<Counted<File>>>>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<ParquetRows>),
+}
+
+impl Rows {
+    fn next_row(&mut self) -> Result<Option<RowValues>, RowsError> {
+        match self {
+            Self::Text(reader) => reader.next_row(),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(rows) => rows.next_row(),
+        }
+    }
+
+    /// Whether the input could not be understood altogether.
+    fn is_lost(&self) -> bool {
+        match self {
+            Self::Text(reader) => reader.is_lost(),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => false,
+        }
+    }
+
+    /// Columns that the model does not know.
+    fn ignored(&self) -> &[String] {
+        match self {
+            Self::Text(reader) => &reader.ignored,
+            #[cfg(feature = "parquet")]
+            Self::Parquet(rows) => &rows.ignored,
+        }
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_rows(file: File, bytes: u64, shape: RowShape, read: Rc<Cell<u64>>) -> Result<Rows, CliError> {
+    let rows = ParquetRows::open(file, bytes, shape, read).map_err(|error| CliError::rows(&error))?;
+    Ok(Rows::Parquet(Box::new(rows)))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet_rows(_: File, _: u64, _: RowShape, _: Rc<Cell<u64>>) -> Result<Rows, CliError> {
+    Err(CliError::Usage {
+        message: "this agent was built without Parquet".into(),
+        next: "give the rows as CSV or JSON lines, or build it with the feature parquet".into(),
+    })
+}
+
+/// Whether the name of `path` ends in `extension`.
+fn is_named(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
 /// Scores `args.input` into `args.output`.
@@ -61,18 +118,19 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
     };
     let output = Output::open(&args.output, origin, args.restart).map_err(|error| refused(&error))?;
     let read = Rc::new(Cell::new(0));
-    let counted = Counted { input: file, read: Rc::clone(&read) };
-    let mut reader = RowReader::new(BufReader::new(counted), model.shape.clone());
+    let mut reader = if is_named(&args.input, "parquet") {
+        parquet_rows(file, bytes, model.shape.clone(), Rc::clone(&read))?
+    } else {
+        let counted = Counted { input: file, read: Rc::clone(&read) };
+        Rows::Text(Box::new(RowReader::new(BufReader::new(counted), model.shape.clone())))
+    };
     for _ in 0..output.rows() {
         next(&mut reader, args.keep_going)?;
     }
     if output.rows() > 0 {
         console.note(&format!("going on behind row {}", output.rows()))?;
     }
-    let format = match args.output.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => Format::Csv,
-        _ => Format::Ndjson,
-    };
+    let format = if is_named(&args.output, "csv") { Format::Csv } else { Format::Ndjson };
     let mut batch =
         Batch { model, asker: Asker::new(socket, client), format, keep_going: args.keep_going, output };
     let mut bar = Bar { shown: io::stderr().is_terminal(), read, bytes, percent: None };
@@ -131,26 +189,26 @@ struct Batch {
 
 impl Batch {
     /// Answers all rows that are left; how many of them made no sense.
-    async fn score<R: io::BufRead>(
+    async fn score(
         &mut self,
-        reader: &mut RowReader<R>,
+        reader: &mut Rows,
         console: &mut Console,
         bar: &mut Bar,
     ) -> Result<u64, CliError> {
         let (mut due, mut told, mut wrong) = (Instant::now() + CHECKPOINT_EVERY, false, 0_u64);
         loop {
-            let rows = some_rows(reader, self.keep_going)?;
+            let rows = some_rows(reader, self.model.shape.rows_at_once(), self.keep_going)?;
             if rows.is_empty() {
                 return Ok(wrong);
             }
-            if !told && !reader.ignored.is_empty() {
-                console.note(&format!("columns left out: {}", reader.ignored.join(", ")))?;
+            if !told && !reader.ignored().is_empty() {
+                console.note(&format!("columns left out: {}", reader.ignored().join(", ")))?;
                 told = true;
             }
             wrong += rows.iter().filter(|row| row.is_err()).count() as u64;
-            let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
+            let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
             let answer =
-                if values.is_empty() { None } else { Some(self.asker.ask(&self.model, &values).await?) };
+                if sensible.is_empty() { None } else { Some(self.asker.ask(&self.model, &sensible).await?) };
             let text = self.written(&rows, answer.as_ref())?;
             self.output.append(&text, rows.len() as u64).map_err(|error| refused(&error))?;
             if Instant::now() >= due {
@@ -234,7 +292,7 @@ fn open(path: &Path) -> Result<(File, u64, u64), CliError> {
 }
 
 /// The next row; none at the end.
-fn next<R: io::BufRead>(reader: &mut RowReader<R>, keep_going: bool) -> Result<Option<Row>, CliError> {
+fn next(reader: &mut Rows, keep_going: bool) -> Result<Option<Row>, CliError> {
     match reader.next_row() {
         Ok(row) => Ok(row.map(Ok)),
         Err(RowsError::Line { line, message }) if keep_going && !reader.is_lost() => {
@@ -248,8 +306,7 @@ fn next<R: io::BufRead>(reader: &mut RowReader<R>, keep_going: bool) -> Result<O
 }
 
 /// As many rows as are asked about at once; none at the end.
-fn some_rows<R: io::BufRead>(reader: &mut RowReader<R>, keep_going: bool) -> Result<Vec<Row>, CliError> {
-    let most = reader.rows_at_once();
+fn some_rows(reader: &mut Rows, most: usize, keep_going: bool) -> Result<Vec<Row>, CliError> {
     let mut rows = Vec::new();
     while rows.len() < most {
         let Some(row) = next(reader, keep_going)? else { break };

@@ -20,7 +20,7 @@ pub enum ScoringCli {
 /// `batch`.
 #[derive(Clone, Debug, Args)]
 pub struct BatchArgs {
-    /// CSV with or without a header, or one JSON array or object a line.
+    /// CSV with or without a header, one JSON array or object a line, or a file named .parquet.
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The file to write: CSV if it is named so, else one JSON object a line. It must not exist.

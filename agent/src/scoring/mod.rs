@@ -4,7 +4,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cli`] | what is typed |
-//! | `rows` | rows of numbers, as people have them (pure) |
+//! | `rows`, `parquet` | rows as people have them |
 //! | `asking` | what the model takes; asking about rows, again when the agent is busy |
 //! | `batch`, `checkpoint` | a file, and how far it is |
 //! | `stream`, `topics` | lines and messages that keep coming |
@@ -13,6 +13,8 @@ pub(crate) mod asking;
 mod batch;
 mod checkpoint;
 pub mod cli;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub(crate) mod rows;
 mod stream;
 mod topics;

@@ -1,8 +1,12 @@
-//! Rows of numbers as people have them, CSV or one JSON array or object a line, alone or in batches. What is
-//! empty, `null` or `nan` is a missing value.
+//! Rows as people have them, CSV (RFC 4180) or one JSON array or object a line, alone or in batches: numbers,
+//! and texts where the model takes texts. What is empty, `null` or `nan` is a missing value.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read as _};
+use std::io::{self, BufRead, Read};
+
+use serde_json::{Number, Value};
+use serin_protocol::raw::RawValues;
+use serin_protocol::tensor::DataType;
 
 /// Longest line in bytes: 65,536 values with 16 characters each.
 const MAX_LINE_BYTES: u64 = 1 << 20;
@@ -10,6 +14,11 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 const MAX_BATCH_VALUES: usize = 1 << 15;
 /// Rows asked at once: well below what a worker takes.
 const MAX_BATCH_ROWS: usize = 256;
+/// How a file may begin that is UTF-8 anyway.
+const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
+
+/// The values of a row, as JSON has them, each of the type of its column.
+pub(crate) type RowValues = Vec<Value>;
 
 /// The input cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,260 +34,335 @@ pub(crate) enum RowsError {
 /// What a row must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RowShape {
-    /// Values in a row.
-    pub(crate) width: usize,
-    /// Names of the values, where the model names them.
-    pub(crate) features: Vec<String>,
+    /// Its values, in the order in which the model takes them.
+    pub(crate) columns: Vec<Column>,
+}
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// Its name, where the model names it.
+    pub(crate) name: Option<String>,
+    /// Its type.
+    pub(crate) datatype: DataType,
 }
 
 impl RowShape {
     /// How many rows to ask about at once.
     pub(crate) fn rows_at_once(&self) -> usize {
-        (MAX_BATCH_VALUES / self.width.max(1)).clamp(1, MAX_BATCH_ROWS)
+        (MAX_BATCH_VALUES / self.columns.len().max(1)).clamp(1, MAX_BATCH_ROWS)
+    }
+
+    /// Whether all values have names.
+    pub(super) fn is_named(&self) -> bool {
+        !self.columns.is_empty() && self.columns.iter().all(|column| column.name.is_some())
+    }
+
+    /// Whether there is a value of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column.name.as_deref() == Some(name))
+    }
+
+    /// `values` if they are as many as the model wants, each of the type it wants.
+    pub(super) fn checked(&self, values: RowValues) -> Result<RowValues, String> {
+        if values.len() != self.columns.len() {
+            return Err(format!("{} values, the model wants {}", values.len(), self.columns.len()));
+        }
+        for (value, Column { datatype, .. }) in values.iter().zip(&self.columns) {
+            RawValues::new(*datatype).push(*datatype, value)?;
+        }
+        Ok(values)
     }
 }
 
 /// Reads rows.
 #[derive(Debug)]
 pub(crate) struct RowReader<R> {
-    input: R,
+    source: Source<R>,
     shape: RowShape,
-    format: Option<Format>,
     line: u64,
+    /// Lines before the first of a CSV.
+    before: u64,
     /// Columns of the header that the model does not know.
     pub(crate) ignored: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Format {
-    Json,
-    /// Each value under its feature's name; one that is not there is missing.
-    Objects,
-    /// For each value of the row its column; none when columns are as the model wants them.
-    Csv(Option<Vec<usize>>),
+#[derive(Debug)]
+enum Source<R> {
+    /// Nothing was read yet.
+    Fresh(R),
+    /// One JSON array or object a line.
+    Lines(R),
+    /// CSV, its first line not yet read.
+    Headless(Box<csv::Reader<Bounded<R>>>),
+    /// For each value of the row its column of the CSV; none when columns are as the model wants them.
+    Table(Box<csv::Reader<Bounded<R>>>, Option<Vec<usize>>),
+    /// It made no sense altogether.
+    Lost,
+}
+
+/// An input of which only so much is read until somebody says that it made sense.
+#[derive(Debug)]
+struct Bounded<R> {
+    input: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
+        }
+        let read = (&mut self.input).take(self.left).read(buffer)?;
+        self.left -= read as u64;
+        Ok(read)
+    }
 }
 
 impl<R: BufRead> RowReader<R> {
     pub(crate) const fn new(input: R, shape: RowShape) -> Self {
-        Self { input, shape, format: None, line: 0, ignored: Vec::new() }
+        Self { source: Source::Fresh(input), shape, line: 0, before: 0, ignored: Vec::new() }
     }
 
-    /// The next rows, one after another, [`f32::NAN`] for missing values; none at the end.
-    pub(crate) fn next_batch(&mut self) -> Result<Option<Vec<f32>>, RowsError> {
-        let mut values = Vec::new();
-        let width = self.shape.width.max(1);
-        while values.len() < self.shape.rows_at_once() * width {
-            let Some(row) = self.next_row()? else {
-                break;
-            };
-            values.extend(row);
+    /// The next rows; none at the end.
+    pub(crate) fn next_batch(&mut self) -> Result<Vec<RowValues>, RowsError> {
+        let mut rows = Vec::new();
+        while rows.len() < self.shape.rows_at_once()
+            && let Some(row) = self.next_row()?
+        {
+            rows.push(row);
         }
-        Ok((!values.is_empty()).then_some(values))
+        Ok(rows)
     }
 
-    /// The next row, [`f32::NAN`] for missing values; none at the end. After a line that is no row the next one
-    /// is read; see [`Self::is_lost`].
-    pub(crate) fn next_row(&mut self) -> Result<Option<Vec<f32>>, RowsError> {
-        while let Some(line) = self.next_line()? {
-            let row = self.row(&line).map_err(|message| RowsError::Line { line: self.line, message })?;
-            if row.is_some() {
-                return Ok(row);
+    /// The next row; none at the end. After a line that is no row the next one is read; see
+    /// [`Self::is_lost`].
+    pub(crate) fn next_row(&mut self) -> Result<Option<RowValues>, RowsError> {
+        match std::mem::replace(&mut self.source, Source::Lost) {
+            Source::Fresh(input) => {
+                self.source = self.begin(input)?;
+                self.next_row()
             }
-        }
-        Ok(None)
-    }
-
-    /// How many rows to ask about at once.
-    pub(crate) fn rows_at_once(&self) -> usize {
-        self.shape.rows_at_once()
-    }
-
-    /// Whether the header could not be understood, so that no row can be.
-    pub(crate) const fn is_lost(&self) -> bool {
-        self.format.is_none()
-    }
-
-    fn next_line(&mut self) -> Result<Option<String>, RowsError> {
-        loop {
-            let mut bytes = Vec::new();
-            let read = (&mut self.input).take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes)?;
-            self.line += 1;
-            let wrong = |message: &str| RowsError::Line { line: self.line, message: message.into() };
-            if read as u64 == MAX_LINE_BYTES && bytes.last() != Some(&b'\n') {
-                return Err(wrong("the line is too long"));
+            Source::Lines(mut input) => {
+                let line = next_line(&mut input, &mut self.line);
+                self.source = Source::Lines(input);
+                line?.map(|line| self.parsed(&line)).transpose()
             }
-            if read == 0 {
-                return Ok(None);
-            }
-            let line = String::from_utf8(bytes).map_err(|_| wrong("the line is not text"))?;
-            let line = line.trim_start_matches('\u{feff}').trim();
-            if !line.is_empty() {
-                return Ok(Some(line.to_owned()));
-            }
-        }
-    }
-
-    /// The row in `line`; none if it is a header.
-    fn row(&mut self, line: &str) -> Result<Option<Vec<f32>>, String> {
-        let format = match self.format.take() {
-            Some(format) => format,
-            None if line.starts_with('[') => Format::Json,
-            None if line.starts_with('{') && !self.shape.features.is_empty() => Format::Objects,
-            None if cells(line).all(|cell| value(cell).is_ok()) => Format::Csv(None),
-            None => {
-                self.format = Some(self.header(line)?);
-                return Ok(None);
-            }
-        };
-        let row = match &format {
-            Format::Json => serde_json::from_str::<Vec<Option<f32>>>(line)
-                .map(|values| values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect())
-                .map_err(|error| error.to_string()),
-            Format::Objects => self.object(line),
-            Format::Csv(None) => cells(line).map(value).collect(),
-            Format::Csv(Some(columns)) => {
-                let cells: Vec<&str> = cells(line).collect();
-                let pick = |column: &usize| match cells.get(*column) {
-                    Some(cell) => value(cell),
-                    None => Err(format!("there are only {} columns", cells.len())),
+            Source::Headless(mut table) => {
+                let Some(cells) = self.record(&mut table)? else { return Ok(None) };
+                let header = self.header(&cells)?;
+                let is_row = matches!(header, Header::Absent);
+                let columns = match header {
+                    Header::Absent | Header::InOrder => None,
+                    Header::Named(columns) => Some(columns),
                 };
-                columns.iter().map(pick).collect()
+                self.source = Source::Table(table, columns);
+                if is_row { self.row(&cells).map(Some) } else { self.next_row() }
             }
-        };
-        self.format = Some(format);
-        let row: Vec<f32> = row?;
-        if row.len() != self.shape.width {
-            return Err(format!("{} values, the model wants {}", row.len(), self.shape.width));
+            Source::Table(mut table, columns) => {
+                let cells = self.record(&mut table);
+                let row = cells.and_then(|cells| {
+                    let row = cells.map(|cells| match &columns {
+                        None => self.row(&cells),
+                        Some(columns) => self.picked(&cells, columns),
+                    });
+                    row.transpose()
+                });
+                // What broke off in the middle of a line has no next one.
+                if table.get_ref().left > 0 {
+                    self.source = Source::Table(table, columns);
+                }
+                row
+            }
+            Source::Lost => Ok(None),
         }
-        if row.iter().any(|value| value.is_infinite()) {
-            return Err("a value is beyond the range of FP32".into());
-        }
-        Ok(Some(row))
     }
 
-    fn object(&self, line: &str) -> Result<Vec<f32>, String> {
-        let values: BTreeMap<String, Option<f32>> =
-            serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let features = &self.shape.features;
-        if let Some(unknown) = values.keys().find(|name| features.iter().all(|feature| feature != *name)) {
-            return Err(format!("the model has no feature {unknown:?}"));
-        }
-        let value = |feature: &String| values.get(feature).copied().flatten().unwrap_or(f32::NAN);
-        Ok(features.iter().map(value).collect())
+    /// Whether the input could not be understood altogether, so that no row can be.
+    pub(crate) const fn is_lost(&self) -> bool {
+        matches!(self.source, Source::Lost)
     }
 
-    fn header(&mut self, line: &str) -> Result<Format, String> {
-        let names: Vec<&str> = cells(line).collect();
-        let features = &self.shape.features;
-        if features.is_empty() {
-            if names.len() == self.shape.width {
-                return Ok(Format::Csv(None));
-            }
-            return Err(format!("{} columns, the model wants {}", names.len(), self.shape.width));
+    /// Looks at how the input begins.
+    fn begin(&mut self, mut input: R) -> Result<Source<R>, RowsError> {
+        if input.fill_buf()?.starts_with(&BYTE_ORDER_MARK) {
+            input.consume(BYTE_ORDER_MARK.len());
         }
-        let find = |feature: &String| {
-            let found = names.iter().position(|name| name == feature);
-            found.ok_or_else(|| format!("the column {feature} is missing"))
+        loop {
+            let buffer = input.fill_buf()?;
+            let blank = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            self.line += buffer.iter().take(blank).filter(|byte| **byte == b'\n').count() as u64;
+            let first = buffer.get(blank).copied();
+            input.consume(blank);
+            if first.is_none() && blank > 0 {
+                continue;
+            }
+            if let Some(b'[' | b'{') = first {
+                return Ok(Source::Lines(input));
+            }
+            self.before = self.line;
+            let input = Bounded { input, left: MAX_LINE_BYTES };
+            let mut builder = csv::ReaderBuilder::new();
+            let reader = builder.has_headers(false).flexible(true).trim(csv::Trim::All);
+            return Ok(Source::Headless(Box::new(reader.from_reader(input))));
+        }
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> RowsError {
+        RowsError::Line { line: self.line, message: message.into() }
+    }
+
+    /// The cells of the next line that has any. A quoted cell may go on over several lines.
+    fn record(&mut self, table: &mut csv::Reader<Bounded<R>>) -> Result<Option<Vec<String>>, RowsError> {
+        table.get_mut().left = MAX_LINE_BYTES;
+        let mut record = csv::ByteRecord::new();
+        let read = table.read_byte_record(&mut record);
+        self.line = self.before + record.position().unwrap_or(table.position()).line();
+        match read {
+            Ok(false) => Ok(None),
+            Ok(true) => {
+                let text = |cell: &[u8]| String::from_utf8(cell.to_vec());
+                let cells = record.iter().map(text).collect::<Result<_, _>>();
+                cells.map(Some).map_err(|_| self.wrong("the line is not text"))
+            }
+            Err(error) => match error.into_kind() {
+                csv::ErrorKind::Io(error) if error.kind() != io::ErrorKind::InvalidData => {
+                    Err(RowsError::Read(error))
+                }
+                csv::ErrorKind::Io(error) => Err(self.wrong(error.to_string())),
+                other => Err(self.wrong(format!("{other:?}"))),
+            },
+        }
+    }
+
+    /// For each value of the row its column of the CSV, if `cells` are a header; none if they are as the model
+    /// wants them, under a header or not.
+    fn header(&mut self, cells: &[String]) -> Result<Header, RowsError> {
+        let columns = &self.shape.columns;
+        // Where there is no column for a cell, its row is too long.
+        let takes = |at: usize| columns.get(at).is_some_and(|column| column.datatype == DataType::Bytes);
+        let is_row = cells.iter().enumerate().all(|(at, cell)| takes(at) || is_number(cell));
+        if !self.shape.is_named() {
+            if is_row || cells.len() == columns.len() {
+                return Ok(if is_row { Header::Absent } else { Header::InOrder });
+            }
+            return Err(self.wrong(format!("{} columns, the model wants {}", cells.len(), columns.len())));
+        }
+        let find = |name: &str| cells.iter().position(|cell| cell == name);
+        let missing =
+            columns.iter().filter_map(|column| column.name.as_deref()).find(|name| find(name).is_none());
+        match missing {
+            Some(_) if is_row => Ok(Header::Absent),
+            Some(name) => Err(self.wrong(format!("the column {name} is missing"))),
+            None => {
+                self.ignored = cells.iter().filter(|cell| !self.shape.has(cell)).cloned().collect();
+                let names = columns.iter().filter_map(|column| column.name.as_deref());
+                Ok(Header::Named(names.filter_map(find).collect()))
+            }
+        }
+    }
+
+    /// A row of these cells.
+    fn row(&self, cells: &[String]) -> Result<RowValues, RowsError> {
+        let columns = &self.shape.columns;
+        if cells.len() != columns.len() {
+            return Err(self.wrong(format!("{} values, the model wants {}", cells.len(), columns.len())));
+        }
+        let values = cells.iter().zip(columns).map(|(cell, column)| value(cell, column.datatype));
+        let values = values.collect::<Result<_, _>>().and_then(|values| self.shape.checked(values));
+        values.map_err(|message| self.wrong(message))
+    }
+
+    fn picked(&self, cells: &[String], columns: &[usize]) -> Result<RowValues, RowsError> {
+        let pick = |column: &usize| {
+            cells
+                .get(*column)
+                .cloned()
+                .ok_or_else(|| self.wrong(format!("there are only {} columns", cells.len())))
         };
-        let columns = features.iter().map(find).collect::<Result<_, _>>()?;
-        let unknown = names.iter().filter(|name| features.iter().all(|feature| feature != *name));
-        self.ignored = unknown.map(|name| (*name).to_owned()).collect();
-        Ok(Format::Csv(Some(columns)))
+        self.row(&columns.iter().map(pick).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// A row of a line of JSON.
+    fn parsed(&self, line: &str) -> Result<RowValues, RowsError> {
+        if line.starts_with('[') {
+            let values = serde_json::from_str(line).map_err(|error| self.wrong(error.to_string()))?;
+            return self.shape.checked(values).map_err(|message| self.wrong(message));
+        }
+        if !self.shape.is_named() {
+            return Err(self.wrong("the model names no values, give them as an array"));
+        }
+        let mut values: BTreeMap<String, Value> =
+            serde_json::from_str(line).map_err(|error| self.wrong(error.to_string()))?;
+        if let Some(unknown) = values.keys().find(|name| !self.shape.has(name)) {
+            return Err(self.wrong(format!("the model has no feature {unknown:?}")));
+        }
+        let names = self.shape.columns.iter().map(|column| column.name.as_deref().unwrap_or_default());
+        let values = names.map(|name| values.remove(name).unwrap_or(Value::Null)).collect();
+        self.shape.checked(values).map_err(|message| self.wrong(message))
     }
 }
 
-fn cells(line: &str) -> impl Iterator<Item = &str> {
-    line.split(',').map(|cell| cell.trim().trim_matches('"').trim())
+/// What the first line of a CSV is.
+enum Header {
+    /// A row.
+    Absent,
+    /// Names in the order of the model.
+    InOrder,
+    /// For each value of the row its column.
+    Named(Vec<usize>),
 }
 
-fn value(cell: &str) -> Result<f32, String> {
-    if cell.is_empty() || cell.eq_ignore_ascii_case("null") || cell.eq_ignore_ascii_case("nan") {
-        return Ok(f32::NAN);
+/// The next line of text that is not blank; none at the end.
+fn next_line(input: &mut impl BufRead, number: &mut u64) -> Result<Option<String>, RowsError> {
+    loop {
+        let mut bytes = Vec::new();
+        let read = input.take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes)?;
+        *number += 1;
+        let wrong = |message: &str| RowsError::Line { line: *number, message: message.into() };
+        if read as u64 == MAX_LINE_BYTES && bytes.last() != Some(&b'\n') {
+            return Err(wrong("the line is too long"));
+        }
+        if read == 0 {
+            return Ok(None);
+        }
+        let line = String::from_utf8(bytes).map_err(|_| wrong("the line is not text"))?;
+        if !line.trim().is_empty() {
+            return Ok(Some(line.trim().to_owned()));
+        }
     }
-    cell.parse().map_err(|_| format!("{cell:?} is not a number"))
+}
+
+fn is_blank(cell: &str) -> bool {
+    cell.is_empty() || cell.eq_ignore_ascii_case("null") || cell.eq_ignore_ascii_case("nan")
+}
+
+/// Whether a cell is a number or truth value, or a missing one.
+fn is_number(cell: &str) -> bool {
+    let truth = ["true", "false"].iter().any(|truth| cell.eq_ignore_ascii_case(truth));
+    is_blank(cell) || truth || cell.parse::<f64>().is_ok()
+}
+
+/// A cell as a value of its column's type.
+fn value(cell: &str, datatype: DataType) -> Result<Value, String> {
+    if datatype == DataType::Bytes {
+        return Ok(Value::String(cell.into()));
+    }
+    if is_blank(cell) {
+        return Ok(Value::Null);
+    }
+    if datatype == DataType::Bool
+        && let Ok(truth) = cell.to_ascii_lowercase().parse()
+    {
+        return Ok(Value::Bool(truth));
+    }
+    if let Ok(whole) = cell.parse::<i64>() {
+        return Ok(whole.into());
+    }
+    let number: f64 = cell.parse().map_err(|_| format!("{cell:?} is not a number"))?;
+    Number::from_f64(number).map(Value::Number).ok_or_else(|| format!("{cell:?} is too large for any number"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(text: &str, width: usize, features: &[&str]) -> Result<Vec<String>, String> {
-        let shape = RowShape { width, features: features.iter().map(|name| (*name).into()).collect() };
-        let mut reader = RowReader::new(text.as_bytes(), shape);
-        let mut values = Vec::new();
-        while let Some(batch) = reader.next_batch().map_err(|error| error.to_string())? {
-            values.extend(batch.iter().map(f32::to_string));
-        }
-        values.extend(reader.ignored.iter().map(|name| format!("not {name}")));
-        Ok(values)
-    }
-
-    fn texts(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| (*text).to_owned()).collect()
-    }
-
-    #[test]
-    fn csv_and_json_lines_hold_the_same_rows() {
-        let expected = Ok(texts(&["1", "2.5", "NaN", "-3"]));
-        assert_eq!(read("1, 2.5\n\n,-3\n", 2, &[]), expected);
-        assert_eq!(read("[1, 2.5]\r\n[null, -3]", 2, &[]), expected);
-        assert_eq!(read("\u{feff}\"a\",\"b\"\n1,2.5\nnan,-3", 2, &[]), expected);
-    }
-
-    #[test]
-    fn objects_hold_values_under_their_names() {
-        let text = "{\"b\": 2.5, \"a\": 1}\n{\"b\": -3, \"a\": null}\n{}";
-        assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2.5", "NaN", "-3", "NaN", "NaN"])));
-        let message = read("{\"c\": 1}", 2, &["a", "b"]).expect_err("no c");
-        assert!(message.contains("no feature \"c\""), "{message}");
-        let shape = RowShape { width: 1, features: vec!["a".into()] };
-        let mut reader = RowReader::new("{\"a\": 1}\n{\"a\": []}\n{\"a\": 3}".as_bytes(), shape);
-        assert_eq!(reader.next_row().expect("a row"), Some(vec![1.0]));
-        assert!(reader.next_row().is_err() && !reader.is_lost());
-        assert_eq!(reader.next_row().expect("the one after"), Some(vec![3.0]));
-    }
-
-    #[test]
-    fn a_header_names_the_columns_wanted_and_others_are_left_out() {
-        let text = "truth,b,a\n9,2,1\n9,4,3\n";
-        assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2", "3", "4", "not truth"])));
-        let message = read(text, 2, &["a", "c"]).expect_err("no c");
-        assert!(message.contains("line 1: the column c is missing"), "{message}");
-    }
-
-    #[test]
-    fn the_line_that_is_wrong_is_named() {
-        for (text, named) in [
-            ("1,2\n3\n", "line 2: 1 values, the model wants 2"),
-            ("1,2\nx,3\n", "line 2: \"x\" is not a number"),
-            ("[1,2]\n[3,", "line 2"),
-            ("1,inf\n", "FP32"),
-            ("1,1e39\n", "FP32"),
-        ] {
-            let message = read(text, 2, &[]).expect_err(text);
-            assert!(message.contains(named), "{message}");
-        }
-        let message = read(&"1".repeat(2 << 20), 2, &[]).expect_err("endless");
-        assert!(message.contains("too long"), "{message}");
-    }
-
-    #[test]
-    fn many_rows_come_in_batches() {
-        let text = "1,2\n".repeat(600);
-        let shape = RowShape { width: 2, features: vec![] };
-        let mut reader = RowReader::new(text.as_bytes(), shape);
-        let mut sizes = Vec::new();
-        while let Some(batch) = reader.next_batch().expect("numbers") {
-            sizes.push(batch.len());
-        }
-        assert_eq!(sizes, [512, 512, 176]);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_rows_or_an_error(text in "(?s).{0,80}", width in 0_usize..4) {
-            let _ = read(&text, width, &["a"]);
-        }
-    }
-}
+#[path = "rows_tests.rs"]
+mod tests;

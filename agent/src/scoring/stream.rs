@@ -9,7 +9,7 @@ use serin_protocol::ids::ModelName;
 use tokio::sync::mpsc;
 
 use super::asking::{Asker, Model, active};
-use super::rows::{RowReader, RowShape, RowsError};
+use super::rows::{RowReader, RowShape, RowValues, RowsError};
 use crate::field::cli::{CliError, Console};
 use crate::field::client::Client;
 
@@ -17,7 +17,7 @@ use crate::field::client::Client;
 const AHEAD: usize = 256;
 
 /// A row, or why it is none.
-pub(super) type Row = Result<Vec<f32>, String>;
+pub(super) type Row = Result<RowValues, String>;
 
 /// Answers the rows of `input` until it ends.
 pub(super) async fn run(
@@ -74,8 +74,8 @@ fn read(input: impl Read, shape: RowShape, rows: &mpsc::Sender<Result<Row, RowsE
 
 /// One answer for each of `rows`: version and outputs, or the error of one that makes no sense.
 pub(super) async fn answers(model: &Model, asker: &mut Asker, rows: &[Row]) -> Result<Vec<Value>, CliError> {
-    let values: Vec<f32> = rows.iter().flatten().flatten().copied().collect();
-    let answer = if values.is_empty() { None } else { Some(asker.ask(model, &values).await?) };
+    let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
+    let answer = if sensible.is_empty() { None } else { Some(asker.ask(model, &sensible).await?) };
     let mut at = 0;
     let line = |row: &Row| match (row, &answer) {
         (Err(why), _) => json!({ "error": why }),

@@ -3,6 +3,8 @@
 use super::*;
 use crate::field::cli::tests::{Scene, Shared};
 use crate::gateway::tests::Mood;
+use crate::scoring::rows::Column;
+use serin_protocol::tensor::DataType;
 
 async fn stream(scene: &Scene, input: &'static str) -> (Result<(), CliError>, String) {
     let out = Shared::default();
@@ -31,9 +33,10 @@ async fn a_header_that_makes_no_sense_ends_it() {
 
 #[test]
 fn a_message_is_a_row_or_says_why_not() {
-    let shape = RowShape { width: 2, features: vec!["a".into(), "b".into()] };
-    assert_eq!(row_of(b"{\"b\":2,\"a\":1}", &shape), Ok(vec![1.0, 2.0]));
-    assert_eq!(row_of(b"1,2\n", &shape), Ok(vec![1.0, 2.0]));
+    let column = |name: &str| Column { name: Some(name.into()), datatype: DataType::Fp32 };
+    let shape = RowShape { columns: vec![column("a"), column("b")] };
+    assert_eq!(row_of(b"{\"b\":2,\"a\":1}", &shape), Ok(vec![json!(1), json!(2)]));
+    assert_eq!(row_of(b"1,2\n", &shape), Ok(vec![json!(1), json!(2)]));
     for bad in [b"".as_slice(), b"[1]", b"\xff", b"a,c"] {
         assert!(row_of(bad, &shape).is_err(), "{bad:?}");
     }

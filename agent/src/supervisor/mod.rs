@@ -382,6 +382,7 @@ impl Supervisor {
                 .filter(|_| !record.safe_mode)
                 .map_or(ByteCount(0), |slot| slot.memory),
             swap: self.config.models.swap,
+            decoders: crate::worker::decoders(),
             free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
             installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
         })

@@ -130,6 +130,7 @@ impl Supervisor {
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             candidate: self.machine.candidate().cloned(),
             pinned: record.kept_on_site(),
+            decoders: crate::worker::decoders(),
         }
     }
 

@@ -7,6 +7,7 @@ use serin_protocol::frame::Prediction;
 use serin_protocol::ids::FieldName;
 use serin_protocol::sketch::profile::{Profile, SketchProfile};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::tensor::DataType;
 
 use super::window::Counters;
 
@@ -54,15 +55,29 @@ impl Tally {
         self.counters == Counters::default() && self.worker_deaths == 0
     }
 
-    pub(super) fn record_rows(&mut self, profile: &Profile, watched: &Watched, values: &[u8]) {
-        let rows = values.len().div_ceil(watched.row.saturating_mul(WIDTH).max(WIDTH));
-        let (values, _cut) = values.as_chunks::<WIDTH>();
+    pub(super) fn record_rows(
+        &mut self,
+        profile: &Profile,
+        watched: &Watched,
+        datatype: DataType,
+        values: &[u8],
+    ) {
+        let Some(width) = datatype.width() else { return };
+        let rows = values.len().div_ceil(watched.row.saturating_mul(width).max(1));
         let sketches = profile.features.iter().zip(&mut self.features);
         for (at, (feature, histogram)) in sketches.skip(watched.first).take(watched.row).enumerate() {
-            let column = values.iter().skip(at).step_by(watched.row).map(|raw| f32::from_le_bytes(*raw));
-            // What a cut row lacks is missing.
-            let padded = column.chain(iter::repeat(f32::NAN)).take(rows);
-            histogram.record_all(&feature.sketch.bins, padded);
+            let bins = &feature.sketch.bins;
+            if datatype == DataType::Fp32 {
+                let (values, _cut) = values.as_chunks::<WIDTH>();
+                let column = values.iter().skip(at).step_by(watched.row).map(|raw| f32::from_le_bytes(*raw));
+                // What a cut row lacks is missing.
+                histogram.record_all(bins, column.chain(iter::repeat(f32::NAN)).take(rows));
+            } else {
+                let number = |row: usize| datatype.number(values, row * watched.row + at);
+                // Beyond the range of single precision is beyond every bin.
+                let column = (0..rows).map(|row| number(row).map_or(f32::NAN, |value| value as f32));
+                histogram.record_all(bins, column);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use serin_protocol::manifest::Manifest;
 use serin_protocol::message::{Comparison, Coverage, MAX_REPORT_FEATURES, Report, Role};
 use serin_protocol::sketch::profile::Profile;
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
-use serin_protocol::tensor::{DataType, TensorHeader};
+use serin_protocol::tensor::TensorHeader;
 
 use super::comparison::{Comparing, Made};
 use super::effort::Effort;
@@ -157,7 +157,7 @@ impl Recorder {
     }
 
     /// An inference over `body` was answered in `micros`. The raw inputs are looked at before any
-    /// preprocessing; what is not FP32 or cut short counts as missing.
+    /// preprocessing; what is cut short counts as missing, and so does what is no number.
     pub fn answered(
         &mut self,
         inputs: &[TensorHeader],
@@ -172,10 +172,8 @@ impl Recorder {
             let length = usize::try_from(header.bytes).unwrap_or(usize::MAX).min(rest.len());
             let (part, behind) = rest.split_at(length);
             rest = behind;
-            if header.datatype == DataType::Fp32
-                && let Some(watched) = self.watched.iter().find(|watched| watched.input == header.name)
-            {
-                self.tally.record_rows(&self.profile, watched, part);
+            if let Some(watched) = self.watched.iter().find(|watched| watched.input == header.name) {
+                self.tally.record_rows(&self.profile, watched, header.datatype, part);
             }
         }
         for prediction in predictions {

@@ -28,6 +28,7 @@ fn release(version: u8) -> Release {
         runtime: "r".parse().expect("fits"),
         targets: [].into_iter().collect(),
         profile: Digest([0; 32]),
+        decoders: serin_protocol::release::Decoders::new(),
     }
 }
 

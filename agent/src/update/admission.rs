@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serin_protocol::ids::{ByteCount, TargetClass};
 use serin_protocol::message::{Detail, Reason};
-use serin_protocol::release::Release;
+use serin_protocol::release::{Decoders, Release};
 
 /// The inference engine series this agent runs.
 pub const RUNTIME: &str = "tract-0.23";
@@ -33,6 +33,8 @@ pub struct Means {
     pub memory_active: ByteCount,
     /// Whether that one must go on answering while the new one is proved.
     pub swap: Swap,
+    /// Decoders that this agent was built with.
+    pub decoders: Decoders,
     /// Disk space above the reserve.
     pub free_space: ByteCount,
     /// Whether the release is unpacked here already: nothing of it needs to be fetched.
@@ -51,6 +53,9 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
         && let Some(lacks) = means.target_lacks.first()
     {
         return Err(Reason::BelowClass(Detail::new(lacks)));
+    }
+    if let Some(decoder) = release.decoders.iter().find(|decoder| !means.decoders.contains(decoder)) {
+        return Err(Reason::NoDecoder(*decoder));
     }
     let beside = match means.swap {
         Swap::Hot => means.memory_active.0,
@@ -73,6 +78,7 @@ mod tests {
     use super::*;
     use serin_protocol::chunk::ObjectRef;
     use serin_protocol::ids::Digest;
+    use serin_protocol::release::Decoder;
 
     fn release() -> Release {
         let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(1000) };
@@ -85,6 +91,7 @@ mod tests {
             runtime: RUNTIME.parse().expect("fits"),
             targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
             profile: Digest([2; 32]),
+            decoders: [Decoder::Png].into_iter().collect(),
         }
     }
 
@@ -95,6 +102,7 @@ mod tests {
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
             swap: Swap::Hot,
+            decoders: Decoder::ALL.into_iter().collect(),
             free_space: ByteCount(4000),
             installed: false,
         }
@@ -125,6 +133,9 @@ mod tests {
         let mut anywhere = release();
         anywhere.targets.clear();
         assert_eq!(admit(&anywhere, &lesser), Ok(()));
+
+        let blind = Means { decoders: [Decoder::Jpeg].into_iter().collect(), ..means() };
+        assert_eq!(admit(&release(), &blind), Err(Reason::NoDecoder(Decoder::Png)));
 
         let small = Means { memory_budget: ByteCount::from_mib(23), ..means() };
         let refused =

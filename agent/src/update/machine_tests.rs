@@ -64,6 +64,7 @@ fn release(version: u8, memory: ByteCount) -> Box<Release> {
         runtime: RUNTIME.parse().expect("fits"),
         targets: [].into_iter().collect(),
         profile: Digest([0; 32]),
+        decoders: serin_protocol::release::Decoders::new(),
     })
 }
 
@@ -74,6 +75,7 @@ fn means() -> Means {
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
         swap: Swap::Cold,
+        decoders: serin_protocol::release::Decoders::new(),
         free_space: ByteCount(1000),
         installed: false,
     }

@@ -7,17 +7,21 @@ use std::path::Path;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
 use serin_protocol::ids::{ByteCount, FieldName};
-use serin_protocol::manifest::{Manifest, PredictionSpec};
+use serin_protocol::manifest::{Manifest, PredictionSpec, TensorSpec};
 use serin_protocol::pipeline::{Pipeline, PostStep};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::heap;
+use super::limits::tells_of_exhaustion;
 use super::model::{Model, ROWS_AT_ONCE, Record};
 use super::nnef;
-use super::pipeline::{self, Column, Data, Feed};
+use super::pipeline::{self, Column, Data, Feed, Numbers, Preparation, Raw};
 
 /// Most rows of one request: their predictions, at most 14 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
+
+/// Bytes of a text with its length, for the bound on a request; images are within the eighth of the memory.
+const MEAN_TEXT_BYTES: usize = 256;
 
 /// Release files a worker reads.
 pub(super) const FILES: [BundleFile; 5] =
@@ -29,6 +33,7 @@ const SETTLED_AFTER: u32 = 3;
 /// A loaded release.
 pub(super) struct Engine {
     manifest: Manifest,
+    preparation: Preparation,
     feeds: Vec<Feed>,
     post: Vec<PostStep>,
     labels: Vec<String>,
@@ -56,7 +61,8 @@ impl Engine {
         let (manifest, steps) = declared(dir)?;
         let labels = String::from_utf8(read(dir, BundleFile::Labels)?)
             .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
-        let feeds = pipeline::feeds(&manifest, &steps).map_err(LoadFault::Invalid)?;
+        let preparation = preparation(&manifest, &steps)?;
+        let feeds = preparation.feeds();
         let outputs = pipeline::taken(&steps);
         let onnx = || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs);
         let model = match manifest.nnef.as_ref().filter(|form| form.runtime.as_str() == nnef::RUNTIME) {
@@ -75,8 +81,9 @@ impl Engine {
         heap::swiftly();
         Ok(Self {
             unsettled: SETTLED_AFTER,
-            most_body_bytes: most_body_bytes(&feeds, memory),
+            most_body_bytes: most_body_bytes(&manifest.inputs, memory),
             manifest,
+            preparation,
             feeds,
             post: steps.post,
             labels: labels.lines().map(str::to_owned).collect(),
@@ -112,8 +119,7 @@ impl Engine {
         let mut taken: Vec<(String, Column<'static>)> = Vec::new();
         for first in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - first);
-            let values: Vec<Vec<f32>> =
-                self.feeds.iter().zip(&raw).map(|(feed, raw)| prepared(feed, raw, first, count)).collect();
+            let values = self.preparation.prepare(&raw, first, count).map_err(InferFault::Input)?;
             let part = self.model.run(&self.feeds, &values, count)?;
             append(&mut taken, part, count)?;
         }
@@ -127,37 +133,59 @@ impl Engine {
         Ok(Answer { outputs, body, predictions })
     }
 
+    /// Runs only the steps before the model, and answers what they hand to it.
+    pub(super) fn prepare(&self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
+        let (rows, raw) = self.check_inputs(inputs, body)?;
+        let values = self.preparation.prepare(&raw, 0, rows).map_err(InferFault::Input)?;
+        let mut answer = Answer { outputs: Vec::new(), body: Vec::new(), predictions: Vec::new() };
+        for (feed, values) in self.feeds.iter().zip(values) {
+            let start = answer.body.len();
+            answer.body.extend(single_precision(&values));
+            let lengths = std::iter::once(rows).chain(feed.row_shape.iter().copied());
+            answer.outputs.push(TensorHeader {
+                name: feed.name.clone(),
+                datatype: DataType::Fp32,
+                shape: lengths.filter_map(|length| u32::try_from(length).ok()).collect(),
+                bytes: (answer.body.len() - start) as u64,
+            });
+        }
+        if answer.body.len() > MAX_BODY_BYTES as usize {
+            return Err(InferFault::Input(format!("{rows} rows are more than {MAX_BODY_BYTES} bytes")));
+        }
+        Ok(answer)
+    }
+
     /// Each declared input once, as declared, all with equally many rows. Answers the rows and the raw
     /// bytes in manifest order.
     fn check_inputs<'b>(
         &self,
         inputs: &[TensorHeader],
         body: &'b [u8],
-    ) -> Result<(usize, Vec<&'b [u8]>), InferFault> {
+    ) -> Result<(usize, Vec<Raw<'b>>), InferFault> {
         let Some(parts) = split_body(inputs, body) else {
             return Err(InferFault::Input("the inputs do not use up the body exactly".into()));
         };
         if let Some(unknown) =
-            inputs.iter().find(|input| self.feeds.iter().all(|feed| feed.name != input.name))
+            inputs.iter().find(|input| self.manifest.inputs.iter().all(|spec| spec.name != input.name))
         {
             return Err(about(&unknown.name, "the model has no such input"));
         }
         let mut rows = None;
-        let mut raw = Vec::with_capacity(self.feeds.len());
-        for feed in &self.feeds {
-            let mut named = inputs.iter().zip(&parts).filter(|(input, _)| input.name == feed.name);
+        let mut raw = Vec::with_capacity(self.manifest.inputs.len());
+        for spec in &self.manifest.inputs {
+            let mut named = inputs.iter().zip(&parts).filter(|(input, _)| input.name == spec.name);
             let Some((input, part)) = named.next() else {
-                return Err(about(&feed.name, "it is missing"));
+                return Err(about(&spec.name, "it is missing"));
             };
             if named.next().is_some() {
-                return Err(about(&feed.name, "it is given twice"));
+                return Err(about(&spec.name, "it is given twice"));
             }
-            let count = rows_of(feed, input)?;
+            let count = rows_of(spec, input)?;
             if rows.is_some_and(|rows| rows != count) {
-                return Err(about(&feed.name, "it has another number of rows than the inputs before it"));
+                return Err(about(&spec.name, "it has another number of rows than the inputs before it"));
             }
             rows = Some(count);
-            raw.push(*part);
+            raw.push(Raw::of(spec, part, count).map_err(|what| about(&spec.name, &what))?);
         }
         match rows {
             Some(rows) => Ok((rows, raw)),
@@ -203,10 +231,17 @@ fn declared(dir: &Path) -> Result<(Manifest, Pipeline), LoadFault> {
     Ok((manifest, steps))
 }
 
+fn preparation(manifest: &Manifest, steps: &Pipeline) -> Result<Preparation, LoadFault> {
+    let flow = steps.flow(&manifest.inputs).map_err(|error| LoadFault::File(error.to_string()))?;
+    Preparation::of(flow).map_err(|error| {
+        if tells_of_exhaustion(&error) { LoadFault::MemoryLimit } else { LoadFault::Invalid(error) }
+    })
+}
+
 /// Loads the ONNX file of the release in `dir` and tells what was done to it, with the rows that it runs at once.
 pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
     let (manifest, steps) = declared(dir)?;
-    let feeds = pipeline::feeds(&manifest, &steps).map_err(LoadFault::Invalid)?;
+    let feeds = preparation(&manifest, &steps)?.feeds();
     let mut record = Record::default();
     let path = dir.join(BundleFile::Model.name());
     let model = Model::load_recorded(&path, &feeds, &pipeline::taken(&steps), Some(&mut record))?;
@@ -216,8 +251,11 @@ pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
 /// A request buffered whole must not push the model over its limit: that would look like the model's
 /// fault. What the packer measured contains a full run of rows; beyond that an eighth of the limit is
 /// within the margin between measured minimum and limit.
-fn most_body_bytes(feeds: &[Feed], memory: ByteCount) -> usize {
-    let row: usize = feeds.iter().map(|feed| feed.row_elements.saturating_mul(size_of::<f32>())).sum();
+fn most_body_bytes(inputs: &[TensorSpec], memory: ByteCount) -> usize {
+    let bytes = |spec: &TensorSpec| {
+        spec.row_elements().unwrap_or(0).saturating_mul(spec.datatype.width().unwrap_or(MEAN_TEXT_BYTES))
+    };
+    let row = inputs.iter().map(bytes).fold(0, usize::saturating_add);
     let eighth = usize::try_from(memory.0 / 8).unwrap_or(usize::MAX);
     row.saturating_mul(ROWS_AT_ONCE).max(eighth).min(MAX_BODY_BYTES as usize)
 }
@@ -234,38 +272,33 @@ fn read(dir: &Path, file: BundleFile) -> Result<Vec<u8>, LoadFault> {
     Ok(bytes)
 }
 
-fn rows_of(feed: &Feed, input: &TensorHeader) -> Result<usize, InferFault> {
-    if input.datatype != DataType::Fp32 {
-        return Err(about(&feed.name, &format!("it must be FP32, not {}", input.datatype.name())));
+fn rows_of(spec: &TensorSpec, input: &TensorHeader) -> Result<usize, InferFault> {
+    if input.datatype != spec.datatype {
+        let (wanted, given) = (spec.datatype.name(), input.datatype.name());
+        return Err(about(&spec.name, &format!("it must be {wanted}, not {given}")));
     }
-    let lengths = || input.shape.iter().map(|length| *length as usize);
-    let fits =
-        input.shape.len() == feed.row_shape.len() + 1 && lengths().skip(1).eq(feed.row_shape.iter().copied());
+    let fits = input.shape.len() == spec.shape.len()
+        && input.shape.iter().zip(&spec.shape).skip(1).all(|(given, length)| i64::from(*given) == *length);
     if !fits {
-        let declared: Vec<String> = feed.row_shape.iter().map(ToString::to_string).collect();
-        let given: Vec<String> = lengths().map(|length| length.to_string()).collect();
+        let declared: Vec<String> = spec.shape.iter().skip(1).map(ToString::to_string).collect();
+        let given: Vec<String> = input.shape.iter().map(ToString::to_string).collect();
         let what = format!("its shape must be [rows, {}], not [{}]", declared.join(", "), given.join(", "));
-        return Err(about(&feed.name, &what));
+        return Err(about(&spec.name, &what));
     }
     if !input.is_consistent() {
-        return Err(about(&feed.name, &format!("{} bytes do not fit its shape", input.bytes)));
+        return Err(about(&spec.name, &format!("{} bytes do not fit its shape", input.bytes)));
     }
-    let rows = lengths().next().unwrap_or(0);
+    let rows = input.shape.first().map_or(0, |rows| *rows as usize);
     if (1..=MAX_ROWS).contains(&rows) {
         Ok(rows)
     } else {
-        Err(about(&feed.name, &format!("it must have 1 to {MAX_ROWS} rows, not {rows}")))
+        Err(about(&spec.name, &format!("it must have 1 to {MAX_ROWS} rows, not {rows}")))
     }
 }
 
-/// `count` rows from row `first` on, decoded and preprocessed.
-fn prepared(feed: &Feed, raw: &[u8], first: usize, count: usize) -> Vec<f32> {
-    let row_bytes = feed.row_elements * size_of::<f32>();
-    let part = raw.get(first * row_bytes..(first + count) * row_bytes).unwrap_or_default();
-    let (values, _) = part.as_chunks::<4>();
-    let mut values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    feed.prepare(&mut values);
-    values
+/// Little-endian `FP32`, for comparing.
+fn single_precision(values: &Numbers) -> Vec<u8> {
+    (0..values.len()).flat_map(|at| (values.at(at) as f32).to_le_bytes()).collect()
 }
 
 /// Adds the outputs of some more rows.

@@ -14,10 +14,47 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 pub(super) struct GraphInput {
     /// Its name.
     pub(super) name: String,
-    /// Whether it takes single-precision floats.
-    pub(super) is_float: bool,
+    /// What it takes, where that is something a pipeline can make.
+    pub(super) element: Option<Element>,
     /// Its lengths, `None` where left open; `None` altogether when not declared.
     pub(super) shape: Option<Vec<Option<usize>>>,
+}
+
+/// What an input of the graph takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    /// Single precision.
+    Float,
+    /// Double precision.
+    Double,
+    /// Signed 64 bits.
+    Int64,
+    /// Signed 32 bits.
+    Int32,
+    /// Unsigned 8 bits.
+    Byte,
+    /// Truth values.
+    Bool,
+}
+
+impl Element {
+    const fn of(code: i32) -> Option<Self> {
+        const FLOAT: i32 = DataType::Float as i32;
+        const DOUBLE: i32 = DataType::Double as i32;
+        const INT64: i32 = DataType::Int64 as i32;
+        const INT32: i32 = DataType::Int32 as i32;
+        const BYTE: i32 = DataType::Uint8 as i32;
+        const BOOL: i32 = DataType::Bool as i32;
+        Some(match code {
+            FLOAT => Self::Float,
+            DOUBLE => Self::Double,
+            INT64 => Self::Int64,
+            INT32 => Self::Int32,
+            BYTE => Self::Byte,
+            BOOL => Self::Bool,
+            _ => return None,
+        })
+    }
 }
 
 /// Turns every `ZipMap` into an identity. It makes a map from labels to scores of each row of scores;
@@ -130,7 +167,7 @@ pub(super) fn inputs(proto: &ModelProto) -> Vec<GraphInput> {
 
 fn input_of(info: &ValueInfoProto) -> GraphInput {
     let Some(Type::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
-        return GraphInput { name: info.name.clone(), is_float: false, shape: None };
+        return GraphInput { name: info.name.clone(), element: None, shape: None };
     };
     let length = |value: &Option<Length>| match value {
         Some(Length::DimValue(length)) => usize::try_from(*length).ok().filter(|length| *length > 0),
@@ -139,7 +176,7 @@ fn input_of(info: &ValueInfoProto) -> GraphInput {
     let shape = tensor.shape.as_ref();
     GraphInput {
         name: info.name.clone(),
-        is_float: tensor.elem_type == DataType::Float as i32,
+        element: Element::of(tensor.elem_type),
         shape: shape.map(|shape| shape.dim.iter().map(|dim| length(&dim.value)).collect()),
     }
 }

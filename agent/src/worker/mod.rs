@@ -43,8 +43,14 @@ mod second_form;
 pub mod serve;
 mod softmax;
 mod stderr;
+mod tensors;
 pub mod verdict;
 mod wire;
+
+/// The decoders that this agent was built with.
+pub fn decoders() -> serin_protocol::release::Decoders {
+    pipeline::decoders()
+}
 
 /// Whether this kernel keeps files and network out of reach of a worker.
 pub fn files_can_be_closed() -> bool {

@@ -1,6 +1,5 @@
 //! Loads one model with tract and runs it, some rows at a time.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
@@ -9,13 +8,15 @@ use tract_onnx::tract_core::ops::gru_seq::GruSeq;
 use tract_onnx::tract_core::ops::logic::IfThenElse;
 use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
-    Arc, Datum, DatumType, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId,
-    TDim, TValue, TVec, Tensor, ToDim, TractError, TractErrorContext, TractResult, TypedModel,
-    TypedSimplePlan, TypedSimpleState, bail, ensure, tvec,
+    Arc, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId, TDim, TValue, TVec,
+    ToDim, TractError, TractErrorContext, TractResult, TypedModel, TypedSimplePlan, TypedSimpleState, ensure,
+    tvec,
 };
 
+use super::graph::Element;
 use super::limits::tells_of_exhaustion;
-use super::pipeline::{Column, Data, Feed};
+use super::pipeline::{Column, Feed, Numbers};
+use super::tensors::{column, datum_type, elements, tensor};
 use super::{branches, graph, ml, nnef, operators, softmax};
 
 /// Most rows run at once. More gain nothing on one core.
@@ -36,6 +37,8 @@ pub(super) struct Model {
     rows_at_once: usize,
     /// For each input of the plan, its place among the feeds.
     order: Vec<usize>,
+    /// For each of the feeds, what the graph takes.
+    elements: Vec<Element>,
     outputs: Vec<String>,
 }
 
@@ -62,22 +65,19 @@ impl Model {
             let mut typed = nnef::read(path)?;
             ensure!(typed.output_outlets()?.len() == outputs.len(), "it has other outputs");
             ensure!(typed.input_outlets()?.len() == feeds.len(), "it has other inputs");
+            let mut elements = Vec::with_capacity(feeds.len());
             for (input, feed) in feeds.iter().enumerate() {
                 let fact = typed.input_fact(input)?;
-                let fits = fact.datum_type == f32::datum_type()
-                    && fact.shape.iter().skip(1).eq(feed
-                        .row_shape
-                        .iter()
-                        .map(ToDim::to_dim)
-                        .collect::<Vec<_>>()
-                        .iter());
-                ensure!(fits, "its input {input} is {fact:?}");
+                let lengths: Vec<TDim> = feed.row_shape.iter().map(ToDim::to_dim).collect();
+                let element = Element::of_datum(fact.datum_type);
+                let element = element.filter(|_| fact.shape.iter().skip(1).eq(lengths.iter()));
+                elements.push(element.with_context(|| format!("its input {input} is {fact:?}"))?);
             }
             begin_anew(&mut typed);
             typed.optimize()?;
             let rows = usize::try_from(rows_at_once).unwrap_or(1).clamp(1, ROWS_AT_ONCE);
             let order: Vec<usize> = (0..feeds.len()).collect();
-            Self::planned(typed, &order, outputs, rows)
+            Self::planned(typed, &order, &elements, outputs, rows)
         };
         read().map_err(|error| fault(&error))
     }
@@ -107,9 +107,11 @@ impl Model {
         graph::open_zip_maps(&mut proto);
         graph::keep_only(&mut proto, outputs)?;
         let mut open = true;
-        for input in graph::inputs(&proto) {
-            open &= rows_are_open(&input, feeds)?;
+        let graph_inputs = graph::inputs(&proto);
+        for input in &graph_inputs {
+            open &= rows_are_open(input, feeds)?;
         }
+        let elements = elements(&graph_inputs, feeds)?;
         let decided = branches::decide(&mut proto, &framework, feeds, open);
         if !decided.conditions.is_empty() {
             // The branches not taken are gone, and with them what only they needed.
@@ -126,14 +128,15 @@ impl Model {
         let parsed = parse(&framework, &proto)?;
         drop(proto);
         let order = input_order(&parsed, feeds)?;
-        let one = typed(parsed.clone(), feeds, &order, &1.to_dim()).map_err(|error| fault(&error))?;
+        let one = typed(parsed.clone(), feeds, &elements, &order, &1.to_dim());
+        let one = one.map_err(|error| fault(&error))?;
         let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
         if open && together > 1 {
             let rows = parsed.symbols.new_with_prefix("rows").to_dim();
             let mut built = Built::default();
-            let model = typed(parsed, feeds, &order, &rows)
+            let model = typed(parsed, feeds, &elements, &order, &rows)
                 .and_then(|typed| {
-                    Self::build(typed, &order, outputs, together, recorded.then_some(&mut built))
+                    Self::build(typed, &order, &elements, outputs, together, recorded.then_some(&mut built))
                 })
                 .and_then(|model| model.tried(feeds));
             if let Ok(model) = model {
@@ -144,7 +147,7 @@ impl Model {
             drop(parsed);
         }
         let mut built = Built::default();
-        let model = Self::build(one, &order, outputs, 1, recorded.then_some(&mut built));
+        let model = Self::build(one, &order, &elements, outputs, 1, recorded.then_some(&mut built));
         record.take(built);
         model.map_err(|error| fault(&error))
     }
@@ -152,6 +155,7 @@ impl Model {
     fn build(
         typed: TypedModel,
         order: &[usize],
+        elements: &[Element],
         outputs: &[&str],
         rows_at_once: usize,
         built: Option<&mut Built>,
@@ -168,12 +172,13 @@ impl Model {
             built.graph.inputs = inputs;
         }
         typed.optimize()?;
-        Self::planned(typed, order, outputs, rows_at_once)
+        Self::planned(typed, order, elements, outputs, rows_at_once)
     }
 
     fn planned(
         optimized: TypedModel,
         order: &[usize],
+        elements: &[Element],
         outputs: &[&str],
         rows_at_once: usize,
     ) -> TractResult<Self> {
@@ -183,6 +188,7 @@ impl Model {
             plan,
             rows_at_once,
             order: order.to_vec(),
+            elements: elements.to_vec(),
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
         })
     }
@@ -191,8 +197,14 @@ impl Model {
     /// mixes rows, only when run.
     fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
         const ROWS: usize = 2;
-        let zeros: Vec<Vec<f32>> = feeds.iter().map(|feed| vec![0.0; ROWS * feed.row_elements]).collect();
-        for (name, column) in self.evaluate(feeds, &zeros, ROWS)? {
+        let zeros = feeds.iter().map(|feed| Numbers::Singles(vec![0.0; ROWS * feed.row_elements]));
+        let zeros: Vec<TValue> = feeds
+            .iter()
+            .zip(zeros)
+            .zip(&self.elements)
+            .map(|((feed, zeros), element)| tensor(feed, *element, &zeros, ROWS))
+            .collect::<Result<_, _>>()?;
+        for (name, column) in self.evaluate(&zeros)? {
             ensure!(
                 column.shape.first() == Some(&ROWS),
                 "output {name} of {ROWS} rows is {:?}",
@@ -211,10 +223,15 @@ impl Model {
     pub(super) fn run(
         &mut self,
         feeds: &[Feed],
-        values: &[Vec<f32>],
+        values: &[Numbers],
         rows: usize,
     ) -> Result<Vec<(String, Column<'static>)>, InferFault> {
-        match self.evaluate(feeds, values, rows) {
+        let tensors = feeds.iter().zip(values).zip(&self.elements);
+        let tensors: Vec<TValue> = tensors
+            .map(|((feed, values), element)| tensor(feed, *element, values, rows))
+            .collect::<Result<_, _>>()
+            .map_err(|error| InferFault::Input(text_of(&error)))?;
+        match self.evaluate(&tensors) {
             Ok(columns) => Ok(columns),
             Err(error) => {
                 let text = text_of(&error);
@@ -228,17 +245,11 @@ impl Model {
         }
     }
 
-    fn evaluate(
-        &mut self,
-        feeds: &[Feed],
-        values: &[Vec<f32>],
-        rows: usize,
-    ) -> TractResult<Vec<(String, Column<'static>)>> {
+    /// Runs the model over tensors in the order of the feeds.
+    fn evaluate(&mut self, tensors: &[TValue]) -> TractResult<Vec<(String, Column<'static>)>> {
         let mut inputs: TVec<TValue> = tvec![];
         for place in &self.order {
-            let (feed, values) = feeds.get(*place).zip(values.get(*place)).context("input without a feed")?;
-            let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
-            inputs.push(Tensor::from_shape(&shape, values)?.into());
+            inputs.push(tensors.get(*place).context("input without a feed")?.clone());
         }
         let outputs = self.state.run(inputs)?;
         self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
@@ -263,14 +274,15 @@ impl Record {
 fn typed(
     mut parsed: InferenceModel,
     feeds: &[Feed],
+    elements: &[Element],
     order: &[usize],
     rows: &TDim,
 ) -> TractResult<TypedModel> {
     for (input, place) in order.iter().enumerate() {
-        let feed = feeds.get(*place).context("input without a feed")?;
+        let (feed, element) = feeds.get(*place).zip(elements.get(*place)).context("input without a feed")?;
         let lengths = feed.row_shape.iter().map(ToDim::to_dim);
         let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
-        parsed.set_input_fact(input, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+        parsed.set_input_fact(input, InferenceFact::dt_shape(datum_type(*element), shape))?;
     }
     let mut typed = parsed.into_typed()?;
     begin_anew(&mut typed);
@@ -310,9 +322,6 @@ fn rows_are_open(input: &graph::GraphInput, feeds: &[Feed]) -> Result<bool, Load
     let Some(feed) = feeds.iter().find(|feed| feed.model_input == *name) else {
         return Err(LoadFault::Invalid(format!("the model needs the input {name:?}, no step feeds it")));
     };
-    if !input.is_float {
-        return Err(LoadFault::Invalid(format!("the model's input {name:?} does not take 32-bit floats")));
-    }
     let Some(shape) = &input.shape else {
         return Ok(true);
     };
@@ -364,22 +373,6 @@ fn input_order(parsed: &InferenceModel, feeds: &[Feed]) -> Result<Vec<usize>, Lo
         ))),
         None => Ok(order),
     }
-}
-
-/// An output as one of the types that can be answered.
-fn column(value: &Tensor) -> TractResult<Column<'static>> {
-    let data = match value.datum_type() {
-        DatumType::F32 | DatumType::F64 | DatumType::F16 => {
-            Data::Floats(value.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-        }
-        DatumType::String => {
-            let texts = value.try_as_plain_ram()?.as_slice::<String>()?;
-            Data::Texts(texts.iter().map(|text| Cow::Owned(text.clone())).collect())
-        }
-        DatumType::Blob => bail!("outputs of type {:?} are not supported", value.datum_type()),
-        _ => Data::Integers(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()),
-    };
-    Ok(Column { shape: value.shape().to_vec(), data })
 }
 
 fn fault(error: &TractError) -> LoadFault {

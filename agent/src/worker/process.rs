@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::{self, Life, Started};
 use super::group::Delegated;
-use super::queue::Job;
+use super::queue::{Job, Wanted};
 use super::wire;
 
 /// Requests that may wait, besides those that can be in the next run. At a few milliseconds each the last one waits well under a second; who
@@ -145,9 +145,31 @@ impl Worker {
     /// Runs the release's pipeline and model over `inputs`, whose raw values lie in `body` one after
     /// another. Requests are answered in the order they came; those that wait may be run together.
     pub async fn infer(&self, inputs: Vec<TensorHeader>, body: Bytes) -> Result<Inferred, InferError> {
+        self.ask(inputs, body, Wanted::Inference).await
+    }
+
+    /// Runs only the steps before the model over `inputs`, and gives what they hand to it as `FP32`, under the
+    /// names of the pipeline.
+    pub async fn prepare(&self, inputs: Vec<TensorHeader>, body: Bytes) -> Result<Inferred, InferError> {
+        self.ask(inputs, body, Wanted::Preparation).await
+    }
+
+    async fn ask(
+        &self,
+        inputs: Vec<TensorHeader>,
+        body: Bytes,
+        wanted: Wanted,
+    ) -> Result<Inferred, InferError> {
         wire::check_request(&inputs, &body).map_err(InferError::Input)?;
         let (reply, answer) = oneshot::channel();
-        match self.0.jobs.try_send(Job { inputs, body, reply, since: Instant::now(), alone: false }) {
+        match self.0.jobs.try_send(Job {
+            inputs,
+            body,
+            reply,
+            since: Instant::now(),
+            alone: wanted == Wanted::Preparation,
+            wanted,
+        }) {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => return Err(InferError::Busy),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(self.ended().await),

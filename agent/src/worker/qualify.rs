@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::golden::{Golden, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenInput};
 use serin_protocol::ids::{ByteCount, FieldName};
-use serin_protocol::manifest::{Manifest, Measured};
+use serin_protocol::manifest::{Manifest, Measured, TensorSpec};
+use serin_protocol::raw::RawValues;
 
 use super::golden::{golden_batches, golden_pass, request};
 use super::model::ROWS_AT_ONCE;
@@ -218,10 +219,10 @@ impl Bench {
     }
 
     async fn predict(&self, worker: &Worker, path: &Path) -> Result<Vec<(i64, Option<f32>)>, Fault> {
-        let rows = read_rows(path)?;
+        let rows = read_rows(path, &self.manifest.inputs)?;
         let mut predictions = Vec::with_capacity(rows.len());
         for (number, batch) in rows.chunks(ROWS_AT_ONCE).enumerate() {
-            let inputs: Vec<&[GoldenTensor]> = batch.iter().map(Vec::as_slice).collect();
+            let inputs: Vec<&[GoldenInput]> = batch.iter().map(Vec::as_slice).collect();
             let at = |row: usize| number * ROWS_AT_ONCE + row + 1;
             let (headers, body) = request(&self.manifest, &inputs)
                 .map_err(|(row, what)| Fault::new(FaultKind::Rows, format!("row {}: {what}", at(row))))?;
@@ -238,10 +239,10 @@ impl Bench {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RowLine {
-    inputs: std::collections::BTreeMap<FieldName, Vec<Option<f32>>>,
+    inputs: std::collections::BTreeMap<FieldName, Vec<serde_json::Value>>,
 }
 
-fn read_rows(path: &Path) -> Result<Vec<Vec<GoldenTensor>>, Fault> {
+fn read_rows(path: &Path, inputs: &[TensorSpec]) -> Result<Vec<Vec<GoldenInput>>, Fault> {
     let fail = |what: String| Fault::new(FaultKind::Rows, format!("{}: {what}", path.display()));
     let mut reader = BufReader::new(File::open(path).map_err(|error| fail(error.to_string()))?);
     let mut rows = Vec::new();
@@ -260,11 +261,15 @@ fn read_rows(path: &Path) -> Result<Vec<Vec<GoldenTensor>>, Fault> {
         }
         let row: RowLine =
             serde_json::from_str(&line).map_err(|error| fail(format!("row {}: {error}", rows.len() + 1)))?;
-        let tensor = |(name, values): (FieldName, Vec<Option<f32>>)| GoldenTensor {
-            name,
-            values: values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect(),
+        let input = |(name, values): (FieldName, Vec<serde_json::Value>)| {
+            let wrong = |what: String| fail(format!("row {}: input {name}{what}", rows.len() + 1));
+            let spec = inputs.iter().find(|spec| spec.name == name);
+            let spec = spec.ok_or_else(|| wrong(" does not exist".into()))?;
+            let values = RawValues::parse(spec.datatype, &values).map_err(wrong)?;
+            Ok(GoldenInput { name, values })
         };
-        rows.push(row.inputs.into_iter().map(tensor).collect());
+        let row = row.inputs.into_iter().map(input).collect::<Result<_, Fault>>()?;
+        rows.push(row);
     }
 }
 
@@ -294,12 +299,25 @@ mod tests {
     fn rows_are_named_by_their_line_when_they_are_broken() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("rows.ndjson");
-        std::fs::write(&path, "{\"inputs\":{\"x\":[1,null]}}\n\n{\"inputs\":{\"x\":[2.5,3]}}\n")
-            .expect("written");
-        let rows = read_rows(&path).expect("two rows");
-        assert_eq!((rows.len(), rows[1][0].values.clone()), (2, vec![2.5, 3.0]));
-        assert!(rows[0][0].values[1].is_nan());
-        std::fs::write(&path, "{\"inputs\":{\"x\":[1]}}\n{\"inputs\":1}\n").expect("written");
-        assert!(read_rows(&path).expect_err("broken").message.contains("row 2"));
+        let spec = TensorSpec {
+            name: "x".parse().expect("name"),
+            datatype: serin_protocol::tensor::DataType::Fp32,
+            shape: vec![-1, 2],
+            features: vec![],
+        };
+        let specs = [spec];
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            read_rows(&path, &specs)
+        };
+        let rows = read("{\"inputs\":{\"x\":[1,null]}}\n\n{\"inputs\":{\"x\":[2.5,3]}}\n").expect("two rows");
+        assert_eq!((rows.len(), &rows[1][0].values), (2, &vec![2.5, 3.0].into()));
+        let RawValues::Singles(first) = &rows[0][0].values else { panic!("floats") };
+        assert!(first[1].is_nan());
+        for broken in ["1", "{\"y\":[1]}", "{\"x\":[\"one\"]}"] {
+            let text = format!("{{\"inputs\":{{\"x\":[1]}}}}\n{{\"inputs\":{broken}}}\n");
+            let error = read(&text).expect_err("broken");
+            assert!(error.message.contains("row 2"), "{}", error.message);
+        }
     }
 }

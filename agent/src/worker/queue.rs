@@ -21,8 +21,19 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<Inferred, InferError>>,
     /// When it was asked.
     pub(super) since: Instant,
-    /// It was in a run that failed, and is run apart now.
+    /// It is run apart: what is wanted, or because it was in a run that failed.
     pub(super) alone: bool,
+    /// How much of the work is wanted.
+    pub(super) wanted: Wanted,
+}
+
+/// How much of the work on a request is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// All of it.
+    Inference,
+    /// What is handed to the model; such a request is run alone.
+    Preparation,
 }
 
 /// What is handed to the process at once: the frame's head and the parts of its body.
@@ -73,6 +84,7 @@ impl Queue {
         let count = join::together(company, &self.bounds).max(1).min(self.ahead.len());
         self.running.extend(self.ahead.drain(..count));
         let asked: Vec<_> = self.running.iter().map(|job| (job.inputs.as_slice(), &job.body)).collect();
+        let wanted = self.running.first().map_or(Wanted::Inference, |job| job.wanted);
         let joined = match asked.as_slice() {
             [] => return None,
             [(inputs, body)] => Some(Joined { inputs: inputs.to_vec(), parts: vec![Bytes::clone(body)] }),
@@ -83,7 +95,7 @@ impl Queue {
         let framed = joined.ok_or_else(|| "the requests cannot be run together".to_owned()).and_then(
             |Joined { inputs, parts }| {
                 let bytes = parts.iter().map(Bytes::len).sum();
-                let head = wire::request_head(number, inputs, bytes)?;
+                let head = wire::request_head(number, wanted, inputs, bytes)?;
                 Ok(Run { number, head, parts })
             },
         );
@@ -110,7 +122,9 @@ impl Queue {
         // Its own clock cannot have seen more time pass than ours.
         inferred.micros = inferred.micros.min(micros(elapsed));
         let rows: Vec<u32> = self.running.iter().map(|job| join::rows(&job.inputs).unwrap_or(1)).collect();
-        self.learn(inferred.micros, rows.iter().map(|rows| u64::from(*rows)).sum());
+        if self.running.iter().all(|job| job.wanted == Wanted::Inference) {
+            self.learn(inferred.micros, rows.iter().map(|rows| u64::from(*rows)).sum());
+        }
         let answers = if rows.len() == 1 { Some(vec![inferred]) } else { join::split(&inferred, &rows) };
         let Some(answers) = answers else {
             return self.failed(&InferError::Model("rows cannot be told apart".into()));
@@ -173,14 +187,21 @@ mod tests {
         }];
         let (reply, answer) = oneshot::channel();
         let body = Bytes::copy_from_slice(&value.to_le_bytes());
-        queue.push(Job { inputs, body, reply, since: Instant::now(), alone: false });
+        queue.push(Job {
+            inputs,
+            body,
+            reply,
+            since: Instant::now(),
+            alone: false,
+            wanted: Wanted::Inference,
+        });
         answer
     }
 
     /// What a model would answer that repeats its input.
     fn echo(run: &Run) -> Inferred {
-        let WorkerRequest::Infer { inputs, .. } =
-            decode_header(&run.head[PREFIX_BYTES..]).expect("well-formed");
+        let request = decode_header(&run.head[PREFIX_BYTES..]).expect("well-formed");
+        let WorkerRequest::Infer { inputs, .. } = request else { panic!("an inference") };
         let body = run.parts.concat().into();
         Inferred { micros: 10, waited_micros: 0, leads: true, outputs: inputs, body, predictions: vec![] }
     }

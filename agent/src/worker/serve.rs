@@ -151,10 +151,17 @@ fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
     while let Some(prefix) = read_prefix(&mut requests)? {
         let mut header = vec![0; prefix.header as usize];
         requests.read_exact(&mut header)?;
-        let WorkerRequest::Infer { request, inputs } = decode_header(&header).map_err(io::Error::other)?;
+        let asked: WorkerRequest = decode_header(&header).map_err(io::Error::other)?;
         let body = read_body(&mut requests, prefix.body as usize, engine.most_body_bytes())?;
         let start = Instant::now();
-        let outcome = body.and_then(|body| engine.infer(&inputs, &body));
+        let (request, outcome) = match asked {
+            WorkerRequest::Infer { request, inputs } => {
+                (request, body.and_then(|body| engine.infer(&inputs, &body)))
+            }
+            WorkerRequest::Prepare { request, inputs } => {
+                (request, body.and_then(|body| engine.prepare(&inputs, &body)))
+            }
+        };
         let micros = micros_since(start);
         match outcome {
             Ok(answer) => {

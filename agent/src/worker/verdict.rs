@@ -117,6 +117,12 @@ impl Fault {
 
     pub(super) fn of_golden(fault: &GoldenFault) -> Self {
         match fault {
+            GoldenFault::Skew(_) => {
+                let hint = "the steps before the model in pipeline.json do not do to this feature what the training \
+                            side does: compare its constants, its missing values and the order of features";
+                let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
+                Self { hint: Some(hint.into()), ..fault }
+            }
             GoldenFault::Mismatch(_) => {
                 let hint = "expected outputs must come from the training side's runtime, on the raw inputs that \
                             pipeline.json starts from; if they do, the runtime computes an operator differently: \

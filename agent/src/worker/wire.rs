@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use super::engine::MAX_ROWS;
+use super::queue::Wanted;
 
 /// Whether sizes and headers of a request agree; the worker judges everything else.
 pub(super) fn check_request(inputs: &[TensorHeader], body: &[u8]) -> Result<(), String> {
@@ -27,8 +28,17 @@ pub(super) fn check_request(inputs: &[TensorHeader], body: &[u8]) -> Result<(), 
 }
 
 /// Prefix and header of a request whose body has `bytes` bytes.
-pub(super) fn request_head(request: u64, inputs: Vec<TensorHeader>, bytes: usize) -> Result<Vec<u8>, String> {
-    encode_head(&WorkerRequest::Infer { request, inputs }, bytes).map_err(|error| error.to_string())
+pub(super) fn request_head(
+    request: u64,
+    wanted: Wanted,
+    inputs: Vec<TensorHeader>,
+    bytes: usize,
+) -> Result<Vec<u8>, String> {
+    let asked = match wanted {
+        Wanted::Inference => WorkerRequest::Infer { request, inputs },
+        Wanted::Preparation => WorkerRequest::Prepare { request, inputs },
+    };
+    encode_head(&asked, bytes).map_err(|error| error.to_string())
 }
 
 /// Sends a frame; the parts of its body go out from where they lie in memory.
@@ -90,6 +100,8 @@ fn check(response: &WorkerResponse, body: &[u8]) -> Result<(), String> {
 fn is_sound(output: &TensorHeader, part: &[u8]) -> bool {
     match output.datatype {
         DataType::Fp32 | DataType::Int64 => output.is_consistent(),
+        // No output is of these.
+        DataType::Fp64 | DataType::Int32 | DataType::Uint8 | DataType::Bool => false,
         DataType::Bytes => texts(part) == output.elements(),
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::ids::{Digest, FieldName};
 use serin_protocol::manifest::Manifest;
 
@@ -48,19 +48,26 @@ pub(crate) fn unpack_with(name: &str, change: impl FnOnce(&Path)) -> tempfile::T
 
 fn golden(from: &Path, source: &toml::Table) -> Golden {
     let tolerance = |name: &str| source["golden"][name].as_float().expect("a tolerance") as f32;
-    let tensors = |values: BTreeMap<FieldName, Vec<Option<f32>>>| {
-        let tensor = |(name, values): (FieldName, Vec<Option<f32>>)| GoldenTensor {
-            name,
-            values: values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect(),
-        };
-        values.into_iter().map(tensor).collect()
+    let numbers = |values: Vec<Option<f32>>| -> Vec<f32> {
+        values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect()
     };
+    let input = |(name, values)| GoldenInput { name, values: numbers(values).into() };
+    let output = |(name, values)| GoldenTensor { name, values: numbers(values) };
     let lines = fs::read_to_string(from.join("golden.ndjson")).expect("golden.ndjson");
     let cases = lines.lines().map(|line| {
         let line: GoldenLine = serde_json::from_str(line).expect("a golden case");
-        GoldenCase { inputs: tensors(line.inputs), outputs: tensors(line.outputs) }
+        GoldenCase {
+            inputs: line.inputs.into_iter().map(input).collect(),
+            tensors: vec![],
+            outputs: line.outputs.into_iter().map(output).collect(),
+        }
     });
-    Golden { relative: tolerance("relative"), absolute: tolerance("absolute"), cases: cases.collect() }
+    Golden {
+        relative: tolerance("relative"),
+        absolute: tolerance("absolute"),
+        fed: vec![],
+        cases: cases.collect(),
+    }
 }
 
 fn manifest(to: &Path, source: &toml::Table) -> serde_json::Value {

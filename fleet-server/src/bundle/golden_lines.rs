@@ -2,11 +2,19 @@
 //! that devices check. Every fault is named by its line.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Component, Path};
 
 use serde::Deserialize;
-use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor, MAX_CASES};
+use serde_json::Value;
+use serin_protocol::golden::{
+    Golden, GoldenCase, GoldenFed, GoldenInput, GoldenTensor, MAX_CASES, MAX_GOLDEN_BYTES,
+};
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::TensorSpec;
+use serin_protocol::pipeline::Flow;
+use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
 /// How far a device's outputs may lie from the expected ones: the section `[golden]` of `serin.toml`.
@@ -41,18 +49,29 @@ pub enum GoldenLineError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
-    inputs: BTreeMap<FieldName, Vec<Option<f32>>>,
+    inputs: BTreeMap<FieldName, Vec<Value>>,
+    #[serde(default)]
+    tensors: BTreeMap<String, Vec<Option<f32>>>,
     outputs: BTreeMap<FieldName, Vec<Option<f32>>>,
 }
 
-/// Reads the cases in `text`; `null` is a missing value. Every input must be given, and at least one of
-/// the outputs that are numbers.
-pub fn parse(
-    text: &str,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-    tolerances: Tolerances,
-) -> Result<Golden, GoldenLineError> {
+/// What a case is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Declared inputs.
+    pub inputs: &'a [TensorSpec],
+    /// The steps from them to the model.
+    pub flow: &'a Flow,
+    /// Declared outputs.
+    pub outputs: &'a [TensorSpec],
+    /// Where files are that cases name.
+    pub folder: &'a Path,
+}
+
+/// Reads the cases in `text`; `null` is a missing value, and `{"file": "NAME"}` a file of the model folder.
+/// Every input must be given, and at least one of the outputs that are numbers; tensors as the training side
+/// handed them to the model may be given, under the model's names.
+pub fn parse(text: &str, subject: Subject<'_>, tolerances: Tolerances) -> Result<Golden, GoldenLineError> {
     let tolerable = |tolerance: f32| tolerance.is_finite() && tolerance >= 0.0;
     if !tolerable(tolerances.relative) || !tolerable(tolerances.absolute) {
         return Err(GoldenLineError::Tolerance);
@@ -63,29 +82,101 @@ pub fn parse(
         return Err(GoldenLineError::Count(count));
     }
     let cases = lines
-        .map(|(at, line)| {
-            case(line, inputs, outputs).map_err(|what| GoldenLineError::Line { line: at + 1, what })
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Golden { relative: tolerances.relative, absolute: tolerances.absolute, cases })
+        .map(|(at, line)| case(line, subject).map_err(|what| GoldenLineError::Line { line: at + 1, what }))
+        .collect::<Result<Vec<_>, _>>()?;
+    let fed = if cases.iter().all(|case| case.tensors.is_empty()) { Vec::new() } else { fed(subject.flow) };
+    Ok(Golden { relative: tolerances.relative, absolute: tolerances.absolute, fed, cases })
 }
 
-fn case(line: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Result<GoldenCase, String> {
+/// What is handed to the model, with the names of its values.
+fn fed(flow: &Flow) -> Vec<GoldenFed> {
+    flow.fed()
+        .map(|(name, _, kind)| GoldenFed { name: name.clone(), features: kind.names().to_vec() })
+        .collect()
+}
+
+fn case(line: &str, subject: Subject<'_>) -> Result<GoldenCase, String> {
     let mut line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let Subject { inputs, flow, outputs, folder } = subject;
     if let Some(missing) = inputs.iter().find(|spec| !line.inputs.contains_key(&spec.name)) {
         return Err(format!("input {} is missing", missing.name));
     }
-    let inputs = tensors("input", &mut line.inputs, inputs)?;
-    let outputs = tensors("output", &mut line.outputs, outputs)?;
+    let inputs = raw(&mut line.inputs, inputs, folder)?;
+    let tensors = tensors(&line.tensors, flow)?;
+    let outputs = numbers(&mut line.outputs, outputs)?;
     if outputs.is_empty() {
         return Err("no output is given, so that nothing would be checked".into());
     }
-    Ok(GoldenCase { inputs, outputs })
+    Ok(GoldenCase { inputs, tensors, outputs })
 }
 
-/// The given tensors in the order of `specs`, which makes equal cases equal bytes.
-fn tensors(
-    kind: &str,
+/// The given raw inputs in the order of `specs`, which makes equal cases equal bytes.
+fn raw(
+    given: &mut BTreeMap<FieldName, Vec<Value>>,
+    specs: &[TensorSpec],
+    folder: &Path,
+) -> Result<Vec<GoldenInput>, String> {
+    let mut inputs = Vec::with_capacity(given.len());
+    for spec in specs {
+        let list = given.remove(&spec.name).unwrap_or_default();
+        count("input", spec, list.len())?;
+        let mut values = RawValues::new(spec.datatype);
+        for (at, value) in list.iter().enumerate() {
+            let pushed = match (&mut values, named_file(value)) {
+                (RawValues::Texts(texts), Some(name)) => {
+                    read_file(folder, name).map(|bytes| texts.push(bytes))
+                }
+                (values, _) => values.push(spec.datatype, value),
+            };
+            pushed.map_err(|what| format!("input {}[{at}]: {what}", spec.name))?;
+        }
+        inputs.push(GoldenInput { name: spec.name.clone(), values });
+    }
+    match given.keys().next() {
+        Some(unknown) => Err(format!("there is no input {unknown} in serin.toml")),
+        None => Ok(inputs),
+    }
+}
+
+fn named_file(value: &Value) -> Option<&str> {
+    let fields = value.as_object().filter(|fields| fields.len() == 1)?;
+    fields.get("file")?.as_str()
+}
+
+/// A file within the folder; no larger than all golden vectors may be.
+pub(super) fn read_file(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+    if !Path::new(name).components().all(plain) {
+        return Err(format!("{name:?} is no file within the model folder"));
+    }
+    let path = folder.join(name);
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut bytes = Vec::new();
+    let file = File::open(&path).map_err(failed)?;
+    file.take(MAX_GOLDEN_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > MAX_GOLDEN_BYTES {
+        return Err(format!("{}: more than {MAX_GOLDEN_BYTES} bytes", path.display()));
+    }
+    Ok(bytes)
+}
+
+/// The given tensors under their names in the pipeline.
+fn tensors(given: &BTreeMap<String, Vec<Option<f32>>>, flow: &Flow) -> Result<Vec<GoldenTensor>, String> {
+    let tensor = |(name, values): (&String, &Vec<Option<f32>>)| {
+        let Some((fed, _, kind)) = flow.fed().find(|(_, model_input, _)| model_input == name) else {
+            return Err(format!("no step feeds the model's input {name:?}"));
+        };
+        let expected = kind.elements().unwrap_or_default();
+        if values.len() != expected {
+            return Err(format!("tensor {name:?} has {} values, {expected} expected", values.len()));
+        }
+        Ok(GoldenTensor { name: fed.clone(), values: missing_as_nan(values) })
+    };
+    given.iter().map(tensor).collect()
+}
+
+/// The given outputs in the order of `specs`.
+fn numbers(
     given: &mut BTreeMap<FieldName, Vec<Option<f32>>>,
     specs: &[TensorSpec],
 ) -> Result<Vec<GoldenTensor>, String> {
@@ -95,27 +186,36 @@ fn tensors(
             continue;
         };
         if spec.datatype == DataType::Bytes {
-            return Err(format!("{kind} {} is a text; only numbers are compared", spec.name));
+            return Err(format!("output {} is a text; only numbers are compared", spec.name));
         }
-        let expected = spec.row_elements().unwrap_or_default();
-        if values.len() != expected {
-            return Err(format!("{kind} {} has {} values, {expected} expected", spec.name, values.len()));
-        }
+        count("output", spec, values.len())?;
         if let Some(at) = values.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
-            return Err(format!("{kind} {}[{at}] is too large for a 32-bit float", spec.name));
+            return Err(format!("output {}[{at}] is too large for a 32-bit float", spec.name));
         }
-        let values = values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect();
-        tensors.push(GoldenTensor { name: spec.name.clone(), values });
+        tensors.push(GoldenTensor { name: spec.name.clone(), values: missing_as_nan(&values) });
     }
     match given.keys().next() {
-        Some(unknown) => Err(format!("there is no {kind} {unknown} in serin.toml")),
+        Some(unknown) => Err(format!("there is no output {unknown} in serin.toml")),
         None => Ok(tensors),
     }
+}
+
+fn missing_as_nan(values: &[Option<f32>]) -> Vec<f32> {
+    values.iter().map(|value| value.unwrap_or(f32::NAN)).collect()
+}
+
+fn count(kind: &str, spec: &TensorSpec, found: usize) -> Result<(), String> {
+    let expected = spec.row_elements().unwrap_or_default();
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{kind} {} has {found} values, {expected} expected", spec.name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serin_protocol::pipeline::Pipeline;
 
     const TOLERANCES: Tolerances = Tolerances { relative: 1e-4, absolute: 1e-5 };
 
@@ -128,10 +228,50 @@ mod tests {
         }
     }
 
-    fn read(text: &str) -> Result<Golden, GoldenLineError> {
-        let inputs = [spec("x", DataType::Fp32, &[-1, 2]), spec("a", DataType::Fp32, &[-1])];
+    fn read_in(folder: &Path, text: &str) -> Result<Golden, GoldenLineError> {
+        let mut inputs = [spec("x", DataType::Fp32, &[-1, 2]), spec("a", DataType::Fp32, &[-1])];
+        inputs[0].features = vec!["left".parse().expect("name"), "right".parse().expect("name")];
         let outputs = [spec("y", DataType::Fp32, &[-1]), spec("label", DataType::Bytes, &[-1])];
-        parse(text, &inputs, &outputs, TOLERANCES)
+        let steps = br#"{"pre": [{"op": "concat", "inputs": ["x", "a"], "output": "row"},
+            {"op": "feed", "input": "row", "model_input": "X"}], "post": []}"#;
+        let flow = Pipeline::read(steps).expect("steps").flow(&inputs).expect("sound");
+        parse(text, Subject { inputs: &inputs, flow: &flow, outputs: &outputs, folder }, TOLERANCES)
+    }
+
+    fn read(text: &str) -> Result<Golden, GoldenLineError> {
+        read_in(Path::new("/nowhere"), text)
+    }
+
+    #[test]
+    fn tensors_of_the_training_side_get_the_names_of_their_features() {
+        let line = |tensors: &str| {
+            format!(
+                "{{\"inputs\":{{\"a\":[1],\"x\":[1,2]}},\"tensors\":{tensors},\"outputs\":{{\"y\":[3]}}}}"
+            )
+        };
+        let golden = read(&line("{\"X\":[1,null,3]}")).expect("good");
+        assert_eq!(golden.cases[0].tensors[0].name.as_str(), "row");
+        let skew = golden.compare_fed(0, &golden.cases[0].tensors[0], &[1.0, 2.0, 3.0]).expect_err("differs");
+        assert_eq!(skew.feature, "right");
+        assert!(read(&line("{\"Y\":[1]}")).expect_err("unknown").to_string().contains("no step feeds"));
+        assert!(read(&line("{\"X\":[1]}")).expect_err("short").to_string().contains("1 values, 3 expected"));
+        assert!(read(&line("{}")).expect("good").fed.is_empty());
+    }
+
+    #[test]
+    fn files_are_read_from_within_the_folder_only() {
+        let folder = tempfile::tempdir().expect("folder");
+        std::fs::write(folder.path().join("a.png"), [1, 2]).expect("written");
+        let specs = [spec("image", DataType::Bytes, &[-1])];
+        let ask = |name: &str| {
+            let mut given =
+                BTreeMap::from([(specs[0].name.clone(), vec![serde_json::json!({ "file": name })])]);
+            raw(&mut given, &specs, folder.path())
+        };
+        assert_eq!(ask("a.png").expect("read")[0].values, RawValues::Texts(vec![vec![1, 2]]));
+        for outside in ["../a.png", "/etc/passwd", "b.png"] {
+            assert!(ask(outside).is_err(), "{outside}");
+        }
     }
 
     #[test]
@@ -140,8 +280,9 @@ mod tests {
             read("{\"inputs\":{\"a\":[1],\"x\":[null,2.5]},\"outputs\":{\"y\":[3]}}\n\n").expect("good");
         let case = &golden.cases[0];
         assert_eq!(case.inputs[0].name.as_str(), "x");
-        assert!(case.inputs[0].values[0].is_nan());
-        assert_eq!((case.inputs[0].values[1], case.outputs[0].values[0]), (2.5, 3.0));
+        let RawValues::Singles(values) = &case.inputs[0].values else { panic!("floats") };
+        assert!(values[0].is_nan());
+        assert_eq!((values[1], case.outputs[0].values[0]), (2.5, 3.0));
         assert!(Golden::parse(&golden.encode().expect("small")).is_ok());
     }
 
@@ -153,7 +294,7 @@ mod tests {
             ("{\"inputs\":{\"a\":[1]},\"outputs\":{\"y\":[3]}}", "input x is missing"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1]},\"outputs\":{\"y\":[3]}}", "1 values, 2 expected"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2],\"b\":[]},\"outputs\":{\"y\":[3]}}", "no input b"),
-            ("{\"inputs\":{\"a\":[1],\"x\":[1,1e39]},\"outputs\":{\"y\":[3]}}", "x[1] is too large"),
+            ("{\"inputs\":{\"a\":[1],\"x\":[1,1e39]},\"outputs\":{\"y\":[3]}}", "x[1]: 1e39 is too large"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"label\":[3]}}", "only numbers"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{}}", "no output"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"y\":[3]},\"note\":1}", "note"),
@@ -167,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_tolerance_that_tolerates_everything_is_refused() {
+        let flow = Flow { stages: vec![], places: 0 };
+        let nothing = Subject { inputs: &[], flow: &flow, outputs: &[], folder: Path::new("/nowhere") };
         let lax = Tolerances { relative: f32::INFINITY, absolute: 0.0 };
-        assert!(matches!(parse("{}", &[], &[], lax), Err(GoldenLineError::Tolerance)));
+        assert!(matches!(parse("{}", nothing, lax), Err(GoldenLineError::Tolerance)));
     }
 }

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::Golden;
-use serin_protocol::ids::{ByteCount, Digest, ModelName, TargetClass, Version};
+use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, Version};
 use serin_protocol::manifest::{
     FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec,
 };
-use serin_protocol::pipeline::{Pipeline, PipelineError};
+use serin_protocol::pipeline::{Pipeline, PipelineError, PreStep};
+use serin_protocol::tensor::DataType;
 
 use super::RUNTIME;
-use super::golden_lines::{self, GoldenLineError, Tolerances};
+use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::measurements::UNMEASURED;
-use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows};
+use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceColumn, ReferenceError, ReferenceRows};
 
 const DECLARATION: &str = "serin.toml";
 const GOLDEN: &str = "golden.ndjson";
@@ -188,17 +189,17 @@ impl ModelFolder {
         }
         let declaration = read_declaration(&path.join(DECLARATION))?;
         let model = store(&path.join(BundleFile::Model.name()), BundleFile::Model.max_bytes())?;
-        let features = declaration.inputs.iter().flat_map(|input| input.features.clone()).collect();
         let data = read_text(&path.join(REFERENCE), MAX_REFERENCE_BYTES)?;
         let bundled =
             |file: BundleFile| read_text(&path.join(file.name()), file.max_bytes()).map(String::into_bytes);
+        let pipeline = bundled(BundleFile::Pipeline)?;
         let folder = Self {
             path: path.into(),
             labels: bundled(BundleFile::Labels)?,
             card: bundled(BundleFile::Card)?,
-            pipeline: bundled(BundleFile::Pipeline)?,
-            golden: read_golden(&path.join(GOLDEN), &declaration)?.encode()?,
-            reference: ReferenceRows::parse(&data, features)?,
+            golden: read_golden(path, &declaration, &pipeline)?.encode()?,
+            pipeline,
+            reference: ReferenceRows::parse(&data, reference_columns(&declaration))?,
             data: Digest::of(data.as_bytes()),
             declaration,
             model,
@@ -286,6 +287,15 @@ impl ModelFolder {
         }
     }
 
+    /// The inputs that are files of images; their cells in the reference data are names of files.
+    pub fn image_inputs(&self) -> Result<Vec<FieldName>, ModelFolderError> {
+        let image = |step: &PreStep| match step {
+            PreStep::DecodeImage { input, .. } => Some(input.clone()),
+            _ => None,
+        };
+        Ok(Pipeline::read(&self.pipeline)?.pre.iter().filter_map(image).collect())
+    }
+
     fn check(&self) -> Result<(), ModelFolderError> {
         let lineage = &self.declaration.lineage;
         for (key, file, declared, found) in [
@@ -303,7 +313,8 @@ impl ModelFolder {
                 return Err(ModelFolderError::Invalid(format!("{key} must be one line of text")));
             }
         }
-        let nameless = self.declaration.inputs.iter().find(|input| input.features.is_empty());
+        let nameless = |input: &&TensorSpec| input.features.is_empty() && !is_text(input);
+        let nameless = self.declaration.inputs.iter().find(nameless);
         if let (Some(input), Some(_)) = (nameless, &self.declaration.prediction) {
             return Err(ModelFolderError::Invalid(format!(
                 "input {} names no features, so that reference.csv cannot be run through the model: name them, \
@@ -317,6 +328,24 @@ impl ModelFolder {
     }
 }
 
+/// Whether a row of it is one text, which is a column of its own.
+fn is_text(input: &TensorSpec) -> bool {
+    input.datatype == DataType::Bytes && input.row_elements() == Some(1)
+}
+
+/// All features in order, and, where predictions are watched, what else the model takes.
+fn reference_columns(declaration: &Declaration) -> Vec<ReferenceColumn> {
+    let mut columns = Vec::new();
+    for input in &declaration.inputs {
+        let feature = |name: &FieldName| ReferenceColumn { name: name.clone(), is_text: false };
+        columns.extend(input.features.iter().map(feature));
+        if is_text(input) && declaration.prediction.is_some() {
+            columns.push(ReferenceColumn { name: input.name.clone(), is_text: true });
+        }
+    }
+    columns
+}
+
 fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
     let text = read_text(path, MAX_DECLARATION_BYTES)?;
     toml::from_str(&text).map_err(|error| ModelFolderError::Declaration {
@@ -325,11 +354,17 @@ fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
     })
 }
 
-fn read_golden(path: &Path, declaration: &Declaration) -> Result<Golden, ModelFolderError> {
-    let text = read_text(path, MAX_GOLDEN_TEXT_BYTES)?;
-    let DeclaredGolden { relative, absolute, .. } = declaration.golden;
-    let tolerances = Tolerances { relative, absolute };
-    Ok(golden_lines::parse(&text, &declaration.inputs, &declaration.outputs, tolerances)?)
+fn read_golden(
+    folder: &Path,
+    declaration: &Declaration,
+    pipeline: &[u8],
+) -> Result<Golden, ModelFolderError> {
+    let text = read_text(&folder.join(GOLDEN), MAX_GOLDEN_TEXT_BYTES)?;
+    let Declaration { inputs, outputs, golden, .. } = declaration;
+    let DeclaredGolden { relative, absolute, .. } = golden;
+    let tolerances = Tolerances { relative: *relative, absolute: *absolute };
+    let flow = Pipeline::read(pipeline)?.flow(inputs)?;
+    Ok(golden_lines::parse(&text, Subject { inputs, flow: &flow, outputs, folder }, tolerances)?)
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {

@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use serin_protocol::bundle::{TRAILER, header, padding};
-use serin_protocol::golden::{GoldenCase, GoldenTensor};
+use serin_protocol::golden::{GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, TensorSpec};
 use serin_protocol::sketch::profile::FeatureProfile;
@@ -23,9 +23,12 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
         shape: vec![-1],
         features: features.iter().map(|feature| name(feature)).collect(),
     };
-    let tensor = |field: &str| vec![GoldenTensor { name: name(field), values: vec![1.0] }];
-    let case = GoldenCase { inputs: tensor("x"), outputs: tensor("y") };
-    let golden = Golden { relative: 0.0, absolute: 0.0, cases: vec![case] };
+    let case = GoldenCase {
+        inputs: vec![GoldenInput { name: name("x"), values: vec![1.0].into() }],
+        tensors: vec![],
+        outputs: vec![GoldenTensor { name: name("y"), values: vec![1.0] }],
+    };
+    let golden = Golden { relative: 0.0, absolute: 0.0, fed: vec![], cases: vec![case] };
     let profile = Profile {
         features: vec![FeatureProfile::of(name("a"), &[1.0, 2.0])],
         predictions: None,

@@ -1,24 +1,25 @@
 //! From a model folder to a packed bundle: draft, measure on the device program, profile, write.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::ids::FieldName;
-use serin_protocol::manifest::{Manifest, ManifestError};
+use serin_protocol::manifest::{Manifest, ManifestError, TensorSpec};
 use serin_protocol::sketch::profile::{Profile, ProfileError};
 use serin_protocol::target::TargetSpec;
+use serin_protocol::tensor::DataType;
 
 use super::container::{self, Contents};
+use super::golden_lines;
 use super::measurements::{
     self, Measurements, MeasurementsError, SecondForm, Subject, UNMEASURED, second_form_path,
 };
 use super::model_folder::{ModelFolder, ModelFolderError, StoredFile, store};
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
 use super::qualify::{self, Preparation, QualifyError};
+use super::reference_rows::MAX_REFERENCE_BYTES;
 use super::target_class::{self, TargetError};
 
 /// What to pack, and how.
@@ -221,28 +222,50 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
     }
     let path = dir.join("rows.ndjson");
     let mut out = BufWriter::new(fs::File::create(&path)?);
-    for row in folder.reference.rows() {
-        serde_json::to_writer(&mut out, &RowLine::of(draft, row))?;
+    let images = folder.image_inputs().map_err(io::Error::other)?;
+    let mut left = MAX_REFERENCE_BYTES;
+    for (numbers, texts) in folder.reference.rows() {
+        let text = |input: &TensorSpec, cell: &String| {
+            if !images.contains(&input.name) || cell.is_empty() {
+                return Ok(Value::from(cell.as_str()));
+            }
+            let file = golden_lines::read_file(&folder.path, cell).map_err(io::Error::other)?;
+            left = left.checked_sub(file.len() as u64).ok_or_else(|| {
+                io::Error::other(format!(
+                    "the files that reference.csv names have more than {MAX_REFERENCE_BYTES} bytes"
+                ))
+            })?;
+            Ok(json!({ "hex": hex::encode(file) }))
+        };
+        serde_json::to_writer(&mut out, &row_line(draft, numbers, texts, text)?)?;
         out.write_all(b"\n")?;
     }
     out.flush()?;
     Ok(Some(path))
 }
 
-/// One reference row as the device program reads it; an absent value is `null`.
-#[derive(Serialize)]
-struct RowLine<'a> {
-    inputs: BTreeMap<&'a FieldName, Vec<Option<f32>>>,
-}
-
-impl<'a> RowLine<'a> {
-    /// `row` holds the features of all inputs in order.
-    fn of(manifest: &'a Manifest, row: &[f32]) -> Self {
-        let mut values = row.iter().map(|value| Some(*value).filter(|value| !value.is_nan()));
-        let mut take = |count: usize| values.by_ref().take(count).collect();
-        let inputs = manifest.inputs.iter().map(|input| (&input.name, take(input.features.len())));
-        Self { inputs: inputs.collect() }
+/// One reference row as the device program reads it: numbers of features, and of inputs that are texts what
+/// `text` makes of their cell.
+fn row_line(
+    manifest: &Manifest,
+    numbers: &[f64],
+    texts: &[String],
+    mut text: impl FnMut(&TensorSpec, &String) -> io::Result<Value>,
+) -> io::Result<Value> {
+    let (mut numbers, mut texts) = (numbers.iter(), texts.iter());
+    let mut inputs = Map::new();
+    for input in &manifest.inputs {
+        let count = input.features.len();
+        let values: Vec<Value> = match (input.datatype, texts.as_slice()) {
+            (DataType::Bytes, [_, ..]) => {
+                texts.by_ref().take(1).map(|cell| text(input, cell)).collect::<io::Result<_>>()?
+            }
+            // What is no number is written as null.
+            _ => numbers.by_ref().take(count).map(|number| json!(number)).collect(),
+        };
+        inputs.insert(input.name.to_string(), values.into());
     }
+    Ok(json!({ "inputs": inputs }))
 }
 
 fn contents<'a>(

@@ -1,5 +1,7 @@
-//! Reference data as a data scientist writes it (`reference.csv`: a header with the feature names, a row
+//! Reference data as a data scientist writes it (`reference.csv`, RFC 4180: a header with the feature names, a row
 //! a line, an empty cell for a missing value). Every fault is named by its column or line.
+
+use std::borrow::Cow;
 
 use serin_protocol::ids::FieldName;
 use serin_protocol::sketch::profile::FeatureProfile;
@@ -10,12 +12,24 @@ pub const MAX_REFERENCE_BYTES: u64 = 256 << 20;
 /// Most rows: what the device program predicts in one run; more make no finer bins.
 pub const MAX_REFERENCE_ROWS: usize = 200_000;
 
+/// A column of the reference data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferenceColumn {
+    /// The feature, or the input where a row of it is one text.
+    pub name: FieldName,
+    /// Whether it holds texts, which have no profile.
+    pub is_text: bool,
+}
+
 /// The reference data, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReferenceRows {
-    names: Vec<FieldName>,
-    /// All values, one row after the other; NaN where a cell is empty.
-    values: Vec<f32>,
+    columns: Vec<ReferenceColumn>,
+    count: usize,
+    /// All numbers, one row after the other; NaN where a cell is empty.
+    numbers: Vec<f64>,
+    /// All texts, one row after the other.
+    texts: Vec<String>,
 }
 
 /// `reference.csv` was refused.
@@ -75,97 +89,116 @@ pub enum ReferenceError {
 }
 
 impl ReferenceRows {
-    /// Reads `text`, whose header must be exactly `names`.
-    pub fn parse(text: &str, names: Vec<FieldName>) -> Result<Self, ReferenceError> {
-        let mut lines = text.lines().enumerate();
-        check_header(lines.next().map_or("", |(_, header)| header), &names)?;
-        // With a single feature an empty line is a row whose value is missing.
-        let rows = lines.filter(|(_, line)| names.len() == 1 || !line.is_empty());
-        let count = rows.clone().count();
-        if count > MAX_REFERENCE_ROWS || (count == 0 && !names.is_empty()) {
-            return Err(ReferenceError::Count(count));
+    /// Reads `text`, whose header must be `columns` in their order.
+    pub fn parse(text: &str, columns: Vec<ReferenceColumn>) -> Result<Self, ReferenceError> {
+        let text = if columns.len() == 1 { quoted_blanks(text) } else { Cow::Borrowed(text) };
+        let mut reader = csv::ReaderBuilder::new();
+        let reader = reader.has_headers(false).flexible(true).trim(csv::Trim::All);
+        let mut records = reader.from_reader(text.as_bytes()).into_records();
+        // Text was read as UTF-8 and lies in memory: no record can fail.
+        let header = records.next().and_then(Result::ok).unwrap_or_default();
+        check_header(&header.iter().collect::<Vec<_>>(), &columns)?;
+        let mut rows = Self { columns, count: 0, numbers: Vec::new(), texts: Vec::new() };
+        for record in records.filter_map(Result::ok) {
+            rows.count += 1;
+            if rows.count <= MAX_REFERENCE_ROWS {
+                rows.push(&record)?;
+            }
         }
-        let mut values = Vec::with_capacity(count * names.len());
-        for (at, line) in rows {
-            read_row(line, at + 1, &names, &mut values)?;
+        if rows.count > MAX_REFERENCE_ROWS || (rows.count == 0 && !rows.columns.is_empty()) {
+            return Err(ReferenceError::Count(rows.count));
         }
-        Ok(Self { names, values })
+        Ok(rows)
+    }
+
+    fn push(&mut self, record: &csv::StringRecord) -> Result<(), ReferenceError> {
+        let line = record.position().map_or(0, |position| usize::try_from(position.line()).unwrap_or(0));
+        let (found, expected) = (record.len(), self.columns.len());
+        if found != expected {
+            return Err(ReferenceError::Cells { line, found, expected });
+        }
+        for (cell, column) in record.iter().zip(&self.columns) {
+            if column.is_text {
+                self.texts.push(cell.to_owned());
+                continue;
+            }
+            self.numbers.push(match cell.parse::<f64>() {
+                _ if cell.is_empty() => f64::NAN,
+                // What a sketch holds is single precision.
+                Ok(value) if (value as f32).is_finite() => value,
+                Ok(_) | Err(_) => {
+                    let (column, cell) = (column.name.clone(), cell.chars().take(40).collect());
+                    return Err(ReferenceError::Number { line, column, cell });
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Number of rows.
-    pub fn len(&self) -> usize {
-        self.values.len().checked_div(self.names.len()).unwrap_or(0)
+    pub const fn len(&self) -> usize {
+        self.count
     }
 
     /// Whether there is no row, as for a model without named features.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
-    /// The rows, each in the order of the features.
-    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.values.chunks(self.names.len().max(1))
+    /// The numbers of every row, and its texts.
+    pub fn rows(&self) -> impl Iterator<Item = (&[f64], &[String])> {
+        let texts = self.columns.iter().filter(|column| column.is_text).count();
+        let numbers = self.columns.len() - texts;
+        (0..self.count).map(move |row| {
+            let part = |width: usize| row * width..(row + 1) * width;
+            let numbers = self.numbers.get(part(numbers)).unwrap_or_default();
+            (numbers, self.texts.get(part(texts)).unwrap_or_default())
+        })
     }
 
-    /// Bins and counts of every feature, in order.
+    /// Profile of every feature, in order.
     pub fn feature_profiles(&self) -> Vec<FeatureProfile> {
+        let names: Vec<_> = self.columns.iter().filter(|column| !column.is_text).collect();
         let column = |at: usize| -> Vec<f32> {
-            self.values.iter().skip(at).step_by(self.names.len().max(1)).copied().collect()
+            self.numbers.iter().skip(at).step_by(names.len().max(1)).map(|value| *value as f32).collect()
         };
-        let names = self.names.iter().enumerate();
-        names.map(|(at, name)| FeatureProfile::of(name.clone(), &column(at))).collect()
+        names
+            .iter()
+            .enumerate()
+            .map(|(at, feature)| FeatureProfile::of(feature.name.clone(), &column(at)))
+            .collect()
     }
 }
 
-fn check_header(header: &str, names: &[FieldName]) -> Result<(), ReferenceError> {
-    let columns: Vec<&str> =
-        if header.is_empty() { Vec::new() } else { header.split(',').map(str::trim).collect() };
-    let is_there = |name: &FieldName| columns.contains(&name.as_str());
-    if let Some(missing) = names.iter().find(|name| !is_there(name)) {
-        return Err(ReferenceError::MissingColumn(missing.clone()));
+/// With a single column an empty line is a row whose value is missing, which CSV would leave out.
+fn quoted_blanks(text: &str) -> Cow<'_, str> {
+    let lines = text.lines().map(|line| if line.trim().is_empty() { "\"\"" } else { line });
+    Cow::Owned(lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn check_header(found: &[&str], columns: &[ReferenceColumn]) -> Result<(), ReferenceError> {
+    let found = if found == [""] { &[] } else { found };
+    let is_absent = |column: &&ReferenceColumn| !found.contains(&column.name.as_str());
+    if let Some(missing) = columns.iter().find(is_absent) {
+        return Err(ReferenceError::MissingColumn(missing.name.clone()));
     }
-    for (at, column) in columns.iter().enumerate() {
-        if !names.iter().any(|name| name.as_str() == *column) {
-            return Err(ReferenceError::ExtraColumn { at: at + 1, name: (*column).into() });
+    for (at, name) in found.iter().enumerate() {
+        if !columns.iter().any(|column| column.name.as_str() == *name) {
+            return Err(ReferenceError::ExtraColumn { at: at + 1, name: (*name).into() });
         }
-        if columns.iter().take(at).any(|other| other == column) {
-            return Err(ReferenceError::RepeatedColumn((*column).into()));
+        if found.iter().take(at).any(|other| other == name) {
+            return Err(ReferenceError::RepeatedColumn((*name).into()));
         }
     }
-    let mut pairs = columns.iter().zip(names).enumerate();
-    match pairs.find(|(_, (column, name))| name.as_str() != **column) {
+    let mut pairs = found.iter().zip(columns).enumerate();
+    match pairs.find(|(_, (name, column))| column.name.as_str() != **name) {
         Some((at, (found, expected))) => Err(ReferenceError::ColumnOrder {
             at: at + 1,
             found: (*found).into(),
-            expected: expected.clone(),
+            expected: expected.name.clone(),
         }),
         None => Ok(()),
     }
-}
-
-fn read_row(
-    line: &str,
-    number: usize,
-    names: &[FieldName],
-    values: &mut Vec<f32>,
-) -> Result<(), ReferenceError> {
-    let found = line.split(',').count();
-    if found != names.len() {
-        return Err(ReferenceError::Cells { line: number, found, expected: names.len() });
-    }
-    for (cell, name) in line.split(',').zip(names) {
-        let cell = cell.trim();
-        let value = match cell.parse::<f32>() {
-            _ if cell.is_empty() => f32::NAN,
-            Ok(value) if value.is_finite() => value,
-            Ok(_) | Err(_) => {
-                let (column, cell) = (name.clone(), cell.chars().take(40).collect());
-                return Err(ReferenceError::Number { line: number, column, cell });
-            }
-        };
-        values.push(value);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -173,8 +206,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn names(names: &[&str]) -> Vec<FieldName> {
-        names.iter().map(|name| name.parse().expect("name")).collect()
+    fn names(names: &[&str]) -> Vec<ReferenceColumn> {
+        let column = |name: &&str| ReferenceColumn { name: name.parse().expect("name"), is_text: false };
+        names.iter().map(column).collect()
+    }
+
+    #[test]
+    fn texts_stand_beside_numbers_and_have_no_profile() {
+        let mut columns = names(&["a", "city", "b"]);
+        columns[1].is_text = true;
+        let rows = ReferenceRows::parse("a,city,b\n1,\"Rome, Italy\",2\n,,0.1\n", columns).expect("good");
+        let all: Vec<_> = rows.rows().collect();
+        assert_eq!(all[0], ([1.0, 2.0].as_slice(), ["Rome, Italy".to_owned()].as_slice()));
+        assert!(all[1].0[0].is_nan() && all[1].1 == [String::new()]);
+        assert_eq!(rows.feature_profiles().len(), 2);
     }
 
     fn read(text: &str) -> Result<ReferenceRows, ReferenceError> {
@@ -184,9 +229,9 @@ mod tests {
     #[test]
     fn rows_are_read_and_empty_cells_are_missing() {
         let rows = read("a,b\r\n1, 2.5\r\n,-3e2\r\n").expect("good");
-        let values: Vec<&[f32]> = rows.rows().collect();
-        assert_eq!((rows.len(), values[0]), (2, [1.0, 2.5].as_slice()));
-        assert!(values[1][0].is_nan());
+        let values: Vec<_> = rows.rows().collect();
+        assert_eq!((rows.len(), values[0].0), (2, [1.0, 2.5].as_slice()));
+        assert!(values[1].0[0].is_nan());
         let profiles = rows.feature_profiles();
         assert_eq!(profiles[0].sketch.reference.missing, 1);
         assert_eq!((profiles[1].name.as_str(), profiles[1].sketch.reference.present()), ("b", 2));

@@ -83,6 +83,7 @@ fn statement(opened: &OpenedBundle, list: &[u8]) -> Result<Release, DescribeErro
         runtime: manifest.runtime.clone(),
         targets: heapless::Vec::from_slice(&manifest.targets).map_err(|_| DescribeError::Targets)?,
         profile: Digest::of(&opened.profile_bytes),
+        decoders: opened.pipeline.decoders(),
     })
 }
 

@@ -55,6 +55,7 @@ fn hello_of(name: &str, seed: u8) -> Hello {
         previous: None,
         candidate: None,
         pinned: false,
+        decoders: serin_protocol::release::Decoders::new(),
     }
 }
 

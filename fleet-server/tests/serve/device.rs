@@ -310,6 +310,7 @@ impl Device {
             previous: self.previous.clone(),
             candidate: None,
             pinned: false,
+            decoders: serin_protocol::release::Decoders::new(),
         };
         seal_to_vec(&hello, &self.key).expect("fits")
     }

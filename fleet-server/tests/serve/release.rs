@@ -77,6 +77,7 @@ pub fn pack(version: &str, model_bytes: usize) -> Packed {
         runtime: manifest.runtime.clone(),
         targets: heapless::Vec::new(),
         profile: Digest::of(&profile.encode().expect("small")),
+        decoders: serin_protocol::release::Decoders::new(),
     };
     let statement = release.to_bytes().expect("fits").to_vec();
     Packed { bundle, release, statement, profile }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Detail;
 use crate::ids::{ByteCount, TargetClass};
+use crate::release::Decoder;
 
 /// A phase of the update machine, as reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -180,6 +181,8 @@ pub enum Reason {
     NoTrial(Detail),
     /// Built for this device's class, and the device is less than its class: what it lacks.
     BelowClass(Detail),
+    /// Its pipeline needs a decoder that the agent was built without.
+    NoDecoder(Decoder),
 }
 
 impl fmt::Display for Reason {
@@ -208,6 +211,9 @@ impl fmt::Display for Reason {
             Self::Untrusted(detail) => write!(f, "not trusted: {detail}"),
             Self::CrashLoop { starts } => write!(f, "the agent was started {starts} times in a short time"),
             Self::BelowClass(detail) => write!(f, "the device is less than its class: {detail}"),
+            Self::NoDecoder(decoder) => {
+                write!(f, "needs to decode {}, which the agent here was built without", decoder.name())
+            }
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
             Self::NoTrial(detail) => write!(f, "it cannot be tried: {detail}"),
         }

@@ -128,6 +128,7 @@ fn what_one_device_says_in_anothers_name_is_counted_and_not_taken() -> Result<()
             previous: None,
             candidate: None,
             pinned: true,
+            decoders: serin_protocol::release::Decoders::new(),
         };
         say(Topic::Hello(victim.clone()), seal_to_vec(&hello, &key)?)?;
     }

@@ -345,6 +345,7 @@ impl<'a> Device<'a> {
     fn means(&self, statement: Digest) -> Means {
         let active = self.machine.record().active.as_ref();
         Means {
+            decoders: serin_protocol::release::Decoders::new(),
             target: "linux-x86_64".parse().expect("a name"),
             target_lacks: Vec::new(),
             memory_budget: ByteCount::from_mib(512),

@@ -90,7 +90,7 @@ async fn bad_requests_are_refused_with_what_is_wrong_and_counted() {
         (input("BOOL", "[1,2]", "[1,2]"), "BOOL"),
         (input("FP32", "[1,2]", "[1,\"2\"]"), "malformed request"),
         (input("FP32", "[1,2]", "[1,NaN]"), "malformed request"),
-        (input("FP32", "[1,2]", "[1,1e300]"), "beyond the range of FP32"),
+        (input("FP32", "[1,2]", "[1,1e300]"), "too large for a 32-bit float"),
         (input("FP32", "[18446744073709551615,2]", "[1,2]"), "malformed request"),
         (input("FP32", "[0,2]", "[]"), "no row"),
     ] {

@@ -49,6 +49,7 @@ fn blame(reason: Option<&Reason>) -> Blame {
             | Reason::CrashLoop { .. }
             | Reason::TooSlow(_)
             | Reason::NoTrial(_)
+            | Reason::NoDecoder(_)
             | Reason::Storage(_),
         ) => Blame::Release,
     }

@@ -1,0 +1,116 @@
+//! Rows are read from CSV and JSON alike, and what is none is named by its line.
+
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn read(text: &str, width: usize, features: &[&str]) -> Result<Vec<String>, String> {
+    let mut reader = RowReader::new(text.as_bytes(), shape(width, features));
+    let mut values = Vec::new();
+    loop {
+        let rows = reader.next_batch().map_err(|error| error.to_string())?;
+        if rows.is_empty() {
+            break;
+        }
+        values.extend(rows.iter().flatten().map(Value::to_string));
+    }
+    values.extend(reader.ignored.iter().map(|name| format!("not {name}")));
+    Ok(values)
+}
+
+/// `width` numbers, or one for each of `features`.
+fn shape(width: usize, features: &[&str]) -> RowShape {
+    let column = |name: Option<&str>| Column { name: name.map(str::to_owned), datatype: DataType::Fp32 };
+    let columns = match features {
+        [] => vec![column(None); width],
+        features => features.iter().map(|name| column(Some(name))).collect(),
+    };
+    RowShape { columns }
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn csv_and_json_lines_hold_the_same_rows() {
+    let expected = Ok(texts(&["1", "2.5", "null", "-3"]));
+    assert_eq!(read("1, 2.5\n\n,-3\n", 2, &[]), expected);
+    assert_eq!(read("[1, 2.5]\r\n[null, -3]", 2, &[]), expected);
+    assert_eq!(read("\u{feff}\"a\",\"b\"\n1,2.5\nnan,-3", 2, &[]), expected);
+}
+
+#[test]
+fn objects_hold_values_under_their_names() {
+    let text = "{\"b\": 2.5, \"a\": 1}\n{\"b\": -3, \"a\": null}\n{}";
+    assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2.5", "null", "-3", "null", "null"])));
+    let message = read("{\"c\": 1}", 2, &["a", "b"]).expect_err("no c");
+    assert!(message.contains("no feature \"c\""), "{message}");
+    let text = "{\"a\": 1}\n{\"a\": []}\n{\"a\": 3}";
+    let mut reader = RowReader::new(text.as_bytes(), shape(1, &["a"]));
+    assert_eq!(reader.next_row().expect("a row"), Some(vec![json!(1)]));
+    assert!(reader.next_row().is_err() && !reader.is_lost());
+    assert_eq!(reader.next_row().expect("the one after"), Some(vec![json!(3)]));
+}
+
+#[test]
+fn a_header_names_the_columns_wanted_and_others_are_left_out() {
+    let text = "truth,b,a\n9,2,1\n9,4,3\n";
+    assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2", "3", "4", "not truth"])));
+    let message = read(text, 2, &["a", "c"]).expect_err("no c");
+    assert!(message.contains("line 1: the column c is missing"), "{message}");
+}
+
+#[test]
+fn the_line_that_is_wrong_is_named() {
+    for (text, named) in [
+        ("1,2\n3\n", "line 2: 1 values, the model wants 2"),
+        ("1,2\nx,3\n", "line 2: \"x\" is not a number"),
+        ("[1,2]\n[3,", "line 2"),
+        ("1,inf\n", "too large"),
+        ("1,1e39\n", "too large"),
+    ] {
+        let message = read(text, 2, &[]).expect_err(text);
+        assert!(message.contains(named), "{message}");
+    }
+    let message = read(&"1".repeat(2 << 20), 2, &[]).expect_err("endless");
+    assert!(message.contains("too long"), "{message}");
+}
+
+#[test]
+fn many_rows_come_in_batches() {
+    let text = "1,2\n".repeat(600);
+    let mut reader = RowReader::new(text.as_bytes(), shape(2, &[]));
+    let mut next = || reader.next_batch().expect("numbers").len();
+    assert_eq!([next(), next(), next(), next()], [256, 256, 88, 0]);
+}
+
+#[test]
+fn quoted_cells_hold_commas_quotes_and_lines_and_texts_are_texts() {
+    let column = |name: &str, datatype| Column { name: Some(name.into()), datatype };
+    let columns = vec![
+        column("city", DataType::Bytes),
+        column("visits", DataType::Int64),
+        column("age", DataType::Fp64),
+        column("member", DataType::Bool),
+    ];
+    let text = "age,city,visits,member\n0.1,\"Rome, \"\"the\"\"\nold one\",9007199254740992,TRUE\n,,1,0\n1,x,1.5,0\n1,x,,0\n";
+    let mut reader = RowReader::new(text.as_bytes(), RowShape { columns });
+    let mut next = || reader.next_row().map_err(|error| error.to_string());
+    let city = "Rome, \"the\"\nold one";
+    assert_eq!(
+        next(),
+        Ok(Some(vec![json!(city), json!(9_007_199_254_740_992_i64), json!(0.1), json!(true)]))
+    );
+    assert_eq!(next(), Ok(Some(vec![json!(""), json!(1), Value::Null, json!(0)])));
+    assert!(next().is_err_and(|error| error.starts_with("line 5: 1.5 is no INT64")));
+    assert!(next().is_err_and(|error| error.starts_with("line 6: a value is missing")));
+    assert_eq!(next(), Ok(None));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_rows_or_an_error(text in "(?s).{0,80}", width in 0_usize..4) {
+        let _ = read(&text, width, &["a"]);
+    }
+}
