@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference simulate fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ test: needs ## Format, lints, unit, property and end-to-end tests
 	else \
 	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
 	fi
+
+# Ours optimised, all else as `make build` has it: only our crates are compiled again.
+OPTIMISED := serin-protocol serin-fleet-server serin-tests
+
+simulate: ## Thousands of rollouts over generated fleets, and what they promise (SEEDS=n; SEED=n tells one)
+	$(CARGO) build --workspace --bins --locked $(foreach crate,$(OPTIMISED),--config 'profile.dev.package.$(crate).opt-level=2')
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/simulate" $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 power-cut: ## Every update path, cut, torn or failing at every operation on its disk
 	$(CARGO) build --workspace --all-targets --locked
