@@ -590,3 +590,6 @@ fn a_plan_that_cannot_work_is_refused_before_anything_moves() {
     start.baselines = vec![reference("v2")];
     assert_eq!(Rollout::start(start).err(), Some(StartError::ReleaseIsBaseline(release("v2"))));
 }
+
+#[path = "engine_strategy_tests.rs"]
+mod strategies;

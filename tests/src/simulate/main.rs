@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod agents;
 mod draw;
 mod judges;
+mod node;
 mod report;
 mod run;
 mod world;
@@ -19,6 +21,10 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use serin_tests::sim::broker::Broker;
+use serin_tests::sim::publisher::{Published, repository};
+
+use self::agents::Fleet;
 use self::judges::Judge;
 use self::report::Outcome;
 use self::run::{Driver, Run};
@@ -26,6 +32,9 @@ use self::world::{Harm, Setting};
 
 /// Every so many seeds other judges watch the same streams too.
 const JUDGED: u64 = 4;
+
+/// Every so many seeds there is also one fleet of real update machines.
+const WITH_AGENTS: usize = 20;
 
 /// Failures that are shown.
 const SHOWN: usize = 20;
@@ -42,6 +51,9 @@ struct Arguments {
     /// Only this one, told step by step.
     #[arg(long)]
     seed: Option<u64>,
+    /// Without real update machines.
+    #[arg(long)]
+    no_agents: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -62,7 +74,11 @@ fn main() -> Result<ExitCode> {
     let events: usize =
         outcomes.iter().filter_map(|outcome| outcome.ran.as_ref().ok()).map(|ran| ran.events).sum();
     println!("{} rollouts, {events} events, {:.0} s", outcomes.len(), started.elapsed().as_secs_f64());
-    let missed = report::report(&outcomes);
+    let mut missed = report::report(&outcomes);
+    if !arguments.no_agents {
+        let chosen: Vec<u64> = seeds.iter().copied().step_by(WITH_AGENTS).collect();
+        missed.extend(with_agents(&chosen)?);
+    }
     for miss in missed.iter().take(SHOWN) {
         println!("MISSED {miss}");
     }
@@ -116,6 +132,35 @@ fn play(seed: u64) -> Outcome {
     };
     let ran = engine.map(|(ran, _)| ran).map_err(|error| format!("{error:#}"));
     Outcome { seed, setting, ran: failed.map_or(ran, Err), judged }
+}
+
+/// Whole fleets with real update machines; what went wrong.
+fn with_agents(seeds: &[u64]) -> Result<Vec<String>> {
+    let folder = tempfile::tempdir()?;
+    let pack = |model: &str| Published::pack(model, folder.path());
+    let releases = [pack("digits/v1")?, pack("digits/v2")?, pack("digits/v3")?];
+    let broker = Broker::new(repository(&releases), &releases);
+    let started = Instant::now();
+    let bar = ProgressBar::new(seeds.len() as u64)
+        .with_style(ProgressStyle::with_template("{pos}/{len} fleets {wide_bar} {eta}")?);
+    let failed = all(seeds, |seed| {
+        let played = Fleet::new(seed, &releases, &broker).and_then(|mut fleet| {
+            fleet.play()?;
+            Ok(fleet.handled)
+        });
+        bar.inc(1);
+        played.map_err(|error| format!("seed {seed} with real update machines: {error:#}"))
+    });
+    bar.finish_and_clear();
+    let events: usize = failed.iter().filter_map(|played| played.as_ref().ok()).sum();
+    println!(
+        "\n{} fleets of real update machines, three rollouts each on failing disks and links: {} as they must, \
+         {events} events, {:.0} s",
+        seeds.len(),
+        failed.iter().filter(|played| played.is_ok()).count(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(failed.into_iter().filter_map(Result::err).collect())
 }
 
 fn tell(seed: u64) -> Result<ExitCode> {
