@@ -1,13 +1,10 @@
-//! `make simulate`: plays rollouts over generated fleets, by the real engine and in part with the real update
-//! machine on virtual disks and a virtual network, and fails when an invariant or a promise is broken. A seed
-//! makes one rollout, always the same.
+//! `make simulate`: plays rollouts over generated fleets, by the real engine, and fails when an invariant or a
+//! promise is broken. A seed makes one rollout, always the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod agents;
 mod draw;
 mod judges;
-mod node;
 mod report;
 mod run;
 mod world;
@@ -21,10 +18,6 @@ use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use serin_tests::sim::broker::Broker;
-use serin_tests::sim::publisher::{Published, repository};
-
-use self::agents::Fleet;
 use self::judges::Judge;
 use self::report::Outcome;
 use self::run::{Driver, Run};
@@ -32,9 +25,6 @@ use self::world::{Harm, Setting};
 
 /// Every so many seeds other judges watch the same streams too.
 const JUDGED: u64 = 4;
-
-/// Every so many seeds there is also one fleet of real update machines.
-const WITH_AGENTS: usize = 20;
 
 /// Failures that are shown.
 const SHOWN: usize = 20;
@@ -51,9 +41,6 @@ struct Arguments {
     /// Only this one, told step by step.
     #[arg(long)]
     seed: Option<u64>,
-    /// Without real update machines.
-    #[arg(long)]
-    no_agents: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -74,11 +61,7 @@ fn main() -> Result<ExitCode> {
     let events: usize =
         outcomes.iter().filter_map(|outcome| outcome.ran.as_ref().ok()).map(|ran| ran.events).sum();
     println!("{} rollouts, {events} events, {:.0} s", outcomes.len(), started.elapsed().as_secs_f64());
-    let mut missed = report::report(&outcomes);
-    if !arguments.no_agents {
-        let chosen: Vec<u64> = seeds.iter().copied().step_by(WITH_AGENTS).collect();
-        missed.extend(with_agents(&chosen)?);
-    }
+    let missed = report::report(&outcomes);
     for miss in missed.iter().take(SHOWN) {
         println!("MISSED {miss}");
     }
@@ -119,10 +102,9 @@ fn all<T: Send>(seeds: &[u64], work: impl Fn(u64) -> T + Sync) -> Vec<T> {
 
 fn play(seed: u64) -> Outcome {
     let setting = Setting::of(seed);
-    let engine = Run::new(seed, Driver::Engine, &mut |_, _| ()).and_then(Run::play);
-    let compares = matches!(setting.harm, Harm::Nothing | Harm::Errors) && !setting.is_small();
-    let judged = (compares && seed.is_multiple_of(JUDGED)).then(|| {
-        let (_, stages) = Run::new(seed, Driver::Clock, &mut |_, _| ()).and_then(Run::play)?;
+    let engine = Run::new(seed, Driver::Engine, watched(seed), &mut |_, _| ()).and_then(Run::play);
+    let judged = watched(seed).then(|| {
+        let (_, stages) = Run::new(seed, Driver::Clock, true, &mut |_, _| ()).and_then(Run::play)?;
         let compared: Vec<_> = stages.iter().take(2).map(|(_, points)| points).collect();
         anyhow::Ok(Judge::ALL.map(|judge| (judge, judge.stops(&compared))))
     });
@@ -134,33 +116,11 @@ fn play(seed: u64) -> Outcome {
     Outcome { seed, setting, ran: failed.map_or(ran, Err), judged }
 }
 
-/// Whole fleets with real update machines; what went wrong.
-fn with_agents(seeds: &[u64]) -> Result<Vec<String>> {
-    let folder = tempfile::tempdir()?;
-    let pack = |model: &str| Published::pack(model, folder.path());
-    let releases = [pack("digits/v1")?, pack("digits/v2")?, pack("digits/v3")?];
-    let broker = Broker::new(repository(&releases), &releases);
-    let started = Instant::now();
-    let bar = ProgressBar::new(seeds.len() as u64)
-        .with_style(ProgressStyle::with_template("{pos}/{len} fleets {wide_bar} {eta}")?);
-    let failed = all(seeds, |seed| {
-        let played = Fleet::new(seed, &releases, &broker).and_then(|mut fleet| {
-            fleet.play()?;
-            Ok(fleet.handled)
-        });
-        bar.inc(1);
-        played.map_err(|error| format!("seed {seed} with real update machines: {error:#}"))
-    });
-    bar.finish_and_clear();
-    let events: usize = failed.iter().filter_map(|played| played.as_ref().ok()).sum();
-    println!(
-        "\n{} fleets of real update machines, three rollouts each on failing disks and links: {} as they must, \
-         {events} events, {:.0} s",
-        seeds.len(),
-        failed.iter().filter(|played| played.is_ok()).count(),
-        started.elapsed().as_secs_f64()
-    );
-    Ok(failed.into_iter().filter_map(Result::err).collect())
+/// Whether other judges look at what this seed makes.
+fn watched(seed: u64) -> bool {
+    let setting = Setting::of(seed);
+    let compares = matches!(setting.harm, Harm::Nothing | Harm::Errors) && !setting.is_small();
+    compares && seed.is_multiple_of(JUDGED)
 }
 
 fn tell(seed: u64) -> Result<ExitCode> {
@@ -170,7 +130,7 @@ fn tell(seed: u64) -> Result<ExitCode> {
         let begin = *first.get_or_insert(at);
         println!("{:8.1} min  {text}", at.since(begin).0 as f64 / 60_000.0);
     };
-    let (ran, _) = Run::new(seed, Driver::Engine, &mut say)?.play()?;
+    let (ran, _) = Run::new(seed, Driver::Engine, watched(seed), &mut say)?.play()?;
     println!("{:?} after {} looks, {:.1} % had it at most", ran.end, ran.looks, 100.0 * ran.exposed);
     Ok(ExitCode::SUCCESS)
 }

@@ -46,7 +46,7 @@ pub(crate) fn report(outcomes: &[Outcome]) -> Vec<String> {
 
 type Chosen<'a> = Vec<(&'a Outcome, &'a Ran)>;
 
-fn chosen<'a>(outcomes: &'a [Outcome], wanted: impl Fn(&Setting) -> bool) -> Chosen<'a> {
+fn chosen(outcomes: &[Outcome], wanted: impl Fn(&Setting) -> bool) -> Chosen<'_> {
     let ran = outcomes.iter().filter_map(|outcome| Some((outcome, outcome.ran.as_ref().ok()?)));
     ran.filter(|(outcome, _)| wanted(&outcome.setting)).collect()
 }

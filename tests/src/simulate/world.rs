@@ -15,7 +15,7 @@ pub(crate) const ERROR_RATE: f64 = 0.02;
 const REQUESTS_PER_HOUR: f64 = 200.0;
 
 /// First crashes of an average device per hour.
-const CRASHES_PER_HOUR: f64 = 0.002;
+const CRASHES_PER_HOUR: f64 = 0.02;
 
 /// Drop-outs of a device per hour: silent for good.
 const DROPOUTS_PER_HOUR: f64 = 0.004;

@@ -13,7 +13,7 @@ use serin_protocol::message::{EventKind, Presence};
 use serin_tests::sim::broker::Broker;
 use serin_tests::sim::device::{Device, factory_disk};
 
-use super::agents::Transition;
+use super::fleet::Transition;
 
 /// What the server hears of a device.
 pub(super) enum Heard {
