@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference simulate fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,18 @@ test: needs ## Format, lints, unit, property and end-to-end tests
 	else \
 	  echo "$(CARGO) test --workspace --locked"; $(CARGO) test --workspace --locked; \
 	fi
+
+# Of fleets with real update machines one in twenty seeds: they need the whole agent, and are built as it is for tests.
+SEEDS ?= 1000
+
+simulate: ## Thousands of rollouts over generated fleets, and what they promise (SEEDS=n; SEED=n tells one)
+	@# Apart from the workspace: without server and device it is built optimised in a minute.
+	$(CARGO) build --release --package serin-simulate --locked
+	@"$${CARGO_TARGET_DIR:-target}/release/simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+ifndef SEED
+	$(CARGO) build --workspace --all-targets --locked
+	@"$${CARGO_TARGET_DIR:-target}/debug/simulate-agents" --seeds $$(( ($(SEEDS) + 19) / 20 ))
+endif
 
 power-cut: ## Every update path, cut, torn or failing at every operation on its disk
 	$(CARGO) build --workspace --all-targets --locked

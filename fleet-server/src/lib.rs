@@ -15,19 +15,33 @@
 //! | [`api`] | REST, live stream, metrics, page: domain types become HTTP types here | decisions |
 //! | [`cli`] | the same nouns for a terminal | |
 
+#[cfg(feature = "server")]
 pub mod api;
+#[cfg(feature = "server")]
 pub mod authority;
+#[cfg(feature = "server")]
 pub mod broker;
+#[cfg(feature = "server")]
 pub mod bundle;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod durable;
+#[cfg(feature = "server")]
 pub mod fleet;
+#[cfg(feature = "server")]
 pub mod ingest;
+#[cfg(feature = "server")]
 pub mod registry;
+#[cfg(feature = "server")]
 pub mod repository;
 pub mod rollout;
+#[cfg(feature = "server")]
 pub mod serve;
 pub mod stats;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 pub mod trust;

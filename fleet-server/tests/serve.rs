@@ -46,6 +46,7 @@ const CANARY: &str = "
     min_requests = 60
     [gates.predictions]
     threshold = 0.5
+    hard = 0.5
     on_breach = 'roll_back'
 ";
 

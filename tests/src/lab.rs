@@ -61,6 +61,7 @@ pub const CANARY: &str = "
     floor = '20ms'
     [gates.predictions]
     threshold = 0.5
+    hard = 0.5
     on_breach = 'roll_back'
     [probation]
     duration = '1s'

@@ -6,6 +6,7 @@ use serin_protocol::envelope::Signed as _;
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
+use serin_protocol::tensor::DataType;
 use std::collections::BTreeSet;
 
 const WINDOW: Millis = Millis(1000);

@@ -1,5 +1,7 @@
 //! Devices.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,6 +13,7 @@ use serin_protocol::trust::UtcSeconds;
 
 use super::failure::Failure;
 use super::{Context, blocking};
+use crate::rollout::plan::selector::Tags;
 use crate::serve::now;
 use crate::store::DeviceRecord;
 
@@ -36,6 +39,8 @@ pub(super) struct DeviceView {
     /// It was asked to hold back until then.
     paused_until: Option<u64>,
     revoked: bool,
+    /// What operators noted about it.
+    tags: Tags,
     /// The last movement of its update machine.
     last_move: Option<MoveView>,
     first_seen: u64,
@@ -92,6 +97,7 @@ impl From<&DeviceRecord> for DeviceView {
             candidate: name(&hello.candidate),
             pinned: hello.pinned,
             safe_mode: record.safe_mode,
+            tags: record.tags.clone(),
             paused_until: record.paused_until.filter(|until| now() < *until).map(|until| until.0),
             revoked: record.revoked.is_some(),
             last_move: record.last_move.as_ref().map(|last| MoveView {
@@ -238,6 +244,17 @@ pub(super) async fn revoke(
         context.fleet.device(&id)
     });
     Ok(Json(DeviceView::from(&revoked.await?.0)))
+}
+
+pub(super) async fn tag(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    Json(changes): Json<BTreeMap<String, Option<String>>>,
+) -> Result<Json<DeviceView>, Failure> {
+    let id: DeviceId = id.parse().map_err(|error| Failure::bad_request(&error))?;
+    let changes: Vec<_> = changes.into_iter().collect();
+    let record = blocking(move || context.fleet.tag_device(&id, &changes, now())).await?;
+    Ok(Json(DeviceView::from(&record)))
 }
 
 /// For how long a device is to hold back.

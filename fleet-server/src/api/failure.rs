@@ -61,7 +61,13 @@ impl From<FleetError> for Failure {
             FleetError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", text),
             FleetError::Refused(Refusal::Conflict { .. }) => Self::new(StatusCode::CONFLICT, "changed", text)
                 .next("look at the rollout again, then decide"),
-            FleetError::Refused(Refusal::NotNow { .. }) => Self::new(StatusCode::CONFLICT, "not_now", text),
+            FleetError::Refused(Refusal::NotNow { .. } | Refusal::Nothing(_)) => {
+                Self::new(StatusCode::CONFLICT, "not_now", text)
+            }
+            FleetError::Refused(Refusal::NoReason(_)) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "reason_missing", text)
+                    .next("say why with `--reason`")
+            }
             FleetError::Start(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plan_refused", text),
             FleetError::Release(error) => release(&error),
             FleetError::Store(_) | FleetError::Seal(_) | FleetError::Random(_) | FleetError::NoKey => {

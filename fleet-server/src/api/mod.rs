@@ -6,8 +6,10 @@ mod devices;
 mod download;
 mod drift;
 mod failure;
+mod orders;
 mod overview;
 mod page;
+mod plans;
 mod releases;
 mod rollouts;
 mod stream;
@@ -76,6 +78,7 @@ pub fn router(
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::one).delete(devices::forget))
         .route("/api/v1/devices/{id}/revoke", post(devices::revoke))
+        .route("/api/v1/devices/{id}/tags", post(devices::tag))
         .route("/api/v1/devices/{id}/pause", post(devices::pause))
         .route("/api/v1/devices/{id}/resume", post(devices::resume))
         .route("/api/v1/devices/{id}/trial", post(trials::begin))
@@ -84,8 +87,9 @@ pub fn router(
         .route("/api/v1/releases", get(releases::list).post(releases::add))
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/rollouts", get(rollouts::list).post(rollouts::start))
+        .route("/api/v1/rollouts/plan", post(plans::preview))
         .route("/api/v1/rollouts/{id}", get(rollouts::one))
-        .route("/api/v1/rollouts/{id}/{command}", post(rollouts::order))
+        .route("/api/v1/rollouts/{id}/{command}", post(orders::order))
         .route("/api/v1/trust/publish", post(trust::publish))
         .route("/tuf/targets/{*path}", get(trust::target))
         .route("/api/v1/drift", get(drift::of_release))

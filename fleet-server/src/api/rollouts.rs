@@ -12,12 +12,10 @@ use serin_protocol::ids::{ReleaseId, RolloutId};
 use super::failure::Failure;
 use super::{Context, blocking};
 use crate::rollout::Rollout;
-use crate::rollout::event::{Command, OperatorOrder};
-use crate::rollout::notation::{share, span};
-use crate::rollout::plan::{OnBreach, Plan};
-use crate::rollout::state::{
-    DeviceRecord, Failure as DeviceFailure, Standing, State as RolloutState, StateVersion,
-};
+use crate::rollout::cohort::Salt;
+use crate::rollout::notation::span;
+use crate::rollout::plan::{OnBreach, Plan, Preset};
+use crate::rollout::state::{DeviceRecord, Failure as DeviceFailure, Standing, State as RolloutState};
 use crate::rollout::verdict::{GateResult, GateVerdict, Verdict};
 use crate::serve::now;
 
@@ -42,6 +40,10 @@ pub(super) struct RolloutView {
     /// Index of the stage, from 0.
     stage: usize,
     stages: Vec<StageView>,
+    /// Decides who is early.
+    salt: String,
+    /// It goes to everybody at once, by an operator's word.
+    emergency: bool,
     started: u64,
     /// When the stage began.
     entered: u64,
@@ -57,6 +59,7 @@ pub(super) struct RolloutView {
 struct StageView {
     share: String,
     bake: String,
+    approval: bool,
 }
 
 /// How many devices stand where.
@@ -75,6 +78,8 @@ struct Counts {
     returning: u32,
     returned: u32,
     not_returned: u32,
+    shadowing: u32,
+    drilling: u32,
 }
 
 #[derive(Serialize)]
@@ -106,6 +111,8 @@ pub(super) struct VerdictView {
     sentence: String,
     canary_devices: Option<u32>,
     control_devices: Option<u32>,
+    /// What is to be said of arms that are too small for any test.
+    small: Option<String>,
     gates: Vec<GateView>,
 }
 
@@ -132,8 +139,9 @@ impl From<&Rollout> for RolloutView {
             | RolloutState::RollingBack { why, .. } => Some(why.clone()),
         };
         let stage = |stage: &crate::rollout::plan::Stage| StageView {
-            share: share::text(stage.share),
+            share: stage.share.to_string(),
             bake: span::text(stage.bake),
+            approval: stage.approval,
         };
         Self {
             id: rollout.id().0,
@@ -144,7 +152,9 @@ impl From<&Rollout> for RolloutView {
             finished: rollout.state().is_finished(),
             version: rollout.version().0,
             stage: rollout.stage().index,
-            stages: rollout.plan().stages().iter().map(stage).collect(),
+            stages: rollout.stages().iter().map(stage).collect(),
+            salt: format!("{:016x}", rollout.salt().0),
+            emergency: rollout.is_emergency(),
             started: rollout.started().0,
             entered: rollout.stage().entered.0,
             timeout_at: rollout.stage().timeout_at.0,
@@ -163,6 +173,8 @@ impl From<&Rollout> for RolloutView {
                 returning: tally.returning,
                 returned: tally.returned,
                 not_returned: tally.not_returned,
+                shadowing: tally.shadowing,
+                drilling: tally.drilling,
             },
             last_verdict: rollout.latest_verdict().map(VerdictView::from),
         }
@@ -174,6 +186,8 @@ impl ArmView {
         let (standing, detail) = match &record.standing {
             Standing::Waiting if record.pinned => ("pinned", None),
             Standing::Waiting => ("waiting", None),
+            Standing::Shadowing { .. } => ("in the shadow", None),
+            Standing::Drilling { .. } => ("practising the way back", None),
             Standing::Installing { phase, .. } => ("installing", Some(phase.to_string())),
             Standing::Running { .. } => ("running", None),
             Standing::Left { .. } => ("left", None),
@@ -181,7 +195,9 @@ impl ArmView {
             Standing::Unreachable { .. } => ("unreachable", None),
             Standing::Skipped { reason } => ("skipped", Some(reason.to_string())),
             Standing::Returning { .. } => ("returning", None),
-            Standing::Returned { .. } => ("returned", None),
+            Standing::Returned { took, .. } => {
+                ("returned", took.map(|took| format!("{} after it was told", span::text(took))))
+            }
             Standing::NotReturned { .. } => ("not returned", None),
         };
         let online = record.presence == serin_protocol::message::Presence::Online;
@@ -211,6 +227,7 @@ impl From<&Verdict> for VerdictView {
             sentence: verdict.sentence.clone(),
             canary_devices: judgement.map(|judgement| judgement.canary_devices),
             control_devices: judgement.map(|judgement| judgement.control_devices),
+            small: judgement.and_then(|judgement| judgement.small.clone()),
             gates: judgement.iter().flat_map(|judgement| &judgement.gates).map(GateView::from).collect(),
         }
     }
@@ -262,57 +279,46 @@ pub(super) async fn one(
 /// What to roll out, and how.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewRollout {
+pub(super) struct NewRollout {
     release: String,
     #[serde(default)]
     plan: Option<Plan>,
+    /// Instead of a plan: small, medium or large.
+    #[serde(default)]
+    preset: Option<String>,
+    /// As a preview showed it, so that the same devices are early.
+    #[serde(default)]
+    salt: Option<String>,
+}
+
+/// The same, parsed.
+pub(super) struct Wanted {
+    pub(super) release: ReleaseId,
+    pub(super) plan: Option<Plan>,
+    pub(super) salt: Option<Salt>,
+}
+
+impl Wanted {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
+        let wanted: NewRollout =
+            serde_json::from_slice(body).map_err(|error| Failure::bad_request(&error))?;
+        let release = wanted.release.parse().map_err(|error| Failure::bad_request(&error))?;
+        let preset = wanted.preset.map(|preset| preset.parse::<Preset>()).transpose();
+        let preset = preset.map_err(|error| Failure::bad_request(&error))?;
+        let salt = wanted.salt.map(|salt| u64::from_str_radix(&salt, 16)).transpose();
+        let salt = salt.map_err(|_| Failure::bad_request(&"a salt is 16 hexadecimal digits"))?;
+        let plan = wanted.plan.or(preset.map(Preset::plan));
+        Ok(Self { release, plan, salt: salt.map(Salt) })
+    }
 }
 
 pub(super) async fn start(
     State(context): State<Context>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<RolloutView>), Failure> {
-    let wanted: NewRollout = serde_json::from_slice(&body).map_err(|error| Failure::bad_request(&error))?;
-    let release: ReleaseId = wanted.release.parse().map_err(|error| Failure::bad_request(&error))?;
+    let Wanted { release, plan, salt } = Wanted::parse(&body)?;
     let fleet = Arc::clone(&context.fleet);
-    let id = blocking(move || fleet.start_rollout(&release, wanted.plan, now())).await?;
+    let id = blocking(move || fleet.start_rollout(&release, plan, salt, now())).await?;
     let view = context.fleet.rollout(id, |rollout| RolloutView::from(rollout))?;
     Ok((StatusCode::CREATED, Json(view)))
-}
-
-/// An operator's word. Everything in it may be left out.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Order {
-    /// Why, for the record.
-    reason: String,
-    /// Who.
-    by: String,
-    /// The version of the rollout that this was decided on.
-    version: Option<u64>,
-}
-
-pub(super) async fn order(
-    State(context): State<Context>,
-    Path((id, command)): Path<(u64, String)>,
-    body: Bytes,
-) -> Result<Json<RolloutView>, Failure> {
-    let order: Order = match body.as_ref() {
-        [] => Order::default(),
-        bytes => serde_json::from_slice(bytes).map_err(|error| Failure::bad_request(&error))?,
-    };
-    let reason = order.reason;
-    let command = match command.as_str() {
-        "pause" => Command::Pause,
-        "resume" => Command::Resume,
-        "abort" => Command::Abort { reason },
-        "rollback" => Command::RollBack { reason },
-        "promote" => Command::Promote { reason },
-        _ => return Err(Failure::not_found("an order is pause, resume, abort, rollback or promote")),
-    };
-    let by = if order.by.is_empty() { "operator".to_owned() } else { order.by };
-    let order = OperatorOrder { expected: order.version.map(StateVersion), by, command };
-    let fleet = Arc::clone(&context.fleet);
-    blocking(move || fleet.order(RolloutId(id), order, now())).await?;
-    Ok(Json(context.fleet.rollout(RolloutId(id), |rollout| RolloutView::from(rollout))?))
 }

@@ -49,6 +49,15 @@ enum DeviceCommand {
         #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
         span: u64,
     },
+    /// Note something about a device, so that plans can mean it: `device tag kiosk-07 site=lisbon`; `site=` takes
+    /// it away. `utc_offset=+01:00` says what its local time is, for windows of plans.
+    Tag {
+        /// Its id.
+        device: String,
+        /// What is noted.
+        #[arg(required = true, value_name = "NAME=VALUE")]
+        tags: Vec<String>,
+    },
     /// End a pause before its time.
     Resume {
         /// Its id.
@@ -116,6 +125,19 @@ struct Token {
     used_by: Option<String>,
 }
 
+fn tag(client: &Client, device: &str, tags: &[String]) -> Result<Report, Failure> {
+    let mut changes = serde_json::Map::new();
+    for tag in tags {
+        let (name, value) = tag
+            .split_once('=')
+            .ok_or_else(|| Failure::new(format!("`{tag}` is no tag: write NAME=VALUE")))?;
+        changes.insert(name.to_owned(), Some(value).filter(|value| !value.is_empty()).into());
+    }
+    let json: Value = client.post(&format!("/api/v1/devices/{device}/tags"), &Value::Object(changes))?;
+    let text = format!("{} is tagged {}", device, plain(&json["tags"].to_string()));
+    Ok(Report { text, json })
+}
+
 /// A time such as 90m, 24h or 7d, in seconds.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let refused = || format!("{text:?} is not a time like 90m, 24h or 7d");
@@ -174,6 +196,7 @@ pub(super) fn run(arguments: &DeviceArgs) -> Result<Report, Failure> {
             client.delete(&format!("/api/v1/tokens/{token}"))?;
             Ok(Report { text: format!("took {token} back"), json: json!({ "withdrawn": token }) })
         }
+        DeviceCommand::Tag { device, tags } => tag(&client, device, tags),
         DeviceCommand::Pause { device, span } => {
             let json: Value =
                 client.post(&format!("/api/v1/devices/{device}/pause"), &json!({ "seconds": span }))?;

@@ -9,6 +9,8 @@ mod device;
 mod export;
 mod failure;
 mod keys;
+mod orders;
+mod plans;
 mod release;
 mod rollout;
 mod serve;

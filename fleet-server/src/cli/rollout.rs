@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs};
 use super::device::part;
+use super::orders::{self, DrillArgs, GateArgs, OrderArgs, ReasonArgs, RollBackArgs};
+use super::plans;
 use super::table::{ago, plain, table};
 use super::{Failure, Report, failure};
-use crate::rollout::plan::Plan;
+use crate::rollout::plan::{Plan, Preset};
 
 #[derive(Args)]
 pub(super) struct RolloutArgs {
@@ -28,9 +30,20 @@ enum RolloutCommand {
         /// The release, as MODEL@VERSION.
         #[arg(long)]
         release: String,
-        /// The plan (TOML). Without one: a canary in stages, or at once for a first release.
-        #[arg(long, value_name = "FILE")]
-        plan: Option<PathBuf>,
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// A plan with everything it leaves to defaults; with --dry-run, which devices it would give the release
+    /// when.
+    Plan {
+        /// The release, as MODEL@VERSION. Only looked at with --dry-run.
+        #[arg(long, required_if_eq("dry_run", "true"))]
+        release: Option<String>,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Ask the server what it would do. Nothing moves.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Where rollouts stand; one with its verdicts and devices.
     Status {
@@ -46,29 +59,55 @@ enum RolloutCommand {
     Resume(OrderArgs),
     /// Stop: unfinished installations are given up, finished ones are kept.
     Abort(OrderArgs),
-    /// Take the release back from every device.
-    Rollback(OrderArgs),
+    /// Take the release back from every device, or from some.
+    Rollback(RollBackArgs),
     /// Enter the next stage now, whatever the gates say.
+    #[command(visible_alias = "approve")]
     Promote(OrderArgs),
+    /// Look at a gate no more in this stage.
+    SkipGate(GateArgs),
+    /// Have some devices go back and come again, to know that the way back works.
+    Drill(DrillArgs),
+    /// Give the release to everybody now, whatever the plan says. Hard guards stay.
+    Emergency(ReasonArgs),
 }
 
+/// How it goes out.
 #[derive(Args)]
-struct OrderArgs {
-    /// The rollout's number.
-    rollout: u64,
-    /// Why, for the record.
-    #[arg(long, default_value = "")]
-    reason: String,
-    /// The version of the rollout that this was decided on; refused if it has changed since.
+pub(super) struct PlanArgs {
+    /// The plan (TOML). Without one: the preset that fits the fleet, or at once for a first release.
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    pub(super) plan: Option<PathBuf>,
+    /// A plan that comes with the program: small, medium or large, for fleets of that size.
     #[arg(long)]
-    expect_version: Option<u64>,
+    pub(super) preset: Option<Preset>,
+    /// Who is early, as `plan --dry-run` said it [default: drawn at random].
+    #[arg(long, value_name = "HEX")]
+    pub(super) salt: Option<String>,
+}
+
+impl PlanArgs {
+    /// The plan that was named. Read here, so that a mistake is shown with its line.
+    pub(super) fn read(&self) -> Result<Option<Plan>, Failure> {
+        let Some(path) = &self.plan else {
+            return Ok(self.preset.map(Preset::plan));
+        };
+        let text = crate::config::read(path).map_err(Failure::new)?;
+        toml::from_str(&text).map(Some).map_err(|error| Failure::about(path.display(), error))
+    }
+
+    /// What the server is asked for.
+    pub(super) fn wanted(&self, release: &str) -> Result<Value, Failure> {
+        let plan = self.read()?.map(serde_json::to_value).transpose().map_err(Failure::new)?;
+        Ok(json!({ "release": release, "plan": plan, "salt": self.salt }))
+    }
 }
 
 #[derive(Deserialize)]
-struct Rollout {
-    id: u64,
+pub(super) struct Rollout {
+    pub(super) id: u64,
     release: String,
-    state: String,
+    pub(super) state: String,
     why: Option<String>,
     finished: bool,
     stage: usize,
@@ -113,7 +152,11 @@ struct Arm {
 pub(super) fn run(arguments: &RolloutArgs, as_json: bool) -> Result<Report, Failure> {
     let client = Client::new(&arguments.client)?;
     match &arguments.command {
-        RolloutCommand::Start { release, plan } => start(&client, release, plan.as_ref()),
+        RolloutCommand::Start { release, plan } => start(&client, release, plan),
+        RolloutCommand::Plan { release: Some(release), plan, dry_run: true } => {
+            plans::dry_run(&client, release, plan)
+        }
+        RolloutCommand::Plan { plan, .. } => plans::show(plan),
         RolloutCommand::Status { rollout: Some(id), watch } => {
             if *watch {
                 follow(&client, *id, as_json)?;
@@ -126,24 +169,19 @@ pub(super) fn run(arguments: &RolloutArgs, as_json: bool) -> Result<Report, Fail
             let rollouts: Vec<Rollout> = part(&json, "rollouts")?;
             Ok(Report { text: list(&rollouts), json })
         }
-        RolloutCommand::Pause(order) => send(&client, "pause", order),
-        RolloutCommand::Resume(order) => send(&client, "resume", order),
-        RolloutCommand::Abort(order) => send(&client, "abort", order),
-        RolloutCommand::Rollback(order) => send(&client, "rollback", order),
-        RolloutCommand::Promote(order) => send(&client, "promote", order),
+        RolloutCommand::Pause(order) => orders::send(&client, "pause", order, json!({})),
+        RolloutCommand::Resume(order) => orders::send(&client, "resume", order, json!({})),
+        RolloutCommand::Abort(order) => orders::send(&client, "abort", order, json!({})),
+        RolloutCommand::Promote(order) => orders::send(&client, "promote", order, json!({})),
+        RolloutCommand::Rollback(order) => orders::roll_back(&client, order),
+        RolloutCommand::SkipGate(order) => orders::skip_gate(&client, order),
+        RolloutCommand::Drill(order) => orders::drill(&client, order),
+        RolloutCommand::Emergency(order) => orders::emergency(&client, order),
     }
 }
 
-fn start(client: &Client, release: &str, plan: Option<&PathBuf>) -> Result<Report, Failure> {
-    let mut wanted = json!({ "release": release });
-    if let Some(path) = plan {
-        let text = crate::config::read(path).map_err(Failure::new)?;
-        // Here, so that a mistake is shown with its line.
-        let plan: Plan = toml::from_str(&text).map_err(|error| Failure::about(path.display(), error))?;
-        let plan = serde_json::to_value(plan).map_err(Failure::new)?;
-        wanted = json!({ "release": release, "plan": plan });
-    }
-    let json: Value = client.post("/api/v1/rollouts", &wanted)?;
+fn start(client: &Client, release: &str, plan: &PlanArgs) -> Result<Report, Failure> {
+    let json: Value = client.post("/api/v1/rollouts", &plan.wanted(release)?)?;
     let rollout = parse(&json)?;
     let shares: Vec<_> = rollout.stages.iter().map(|stage| stage.share.as_str()).collect();
     let text = format!(
@@ -154,14 +192,6 @@ fn start(client: &Client, release: &str, plan: Option<&PathBuf>) -> Result<Repor
         shares.join(" → ")
     );
     Ok(Report { text, json })
-}
-
-fn send(client: &Client, command: &str, order: &OrderArgs) -> Result<Report, Failure> {
-    let by = std::env::var("USER").unwrap_or_default();
-    let body = json!({ "reason": order.reason, "by": by, "version": order.expect_version });
-    let json: Value = client.post(&format!("/api/v1/rollouts/{}/{command}", order.rollout), &body)?;
-    let rollout = parse(&json)?;
-    Ok(Report { text: format!("rollout {} is {}", rollout.id, plain(&rollout.state)), json })
 }
 
 /// Prints what happens in a rollout until it is finished.
@@ -211,7 +241,7 @@ fn say(name: &str, data: &Value, as_json: bool) {
     failure::print(&line);
 }
 
-fn parse(json: &Value) -> Result<Rollout, Failure> {
+pub(super) fn parse(json: &Value) -> Result<Rollout, Failure> {
     serde_json::from_value(json.clone())
         .map_err(|error| Failure::new(format!("the server's answer makes no sense: {error}")))
 }

@@ -13,6 +13,7 @@ use crate::broker::publish::Job;
 use crate::fleet::Outgoing;
 use crate::ingest::{Heard, Refused, hear};
 use crate::rollout::event::{RolloutEvent, Sighting};
+use crate::rollout::plan::selector::Tags;
 use crate::store::{DeviceRecord, Move};
 
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
@@ -193,11 +194,12 @@ impl Fleet {
                     safe_mode: false,
                     paused_until: None,
                     past_boots: Vec::new(),
+                    tags: Tags::new(),
                 }
             }
         };
         self.store.put_device(&record)?;
-        let sighting = Sighting::from(&record.hello);
+        let sighting = Sighting::from(&record);
         draft.happenings.push(Happening::Device(Box::new(record.clone())));
         if record.hello.presence == Presence::Online {
             say_again(state, draft, &record);
@@ -266,6 +268,10 @@ impl Fleet {
                 let moved = RolloutEvent::DeviceTransition { device, release, to, reason };
                 self.tell_rollouts(state, draft, now, &moved)
             }
+            EventKind::WorkerDied { release, .. } => {
+                let crashed = RolloutEvent::DeviceCrashed { device, release };
+                self.tell_rollouts(state, draft, now, &crashed)
+            }
             EventKind::ChunksMissing { object, first, count } => {
                 warn!(%device, %object, first, count, "chunks are missing at the broker");
                 let ours = state.releases.values().any(|facts| facts.has_object(&object));
@@ -283,7 +289,6 @@ impl Fleet {
             | EventKind::Plan { .. }
             | EventKind::Planned { .. }
             | EventKind::Waiting { .. }
-            | EventKind::WorkerDied { .. }
             | EventKind::Refused { .. }
             | EventKind::JournalLost { .. }
             | EventKind::Sideloaded { .. }

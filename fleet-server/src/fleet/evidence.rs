@@ -2,34 +2,53 @@
 
 use std::collections::BTreeMap;
 
-use serin_protocol::ids::{DeviceId, ReleaseId};
+use serin_protocol::ids::{DeviceId, ReleaseId, UnixMillis};
 use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::Histogram;
 
 use super::releases::ReleaseFacts;
-use crate::rollout::evidence::{DeviceEvidence, EvidenceWanted};
+use crate::rollout::evidence::{Before, DeviceEvidence, Evidence, EvidenceWanted};
 use crate::store::{Store, StoreError};
 
 /// The evidence wanted, one entry per device and release. Each list is in the order of the store, so that
-/// merging gives the same numbers every time.
+/// merging gives the same numbers every time. Devices do not report yet what runs in the shadow.
 pub(super) fn gather(
     store: &dyn Store,
     wanted: &EvidenceWanted,
     facts: impl Fn(&ReleaseId) -> Option<std::sync::Arc<ReleaseFacts>>,
-) -> Result<Vec<DeviceEvidence>, StoreError> {
+) -> Result<Evidence, StoreError> {
     let mut all = Vec::new();
+    let mut before = BTreeMap::new();
+    let (begin, end) = wanted.before;
     for release in std::iter::once(&wanted.release).chain(&wanted.baselines) {
-        if let Some(facts) = facts(release) {
-            let mut devices = BTreeMap::new();
-            // A shadow answers nobody, and an arm only what falls into its share.
-            let answered = |report: &Report| report.role == Role::Answers;
-            for report in store.reports(release, wanted.since)?.into_iter().filter(answered) {
+        let Some(facts) = facts(release) else { continue };
+        let mut devices = BTreeMap::new();
+        // A shadow answers nobody, and an arm only what falls into its share.
+        let answered = |report: &Report| report.role == Role::Answers;
+        for report in store.reports(release, begin.min(wanted.since))?.into_iter().filter(answered) {
+            if report.start >= wanted.since {
                 add(&mut devices, &facts, &report);
             }
-            all.extend(devices.into_values());
+            // The release itself was nowhere then, and if it was, it is not what the device did before it.
+            if *release != wanted.release && is_before(&report, begin, end) {
+                note(before.entry(report.device.clone()).or_default(), &report);
+            }
         }
+        all.extend(devices.into_values());
     }
-    Ok(all)
+    for shown in &mut all {
+        shown.before = before.get(&shown.device).copied();
+    }
+    Ok(Evidence { devices: all, shadows: Vec::new() })
+}
+
+fn is_before(report: &Report, begin: UnixMillis, end: UnixMillis) -> bool {
+    report.start >= begin && report.end <= end
+}
+
+fn note(before: &mut Before, report: &Report) {
+    before.requests = before.requests.saturating_add(report.requests);
+    before.errors = before.errors.saturating_add(report.errors);
 }
 
 fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, report: &Report) {
@@ -42,6 +61,7 @@ fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, r
         predictions: Histogram::default(),
         confidence: Histogram::default(),
         features: Vec::new(),
+        before: None,
         binning: facts.binning,
     });
     evidence.requests = evidence.requests.saturating_add(report.requests);

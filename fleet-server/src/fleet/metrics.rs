@@ -176,6 +176,12 @@ impl Metrics {
             Decision::RollBack => "roll_back",
             Decision::Inconclusive => "inconclusive",
             Decision::Abort => "abort",
+            Decision::AwaitApproval => "await_approval",
+            Decision::TakeBack => "take_back",
+            Decision::RolledBack => "rolled_back",
+            Decision::SkipGate => "skip_gate",
+            Decision::Drill => "drill",
+            Decision::Emergency => "emergency",
         };
         self.verdicts.get_or_create(&Kind { kind }).inc();
     }

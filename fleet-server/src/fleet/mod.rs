@@ -17,6 +17,7 @@ pub mod releases;
 pub mod revocation;
 pub mod rollouts;
 pub mod secrets;
+pub mod tags;
 pub mod trials;
 
 use std::collections::{BTreeMap, BTreeSet};

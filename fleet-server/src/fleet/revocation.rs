@@ -30,7 +30,7 @@ impl Fleet {
             record.hello.presence = Presence::Offline;
             self.store.put_device(&record)?;
             warn!(device = %id, "device revoked");
-            let gone = Sighting::from(&record.hello);
+            let gone = Sighting::from(&record);
             draft.happenings.push(Happening::Device(Box::new(record.clone())));
             state.revoked_keys.insert(record.key);
             state.devices.insert(id.clone(), record);
@@ -61,7 +61,7 @@ impl Fleet {
             for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
                 draft.say(topic, Vec::new(), true);
             }
-            let mut gone = Sighting::from(&record.hello);
+            let mut gone = Sighting::from(&record);
             gone.presence = Presence::Offline;
             self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
         })

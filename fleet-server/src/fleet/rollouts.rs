@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::info;
 
@@ -12,7 +12,8 @@ use super::{Draft, Fleet, FleetError, State, evidence};
 use crate::rollout::Rollout;
 use crate::rollout::cohort::Salt;
 use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start};
-use crate::rollout::plan::Plan;
+use crate::rollout::plan::{Plan, Preset, Strategy};
+use crate::rollout::preview::Preview;
 use crate::rollout::state::{self, Outcome, StateVersion};
 use crate::rollout::verdict::Verdict;
 use crate::store::{Assigned, Store, StoreError, StoredRollout};
@@ -106,19 +107,23 @@ impl Fleet {
         Ok(self.store.verdicts(id)?)
     }
 
-    /// Rolls a release out. Without a plan: in stages where there is something to compare with, at once for
-    /// a first release.
+    /// Rolls a release out. Without a plan: by the preset that fits the fleet where there is something to compare
+    /// with, at once for a first release.
     pub fn start_rollout(
         &self,
         release: &ReleaseId,
         plan: Option<Plan>,
+        salt: Option<Salt>,
         now: UnixMillis,
     ) -> Result<RolloutId, FleetError> {
-        let mut salt = [0; 8];
-        getrandom::fill(&mut salt).map_err(FleetError::Random)?;
-        let salt = Salt(u64::from_le_bytes(salt));
+        let salt = salt.map_or_else(draw_salt, Ok)?;
         let id = self.change(now, |state, draft| {
             let start = self.prepare(state, release, plan, salt, now)?;
+            if matches!(start.plan.strategy, Strategy::Shadow(_)) {
+                return Err(FleetError::Conflict(
+                    "no agent runs a release in the shadow yet: use another strategy".to_owned(),
+                ));
+            }
             let (rollout, effects) = Rollout::start(start.clone())?;
             let id = start.id;
             let assigned = self.assignments(state, id, &effects, now)?;
@@ -132,6 +137,37 @@ impl Fleet {
         Ok(id)
     }
 
+    /// What a rollout would do, and the salt that makes it do just that.
+    pub fn preview_rollout(
+        &self,
+        release: &ReleaseId,
+        plan: Option<Plan>,
+        salt: Option<Salt>,
+        now: UnixMillis,
+    ) -> Result<(Plan, Salt, Preview), FleetError> {
+        let salt = salt.map_or_else(draw_salt, Ok)?;
+        let start = self.prepare(&self.lock(), release, plan, salt, now)?;
+        Ok((start.plan.clone(), salt, Preview::of(start)?))
+    }
+
+    /// A release as orders name it; refused unless it can be rolled out.
+    pub fn reference(&self, release: &ReleaseId) -> Result<ReleaseRef, FleetError> {
+        self.publishable(&self.lock(), release)
+    }
+
+    /// A release that devices may be told to run: it is with the broker, and its owner lists it.
+    pub(super) fn publishable(&self, state: &State, release: &ReleaseId) -> Result<ReleaseRef, FleetError> {
+        let facts = state.releases.get(release);
+        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
+        if !facts.record.published {
+            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
+        }
+        if !(self.listed)(release, &facts.record.statement) {
+            return Err(FleetError::Conflict(format!("the owner of {release} no longer lists it")));
+        }
+        Ok(ReleaseRef { id: release.clone(), statement: facts.record.statement })
+    }
+
     fn prepare(
         &self,
         state: &State,
@@ -140,7 +176,7 @@ impl Fleet {
         salt: Salt,
         now: UnixMillis,
     ) -> Result<Start, FleetError> {
-        let statement = self.to_be_run(state, release)?;
+        let wanted = self.publishable(state, release)?;
         let mut live = state.rollouts.values().map(|live| &live.rollout);
         if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
             return Err(FleetError::Conflict(format!(
@@ -152,30 +188,18 @@ impl Fleet {
         }
         let baselines = baselines(state, release);
         let first = || Plan::all_at_once(FIRST_BAKE, 0);
-        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { Plan::default() });
         let taking_part = state.devices.values().filter(|record| record.revoked.is_none());
+        let fitting = Preset::fitting(taking_part.clone().count());
+        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { fitting.plan() });
         Ok(Start {
             id: self.store.next_rollout()?,
             plan,
-            release: ReleaseRef { id: release.clone(), statement },
+            release: wanted,
             baselines,
             salt,
             at: now,
-            devices: taking_part.map(|record| Sighting::from(&record.hello)).collect(),
+            devices: taking_part.map(Sighting::from).collect(),
         })
-    }
-
-    /// The statement of a release that devices may be told to run: it is with the broker, and its owner lists it.
-    pub(super) fn to_be_run(&self, state: &State, release: &ReleaseId) -> Result<Digest, FleetError> {
-        let facts = state.releases.get(release);
-        let facts = facts.ok_or_else(|| FleetError::NotFound(format!("release {release}")))?;
-        if !facts.record.published {
-            return Err(FleetError::Conflict(format!("{release} is not with the broker yet")));
-        }
-        if !(self.listed)(release, &facts.record.statement) {
-            return Err(FleetError::Conflict(format!("the owner of {release} no longer lists it")));
-        }
-        Ok(facts.record.statement)
     }
 
     fn forget_old_rollouts(&self, state: &mut State) -> Result<(), FleetError> {
@@ -322,7 +346,8 @@ impl Fleet {
         let mut answer = None;
         for effect in effects {
             match effect {
-                Effect::Assign { .. } => {}
+                // No agent runs a release in the shadow yet, so that no plan that asks for it is started.
+                Effect::Assign { .. } | Effect::Shadow { .. } => {}
                 Effect::Gather(_) => {
                     draft.gather.insert(id);
                 }
@@ -343,13 +368,21 @@ impl Fleet {
     }
 }
 
+fn draw_salt() -> Result<Salt, FleetError> {
+    let mut salt = [0; 8];
+    getrandom::fill(&mut salt).map_err(FleetError::Random)?;
+    Ok(Salt(u64::from_le_bytes(salt)))
+}
+
 type Answer = Result<StateVersion, crate::rollout::event::Refusal>;
 
 /// The device an event is about, if it is about one.
 fn about(event: &RolloutEvent) -> Option<DeviceId> {
     match event {
         RolloutEvent::DeviceSeen(sighting) => Some(sighting.device.clone()),
-        RolloutEvent::DeviceTransition { device, .. } => Some(device.clone()),
+        RolloutEvent::DeviceTransition { device, .. } | RolloutEvent::DeviceCrashed { device, .. } => {
+            Some(device.clone())
+        }
         RolloutEvent::Judged(_) | RolloutEvent::Operator(_) | RolloutEvent::Tick => None,
     }
 }

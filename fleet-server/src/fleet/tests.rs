@@ -302,7 +302,7 @@ fn an_assignment_is_said_again_until_the_device_has_it() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
     let release = rig.release("1");
-    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    rig.fleet.start_rollout(&release, None, None, NOW).expect("starts");
     let first = assigned(&rig.sent());
     assert_eq!(first.len(), 1);
     assert!(matches!(&first[0].order, Order::Run { release: told, .. } if told.id == release));
@@ -322,7 +322,7 @@ fn numbers_grow_beyond_what_a_device_accepted_from_a_lost_server() {
     let rig = Rig::new();
     rig.hello("a", |hello| hello.sequence = SequenceNumber(41));
     let release = rig.release("1");
-    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    rig.fleet.start_rollout(&release, None, None, NOW).expect("starts");
     assert_eq!(assigned(&rig.sent())[0].sequence, SequenceNumber(42));
 }
 
@@ -333,17 +333,17 @@ fn one_rollout_at_a_time_and_only_of_what_is_published() {
     let packed = made::pack("2", 100);
     rig.fleet.objects().put(packed.bundle.as_slice()).expect("stored");
     let early = rig.fleet.add_release(&packed.statement, NOW).expect("accepted");
-    assert!(matches!(rig.fleet.start_rollout(&early, None, NOW), Err(FleetError::Conflict(_))));
+    assert!(matches!(rig.fleet.start_rollout(&early, None, None, NOW), Err(FleetError::Conflict(_))));
     let release = rig.release("1");
     rig.listed.store(false, Ordering::Relaxed);
-    let withdrawn = rig.fleet.start_rollout(&release, None, NOW);
+    let withdrawn = rig.fleet.start_rollout(&release, None, None, NOW);
     assert!(matches!(withdrawn, Err(FleetError::Conflict(why)) if why.contains("no longer lists it")));
     rig.listed.store(true, Ordering::Relaxed);
-    rig.fleet.start_rollout(&release, None, NOW).expect("starts");
-    let again = rig.fleet.start_rollout(&release, None, NOW);
+    rig.fleet.start_rollout(&release, None, None, NOW).expect("starts");
+    let again = rig.fleet.start_rollout(&release, None, None, NOW);
     assert!(matches!(again, Err(FleetError::Conflict(why)) if why.contains("one rollout at a time")));
     let unknown = "digits@9".parse().expect("id");
-    assert!(matches!(rig.fleet.start_rollout(&unknown, None, NOW), Err(FleetError::NotFound(_))));
+    assert!(matches!(rig.fleet.start_rollout(&unknown, None, None, NOW), Err(FleetError::NotFound(_))));
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_rollout_goes_on_after_a_restart_from_events_and_from_a_snapshot() {
     }
     let release = rig.release("1");
     let plan = Plan::all_at_once(Millis(500), 0);
-    let rollout = rig.fleet.start_rollout(&release, Some(plan), NOW).expect("starts");
+    let rollout = rig.fleet.start_rollout(&release, Some(plan), None, NOW).expect("starts");
     rig.event("a", 1, moved(&release, Phase::Fetching));
     let before = rig.fleet.rollout(rollout, Clone::clone).expect("there");
     rig = rig.restart();
@@ -398,7 +398,7 @@ fn an_operator_is_obeyed_once_and_told_when_things_have_changed() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
     let release = rig.release("1");
-    let rollout = rig.fleet.start_rollout(&release, None, NOW).expect("starts");
+    let rollout = rig.fleet.start_rollout(&release, None, None, NOW).expect("starts");
     let version = rig.fleet.rollout(rollout, crate::rollout::Rollout::version).expect("there");
     let order = |command| OperatorOrder { expected: Some(version), by: "me".into(), command };
     rig.fleet.order(rollout, order(Command::Pause), NOW).expect("paused");

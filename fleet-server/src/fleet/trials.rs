@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serin_protocol::assignment::{Assignment, Order, Probation, ReleaseRef, TrialMode};
+use serin_protocol::assignment::{Assignment, Order, Probation, TrialMode};
 use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{DeviceId, Millis, ReleaseId, SequenceNumber, UnixMillis};
 use serin_protocol::message::Comparison;
@@ -54,9 +54,7 @@ impl Fleet {
                     busy.state()
                 )));
             }
-            let statement = self.to_be_run(state, release)?;
-            let order =
-                Order::Try { release: ReleaseRef { id: release.clone(), statement }, mode, probation };
+            let order = Order::Try { release: self.publishable(state, release)?, mode, probation };
             let sequence = SequenceNumber(last_sequence(state, device).0.saturating_add(1));
             let assignment = Assignment {
                 device: device.clone(),

@@ -4,36 +4,49 @@
 //!
 //! What holds after every event: shares never exceed the plan; controls are untouched before the last
 //! stage; whatever is waited for has a deadline; after an abort or a rollback no device is told to run
-//! the release; nothing is promoted without evidence. `devices` follows each device, `decide` moves
-//! between stages, `returning` takes back, `operator` answers people.
+//! the release; nothing is promoted without evidence. `spread` gives the release, `devices` follows each
+//! device, `looks` asks for evidence and weighs what is missing, `decide` moves between stages, `arms` changes
+//! shares and ends shadows, `returning` takes back, `drill` proves the way back, `operator` answers people.
 
+mod arms;
 mod decide;
 mod devices;
+mod drill;
+mod looks;
 mod operator;
 mod returning;
+mod spread;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, TargetClass, UnixMillis};
 use serin_protocol::message::{Phase, Presence};
 
-use super::cohort::{Position, Salt, control_start, places};
+use super::cohort::{Position, Salt, control_start};
 use super::event::{Effect, Effects, MAX_BASELINES, MAX_DEVICES, RolloutEvent, Sighting, Start, StartError};
-use super::evidence::{DeviceEvidence, EvidenceWanted};
+use super::evidence::{DeviceEvidence, Evidence, EvidenceWanted};
 use super::fleet::{Fleet, Tally};
-use super::gate::Look;
-use super::plan::{Plan, Stage};
-use super::state::{DeviceRecord, Outcome, StageProgress, Standing, State, StateVersion};
+use super::gate::{Look, MIN_CRASHED, Member};
+use super::plan::{Plan, Purpose, Stage};
+use super::state::{DeviceRecord, Drill, Outcome, StageProgress, Standing, State, StateVersion};
 use super::verdict::{Judgement, Verdict};
+use crate::stats::evalue::LogRank;
 
 /// Looks are not closer than this, however short a bake is.
 const SHORTEST_LOOK: Millis = Millis(100);
+
+/// How far back from its start a rollout looks at how devices differ anyway: a day has every hour in it.
+const BEFORE: Millis = Millis::from_secs(24 * 3600);
 
 /// One rollout. Stored whole as JSON or postcard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     id: RolloutId,
     plan: Plan,
+    // What the plan's strategy comes to, made from it when it starts.
+    stages: Vec<Stage>,
     release: ReleaseRef,
     baselines: Vec<ReleaseRef>,
     salt: Salt,
@@ -45,6 +58,16 @@ pub struct Rollout {
     stage: StageProgress,
     control_start: Option<Position>,
     fleet: Fleet,
+    crashed: LogRank,
+    // Rates, windows and comparisons are set aside.
+    emergency: bool,
+    // To be told to return, in this order, as fast as the plan allows.
+    queue: VecDeque<DeviceId>,
+    // What an operator named to return to.
+    return_to: Option<ReleaseRef>,
+    // Whatever the rate.
+    return_at_once: bool,
+    drill: Option<Drill>,
     latest: Option<Verdict>,
 }
 
@@ -61,12 +84,20 @@ impl Rollout {
         if start.baselines.iter().any(|baseline| baseline.id == start.release.id) {
             return Err(StartError::ReleaseIsBaseline(start.release.id));
         }
-        let eligible = start.devices.iter().filter(|seen| !seen.pinned);
+        let who = &start.plan.who;
+        let meant = |seen: &&Sighting| who.matches(&seen.device, &seen.traits, seen.active.as_ref());
+        let devices: Vec<Sighting> = start.devices.iter().filter(meant).cloned().collect();
+        if devices.is_empty() && !who.dynamic {
+            return Err(StartError::Nobody(start.devices.len()));
+        }
+        let stages = start.plan.stages();
+        let eligible = devices.iter().filter(|seen| !seen.pinned);
         let mut positions: Vec<Position> =
             eligible.map(|seen| Position::of(start.salt, &seen.device)).collect();
         let mut rollout = Self {
             id: start.id,
-            stage: StageProgress::entered(0, start.at, start.plan.stages()),
+            stage: StageProgress::entered(0, start.at, &stages),
+            stages,
             control_start: control_start(start.plan.control(), &mut positions),
             plan: start.plan,
             release: start.release,
@@ -77,12 +108,18 @@ impl Rollout {
             state: State::Running,
             version: StateVersion(1),
             fleet: Fleet::default(),
+            crashed: LogRank::default(),
+            emergency: false,
+            queue: VecDeque::new(),
+            return_to: None,
+            return_at_once: false,
+            drill: None,
             latest: None,
         };
         let mut effects = Effects::new();
         rollout.announce(&mut effects);
         // All are known before the first is told: a share is a share of all.
-        start.devices.into_iter().for_each(|seen| rollout.join(seen));
+        devices.into_iter().for_each(|seen| rollout.join(seen));
         rollout.settle(&mut effects);
         Ok((rollout, effects))
     }
@@ -113,6 +150,9 @@ impl Rollout {
             RolloutEvent::DeviceTransition { device, release, to, reason } => {
                 self.moved(&device, &release, to, reason, &mut effects);
             }
+            RolloutEvent::DeviceCrashed { device, release } => {
+                self.device_crashed(&device, &release, &mut effects);
+            }
             RolloutEvent::Judged(judgement) => self.judged(*judgement, &mut effects),
             RolloutEvent::Operator(order) => self.operator(order, &mut effects),
             RolloutEvent::Tick => self.look(&mut effects),
@@ -127,13 +167,16 @@ impl Rollout {
         let stage = match &self.state {
             State::Running | State::Holding { .. } => {
                 let settled = self.stage.settled_at.is_none().then(|| self.settled_by());
+                // Past it only those count whom the rate or a window holds up.
+                let settled = settled.filter(|by| *by > self.clock);
                 [self.stage.next_look, Some(self.stage.timeout_at), settled]
             }
             State::Paused { .. } | State::AwaitingOperator { .. } => [self.stage.next_look, None, None],
             State::RollingBack { until, .. } => [Some(*until), None, None],
             State::Finished { .. } => [None; 3],
         };
-        stage.into_iter().flatten().chain(devices).min()
+        let told = [self.next_told(), self.next_returned()];
+        stage.into_iter().chain(told).flatten().chain(devices).min()
     }
 
     /// What a look now would need; `None` when the rollout is past looking.
@@ -142,6 +185,8 @@ impl Rollout {
             stage: self.stage.index,
             look: self.stage.looks,
             since: self.stage.entered,
+            before: (UnixMillis(self.started.0.saturating_sub(BEFORE.0)), self.started),
+            shadow: matches!(self.plan.purpose(self.stage.index), Purpose::Shadow(_)),
             release: self.release.id.clone(),
             baselines: self.baselines.iter().map(|baseline| baseline.id.clone()).collect(),
         })
@@ -149,31 +194,43 @@ impl Rollout {
 
     /// Judges evidence collected for [`Self::evidence_wanted`]; changes nothing. The answer goes back in as
     /// [`RolloutEvent::Judged`], so that what is stored is the numbers that decided, not the sketches.
-    pub fn judge(&self, evidence: &[DeviceEvidence]) -> Judgement {
+    pub fn judge(&self, evidence: &Evidence) -> Judgement {
         let tally = self.fleet.tally();
+        let changing = matches!(self.plan.purpose(self.stage.index), Purpose::Allocate(_));
         let (mut canary, mut control) = (Vec::new(), Vec::new());
-        for device in evidence {
+        for device in &evidence.devices {
             match self.fleet.get(&device.device) {
                 Some(record) if !record.pinned && is_sane(device) => {
-                    match self.arm(record, &device.release) {
-                        Some(Arm::Canary) => canary.push((record.position, device)),
-                        Some(Arm::Control) => control.push((record.position, device)),
+                    match self.arm(record, &device.release, changing) {
+                        Some(Arm::Canary) => canary.push((record, device)),
+                        Some(Arm::Control) => control.push((record, device)),
                         None => {}
                     }
                 }
                 Some(_) | None => {}
             }
         }
+        let shadowing = |device: &DeviceId| {
+            let record = self.fleet.get(device);
+            record.is_some_and(|record| matches!(record.standing, Standing::Shadowing { .. }))
+        };
+        let kinds = kinds(canary.iter().chain(&control).map(|(record, _)| *record));
         Look {
             plan: &self.plan,
+            stages: &self.stages,
             stage: self.stage.index,
             looks: self.stage.looks,
             seed: self.seed(),
-            canary: one_per_device(canary),
-            control: one_per_device(control),
+            canary: one_per_device(canary, &kinds),
+            control: one_per_device(control, &kinds),
+            shadows: evidence.shadows.iter().filter(|shadow| shadowing(&shadow.device)).collect(),
+            crashed: self.crashed,
+            baked: self.is_baked(),
             canary_reachable: self.expected_to_report(),
             canary_running: tally.running,
             control_reachable: tally.waiting.saturating_sub(tally.waiting_offline),
+            control_waiting: tally.waiting,
+            shadowing: tally.shadowing,
         }
         .judge()
     }
@@ -186,6 +243,26 @@ impl Rollout {
     /// Its plan.
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What its strategy comes to.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// The drill of the way back that is under way.
+    pub const fn drill(&self) -> Option<&Drill> {
+        self.drill.as_ref()
+    }
+
+    /// Decides who is early.
+    pub const fn salt(&self) -> Salt {
+        self.salt
+    }
+
+    /// Whether it is given to everybody without regard to rates, windows and comparisons.
+    pub const fn is_emergency(&self) -> bool {
+        self.emergency
     }
 
     /// What is rolled out.
@@ -228,13 +305,14 @@ impl Rollout {
         self.latest.as_ref()
     }
 
-    fn arm(&self, record: &DeviceRecord, release: &ReleaseId) -> Option<Arm> {
-        if record.standing.is_exposed() {
+    fn arm(&self, record: &DeviceRecord, release: &ReleaseId, changing: bool) -> Option<Arm> {
+        let exposed = record.standing.is_exposed();
+        if *release == self.release.id {
             // As assigned: what a device showed before it failed counts.
-            (*release == self.release.id).then_some(Arm::Canary)
-        } else {
-            self.baselines.iter().any(|baseline| baseline.id == *release).then_some(Arm::Control)
+            return (changing || exposed).then_some(Arm::Canary);
         }
+        let baseline = self.baselines.iter().any(|baseline| baseline.id == *release);
+        (baseline && (changing || !exposed)).then_some(Arm::Control)
     }
 
     /// The same for the same look of the same rollout, different for every other.
@@ -250,23 +328,11 @@ impl Rollout {
     }
 
     fn stage_plan(&self) -> Option<&Stage> {
-        self.plan.stages().get(self.stage.index)
+        self.stages.get(self.stage.index)
     }
 
     fn is_last_stage(&self) -> bool {
-        self.stage.index + 1 >= self.plan.stages().len()
-    }
-
-    /// Whether devices are being given the release: a completed rollout goes on for late ones.
-    const fn spreads(&self) -> bool {
-        match &self.state {
-            State::Running | State::Finished { outcome: Outcome::Completed, .. } => true,
-            State::Paused { .. }
-            | State::Holding { .. }
-            | State::AwaitingOperator { .. }
-            | State::RollingBack { .. }
-            | State::Finished { outcome: Outcome::RolledBack | Outcome::Aborted, .. } => false,
-        }
+        self.stage.index + 1 >= self.stages.len()
     }
 
     /// Whether devices are being taken back: a finished rollback goes on for those that return.
@@ -294,24 +360,6 @@ impl Rollout {
             stage: self.stage.index,
         });
     }
-
-    /// Gives the release to whom it is due by now.
-    fn spread(&mut self, effects: &mut Effects) {
-        let share = match self.stage_plan() {
-            Some(stage) if self.spreads() => stage.share,
-            Some(_) | None => return,
-        };
-        let controls = self.is_last_stage();
-        let tally = self.fleet.tally();
-        let target = places(share, usize::try_from(tally.eligible()).unwrap_or(usize::MAX));
-        let exposed = usize::try_from(tally.exposed).unwrap_or(usize::MAX);
-        for _ in exposed..target {
-            let Some(device) = self.fleet.next_ready(controls) else {
-                return;
-            };
-            self.give(&device, effects);
-        }
-    }
 }
 
 enum Arm {
@@ -330,6 +378,11 @@ impl StageProgress {
             looks: 0,
             next_look: None,
             missing: None,
+            pace_from: now,
+            told: 0,
+            skipped: Vec::new(),
+            allocation: None,
+            windows: 0,
         }
     }
 }
@@ -340,13 +393,23 @@ fn is_sane(device: &DeviceEvidence) -> bool {
     device.features.iter().chain(outputs).all(serin_protocol::sketch::Histogram::is_sane)
 }
 
+/// The kinds of devices in both arms, by name: comparisons are within them.
+fn kinds<'a>(records: impl Iterator<Item = &'a DeviceRecord>) -> BTreeSet<&'a TargetClass> {
+    records.map(|record| &record.traits.target).collect()
+}
+
 /// In the order of the line, which is random; of a device that ran several baselines, the longest.
-fn one_per_device(mut arm: Vec<(Position, &DeviceEvidence)>) -> Vec<&DeviceEvidence> {
-    arm.sort_by(|(place, a), (other, b)| {
-        (place, &a.device).cmp(&(other, &b.device)).then(b.requests.cmp(&a.requests))
+fn one_per_device<'a>(
+    mut arm: Vec<(&DeviceRecord, &'a DeviceEvidence)>,
+    kinds: &BTreeSet<&TargetClass>,
+) -> Vec<Member<'a>> {
+    arm.sort_by(|(record, a), (other, b)| {
+        (record.position, &a.device).cmp(&(other.position, &b.device)).then(b.requests.cmp(&a.requests))
     });
     arm.dedup_by(|(_, a), (_, b)| a.device == b.device);
-    arm.into_iter().map(|(_, device)| device).collect()
+    let stratum =
+        |record: &DeviceRecord| kinds.iter().position(|kind| **kind == record.traits.target).unwrap_or(0);
+    arm.into_iter().map(|(record, shown)| Member { shown, stratum: stratum(record) }).collect()
 }
 
 /// A device's own record when it joins.
@@ -356,6 +419,8 @@ fn newcomer(seen: &Sighting, position: Position, control: bool) -> DeviceRecord 
         control,
         presence: seen.presence,
         pinned: seen.pinned,
+        traits: seen.traits.clone(),
+        crashed: false,
         active: seen.active.clone(),
         before: None,
         attempts: 0,

@@ -7,8 +7,10 @@ use serin_protocol::ids::BasisPoints;
 use serin_protocol::message::{Detail, Phase, Reason};
 
 use super::super::event::{Command, OperatorOrder};
-use super::super::plan::{Canary, OnInconclusive, Strategy as Strategies};
-use super::super::test_fleet::{device, evidence, reference, release, sighting, skewed};
+use super::super::notation::size::Size;
+use super::super::plan::{Canary, OnInconclusive, Selector, Strategy as Strategies};
+use super::super::test_fleet::{answered, device, evidence, reference, release, sighting, skewed};
+use super::super::verdict::GateName;
 use super::*;
 
 const DEVICES: u32 = 14;
@@ -18,6 +20,7 @@ const DEVICES: u32 = 14;
 enum Happening {
     Tick,
     Seen(Sighting),
+    Crashed(u32, &'static str),
     Moved(u32, &'static str, Phase, Option<Reason>),
     Judged(Shows),
     Ordered(Command, bool),
@@ -32,11 +35,10 @@ enum Shows {
 
 fn plan(on_inconclusive: OnInconclusive) -> Plan {
     let stage = |share| Stage {
-        share: BasisPoints(share),
-        bake: Millis::from_secs(10),
         min_devices: 2,
         min_requests: 100,
         timeout: Millis::from_secs(200),
+        ..Stage::of(Size::Share(BasisPoints(share)), Millis::from_secs(10))
     };
     let stages = vec![stage(2000), stage(5000), stage(10_000)];
     Plan {
@@ -102,8 +104,15 @@ fn any_command() -> impl Strategy<Value = Command> {
         3 => Just(Command::Pause),
         3 => Just(Command::Resume),
         1 => Just(Command::Abort { reason: reason() }),
-        1 => Just(Command::RollBack { reason: reason() }),
+        1 => any::<(bool, bool)>().prop_map(move |(some, at_once)| {
+            let named = Selector { devices: (0..3).map(device).collect(), ..Selector::default() };
+            let who = some.then(|| Box::new(named));
+            Command::RollBack { reason: "because".to_owned(), who, to: None, at_once }
+        }),
         1 => Just(Command::Promote { reason: reason() }),
+        1 => Just(Command::SkipGate { gate: GateName::ErrorRate, reason: reason() }),
+        1 => (1_u32..4).prop_map(|devices| Command::Drill { devices, reason: "because".to_owned() }),
+        1 => Just(Command::Emergency { reason: reason() }),
     ]
 }
 
@@ -114,6 +123,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         6 => Just(Happening::Tick),
         6 => any_sighting().prop_map(Happening::Seen),
         10 => (0..DEVICES, release, any_phase(), any_reason()).prop_map(|(d, r, p, why)| Happening::Moved(d, r, p, why)),
+        2 => (0..DEVICES, prop_oneof![Just("v1"), Just("v2")]).prop_map(|(d, r)| Happening::Crashed(d, r)),
         5 => shows.prop_map(Happening::Judged),
         1 => (any_command(), any::<bool>()).prop_map(|(command, stale)| Happening::Ordered(command, stale)),
     ]
@@ -134,7 +144,10 @@ fn event_of(rollout: &Rollout, happening: &Happening) -> RolloutEvent {
             to: *to,
             reason: reason.clone(),
         },
-        Happening::Judged(shows) => RolloutEvent::Judged(Box::new(rollout.judge(&shown(*shows)))),
+        Happening::Crashed(number, version) => {
+            RolloutEvent::DeviceCrashed { device: device(*number), release: release(version) }
+        }
+        Happening::Judged(shows) => RolloutEvent::Judged(Box::new(rollout.judge(&answered(shown(*shows))))),
         Happening::Ordered(command, stale) => RolloutEvent::Operator(OperatorOrder {
             expected: Some(StateVersion(rollout.version().0 + u64::from(*stale))),
             by: "op".to_owned(),
@@ -160,8 +173,8 @@ fn shown(shows: Shows) -> Vec<DeviceEvidence> {
 
 /// Devices told to run the release that had not been before, checked against plan and control group.
 fn check_shares(before: &Rollout, after: &Rollout, effects: &Effects) -> Result<(), TestCaseError> {
-    let is_last = after.stage().index + 1 == after.plan().stages().len();
-    let share = after.plan().stages()[after.stage().index].share;
+    let is_last = after.stage().index + 1 == after.stages().len();
+    let size = after.stages()[after.stage().index].share;
     let fresh = effects.iter().filter_map(|effect| match effect {
         Effect::Assign { device, order: Order::Run { .. }, .. } => Some(device),
         _ => None,
@@ -172,7 +185,7 @@ fn check_shares(before: &Rollout, after: &Rollout, effects: &Effects) -> Result<
         if !was && record.attempts == 1 {
             prop_assert!(is_last || !record.control, "{device} is control");
             let tally = after.fleet().tally();
-            prop_assert!(tally.exposed as usize <= places(share, tally.eligible() as usize));
+            prop_assert!(tally.reached() as usize <= size.of(tally.eligible() as usize));
         }
         prop_assert!(!record.pinned);
     }
@@ -184,7 +197,10 @@ fn check_deadlines(rollout: &Rollout, event: &RolloutEvent) -> Result<(), TestCa
     for (device, record) in rollout.fleet().iter() {
         let waited_for = matches!(
             record.standing,
-            Standing::Installing { .. } | Standing::Left { .. } | Standing::Returning { .. }
+            Standing::Installing { .. }
+                | Standing::Left { .. }
+                | Standing::Drilling { .. }
+                | Standing::Returning { .. }
         );
         prop_assert_eq!(waited_for, record.standing.deadline().is_some());
         if let Some(deadline) = record.standing.deadline() {
@@ -227,11 +243,17 @@ fn check_promotion(before: &Rollout, after: &Rollout, event: &RolloutEvent) -> R
     let advanced = after.stage().index > before.stage().index || (completed(after) && !completed(before));
     let allowed = match event {
         RolloutEvent::Judged(judgement) => judgement.lacking.is_none(),
-        RolloutEvent::Operator(order) => matches!(order.command, Command::Promote { .. }),
-        RolloutEvent::DeviceSeen(_) | RolloutEvent::DeviceTransition { .. } | RolloutEvent::Tick => false,
+        RolloutEvent::Operator(order) => {
+            matches!(order.command, Command::Promote { .. } | Command::Emergency { .. })
+        }
+        RolloutEvent::DeviceSeen(_)
+        | RolloutEvent::DeviceTransition { .. }
+        | RolloutEvent::DeviceCrashed { .. }
+        | RolloutEvent::Tick => false,
     };
     prop_assert!(!advanced || allowed, "promoted by {event:?}");
-    prop_assert!(after.stage().index <= before.stage().index + 1);
+    let hurried = after.is_emergency() && !before.is_emergency();
+    prop_assert!(hurried || after.stage().index <= before.stage().index + 1);
     Ok(())
 }
 
@@ -297,7 +319,7 @@ proptest! {
             }
             for effect in rollout.handle(now, RolloutEvent::Tick) {
                 if let Effect::Gather(_) = effect {
-                    let judgement = rollout.judge(&[]);
+                    let judgement = rollout.judge(&Evidence::default());
                     let _ = rollout.handle(now, RolloutEvent::Judged(Box::new(judgement)));
                 }
             }
@@ -320,7 +342,7 @@ proptest! {
             now = now.plus(Millis(*wait));
             let happening = match happening {
                 Happening::Judged(_) => Happening::Judged(Shows::Nothing),
-                Happening::Ordered(Command::Promote { .. }, _) => Happening::Tick,
+                Happening::Ordered(Command::Promote { .. } | Command::Emergency { .. }, _) => Happening::Tick,
                 other => other.clone(),
             };
             let event = event_of(&rollout, &happening);

@@ -7,22 +7,27 @@ use serin_protocol::ids::BasisPoints;
 use serin_protocol::message::{Detail, Reason};
 
 use super::super::event::{Command, OperatorOrder, Refusal};
+use super::super::notation::size::Size;
 use super::super::plan::{Canary, DriftGate, OnBreach, OnInconclusive, Strategy, Thousandths};
 use super::super::state::Failure;
-use super::super::test_fleet::{device, evidence, reference, release, sighting, skewed};
+use super::super::test_fleet::{answered, device, evidence, reference, release, sighting, skewed};
 use super::super::verdict::Decision;
 use super::*;
+
+/// Everything, at the plan's rate, to what ran before.
+fn take_back(reason: String) -> Command {
+    Command::RollBack { reason, who: None, to: None, at_once: false }
+}
 
 const MINUTE: Millis = Millis::from_secs(60);
 
 /// 25 % and all, as in the demo.
 fn small_plan() -> Plan {
     let stage = |share, min_requests| Stage {
-        share: BasisPoints(share),
-        bake: Millis::from_secs(10),
         min_devices: 3,
         min_requests,
         timeout: Millis::from_secs(300),
+        ..Stage::of(Size::Share(BasisPoints(share)), Millis::from_secs(10))
     };
     let stages = vec![stage(2500, 300), stage(10_000, 300)];
     let mut plan = Plan {
@@ -30,7 +35,11 @@ fn small_plan() -> Plan {
         deadline: Millis::from_secs(120),
         ..Plan::default()
     };
-    plan.gates.predictions = Some(DriftGate { threshold: Thousandths(500), on_breach: OnBreach::RollBack });
+    plan.gates.predictions = Some(DriftGate {
+        threshold: Thousandths(500),
+        on_breach: OnBreach::RollBack,
+        hard: Some(Thousandths(1000)),
+    });
     plan
 }
 
@@ -108,7 +117,7 @@ impl World {
                 }
                 Effect::Gather(wanted) => self.report(&wanted),
                 Effect::Record(verdict) => self.verdicts.push(verdict),
-                Effect::StateChanged { .. } | Effect::Reply(_) => {}
+                Effect::Shadow { .. } | Effect::StateChanged { .. } | Effect::Reply(_) => {}
             }
         }
     }
@@ -150,7 +159,7 @@ impl World {
             }
             (manner != Manner::Silent).then_some(shown)
         });
-        let judgement = self.rollout.judge(&showing.collect::<Vec<_>>());
+        let judgement = self.rollout.judge(&answered(showing.collect()));
         self.say(RolloutEvent::Judged(Box::new(judgement)));
     }
 
@@ -175,9 +184,11 @@ impl World {
         let effects = self.say_and_hear(RolloutEvent::Operator(order));
         let mut replies = effects.into_iter().filter_map(|effect| match effect {
             Effect::Reply(reply) => Some(reply),
-            Effect::Assign { .. } | Effect::Gather(_) | Effect::Record(_) | Effect::StateChanged { .. } => {
-                None
-            }
+            Effect::Assign { .. }
+            | Effect::Shadow { .. }
+            | Effect::Gather(_)
+            | Effect::Record(_)
+            | Effect::StateChanged { .. } => None,
         });
         replies.next().expect("every order is answered")
     }
@@ -243,7 +254,8 @@ fn broken_predictions_are_rolled_back_in_the_first_stage() {
 #[test]
 fn one_odd_canary_device_does_not_condemn_the_release() {
     let mut plan = small_plan();
-    plan.gates.predictions = Some(DriftGate { threshold: Thousandths(100), on_breach: OnBreach::RollBack });
+    plan.gates.predictions =
+        Some(DriftGate { threshold: Thousandths(100), on_breach: OnBreach::RollBack, hard: None });
     let mut world = World::new(plan, 12, |_| Manner::Healthy);
     let odd = world.line().remove(0);
     world.manner = Box::new(move |device| if *device == odd { Manner::Mispredicts } else { Manner::Healthy });
@@ -439,7 +451,7 @@ fn a_complete_rollout_can_still_be_taken_back_and_returning_devices_follow() {
     let gone = Sighting { presence: Presence::Offline, ..sighting(&away, Some("v2")) };
     world.deaf = true;
     world.say(RolloutEvent::DeviceSeen(gone));
-    world.order(Command::RollBack { reason: "complaints".to_owned() }).expect("completed");
+    world.order(take_back("complaints".to_owned())).expect("completed");
     assert_eq!(world.rollout.fleet().tally().returning, 12);
     for device in world.line().drain(1..) {
         world.transition(&device, release("v2"), Phase::RolledBack, Some(Reason::FleetRollback));
@@ -458,7 +470,7 @@ fn a_complete_rollout_can_still_be_taken_back_and_returning_devices_follow() {
 fn a_rollback_ends_although_nobody_answers() {
     let mut world = World::new(small_plan(), 12, |_| Manner::Healthy);
     world.deaf = true;
-    world.order(Command::RollBack { reason: "drill".to_owned() }).expect("running");
+    world.order(take_back("drill".to_owned())).expect("running");
     assert!(matches!(world.rollout.state(), State::RollingBack { .. }));
     world.pass(Millis::from_secs(3601));
     assert_eq!(world.outcome(), Some(Outcome::RolledBack));
@@ -579,3 +591,6 @@ fn a_plan_that_cannot_work_is_refused_before_anything_moves() {
     start.baselines = vec![reference("v2")];
     assert_eq!(Rollout::start(start).err(), Some(StartError::ReleaseIsBaseline(release("v2"))));
 }
+
+#[path = "engine_strategy_tests.rs"]
+mod strategies;

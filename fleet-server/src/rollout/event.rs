@@ -8,9 +8,10 @@ use serin_protocol::message::{Hello, Phase, Presence, Reason};
 
 use super::cohort::Salt;
 use super::evidence::EvidenceWanted;
-use super::plan::{Plan, PlanError};
+use super::plan::selector::{Tags, Traits};
+use super::plan::{Plan, PlanError, Selector};
 use super::state::{State, StateVersion};
-use super::verdict::{Judgement, Verdict};
+use super::verdict::{GateName, Judgement, Verdict};
 
 /// Most devices in one rollout. The state of one takes about 300 bytes; larger fleets are several.
 pub const MAX_DEVICES: usize = 250_000;
@@ -53,16 +54,20 @@ pub struct Sighting {
     pub candidate: Option<ReleaseId>,
     /// A field engineer decides what runs there.
     pub pinned: bool,
+    /// What does not change while it installs.
+    pub traits: Traits,
 }
 
-impl From<&Hello> for Sighting {
-    fn from(hello: &Hello) -> Self {
+impl Sighting {
+    /// What a hello says, with what operators noted about the device.
+    pub fn of(hello: &Hello, tags: &Tags) -> Self {
         Self {
             device: hello.device.clone(),
             presence: hello.presence,
             active: hello.active.clone(),
             candidate: hello.candidate.clone(),
             pinned: hello.pinned,
+            traits: Traits { target: hello.target.clone(), tags: tags.clone() },
         }
     }
 }
@@ -79,6 +84,9 @@ pub enum StartError {
     /// Too many baselines.
     #[error("{0} baseline releases, at most {MAX_BASELINES} are possible")]
     TooManyBaselines(usize),
+    /// Nobody is meant.
+    #[error("the plan's `who` means none of the {0} devices of the fleet, and none may join later")]
+    Nobody(usize),
     /// There is nothing to compare with and nothing to return to.
     #[error("{0} is both the release and a baseline")]
     ReleaseIsBaseline(ReleaseId),
@@ -99,6 +107,13 @@ pub enum RolloutEvent {
         to: Phase,
         /// Why.
         reason: Option<Reason>,
+    },
+    /// A worker died, on any device, with any release.
+    DeviceCrashed {
+        /// The device.
+        device: DeviceId,
+        /// What its worker ran.
+        release: ReleaseId,
     },
     /// What a look at the evidence showed; made by [`super::Rollout::judge`].
     Judged(Box<Judgement>),
@@ -132,17 +147,47 @@ pub enum Command {
         /// Why, for the record.
         reason: String,
     },
-    /// Take the release back from every device, also after the rollout has ended.
+    /// Take the release back, also after the rollout has ended.
     RollBack {
         /// Why, for the record.
         reason: String,
+        /// From these devices only; the rollout then goes on without them. From every device without.
+        who: Option<Box<Selector>>,
+        /// To this release; without, each device to what it ran before.
+        to: Option<ReleaseRef>,
+        /// Whatever the plan's `rollback_rate` says.
+        at_once: bool,
     },
-    /// Enter the next stage now, whatever the gates say.
+    /// Enter the next stage now, whatever the gates say, also where a stage asks for approval.
     Promote {
         /// Why, for the record.
         reason: String,
     },
+    /// Do not look at a gate in this stage any more.
+    SkipGate {
+        /// Which.
+        gate: GateName,
+        /// Why, for the record.
+        reason: String,
+    },
+    /// Show that the way back works: some devices that run the release return to what they ran before, and
+    /// then run it again.
+    Drill {
+        /// How many, at most [`MAX_DRILL`].
+        devices: u32,
+        /// Why, for the record.
+        reason: String,
+    },
+    /// Give the release to everybody now: rates, windows, approvals and comparisons are set aside. Hard guards
+    /// stay.
+    Emergency {
+        /// Why, for the record.
+        reason: String,
+    },
 }
+
+/// Most devices of one drill: it proves a path, and what it proves on 100 devices more would not add to.
+pub const MAX_DRILL: u32 = 100;
 
 /// Why an operator's order was not carried out. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +208,12 @@ pub enum Refusal {
         /// What the rollout is.
         state: String,
     },
+    /// A reason must be given: it goes into the record.
+    #[error("a {0} needs a reason, for the record")]
+    NoReason(&'static str),
+    /// The order is about nothing there is.
+    #[error("{0}")]
+    Nothing(String),
 }
 
 /// What the shell is to do, in order. Everything is to be stored before it is sent.
@@ -175,6 +226,15 @@ pub enum Effect {
         /// What it is to do.
         order: Order,
         /// An update not committed by then is given up by the device as well.
+        expires: UnixMillis,
+    },
+    /// Have this device run the release beside what answers there, unheard.
+    Shadow {
+        /// The device.
+        device: DeviceId,
+        /// What runs in the shadow.
+        release: ReleaseRef,
+        /// It ends by then.
         expires: UnixMillis,
     },
     /// Collect this evidence, have it judged by [`super::Rollout::judge`] and answer with

@@ -15,10 +15,43 @@ pub struct EvidenceWanted {
     pub look: u32,
     /// Only windows that start at or after this.
     pub since: UnixMillis,
+    /// Windows between these two are what devices showed before the rollout.
+    pub before: (UnixMillis, UnixMillis),
+    /// Whether devices run the release in the shadow.
+    pub shadow: bool,
     /// The release under test.
     pub release: ReleaseId,
     /// What the others run. Evidence about further releases is not looked at.
     pub baselines: Vec<ReleaseId>,
+}
+
+/// All that a look has to go by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What devices showed about the releases that answer there.
+    pub devices: Vec<DeviceEvidence>,
+    /// What devices showed about the release in the shadow.
+    pub shadows: Vec<ShadowEvidence>,
+}
+
+/// What one device showed about a release that ran beside the one that answered, on the same inputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowEvidence {
+    /// The device.
+    pub device: DeviceId,
+    /// Inputs that both were given and at least one answered.
+    pub pairs: u64,
+    /// … to which they said different things, or only the release in the shadow failed.
+    pub disagreements: u64,
+}
+
+/// What one device showed before the rollout, with the release it ran then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Inferences answered or failed.
+    pub requests: u64,
+    /// Inferences that failed.
+    pub errors: u64,
 }
 
 /// What one device showed about one release.
@@ -40,6 +73,8 @@ pub struct DeviceEvidence {
     pub confidence: Histogram,
     /// What came in, in profile order.
     pub features: Vec<Histogram>,
+    /// What it showed before the rollout: how much devices differ anyway.
+    pub before: Option<Before>,
     /// Which bins all these are counted in.
     pub binning: Binning,
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::ids::{DeviceId, UnixMillis};
+use serin_protocol::ids::{DeviceId, TargetClass, UnixMillis};
 use serin_protocol::message::Presence;
 
 use super::cohort::Position;
@@ -15,10 +15,19 @@ use super::state::{DeviceRecord, Standing};
 #[serde(from = "BTreeMap<DeviceId, DeviceRecord>", into = "BTreeMap<DeviceId, DeviceRecord>")]
 pub struct Fleet {
     devices: BTreeMap<DeviceId, DeviceRecord>,
-    // Waiting, online, not pinned; in the order in which they get the release, controls last.
-    ready: BTreeSet<(bool, Position, DeviceId)>,
+    // Of each kind of device: who waits, is online and not pinned, in the order in which they get the
+    // release, controls last; and how many have it.
+    kinds: BTreeMap<TargetClass, Kind>,
     deadlines: BTreeSet<(UnixMillis, DeviceId)>,
     tally: Tally,
+}
+
+/// The devices of one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kind {
+    ready: BTreeSet<(bool, Position, DeviceId)>,
+    eligible: u32,
+    exposed: u32,
 }
 
 /// How many devices stand where.
@@ -34,6 +43,14 @@ pub struct Tally {
     pub pinned: u32,
     /// Given the release at some time, whatever became of it.
     pub exposed: u32,
+    /// Run it in the shadow.
+    pub shadowing: u32,
+    /// Return and come back in a drill.
+    pub drilling: u32,
+    /// Exposed devices whose worker has died since the stage began.
+    pub exposed_crashed: u32,
+    /// Waiting devices, not pinned, whose worker has died since the stage began.
+    pub waiting_crashed: u32,
     /// Told to run it, not done.
     pub installing: u32,
     /// Running it, committed.
@@ -61,7 +78,12 @@ pub struct Tally {
 impl Tally {
     /// Devices that count for shares: all but those that are pinned to something else.
     pub const fn eligible(&self) -> u32 {
-        self.waiting.saturating_add(self.exposed)
+        self.waiting.saturating_add(self.exposed).saturating_add(self.shadowing)
+    }
+
+    /// Devices that have been told anything.
+    pub const fn reached(&self) -> u32 {
+        self.exposed.saturating_add(self.shadowing)
     }
 
     /// Exposed devices that are not heard of.
@@ -81,12 +103,16 @@ impl Tally {
         };
         add(&mut self.known, true);
         add(&mut self.exposed, record.standing.is_exposed());
+        add(&mut self.exposed_crashed, record.crashed && record.standing.is_exposed());
         match &record.standing {
             Standing::Waiting => {
                 add(&mut self.pinned, record.pinned);
                 add(&mut self.waiting, !record.pinned);
                 add(&mut self.waiting_offline, !record.pinned && offline);
+                add(&mut self.waiting_crashed, !record.pinned && record.crashed);
             }
+            Standing::Shadowing { .. } => add(&mut self.shadowing, true),
+            Standing::Drilling { .. } => add(&mut self.drilling, true),
             Standing::Installing { .. } => add(&mut self.installing, true),
             Standing::Running { .. } => {
                 add(&mut self.running, true);
@@ -138,10 +164,30 @@ impl Fleet {
         self.tally
     }
 
-    /// Whose turn it is: the first that waits, is there and is not pinned; controls only if asked for.
-    pub(super) fn next_ready(&self, controls: bool) -> Option<DeviceId> {
-        let (control, _, device) = self.ready.first()?;
-        (controls || !control).then(|| device.clone())
+    /// Whose turn it is among those that wait, are there, are not pinned and may be told: the first in line of
+    /// the kind of device that has had the least of its share. Controls only if asked for.
+    pub(super) fn next_ready(
+        &self,
+        controls: bool,
+        may: impl Fn(&DeviceId, &DeviceRecord) -> bool,
+    ) -> Option<DeviceId> {
+        let allowed = |(control, _, device): &&(bool, Position, DeviceId)| {
+            (controls || !*control) && self.devices.get(device).is_some_and(|record| may(device, record))
+        };
+        let firsts = self.kinds.values().filter_map(|kind| Some((kind, kind.ready.iter().find(allowed)?)));
+        // Controls after all others; then as fractions, compared crosswise.
+        let first = firsts.min_by(|(kind, a), (other, b)| {
+            let mine = u64::from(kind.exposed) * u64::from(other.eligible);
+            let theirs = u64::from(other.exposed) * u64::from(kind.eligible);
+            a.0.cmp(&b.0).then(mine.cmp(&theirs)).then_with(|| a.cmp(b))
+        });
+        first.map(|(_, (_, _, device))| device.clone())
+    }
+
+    /// All that wait, are there and are not pinned.
+    pub(super) fn ready(&self) -> impl Iterator<Item = (&DeviceId, &DeviceRecord)> {
+        let all = self.kinds.values().flat_map(|kind| &kind.ready);
+        all.filter_map(|(_, _, device)| self.devices.get_key_value(device))
     }
 
     /// The earliest deadline.
@@ -158,8 +204,12 @@ impl Fleet {
     pub(super) fn insert(&mut self, device: DeviceId, record: DeviceRecord) {
         self.remove(&device);
         self.tally.count(&record, Change::Add);
+        let kind = self.kinds.entry(record.traits.target.clone()).or_default();
+        let (eligible, exposed) = stake(&record);
+        kind.eligible = kind.eligible.saturating_add(eligible);
+        kind.exposed = kind.exposed.saturating_add(exposed);
         if is_ready(&record) {
-            self.ready.insert((record.control, record.position, device.clone()));
+            kind.ready.insert((record.control, record.position, device.clone()));
         }
         if let Some(deadline) = record.standing.deadline() {
             self.deadlines.insert((deadline, device.clone()));
@@ -178,14 +228,23 @@ impl Fleet {
     fn remove(&mut self, device: &DeviceId) -> Option<DeviceRecord> {
         let record = self.devices.remove(device)?;
         self.tally.count(&record, Change::Remove);
-        if is_ready(&record) {
-            self.ready.remove(&(record.control, record.position, device.clone()));
+        if let Some(kind) = self.kinds.get_mut(&record.traits.target) {
+            let (eligible, exposed) = stake(&record);
+            kind.eligible = kind.eligible.saturating_sub(eligible);
+            kind.exposed = kind.exposed.saturating_sub(exposed);
+            kind.ready.remove(&(record.control, record.position, device.clone()));
         }
         if let Some(deadline) = record.standing.deadline() {
             self.deadlines.remove(&(deadline, device.clone()));
         }
         Some(record)
     }
+}
+
+/// What a device counts among its kind: eligible, and told.
+fn stake(record: &DeviceRecord) -> (u32, u32) {
+    let told = record.standing != Standing::Waiting;
+    (u32::from(told || !record.pinned), u32::from(told))
 }
 
 fn is_ready(record: &DeviceRecord) -> bool {

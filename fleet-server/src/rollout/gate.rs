@@ -2,62 +2,126 @@
 //! the same hours. The device is the unit; an effect must be large enough to matter *and* be more than
 //! chance. Missing data is never a pass.
 //!
-//! The rollout's alpha is spent as `alpha / (stages · gates · k · (k + 1))` at the k-th look: summed over
-//! all looks for ever, gates and stages this stays below alpha, whatever depends on what. Arms too small
-//! for any test at that level are decided by the size of the effect, if no other division of the same
-//! devices shows as much, and the sentence says so.
+//! The rollout's alpha is spent over stages, gates and looks (see [`Look::alpha`]): summed over all of them for
+//! ever this stays below alpha, whatever depends on what. Arms too small for any test at that level are decided
+//! by hard limits only, and what is shown to be harmless all the same may be promoted; the sentence says so.
 
+mod arms;
 mod drift;
+mod guards;
+mod rates;
 mod table;
 
-use serin_protocol::ids::Millis;
-use serin_protocol::sketch::{LATENCY_BINS, latency_edge_micros};
+use core::ops::Deref;
 
-use super::evidence::DeviceEvidence;
-use super::plan::{ErrorRateGate, LatencyGate, OnBreach, Plan, Stage};
+use super::evidence::{DeviceEvidence, ShadowEvidence};
+use super::plan::{OnBreach, Plan, Purpose, Stage};
 use super::verdict::{GateName, GateResult, GateVerdict, Judgement};
-use table::{Table, percent, seed_for, short};
+use crate::stats::evalue::LogRank;
+pub(super) use guards::MIN_CRASHED;
+use table::{Row, Table, Weight, seed_for, short};
 
-/// Failed inferences of fewer than these say nothing, even about a hard limit.
-const HARD_LIMIT_REQUESTS: u64 = 30;
+/// Looks of a stage that share four fifths of its alpha equally; further ones share the last fifth.
+const PLANNED_LOOKS: u32 = 5;
 
-/// The quantile of the control that slow inferences are counted above.
-const SLOW: f64 = 0.95;
+/// Devices per arm from which a test is worth asking for.
+const TESTABLE: u32 = 20;
 
 /// One look at the evidence of one stage.
 pub(super) struct Look<'a> {
     pub(super) plan: &'a Plan,
+    pub(super) stages: &'a [Stage],
     pub(super) stage: usize,
     /// Looks at sufficient evidence before this one.
     pub(super) looks: u32,
     pub(super) seed: u64,
     /// One entry per device that has the release, in random order.
-    pub(super) canary: Vec<&'a DeviceEvidence>,
+    pub(super) canary: Vec<Member<'a>>,
     /// One entry per device that does not, in random order.
-    pub(super) control: Vec<&'a DeviceEvidence>,
+    pub(super) control: Vec<Member<'a>>,
+    /// One entry per device that has it in the shadow.
+    pub(super) shadows: Vec<&'a ShadowEvidence>,
+    /// First crashes so far.
+    pub(super) crashed: LogRank,
+    /// Whether the stage was watched as long as its plan says.
+    pub(super) baked: bool,
     /// Devices that were given the release and can be reached.
     pub(super) canary_reachable: u32,
     /// Devices that run the release.
     pub(super) canary_running: u32,
     /// Devices that were not given the release and can be reached.
     pub(super) control_reachable: u32,
+    /// Devices that were not given the release.
+    pub(super) control_waiting: u32,
+    /// Devices that run the release in the shadow.
+    pub(super) shadowing: u32,
+}
+
+/// A device's evidence, and the stratum it is compared within.
+#[derive(Clone, Copy)]
+pub(super) struct Member<'a> {
+    pub(super) shown: &'a DeviceEvidence,
+    pub(super) stratum: usize,
+}
+
+impl Deref for Member<'_> {
+    type Target = DeviceEvidence;
+
+    fn deref(&self) -> &DeviceEvidence {
+        self.shown
+    }
+}
+
+/// How an effect lies to the limits of its gate.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Large enough to matter.
+    matters: bool,
+    /// Too large even where no test can decide.
+    hard: bool,
+}
+
+impl Plan {
+    /// The e-value of crashes that rolls back: the reciprocal of that gate's part of the alpha, which is spent
+    /// once over the whole rollout.
+    pub(super) fn crash_bar(&self) -> f64 {
+        f64::from(self.gates.count().max(1)) * 10_000.0 / f64::from(self.alpha.0.max(1))
+    }
 }
 
 impl Look<'_> {
     /// Judges every gate of the plan.
     pub(super) fn judge(&self) -> Judgement {
-        let lacking = self.plan.stages().get(self.stage).map_or_else(
-            || Some("this stage does not exist".to_owned()),
-            |stage| self.lacking_canary(stage).or_else(|| self.lacking_control(stage)),
-        );
-        let gates = &self.plan.gates;
-        let mut results: Vec<GateResult> = Vec::new();
-        results.extend(gates.error_rate.map(|gate| self.error_rate(gate, lacking.as_deref())));
-        results.extend(gates.latency.map(|gate| self.latency(gate, lacking.as_deref())));
-        results.extend(gates.predictions.map(|gate| self.predictions(gate, lacking.as_deref())));
-        results.extend(gates.confidence.map(|gate| self.confidence(gate, lacking.as_deref())));
-        results.extend(gates.inputs.map(|gate| self.inputs(gate, lacking.as_deref())));
-        results.iter_mut().for_each(round);
+        let mut judgement = match self.plan.purpose(self.stage) {
+            Purpose::Shadow(shadow) => {
+                let lacking = self.lacking_shadow(shadow);
+                let gates = vec![self.shadow(shadow, lacking.as_deref())];
+                Judgement { gates, ..self.judgement(lacking) }
+            }
+            Purpose::Spread => {
+                let lacking = self.lacking();
+                Judgement { gates: self.guards(lacking.as_deref()), ..self.judgement(lacking) }
+            }
+            Purpose::Compare(ab) => {
+                let lacking = self.lacking();
+                let mut gates = self.guards(lacking.as_deref());
+                let (metric, inconclusive) = self.metric(ab, lacking.as_deref());
+                gates.push(metric);
+                Judgement { inconclusive, gates, ..self.judgement(lacking) }
+            }
+            Purpose::Allocate(bandit) => {
+                let lacking = self.lacking();
+                let mut gates = self.guards(lacking.as_deref());
+                let found = self.reward(bandit, lacking.as_deref());
+                gates.push(found.result);
+                Judgement { gates, allocation: found.share, ..self.judgement(lacking) }
+            }
+        };
+        judgement.gates.iter_mut().for_each(round);
+        judgement
+    }
+
+    fn judgement(&self, lacking: Option<String>) -> Judgement {
         Judgement {
             stage: self.stage,
             look: self.looks,
@@ -65,14 +129,61 @@ impl Look<'_> {
             canary_requests: requests(&self.canary),
             control_devices: reporting(&self.control),
             control_requests: requests(&self.control),
+            small: self.small(),
+            allocation: None,
+            inconclusive: None,
             lacking,
-            gates: results,
+            gates: Vec::new(),
         }
+    }
+
+    fn guards(&self, lacking: Option<&str>) -> Vec<GateResult> {
+        let gates = &self.plan.gates;
+        let mut results: Vec<GateResult> = Vec::new();
+        results.extend(gates.error_rate.map(|gate| self.error_rate(gate, lacking)));
+        results.extend(gates.latency.map(|gate| self.latency(gate, lacking)));
+        results.extend(gates.predictions.map(|gate| self.predictions(gate, lacking)));
+        results.extend(gates.confidence.map(|gate| self.confidence(gate, lacking)));
+        results.extend(gates.inputs.map(|gate| self.inputs(gate, lacking)));
+        results.extend(gates.crashes.then(|| self.crashes()));
+        // Arms whose devices change places do not report alike.
+        let steady = !matches!(self.plan.purpose(self.stage), Purpose::Allocate(_));
+        results.extend((gates.reporting && steady).then(|| self.reporting()));
+        results
+    }
+
+    fn lacking(&self) -> Option<String> {
+        self.stage_plan().map_or_else(
+            || Some("this stage does not exist".to_owned()),
+            |stage| self.lacking_canary(stage).or_else(|| self.lacking_control(stage)),
+        )
+    }
+
+    fn stage_plan(&self) -> Option<&Stage> {
+        self.stages.get(self.stage)
+    }
+
+    /// Below the numbers that tests need the verdict says so.
+    fn small(&self) -> Option<String> {
+        let (canary, control) = (reporting(&self.canary), reporting(&self.control));
+        let shadow = matches!(self.plan.purpose(self.stage), Purpose::Shadow(_));
+        let small = !shadow && !self.is_last() && canary.min(control) < TESTABLE;
+        small.then(|| {
+            format!(
+                "{canary} against {control} devices are few: hard limits and what is shown to be harmless \
+                 decide, not tests"
+            )
+        })
     }
 
     /// The last stage leaves no control to compare with.
     fn is_last(&self) -> bool {
-        self.stage + 1 >= self.plan.stages().len()
+        self.stage + 1 >= self.stages.len()
+    }
+
+    /// The last stage that is compared with anything.
+    fn is_last_compared(&self) -> bool {
+        self.stage + 2 >= self.stages.len()
     }
 
     fn lacking_canary(&self, stage: &Stage) -> Option<String> {
@@ -100,110 +211,24 @@ impl Look<'_> {
         lacking_requests("control", requests(&self.control), stage.min_requests)
     }
 
-    /// What this look may spend on one gate.
+    fn whole_alpha(&self) -> f64 {
+        f64::from(self.plan.alpha.0) / 10_000.0
+    }
+
+    /// What this look may spend on one gate: an equal part for each compared stage and each gate; of that four
+    /// fifths over the planned looks and, as 1/2 + 1/6 + 1/12 + … = 1, the last fifth over all later ones.
     fn alpha(&self) -> f64 {
-        let compared = self.plan.stages().len().saturating_sub(1).max(1) as f64;
-        let gates = f64::from(self.plan.gates.count().max(1));
-        let look = f64::from(self.looks) + 1.0;
-        f64::from(self.plan.alpha.0) / 10_000.0 / compared / gates / (look * (look + 1.0))
-    }
-
-    fn error_rate(&self, gate: ErrorRateGate, lacking: Option<&str>) -> GateResult {
-        let limit = f64::from(gate.hard_max.0) / 10_000.0;
-        let (failed, all) = (errors(&self.canary), requests(&self.canary));
-        let rate = failed as f64 / all.max(1) as f64;
-        let devices = reporting(&self.canary);
-        let stage_devices = self.plan.stages().get(self.stage).map_or(1, |stage| stage.min_devices);
-        let enough_devices = devices >= stage_devices.min(self.canary_reachable).max(1);
-        let mut result = GateResult {
-            name: GateName::ErrorRate,
-            verdict: GateVerdict::Insufficient,
-            on_breach: OnBreach::RollBack,
-            canary: (all > 0).then_some(rate),
-            control: None,
-            threshold: limit,
-            p_value: None,
-            sentence: String::new(),
+        let compared = self.stages.len().saturating_sub(1).max(1) as f64;
+        let further = matches!(self.plan.purpose(self.stage), Purpose::Compare(_));
+        let gates = f64::from(self.plan.gates.count().max(1) + u32::from(further));
+        let part = match self.looks.checked_sub(PLANNED_LOOKS) {
+            None => 0.8 / f64::from(PLANNED_LOOKS),
+            Some(later) => {
+                let later = f64::from(later) + 1.0;
+                0.2 / (later * (later + 1.0))
+            }
         };
-        let measured = format!("{} of inferences failed on {devices} devices", percent(rate));
-        if rate >= limit && all >= HARD_LIMIT_REQUESTS && enough_devices {
-            result.verdict = GateVerdict::Breach;
-            result.sentence = format!("{measured} (never more than {})", percent(limit));
-        } else if let Some(lacking) = lacking {
-            lacking.clone_into(&mut result.sentence);
-        } else if self.is_last() {
-            result.verdict = GateVerdict::NotCompared;
-            result.sentence = format!("{measured}; no control is left to compare with");
-        } else {
-            self.compare_error_rate(gate, rate, &mut result);
-        }
-        result
-    }
-
-    fn compare_error_rate(&self, gate: ErrorRateGate, rate: f64, result: &mut GateResult) {
-        let row = |device: &&DeviceEvidence| {
-            vec![device.errors.min(device.requests) as f64, device.requests as f64]
-        };
-        let Some(table) = Table::new(rows(&self.canary, row), rows(&self.control, row)) else {
-            "an arm has not reported".clone_into(&mut result.sentence);
-            return;
-        };
-        let (_, control) = table.sums();
-        let control = rate_of(&control).unwrap_or(0.0);
-        let floor = f64::from(gate.floor.0) / 10_000.0;
-        // Both must be crossed: a ratio alone is nothing near zero, a difference alone nothing near one.
-        let threshold = (control * gate.max_ratio.value()).max(control + floor);
-        result.control = Some(control);
-        result.threshold = threshold;
-        result.sentence = format!(
-            "{} of inferences failed, {} on {} control devices (limit {})",
-            percent(rate),
-            percent(control),
-            table.control_devices,
-            percent(threshold)
-        );
-        let statistic = |canary: &[f64], control: &[f64]| Some(rate_of(canary)? - rate_of(control)?);
-        self.decide(result, rate >= threshold && rate > control, &table, statistic);
-    }
-
-    fn latency(&self, gate: LatencyGate, lacking: Option<&str>) -> GateResult {
-        let threshold = f64::from(gate.max_share.0) / 10_000.0;
-        let mut result = self.blank(GateName::Latency, OnBreach::RollBack, threshold, lacking);
-        if result.verdict == GateVerdict::NotCompared || lacking.is_some() {
-            return result;
-        }
-        let row = |device: &&DeviceEvidence| device.latency.counts().map(|count| count as f64).to_vec();
-        let Some(table) = Table::new(rows(&self.canary, row), rows(&self.control, row)) else {
-            "an arm has not reported".clone_into(&mut result.sentence);
-            return result;
-        };
-        let (canary, control) = table.sums();
-        let statistic = |canary: &[f64], control: &[f64]| {
-            let slow = slow_from(control, gate.floor)?;
-            Some(share_from(canary, slow)? - share_from(control, slow)?)
-        };
-        let slow = slow_from(&control, gate.floor);
-        let shares = slow.and_then(|slow| Some((share_from(&canary, slow)?, share_from(&control, slow)?)));
-        let Some((canary_share, control_share)) = shares else {
-            "no latency was reported".clone_into(&mut result.sentence);
-            return result;
-        };
-        result.canary = Some(canary_share);
-        result.control = Some(control_share);
-        result.sentence = format!(
-            "{} of inferences were slower than nearly all on {} control devices, {} there (limit {})",
-            percent(canary_share),
-            table.control_devices,
-            percent(control_share),
-            percent(threshold)
-        );
-        self.decide(
-            &mut result,
-            canary_share >= threshold && canary_share > control_share,
-            &table,
-            statistic,
-        );
-        result
+        self.whole_alpha() / compared / gates * part
     }
 
     /// A result without a decision yet: `Insufficient`, or `NotCompared` in the last stage.
@@ -233,22 +258,28 @@ impl Look<'_> {
         }
     }
 
-    /// Passes what is not large enough to matter; breaches what is and is more than chance.
+    /// Passes what is not large enough to matter; breaches what is and is more than chance, or is beyond a hard
+    /// limit where devices are too few for any test.
     fn decide(
         &self,
         result: &mut GateResult,
-        matters: bool,
+        limits: Limits,
         table: &Table,
         statistic: impl Fn(&[f64], &[f64]) -> Option<f64>,
     ) {
-        if !matters {
+        if !limits.matters {
             result.verdict = GateVerdict::Pass;
             return;
         }
         let shown = table.shown(self.alpha(), seed_for(self.seed, result.name), statistic);
         result.p_value = shown.p_value;
-        result.verdict = if shown.is_more { GateVerdict::Breach } else { GateVerdict::Insufficient };
-        result.sentence = format!("{}; {}", result.sentence, shown.words);
+        let (verdict, hard) = match shown.weight {
+            Weight::MoreThanChance => (GateVerdict::Breach, ""),
+            Weight::FewMostExtreme if limits.hard => (GateVerdict::Breach, ": beyond the hard limit"),
+            Weight::FewMostExtreme | Weight::Few | Weight::Chance => (GateVerdict::Insufficient, ""),
+        };
+        result.verdict = verdict;
+        result.sentence = format!("{}; {}{hard}", result.sentence, shown.words);
     }
 }
 
@@ -265,51 +296,23 @@ fn lacking_requests(arm: &str, here: u64, wanted: u64) -> Option<String> {
     (here < wanted).then(|| format!("{here} of {wanted} inferences by the {arm}"))
 }
 
-fn reporting(arm: &[&DeviceEvidence]) -> u32 {
+fn reporting(arm: &[Member<'_>]) -> u32 {
     let devices = arm.iter().filter(|device| device.requests > 0).count();
     u32::try_from(devices).unwrap_or(u32::MAX)
 }
 
-fn requests(arm: &[&DeviceEvidence]) -> u64 {
+fn requests(arm: &[Member<'_>]) -> u64 {
     arm.iter().fold(0, |sum, device| sum.saturating_add(device.requests))
 }
 
-fn errors(arm: &[&DeviceEvidence]) -> u64 {
+fn errors(arm: &[Member<'_>]) -> u64 {
     arm.iter().fold(0, |sum, device| sum.saturating_add(device.errors.min(device.requests)))
 }
 
 /// One row per device that reported anything.
-fn rows(arm: &[&DeviceEvidence], row: impl Fn(&&DeviceEvidence) -> Vec<f64>) -> Vec<Vec<f64>> {
-    arm.iter().filter(|device| device.requests > 0).map(row).collect()
-}
-
-fn rate_of(sums: &[f64]) -> Option<f64> {
-    match sums {
-        [errors, requests] if *requests > 0.0 => Some(errors / requests),
-        _ => None,
-    }
-}
-
-/// The first latency bin that is slow: wholly above the control's 95th percentile and above `floor`.
-fn slow_from(control: &[f64], floor: Millis) -> Option<usize> {
-    let total: f64 = control.iter().sum();
-    if total <= 0.0 {
-        return None;
-    }
-    let mut below = 0.0;
-    let quantile = control.iter().position(|count| {
-        below += count;
-        below >= total * SLOW
-    })?;
-    let floor = floor.0.saturating_mul(1000);
-    let above_floor =
-        (0..LATENCY_BINS).find(|bin| latency_edge_micros(*bin).is_none_or(|edge| edge >= floor))?;
-    Some(quantile.max(above_floor) + 1)
-}
-
-fn share_from(counts: &[f64], bin: usize) -> Option<f64> {
-    let total: f64 = counts.iter().sum();
-    (total > 0.0).then(|| counts.iter().skip(bin).sum::<f64>() / total)
+fn rows(arm: &[Member<'_>], row: impl Fn(&DeviceEvidence) -> Vec<f64>) -> Vec<Row> {
+    let devices = arm.iter().filter(|device| device.requests > 0);
+    devices.map(|device| Row { stratum: device.stratum, values: row(device) }).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::*;
 
 fn plan() -> Plan {
     let mut plan = Plan::default();
-    plan.gates.confidence = Some(DriftGate { threshold: Thousandths(250), on_breach: OnBreach::Hold });
+    plan.gates.confidence = Some(DriftGate::default());
     plan
 }
 
@@ -31,16 +31,23 @@ fn arm(
 
 fn judge_at(plan: &Plan, stage: usize, canary: &[DeviceEvidence], control: &[DeviceEvidence]) -> Judgement {
     let count = |arm: &[DeviceEvidence]| u32::try_from(arm.len()).expect("small");
+    let member = |shown| Member { shown, stratum: 0 };
     Look {
         plan,
+        stages: &plan.stages(),
         stage,
         looks: 0,
         seed: 11,
-        canary: canary.iter().collect(),
-        control: control.iter().collect(),
+        canary: canary.iter().map(member).collect(),
+        control: control.iter().map(member).collect(),
+        shadows: Vec::new(),
+        crashed: LogRank::default(),
+        baked: true,
         canary_reachable: count(canary),
         canary_running: count(canary),
         control_reachable: count(control),
+        control_waiting: count(control),
+        shadowing: 0,
     }
     .judge()
 }
@@ -62,7 +69,7 @@ fn two_equal_arms_pass_every_gate() {
     let judgement = judge(&healthy("v2", 0..20), &healthy("v1", 20..60));
     assert_eq!(judgement.lacking, None);
     assert!(judgement.gates.iter().all(|gate| gate.verdict == GateVerdict::Pass), "{judgement:#?}");
-    assert_eq!(judgement.gates.len(), 5);
+    assert_eq!(judgement.gates.len(), 7);
 }
 
 #[test]

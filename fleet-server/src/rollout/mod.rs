@@ -13,6 +13,7 @@ pub mod fleet;
 mod gate;
 pub mod notation;
 pub mod plan;
+pub mod preview;
 pub mod state;
 pub mod verdict;
 

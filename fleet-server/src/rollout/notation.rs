@@ -10,6 +10,9 @@ pub enum NotationError {
     /// Not a span of time.
     #[error("`{0}` is not a span of time: write \"500ms\", \"10s\", \"5m\", \"2h\", \"7d\" or \"1h30m\"")]
     Span(String),
+    /// Not a moment.
+    #[error("`{0}` is not a moment in UTC: write \"2026-12-01T20:00Z\"")]
+    Instant(String),
 }
 
 /// Shares as `"25%"`.
@@ -131,6 +134,176 @@ pub mod span {
     }
 }
 
+/// How many devices, as `"25%"` or `5`.
+pub mod size {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+    use serin_protocol::ids::BasisPoints;
+
+    use super::share;
+
+    /// A share of the fleet, or so many devices.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Size {
+        /// A share, rounded up to whole devices.
+        Share(BasisPoints),
+        /// So many.
+        Count(u32),
+    }
+
+    impl Size {
+        /// Everybody.
+        pub const WHOLE: Self = Self::Share(BasisPoints::WHOLE);
+
+        /// How many of `n` devices that is.
+        pub fn of(self, n: usize) -> usize {
+            match self {
+                Self::Share(share) => super::super::cohort::places(share, n),
+                Self::Count(count) => usize::try_from(count).unwrap_or(usize::MAX).min(n),
+            }
+        }
+    }
+
+    impl core::fmt::Display for Size {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            match self {
+                Self::Share(share) => f.pad(&share::text(*share)),
+                Self::Count(1) => f.pad("1 device"),
+                Self::Count(count) => f.pad(&format!("{count} devices")),
+            }
+        }
+    }
+
+    // Where people do not read, shares are counted from above.
+    const SHARES: u32 = u32::MAX - 10_000;
+
+    impl Serialize for Size {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match (self, serializer.is_human_readable()) {
+                (Self::Share(points), true) => serializer.serialize_str(&share::text(*points)),
+                (Self::Share(points), false) => serializer.serialize_u32(SHARES + u32::from(points.0)),
+                (Self::Count(count), _) => serializer.serialize_u32(*count),
+            }
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Size {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            if deserializer.is_human_readable() {
+                return deserializer.deserialize_any(Reader);
+            }
+            let number = u32::deserialize(deserializer)?;
+            let points = number.checked_sub(SHARES).and_then(|points| u16::try_from(points).ok());
+            Ok(points.map_or(Self::Count(number), |points| Self::Share(BasisPoints(points))))
+        }
+    }
+
+    struct Reader;
+
+    impl de::Visitor<'_> for Reader {
+        type Value = Size;
+
+        fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("a share such as \"25%\", or a number of devices")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+            share::parse(text).map(Size::Share).map_err(E::custom)
+        }
+
+        fn visit_u64<E: de::Error>(self, count: u64) -> Result<Size, E> {
+            let few = u32::try_from(count).ok().filter(|count| *count < SHARES);
+            few.map(Size::Count).ok_or_else(|| E::custom("more devices than there can be"))
+        }
+
+        fn visit_i64<E: de::Error>(self, count: i64) -> Result<Size, E> {
+            u64::try_from(count)
+                .map_err(|_| E::custom("less than no devices"))
+                .and_then(|n| self.visit_u64(n))
+        }
+    }
+}
+
+/// Moments as `"2026-12-01T20:00Z"`.
+pub mod instant {
+    use serin_protocol::ids::UnixMillis;
+
+    use super::NotationError;
+
+    const DAY: u64 = 86_400_000;
+
+    /// Reads `"2026-12-01T20:00Z"` and `"2026-12-01T20:00:30Z"`.
+    pub fn parse(text: &str) -> Result<UnixMillis, NotationError> {
+        let read = || {
+            let (date, time) = text.trim().strip_suffix('Z')?.split_once('T')?;
+            let [year, month, day] = numbers(date, '-')?[..] else { return None };
+            let (hour, minute, second) = match numbers(time, ':')?[..] {
+                [hour, minute] => (hour, minute, 0),
+                [hour, minute, second] => (hour, minute, second),
+                _ => return None,
+            };
+            let real = (1970..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+            if !real || hour > 23 || minute > 59 || second > 59 {
+                return None;
+            }
+            let at = days(year, month, day) * DAY + ((hour * 60 + minute) * 60 + second) * 1000;
+            // The 31st of a short month is another day's name.
+            (date_of(UnixMillis(at)) == (year, month, day)).then_some(UnixMillis(at))
+        };
+        read().ok_or_else(|| NotationError::Instant(text.to_owned()))
+    }
+
+    fn numbers(text: &str, separator: char) -> Option<Vec<u64>> {
+        let digits =
+            |part: &str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
+        text.split(separator).map(|part| if digits(part) { part.parse().ok() } else { None }).collect()
+    }
+
+    /// A text that [`parse`] reads back, to the second.
+    pub fn text(at: UnixMillis) -> String {
+        let (year, month, day) = date_of(at);
+        let seconds = at.0 / 1000 % 86_400;
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+
+    // Days from and to civil dates, from the first of March of the year 0 (Hinnant 2013).
+    fn days(year: u64, month: u64, day: u64) -> u64 {
+        let year = if month <= 2 { year - 1 } else { year };
+        let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468
+    }
+
+    fn date_of(at: UnixMillis) -> (u64, u64, u64) {
+        let days = at.0 / DAY + 719_468;
+        let (era, of_era) = (days / 146_097, days % 146_097);
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let shifted = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        (era * 400 + year + u64::from(month <= 2), month, day)
+    }
+
+    /// For `#[serde(with)]`.
+    pub mod optional {
+        use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+        use serin_protocol::ids::UnixMillis;
+
+        /// For `#[serde(with)]`.
+        pub fn serialize<S: Serializer>(at: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
+            at.map(super::text).serialize(serializer)
+        }
+
+        /// For `#[serde(with)]`.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<UnixMillis>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| super::parse(&text).map_err(D::Error::custom)).transpose()
+        }
+    }
+}
+
 /// Decimals with three places as numbers, `1.2`.
 pub mod decimal {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -174,9 +347,9 @@ pub mod decimal {
 
 #[cfg(test)]
 mod tests {
-    use super::{decimal::Thousandths, share, span};
+    use super::{decimal::Thousandths, instant, share, size::Size, span};
     use proptest::prelude::*;
-    use serin_protocol::ids::{BasisPoints, Millis};
+    use serin_protocol::ids::{BasisPoints, Millis, UnixMillis};
 
     #[test]
     fn shares_are_read_as_people_write_them() {
@@ -199,7 +372,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        // date -u -d 2026-12-01T20:00Z +%s
+        assert_eq!(instant::parse("2026-12-01T20:00Z"), Ok(UnixMillis(1_796_155_200_000)));
+        assert_eq!(instant::parse("2024-02-29T00:00:01Z"), Ok(UnixMillis(1_709_164_801_000)));
+        for bad in [
+            "",
+            "2026-12-01",
+            "2026-12-01T20:00",
+            "2025-02-29T00:00Z",
+            "1969-12-31T00:00Z",
+            "2026-13-01T00:00Z",
+        ] {
+            assert!(instant::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shares_or_counts() {
+        for (text, size) in [("\"25%\"", Size::Share(BasisPoints(2500))), ("5", Size::Count(5))] {
+            assert_eq!(serde_json::from_str::<Size>(text).expect(text), size);
+            assert_eq!(serde_json::to_string(&size).expect("plain"), text);
+            let bytes = postcard::to_allocvec(&size).expect("plain");
+            assert_eq!(postcard::from_bytes::<Size>(&bytes).expect("own"), size);
+        }
+        assert_eq!((Size::Share(BasisPoints(2500)).of(10), Size::Count(12).of(10)), (3, 10));
+    }
+
     proptest! {
+        #[test]
+        fn moments_survive_text(seconds in 0_u64..200_000_000_000) {
+            let at = UnixMillis(seconds * 1000);
+            prop_assert_eq!(instant::parse(&instant::text(at)), Ok(at));
+        }
+
         #[test]
         fn what_is_written_is_read_back(points in 0_u16..=10_000, millis: u64, thousandths: u32) {
             prop_assert_eq!(share::parse(&share::text(BasisPoints(points))), Ok(BasisPoints(points)));
@@ -212,6 +419,7 @@ mod tests {
         fn any_text_is_read_or_refused(text in ".{0,20}") {
             let _ = share::parse(&text);
             let _ = span::parse(&text);
+            let _ = instant::parse(&text);
         }
     }
 }

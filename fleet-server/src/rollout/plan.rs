@@ -22,14 +22,26 @@
 //! ```
 
 mod check;
+pub mod pace;
+pub mod preset;
+pub mod schedule;
+pub mod selector;
+pub mod strategy;
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::Probation;
 use serin_protocol::ids::{BasisPoints, Millis};
 
 pub use super::notation::decimal::Thousandths;
+use super::notation::size::Size;
 use super::notation::{share, span};
 pub use check::PlanError;
+pub use pace::Rate;
+pub use preset::Preset;
+use schedule::Schedule;
+pub use selector::Selector;
+pub use strategy::{Ab, Bandit, BigBang, Canary, Metric, OnTie, Purpose, Shadow, Stage, Strategy};
+use strategy::{default_control, default_timeout};
 
 /// Most stages of a rollout. More than this is a rate, not a series of decisions.
 pub const MAX_STAGES: usize = 16;
@@ -41,13 +53,21 @@ pub const MAX_STAGES: usize = 16;
 pub struct Plan {
     /// Who gets the release when, and who stays behind as control.
     pub strategy: Strategy,
+    /// Which devices it is about.
+    pub who: Selector,
+    /// When devices are told.
+    pub schedule: Schedule,
+    /// How fast devices are given the release, within each stage.
+    pub rate: Option<Rate>,
+    /// How fast it is taken back; all at once without.
+    pub rollback_rate: Option<Rate>,
     /// What the canary devices are compared in. A gate that is absent is not looked at.
     pub gates: Gates,
     /// How many devices may fail by themselves before everything is rolled back.
     pub failures: FailureBudget,
     /// Share of the whole rollout's healthy releases that the comparisons may roll back by mistake,
-    /// spent over stages, gates and looks. It bounds the comparisons by permutation; arms too small for
-    /// that are decided by the size of the effect, and the verdict says so.
+    /// spent over stages, gates and looks. Arms too small for any test are decided by the hard limits and by
+    /// an operator, and the verdict says so.
     #[serde(with = "share")]
     pub alpha: BasisPoints,
     /// How the fresh release is watched on the device itself.
@@ -67,55 +87,14 @@ pub struct Plan {
     pub on_inconclusive: OnInconclusive,
 }
 
-/// How a release spreads. More ways will be further variants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Strategy {
-    /// Stage by stage, each compared with devices that do not have the release yet.
-    Canary(Canary),
-}
-
-/// Stages that grow, and a control group that stays behind until the last one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Canary {
-    /// In order; shares grow and the last is 100 %.
-    pub stages: Vec<Stage>,
-    /// Share of the fleet that gets the release in the last stage only. All devices that do not have
-    /// the release yet are compared with; this is how many of them there are at least.
-    #[serde(with = "share", default = "default_control")]
-    pub control: BasisPoints,
-}
-
-/// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// Of the fleet, together with the stages before; rounded up to whole devices.
-    #[serde(with = "share")]
-    pub share: BasisPoints,
-    /// How long it is watched once its devices have settled.
-    #[serde(with = "span")]
-    pub bake: Millis,
-    /// Devices that must have reported, of the canary and, where there is one, of the control. No more
-    /// than the stage has devices is asked for, and at least 1.
-    #[serde(default = "default_min_devices")]
-    pub min_devices: u32,
-    /// Inferences that each arm must have reported, all devices together. With 0, allowed in the last
-    /// stage only, installing well is enough.
-    #[serde(default = "default_min_requests")]
-    pub min_requests: u64,
-    /// From entering the stage; then [`Plan::on_inconclusive`] applies. Resuming gives a fresh limit.
-    #[serde(with = "span", default = "default_timeout")]
-    pub timeout: Millis,
-}
-
 /// What the canary is compared in, all optional.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gates {
     /// Failed inferences.
     pub error_rate: Option<ErrorRateGate>,
+    /// Workers that die, by the first time on each device. More than chance rolls back.
+    pub crashes: bool,
     /// Slow inferences.
     pub latency: Option<LatencyGate>,
     /// What the model says.
@@ -125,6 +104,9 @@ pub struct Gates {
     /// What the model is given: both arms should see the same world, so a difference means broken
     /// preprocessing or a skewed assignment, and holds.
     pub inputs: Option<DriftGate>,
+    /// Whether as many canary as control devices report: where they do not, what the others show is not to be
+    /// trusted, and the stage holds.
+    pub reporting: bool,
 }
 
 /// Failed inferences, canary against control. A breach rolls back.
@@ -139,6 +121,13 @@ pub struct ErrorRateGate {
     /// Too much whatever the control shows; judged without a test, in the last stage as well.
     #[serde(with = "share")]
     pub hard_max: BasisPoints,
+    /// A stage is promoted only once the canary's rate is shown to be below this many times the control's, or
+    /// not `floor` above it, at 95 % …
+    #[serde(default = "default_margin")]
+    pub margin: Thousandths,
+    /// … and this many times in the last stage that has a control.
+    #[serde(default = "default_late_margin")]
+    pub late_margin: Thousandths,
 }
 
 /// Slow inferences, canary against control. A breach rolls back.
@@ -152,6 +141,9 @@ pub struct LatencyGate {
     /// Inferences faster than this are never slow.
     #[serde(with = "span")]
     pub floor: Millis,
+    /// Too much without a test, where arms are too small for one.
+    #[serde(with = "share", default = "default_hard_share")]
+    pub hard_share: BasisPoints,
 }
 
 /// A distribution, canary against control, by population stability index.
@@ -162,6 +154,10 @@ pub struct DriftGate {
     pub threshold: Thousandths,
     /// What then.
     pub on_breach: OnBreach,
+    /// PSI that is too much without a test, where arms are too small for one. Even then no other division of
+    /// the same devices may show as much.
+    #[serde(default)]
+    pub hard: Option<Thousandths>,
 }
 
 /// What a breached gate does.
@@ -210,28 +206,14 @@ struct ProbationText {
     max_worker_deaths: u8,
 }
 
-// About 20 devices per arm are what a permutation test needs to say anything at 1 % spent over a
-// rollout, 100 inferences per device what makes a device's rate mean something.
-const fn default_min_devices() -> u32 {
-    20
-}
-
-const fn default_min_requests() -> u64 {
-    2000
-}
-
-const fn default_timeout() -> Millis {
-    Millis::from_secs(24 * 3600)
-}
-
-const fn default_control() -> BasisPoints {
-    BasisPoints(1000)
-}
-
 impl Default for Plan {
     fn default() -> Self {
         Self {
             strategy: Strategy::default(),
+            who: Selector::default(),
+            schedule: Schedule::default(),
+            rate: None,
+            rollback_rate: None,
             gates: Gates::default(),
             failures: FailureBudget::default(),
             alpha: BasisPoints(100),
@@ -246,13 +228,7 @@ impl Default for Plan {
 
 impl Default for Strategy {
     fn default() -> Self {
-        let stage = |share| Stage {
-            share: BasisPoints(share),
-            bake: Millis::from_secs(3600),
-            min_devices: default_min_devices(),
-            min_requests: default_min_requests(),
-            timeout: default_timeout(),
-        };
+        let stage = |share| Stage::of(Size::Share(BasisPoints(share)), Millis::from_secs(3600));
         let stages = vec![stage(500), stage(2500), stage(10_000)];
         Self::Canary(Canary { stages, control: default_control() })
     }
@@ -261,18 +237,53 @@ impl Default for Strategy {
 impl Default for Gates {
     fn default() -> Self {
         Self {
-            error_rate: Some(ErrorRateGate {
-                max_ratio: Thousandths(1200),
-                floor: BasisPoints(100),
-                hard_max: BasisPoints(2000),
-            }),
-            latency: Some(LatencyGate { max_share: BasisPoints(1500), floor: Millis(1) }),
+            error_rate: Some(ErrorRateGate::default()),
+            crashes: true,
+            latency: Some(LatencyGate::default()),
             // A new model may rightly answer differently: without a word from its owner this only holds.
-            predictions: Some(DriftGate { threshold: Thousandths(250), on_breach: OnBreach::Hold }),
+            predictions: Some(DriftGate::default()),
             confidence: None,
-            inputs: Some(DriftGate { threshold: Thousandths(250), on_breach: OnBreach::Hold }),
+            // Both arms see the same world: less is broken preprocessing already.
+            inputs: Some(DriftGate { threshold: Thousandths(100), ..DriftGate::default() }),
+            reporting: true,
         }
     }
+}
+
+impl Default for ErrorRateGate {
+    fn default() -> Self {
+        Self {
+            max_ratio: Thousandths(1200),
+            floor: BasisPoints(100),
+            hard_max: BasisPoints(2000),
+            margin: default_margin(),
+            late_margin: default_late_margin(),
+        }
+    }
+}
+
+impl Default for LatencyGate {
+    fn default() -> Self {
+        Self { max_share: BasisPoints(1500), floor: Millis(1), hard_share: BasisPoints::WHOLE }
+    }
+}
+
+impl Default for DriftGate {
+    fn default() -> Self {
+        Self { threshold: Thousandths(250), on_breach: OnBreach::Hold, hard: None }
+    }
+}
+
+const fn default_margin() -> Thousandths {
+    Thousandths(1500)
+}
+
+const fn default_late_margin() -> Thousandths {
+    Thousandths(1250)
+}
+
+const fn default_hard_share() -> BasisPoints {
+    BasisPoints::WHOLE
 }
 
 impl Default for FailureBudget {
@@ -282,10 +293,11 @@ impl Default for FailureBudget {
 }
 
 impl Gates {
-    /// How many gates there are: the alpha is spent over them.
+    /// How many gates spend alpha. The one on reporting does not: it only holds.
     pub fn count(&self) -> u32 {
         let gates = [
             self.error_rate.is_some(),
+            self.crashes,
             self.latency.is_some(),
             self.predictions.is_some(),
             self.confidence.is_some(),
@@ -293,33 +305,17 @@ impl Gates {
         ];
         gates.into_iter().map(u32::from).sum()
     }
+
+    /// How many compare what inferences showed.
+    fn compared(&self) -> u32 {
+        self.count() - u32::from(self.crashes)
+    }
 }
 
 impl Plan {
-    /// One stage at 100 %: for a first release, where there is nothing to compare with.
+    /// Everybody at once: for a first release, where there is nothing to compare with.
     pub fn all_at_once(bake: Millis, min_requests: u64) -> Self {
-        let stage = Stage {
-            share: BasisPoints::WHOLE,
-            bake,
-            min_devices: 1,
-            min_requests,
-            timeout: default_timeout(),
-        };
-        let strategy = Strategy::Canary(Canary { stages: vec![stage], control: BasisPoints(0) });
+        let strategy = Strategy::BigBang(BigBang { bake, min_requests, timeout: default_timeout() });
         Self { strategy, ..Self::default() }
-    }
-
-    /// The stages in order.
-    pub fn stages(&self) -> &[Stage] {
-        match &self.strategy {
-            Strategy::Canary(canary) => &canary.stages,
-        }
-    }
-
-    /// Share of the fleet that is left alone until the last stage.
-    pub fn control(&self) -> BasisPoints {
-        match &self.strategy {
-            Strategy::Canary(canary) => canary.control,
-        }
     }
 }

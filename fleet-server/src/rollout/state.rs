@@ -3,10 +3,12 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::ids::{ReleaseId, UnixMillis};
+use serin_protocol::ids::{BasisPoints, Millis, ReleaseId, UnixMillis};
 use serin_protocol::message::{Phase, Presence, Reason};
 
 use super::cohort::Position;
+use super::plan::selector::Traits;
+use super::verdict::GateName;
 
 /// Counts changes of state and stage, so that two operators who act at once get a conflict, not a race.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +134,31 @@ pub struct StageProgress {
     pub next_look: Option<UnixMillis>,
     /// What the last look missed for the next stage, in words.
     pub missing: Option<String>,
+    /// Since when the rate counts: from entering, and anew from every resumption.
+    pub pace_from: UnixMillis,
+    /// Devices told since then.
+    pub told: u32,
+    /// Gates that an operator set aside for this stage.
+    pub skipped: Vec<GateName>,
+    /// The share of the moment, where shares follow a reward.
+    pub allocation: Option<BasisPoints>,
+    /// Windows that are over, where shares follow a reward.
+    pub windows: u32,
+}
+
+/// A drill of the way back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drill {
+    /// Since when.
+    pub since: UnixMillis,
+    /// By whom.
+    pub by: String,
+    /// Devices that take part.
+    pub devices: u32,
+    /// How long each took that has returned.
+    pub took: Vec<Millis>,
+    /// Devices that did not return in time.
+    pub failed: u32,
 }
 
 /// One device in a rollout.
@@ -145,6 +172,10 @@ pub struct DeviceRecord {
     pub presence: Presence,
     /// A field engineer decides what runs there: it is left out and shown.
     pub pinned: bool,
+    /// What does not change while it installs.
+    pub traits: Traits,
+    /// Its worker has died since the stage began; only the first time counts.
+    pub crashed: bool,
     /// What answers there, as last said.
     pub active: Option<ReleaseId>,
     /// What it ran before it was given the release: what it returns to.
@@ -161,6 +192,11 @@ pub struct DeviceRecord {
 pub enum Standing {
     /// Not given the release: a control until its turn comes.
     Waiting,
+    /// Runs the release in the shadow; what answers is what answered before.
+    Shadowing {
+        /// Since when it was told to.
+        since: UnixMillis,
+    },
     /// Told to run the release.
     Installing {
         /// The last phase reported.
@@ -196,8 +232,17 @@ pub enum Standing {
         /// What it said.
         reason: Reason,
     },
+    /// Told to return, and to run the release again after that: a drill.
+    Drilling {
+        /// When it was told.
+        since: UnixMillis,
+        /// By then the drill has failed there.
+        deadline: UnixMillis,
+    },
     /// Told to return.
     Returning {
+        /// When it was told.
+        since: UnixMillis,
         /// By then it is given up.
         deadline: UnixMillis,
     },
@@ -205,6 +250,8 @@ pub enum Standing {
     Returned {
         /// When.
         at: UnixMillis,
+        /// How long after it was told; none when it left by itself.
+        took: Option<Millis>,
     },
     /// Did not report its return in time. Told again when it is back.
     NotReturned {
@@ -237,10 +284,12 @@ impl Standing {
     /// When something must have happened, where something is waited for.
     pub const fn deadline(&self) -> Option<UnixMillis> {
         match self {
-            Self::Installing { deadline, .. } | Self::Left { deadline } | Self::Returning { deadline } => {
-                Some(*deadline)
-            }
+            Self::Installing { deadline, .. }
+            | Self::Left { deadline }
+            | Self::Drilling { deadline, .. }
+            | Self::Returning { deadline, .. } => Some(*deadline),
             Self::Waiting
+            | Self::Shadowing { .. }
             | Self::Running { .. }
             | Self::Failed { .. }
             | Self::Unreachable { .. }
@@ -250,8 +299,26 @@ impl Standing {
         }
     }
 
+    /// How long it took to return.
+    pub const fn took(&self) -> Option<Millis> {
+        match self {
+            Self::Returned { took, .. } => *took,
+            Self::Waiting
+            | Self::Shadowing { .. }
+            | Self::Installing { .. }
+            | Self::Running { .. }
+            | Self::Left { .. }
+            | Self::Failed { .. }
+            | Self::Unreachable { .. }
+            | Self::Skipped { .. }
+            | Self::Drilling { .. }
+            | Self::Returning { .. }
+            | Self::NotReturned { .. } => None,
+        }
+    }
+
     /// Whether it was ever given the release: it counts into the stage's share.
     pub const fn is_exposed(&self) -> bool {
-        !matches!(self, Self::Waiting)
+        !matches!(self, Self::Waiting | Self::Shadowing { .. })
     }
 }

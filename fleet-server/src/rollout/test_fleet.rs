@@ -6,7 +6,8 @@ use serin_protocol::message::Presence;
 use serin_protocol::sketch::{Bins, Histogram, LatencyHistogram};
 
 use super::event::Sighting;
-use super::evidence::{Binning, DeviceEvidence};
+use super::evidence::{Binning, DeviceEvidence, Evidence};
+use super::plan::selector::{Tags, Traits};
 
 /// Inferences per device: three devices reach the 300 that the stories ask for.
 const DEFAULT_REQUESTS: u64 = 200;
@@ -30,7 +31,13 @@ pub(super) fn sighting(device: &DeviceId, active: Option<&str>) -> Sighting {
         active: active.map(release),
         candidate: None,
         pinned: false,
+        traits: Traits { target: "linux-x86_64".parse().expect("name"), tags: Tags::new() },
     }
+}
+
+/// Of answering releases only.
+pub(super) fn answered(devices: Vec<DeviceEvidence>) -> Evidence {
+    Evidence { devices, shadows: Vec::new() }
 }
 
 /// As if each class number had been recorded so often.
@@ -82,6 +89,7 @@ pub(super) fn evidence(device: &DeviceId, version: &str) -> DeviceEvidence {
         predictions: balanced(),
         confidence: balanced(),
         features: vec![balanced(), histogram(&[DEFAULT_REQUESTS])],
+        before: None,
         binning: Binning {
             features: Digest::of(b"features"),
             predictions: Digest::of(b"predictions"),

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::ids::UnixMillis;
+use serin_protocol::ids::{BasisPoints, UnixMillis};
 
 use super::plan::OnBreach;
 
@@ -22,6 +22,15 @@ pub struct Judgement {
     pub control_devices: u32,
     /// Their inferences.
     pub control_requests: u64,
+    /// What is to be said of arms that are too small for any test; none where they are not.
+    #[serde(default)]
+    pub small: Option<String>,
+    /// The share that the release deserves in the next window, where shares follow a reward.
+    #[serde(default)]
+    pub allocation: Option<BasisPoints>,
+    /// Why more looking will not decide it; none while it may.
+    #[serde(default)]
+    pub inconclusive: Option<String>,
     /// Why this is too little to decide on; `None` when it is enough.
     pub lacking: Option<String>,
     /// One result per gate of the plan.
@@ -42,6 +51,32 @@ pub enum GateName {
     Confidence,
     /// What the model is given.
     Inputs,
+    /// Workers that die.
+    Crashes,
+    /// Whether devices report.
+    Reporting,
+    /// Disagreement of a release in the shadow.
+    Shadow,
+    /// The metric that two arms are compared by.
+    Metric,
+    /// The reward that shares follow.
+    Reward,
+}
+
+impl GateName {
+    /// Every gate.
+    pub const ALL: [Self; 10] = [
+        Self::ErrorRate,
+        Self::Latency,
+        Self::Predictions,
+        Self::Confidence,
+        Self::Inputs,
+        Self::Crashes,
+        Self::Reporting,
+        Self::Shadow,
+        Self::Metric,
+        Self::Reward,
+    ];
 }
 
 impl fmt::Display for GateName {
@@ -52,6 +87,11 @@ impl fmt::Display for GateName {
             Self::Predictions => "predictions",
             Self::Confidence => "confidence",
             Self::Inputs => "inputs",
+            Self::Crashes => "crashes",
+            Self::Reporting => "reporting",
+            Self::Shadow => "shadow",
+            Self::Metric => "metric",
+            Self::Reward => "reward",
         })
     }
 }
@@ -105,6 +145,18 @@ pub enum Decision {
     Inconclusive,
     /// An operator stopped it where it is.
     Abort,
+    /// The next stage waits for an operator's approval.
+    AwaitApproval,
+    /// An operator takes the release back from some devices.
+    TakeBack,
+    /// Every device that can be reached has returned, in the time that is said.
+    RolledBack,
+    /// An operator set a gate aside for a stage.
+    SkipGate,
+    /// A drill of the way back began or ended.
+    Drill,
+    /// An operator gives the release to everybody at once.
+    Emergency,
 }
 
 impl fmt::Display for Decision {
@@ -115,6 +167,12 @@ impl fmt::Display for Decision {
             Self::RollBack => "roll back",
             Self::Inconclusive => "inconclusive",
             Self::Abort => "abort",
+            Self::AwaitApproval => "await approval",
+            Self::TakeBack => "take back",
+            Self::RolledBack => "rolled back",
+            Self::SkipGate => "skip gate",
+            Self::Drill => "drill",
+            Self::Emergency => "emergency",
         })
     }
 }

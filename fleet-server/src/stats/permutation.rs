@@ -2,6 +2,8 @@
 //! nothing but that units are exchangeable when the release changes nothing, which the random order
 //! of devices makes true; skewed values and unequal arms do not matter.
 
+use super::random::SplitMix64;
+
 /// Up to this many divisions all are looked at; beyond, divisions are drawn. 12 choose 3 is 220, 20
 /// choose 6 is 38,760.
 pub const MAX_EXACT: u64 = 40_000;
@@ -33,49 +35,99 @@ impl Permutation {
     }
 }
 
-/// Tests whether the first `chosen` of `units` units differ from the rest. `statistic` takes the
-/// indices of a chosen group and is large where the group differs; a division for which it is not
-/// finite counts as showing as much, which is the careful side. At most `max_draws` divisions are drawn where
-/// there are more than [`MAX_EXACT`]; `seed` decides which.
+/// Units that are alike, such as devices of one class: only within a stratum are they divided otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stratum {
+    /// How many units; strata follow each other.
+    pub units: usize,
+    /// How many of them, the first ones, are chosen.
+    pub chosen: usize,
+}
+
+/// Tests whether the chosen units differ from the rest. `statistic` takes the indices of a chosen group and is
+/// large where the group differs; a division for which it is not finite counts as showing as much, which is
+/// the careful side. At most `max_draws` divisions are drawn where there are more than [`MAX_EXACT`]; `seed`
+/// decides which.
 ///
-/// `None` when either group is empty, or the statistic of the observed division is not finite.
+/// `None` when nothing can be divided otherwise, or the statistic of the observed division is not finite.
 pub fn permutation_test(
-    units: usize,
-    chosen: usize,
+    strata: &[Stratum],
     max_draws: u64,
     seed: u64,
     mut statistic: impl FnMut(&[usize]) -> f64,
 ) -> Option<Permutation> {
-    if chosen == 0 || chosen >= units {
+    let mut groups = Vec::new();
+    let mut first = 0;
+    for stratum in strata {
+        groups.push(Group { order: (first..first + stratum.units).collect(), chosen: stratum.chosen });
+        first += stratum.units;
+    }
+    if groups.iter().all(|group| group.chosen == 0 || group.chosen >= group.order.len()) {
         return None;
     }
-    let mut order: Vec<usize> = (0..units).collect();
-    let observed = statistic(order.get(..chosen)?);
+    let mut group = Vec::new();
+    choose(&groups, &mut group);
+    let observed = statistic(&group);
     if !observed.is_finite() {
         return None;
     }
     // The same values summed in another order differ in the last digits.
     let bar = observed - observed.abs() * 1e-9;
     let as_much = |value: f64| !value.is_finite() || value >= bar;
-    let mirrors = if chosen.saturating_mul(2) == units { 2.0 } else { 1.0 };
-    if let Some(all) = divisions(units, chosen).filter(|all| *all <= MAX_EXACT) {
+    let mirrored = groups.iter().all(|group| group.chosen.saturating_mul(2) == group.order.len());
+    let mirrors = if mirrored { 2.0 } else { 1.0 };
+    if let Some(all) = all_divisions(strata).filter(|all| *all <= MAX_EXACT) {
         let mut as_extreme = 0;
-        for_each_choice(units, chosen, |group| as_extreme += u64::from(as_much(statistic(group))));
+        let mut visit = |group: &[usize]| as_extreme += u64::from(as_much(statistic(group)));
+        for_each_division(&groups, &mut Vec::new(), &mut visit);
         let p_value = as_extreme as f64 / all as f64;
         let smallest = mirrors / all as f64;
         return Some(Permutation { p_value, smallest, as_extreme, divisions: all, exact: true });
     }
-    let mut random = SplitMix64(seed);
+    let mut random = SplitMix64::new(seed);
     let (mut as_extreme, mut drawn) = (0, 0);
     while drawn < max_draws && as_extreme < ENOUGH {
-        shuffle_head(&mut order, chosen, &mut random);
-        as_extreme += u64::from(as_much(statistic(order.get(..chosen)?)));
+        for Group { order, chosen } in &mut groups {
+            shuffle_head(order, *chosen, &mut random);
+        }
+        choose(&groups, &mut group);
+        as_extreme += u64::from(as_much(statistic(&group)));
         drawn += 1;
     }
     let (as_extreme, divisions) = (as_extreme + 1, drawn + 1);
     let p_value = as_extreme as f64 / divisions as f64;
     let smallest = 1.0 / (max_draws + 1) as f64;
     Some(Permutation { p_value, smallest, as_extreme, divisions, exact: false })
+}
+
+/// The units of one stratum in some order; the first ones are chosen.
+struct Group {
+    order: Vec<usize>,
+    chosen: usize,
+}
+
+fn choose(groups: &[Group], into: &mut Vec<usize>) {
+    into.clear();
+    groups.iter().for_each(|group| into.extend(group.order.iter().take(group.chosen)));
+}
+
+/// How many divisions there are, unless that is beyond any enumeration.
+fn all_divisions(strata: &[Stratum]) -> Option<u64> {
+    strata.iter().try_fold(1_u64, |all, stratum| all.checked_mul(divisions(stratum.units, stratum.chosen)?))
+}
+
+/// Calls `visit` with every division: every choice of the first group with every one of the others.
+fn for_each_division(groups: &[Group], chosen: &mut Vec<usize>, visit: &mut impl FnMut(&[usize])) {
+    let Some((first, rest)) = groups.split_first() else {
+        return visit(chosen);
+    };
+    let before = chosen.len();
+    for_each_choice(first.order.len(), first.chosen, |group| {
+        chosen.truncate(before);
+        chosen.extend(group.iter().filter_map(|at| first.order.get(*at)));
+        for_each_division(rest, chosen, visit);
+    });
+    chosen.truncate(before);
 }
 
 /// `units` choose `chosen`, unless it is beyond any enumeration.
@@ -111,24 +163,6 @@ fn shuffle_head(order: &mut [usize], count: usize, random: &mut SplitMix64) {
     let len = order.len();
     for at in 0..count.min(len) {
         order.swap(at, at + random.below(len - at));
-    }
-}
-
-/// Steele, Lea and Flood (2014): 64 bits of state, equidistributed, good enough to draw divisions.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// Uniform below `bound` up to a bias of `bound / 2^64` (Lemire 2019, without the rejection).
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }
 

@@ -15,7 +15,8 @@ use serin_protocol::ids::{
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
 
-use crate::rollout::event::{RolloutEvent, Start};
+use crate::rollout::event::{RolloutEvent, Sighting, Start};
+use crate::rollout::plan::selector::Tags;
 use crate::rollout::verdict::Verdict;
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
@@ -72,6 +73,15 @@ pub struct DeviceRecord {
     /// Starts of its agent before the last one, oldest first.
     #[serde(default)]
     pub past_boots: Vec<BootId>,
+    /// What operators noted about it.
+    #[serde(default)]
+    pub tags: Tags,
+}
+
+impl From<&DeviceRecord> for Sighting {
+    fn from(record: &DeviceRecord) -> Self {
+        Self::of(&record.hello, &record.tags)
+    }
 }
 
 /// A claim token that was given out.

@@ -92,6 +92,7 @@ fn device(name: &str) -> DeviceRecord {
         safe_mode: false,
         paused_until: None,
         past_boots: Vec::new(),
+        tags: crate::rollout::plan::selector::Tags::new(),
     }
 }
 

@@ -12,9 +12,10 @@ use serde_json::Value;
 use serin_agent::telemetry::resources::Memory;
 use serin_agent::worker::verdict::Qualified;
 use serin_agent::worker::{Worker, WorkerSpec};
-use serin_protocol::golden::{Golden, GoldenCase, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::ids::ByteCount;
 use serin_protocol::manifest::Manifest;
+use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::TensorHeader;
 use serin_tests::process::program;
 
@@ -111,11 +112,14 @@ fn write_golden(folder: &Path) -> Result<()> {
     };
     let cases = golden["cases"].as_array().context("cases")?.iter();
     let cases = cases.map(|case| {
-        Ok(GoldenCase { inputs: tensors(&case["inputs"])?, outputs: tensors(&case["outputs"])? })
+        let raw = |GoldenTensor { name, values }| GoldenInput { name, values: RawValues::Singles(values) };
+        let inputs = tensors(&case["inputs"])?.into_iter().map(raw).collect();
+        Ok(GoldenCase { inputs, tensors: Vec::new(), outputs: tensors(&case["outputs"])? })
     });
     let tolerance = |name: &str| golden[name].as_f64().map(|value| value as f32).context("a tolerance");
     let cases: Vec<GoldenCase> = cases.collect::<Result<_>>()?;
-    let golden = Golden { relative: tolerance("relative")?, absolute: tolerance("absolute")?, cases };
+    let (relative, absolute) = (tolerance("relative")?, tolerance("absolute")?);
+    let golden = Golden { relative, absolute, fed: Vec::new(), cases };
     Ok(std::fs::write(folder.join("golden.bin"), golden.encode()?)?)
 }
 

@@ -189,7 +189,7 @@ fn alone(
 }
 
 /// Either of the two releases answers, and every byte of it is what its owner signed.
-fn running(device: &Device<'_>, scene: &Scene) -> Result<()> {
+fn running(device: &Device, scene: &Scene) -> Result<()> {
     let Some(serving) = device.serving else {
         ensure!(scene.old.is_none(), "nothing answers; {:?}", device.said);
         return Ok(());
@@ -221,7 +221,7 @@ fn finish(disk: &VirtualDisk, path: Path, scene: &Scene, mut said: Vec<EventKind
 }
 
 /// Nothing is on the disk but what a slot names.
-fn tidy(device: &Device<'_>) -> Result<()> {
+fn tidy(device: &Device) -> Result<()> {
     let named: Vec<_> = device.slots().into_iter().map(|(_, slot)| slot.statement).collect();
     for unpacked in device.unpacked()? {
         ensure!(named.contains(&unpacked), "release {unpacked} is in no slot and still here");

@@ -186,7 +186,7 @@ impl Path {
     }
 
     /// Takes the path on a device that was just switched on, for as long as it has power.
-    pub fn take<'a>(self, device: &mut Device<'a>, scene: &'a Scene) {
+    pub fn take(self, device: &mut Device, scene: &Scene) {
         match self {
             Self::FirstInstall
             | Self::Install
@@ -245,7 +245,7 @@ fn rotate(broker: &mut Broker) {
     const ROOT: u8 = 11;
     const TIMESTAMP: u8 = 12;
     const FLEET: u8 = 16;
-    let repository = &mut broker.repository;
+    let repository = std::sync::Arc::make_mut(&mut broker.repository);
     repository.root_signers = vec![1, ROOT];
     repository.next_root(|root| {
         root.keys.extend(key_table([public(ROOT)]));

@@ -1,6 +1,7 @@
 //! What a broker retains: metadata, statements, chunks, and the one device's assignment.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serin_agent::trust::offline::Papers;
 use serin_protocol::assignment::{Assignment, Order, Probation, ReleaseRef};
@@ -23,11 +24,13 @@ const VALID: Millis = Millis::from_secs(3600);
 #[derive(Clone)]
 pub struct Broker {
     /// The publisher's repository, with what it lists.
-    pub repository: Repository,
+    pub repository: Arc<Repository>,
     /// Seed of the key that signs assignments.
     pub fleet_key: u8,
-    retained: HashMap<Topic, Vec<u8>>,
-    statements: HashMap<Digest, Release>,
+    /// Whom the assignment is for.
+    device: DeviceId,
+    retained: Arc<HashMap<Topic, Vec<u8>>>,
+    statements: Arc<HashMap<Digest, Release>>,
     assignment: Option<Vec<u8>>,
     sequence: u64,
 }
@@ -45,22 +48,22 @@ pub fn fleet() -> FleetId {
 impl Broker {
     /// A broker to which `releases` were published.
     pub fn new(repository: Repository, releases: &[Published]) -> Self {
+        let (mut retained, mut statements) = (HashMap::new(), HashMap::new());
+        for published in releases {
+            let statement = Topic::Metadata(FileName::of_release(&published.digest));
+            retained.insert(statement, published.statement.clone());
+            statements.insert(published.digest, published.release.clone());
+            retained.extend(published.chunks());
+        }
         let mut broker = Self {
-            repository,
+            repository: Arc::new(repository),
             fleet_key: 6,
-            retained: HashMap::new(),
-            statements: HashMap::new(),
+            device: device(),
+            retained: Arc::new(retained),
+            statements: Arc::new(statements),
             assignment: None,
             sequence: 0,
         };
-        for published in releases {
-            let statement = Topic::Metadata(FileName::of_release(&published.digest));
-            broker.retained.insert(statement, published.statement.clone());
-            broker.statements.insert(published.digest, published.release.clone());
-            for (topic, chunk) in published.chunks() {
-                broker.retained.insert(topic, chunk);
-            }
-        }
         broker.publish_metadata();
         broker
     }
@@ -69,7 +72,7 @@ impl Broker {
     pub fn publish_metadata(&mut self) {
         for (name, bytes) in self.repository.files() {
             let file = FileName::new(&name).expect("a file name");
-            self.retained.insert(Topic::Metadata(file), bytes);
+            Arc::make_mut(&mut self.retained).insert(Topic::Metadata(file), bytes);
         }
     }
 
@@ -82,7 +85,7 @@ impl Broker {
     pub fn lose_last_chunk(&mut self, published: &Published) {
         let chunks = published.chunks();
         let (last, _) = chunks.last().expect("a bundle has chunks");
-        self.retained.remove(last);
+        Arc::make_mut(&mut self.retained).remove(last);
     }
 
     /// The metadata that goes with a release on a stick.
@@ -137,7 +140,7 @@ impl Broker {
         self.sequence += 1;
         let issued = UnixMillis(BEGIN * 1000);
         let assignment = Assignment {
-            device: device(),
+            device: self.device.clone(),
             fleet: fleet(),
             sequence: SequenceNumber(self.sequence),
             rollout: None,
@@ -145,6 +148,22 @@ impl Broker {
             expires: issued.plus(VALID),
             order,
         };
-        self.assignment = Some(seal_to_vec(&assignment, &key(self.fleet_key)).expect("sealed"));
+        self.put(&assignment);
+    }
+
+    /// Retains this assignment.
+    pub fn put(&mut self, assignment: &Assignment) {
+        self.assignment = Some(seal_to_vec(assignment, &key(self.fleet_key)).expect("sealed"));
+    }
+
+    /// The same for another device, which has not been told anything.
+    #[must_use]
+    pub fn for_device(&self, device: DeviceId) -> Self {
+        Self { device, assignment: None, sequence: 0, ..self.clone() }
+    }
+
+    /// Whom the assignment is for.
+    pub const fn device(&self) -> &DeviceId {
+        &self.device
     }
 }

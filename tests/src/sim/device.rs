@@ -53,7 +53,7 @@ fn configured_root() -> PathBuf {
 }
 
 /// A device that is on.
-pub struct Device<'a> {
+pub struct Device {
     pub machine: Machine,
     /// Everything it said.
     pub said: Vec<EventKind>,
@@ -61,7 +61,7 @@ pub struct Device<'a> {
     pub replies: Vec<Result<FieldOutcome, FieldRefusal>>,
     /// The release that answers.
     pub serving: Option<Digest>,
-    broker: &'a Broker,
+    broker: Broker,
     files: Files,
     disk: VirtualDisk,
     now: Now,
@@ -95,12 +95,20 @@ pub fn factory_disk(broker: &Broker) -> Result<VirtualDisk> {
     Ok(disk)
 }
 
-impl<'a> Device<'a> {
+impl Device {
     /// Switches the device on, without a link.
     ///
     /// # Errors
     /// The agent does not start: its service manager would try again.
-    pub fn power_on(disk: &VirtualDisk, broker: &'a Broker) -> Result<Self> {
+    pub fn power_on(disk: &VirtualDisk, broker: &Broker) -> Result<Self> {
+        Self::power_on_at(disk, broker, Millis(0))
+    }
+
+    /// The same, so long after the simulation began.
+    ///
+    /// # Errors
+    /// The agent does not start.
+    pub fn power_on_at(disk: &VirtualDisk, broker: &Broker, elapsed: Millis) -> Result<Self> {
         let files = Files::on(disk.clone());
         let data = data();
         identity::load_or_make(&files, &data.join("device.key"))?;
@@ -111,7 +119,7 @@ impl<'a> Device<'a> {
         };
         let trusted = TrustStore::open(files.clone(), &data, &configured_root(), record.root_floor)?;
         let identity = Identity {
-            device: broker::device(),
+            device: broker.device().clone(),
             fleet: broker::fleet(),
             memory_budget: ByteCount::from_mib(512),
             patience: Millis::from_secs(600),
@@ -123,9 +131,9 @@ impl<'a> Device<'a> {
             said: Vec::new(),
             replies: Vec::new(),
             serving: None,
-            broker,
+            broker: broker.clone(),
             disk: disk.clone(),
-            now: Now { wall: UnixMillis(BEGIN * 1000), elapsed: Millis(0) },
+            now: Now { wall: UnixMillis(BEGIN * 1000).plus(elapsed), elapsed },
             boot,
             releases: ReleaseStore::open(files.clone(), &data)?,
             partials: PartialStore::open(files.clone(), &data)?,
@@ -157,9 +165,35 @@ impl<'a> Device<'a> {
         self.settle();
     }
 
+    /// The link is gone.
+    pub fn disconnect(&mut self) {
+        self.connected = false;
+        self.trust.disconnected();
+        if let Some(download) = &mut self.download {
+            let notices = download.disconnected(self.now.elapsed);
+            self.take(notices);
+        }
+        self.settle();
+    }
+
+    /// Lets time pass until `elapsed` after the simulation began.
+    pub fn advance(&mut self, elapsed: Millis) {
+        for _ in 0..MAX_TURNS {
+            self.settle();
+            if !self.disk.is_powered() || self.next_deadline().is_none_or(|next| next > elapsed) {
+                break;
+            }
+            self.pass_time();
+        }
+        if self.now.elapsed < elapsed {
+            self.now.wall = self.now.wall.plus(Millis(elapsed.0 - self.now.elapsed.0));
+            self.now.elapsed = elapsed;
+        }
+    }
+
     /// The broker says something new: a timestamp, and perhaps another assignment.
-    pub fn hear(&mut self, broker: &'a Broker) {
-        self.broker = broker;
+    pub fn hear(&mut self, broker: &Broker) {
+        self.broker = broker.clone();
         self.ask(&FileName::new("timestamp.json").expect("a name"));
         self.hear_assignment();
         self.settle();
@@ -256,9 +290,7 @@ impl<'a> Device<'a> {
 
     /// Goes to the next deadline. False when there is none.
     fn pass_time(&mut self) -> bool {
-        let download = self.download.as_ref().and_then(|download| download.next_deadline(self.now.elapsed));
-        let deadlines = [self.machine.next_deadline(self.now), self.trust.next_deadline(), download];
-        let Some(next) = deadlines.into_iter().flatten().min() else { return false };
+        let Some(next) = self.next_deadline() else { return false };
         let step = next.0.saturating_sub(self.now.elapsed.0).max(1);
         self.now.elapsed = self.now.elapsed.plus(Millis(step));
         self.now.wall = self.now.wall.plus(Millis(step));
@@ -270,6 +302,12 @@ impl<'a> Device<'a> {
             self.take(notices);
         }
         true
+    }
+
+    fn next_deadline(&self) -> Option<Millis> {
+        let download = self.download.as_ref().and_then(|download| download.next_deadline(self.now.elapsed));
+        let deadlines = [self.machine.next_deadline(self.now), self.trust.next_deadline(), download];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what can be done now.

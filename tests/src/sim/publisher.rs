@@ -98,7 +98,7 @@ impl Published {
     }
 
     /// Copies the release as it is on a device's disk into the machine's own folder `to`.
-    pub fn dump(&self, device: &Device<'_>, to: &Path) -> Result<()> {
+    pub fn dump(&self, device: &Device, to: &Path) -> Result<()> {
         std::fs::create_dir_all(to)?;
         for file in BundleFile::ALL {
             std::fs::write(to.join(file.name()), device.read(self.digest, file)?)?;

@@ -1,13 +1,13 @@
 //! Between stages, and back: what is done about looks, failures and time.
 
-use super::super::notation::{share, span};
 use super::super::plan::{OnBreach, OnInconclusive};
-use super::super::verdict::{Decision, GateVerdict, Judgement, Verdict};
+use super::super::verdict::{Decision, GateName, GateVerdict, Judgement, Verdict};
 use super::{
-    DeviceRecord, Effect, Effects, Millis, Outcome, Rollout, SHORTEST_LOOK, StageProgress, Standing, State,
+    Arm, DeviceId, Effect, Effects, MIN_CRASHED, Outcome, Purpose, ReleaseId, Rollout, StageProgress, State,
     Tally,
 };
-use serin_protocol::ids::{BasisPoints, UnixMillis};
+use crate::stats::evalue::Crashed;
+use serin_protocol::ids::BasisPoints;
 
 impl Rollout {
     /// What follows from the state as it now is, after every event.
@@ -22,22 +22,11 @@ impl Rollout {
         self.spread(effects);
         if self.state.is_forward() {
             self.note_settled();
-            if self.stage.next_look.is_none() && self.fleet.tally().running > 0 {
-                self.stage.next_look = Some(self.clock.plus(self.eighth_of_bake()));
-            }
+            self.note_first_look();
         }
+        self.drain_returns(effects);
         if self.all_returned() {
-            self.finish(Outcome::RolledBack, effects);
-        }
-    }
-
-    /// Asks for evidence when a look is due.
-    pub(super) fn look(&mut self, effects: &mut Effects) {
-        let due = self.stage.next_look.is_some_and(|due| due <= self.clock);
-        if let Some(wanted) = self.evidence_wanted().filter(|_| due) {
-            // Asked again if no answer comes, which is not before the shell had time for one.
-            self.stage.next_look = Some(self.clock.plus(self.eighth_of_bake()));
-            effects.push(Effect::Gather(wanted));
+            self.finish_rollback(effects);
         }
     }
 
@@ -47,7 +36,8 @@ impl Rollout {
         if !current || !self.state.is_forward() {
             return;
         }
-        if let Some(why) = breaches(&judgement, OnBreach::RollBack) {
+        let skipped = self.stage.skipped.clone();
+        if let Some(why) = breaches(&judgement, OnBreach::RollBack, &skipped) {
             self.roll_back(&why, Some(judgement), effects);
             return;
         }
@@ -56,11 +46,17 @@ impl Rollout {
             // Only a look at sufficient evidence has spent some of the alpha.
             self.stage.looks = self.stage.looks.saturating_add(1);
         }
-        if let Some(why) = breaches(&judgement, OnBreach::Hold) {
+        if let Some(why) = breaches(&judgement, OnBreach::Hold, &skipped) {
             self.hold(&why, judgement, effects);
             return;
         }
-        match unshown(&judgement, self.is_last_stage()) {
+        let undecided = judgement.inconclusive.clone();
+        let undecided = self.allocate(judgement.allocation, effects).or(undecided);
+        if let Some(why) = undecided {
+            self.inconclusive(&why, Some(judgement), effects);
+            return;
+        }
+        match unshown(&judgement, self.is_last_stage(), &skipped) {
             Some(missing) => self.wait(missing, judgement, effects),
             None => self.go_on(judgement, effects),
         }
@@ -71,11 +67,13 @@ impl Rollout {
         let missing = self.unready();
         match (&self.state, missing) {
             (State::Running | State::Holding { .. }, None) => {
-                let why = format!(
-                    "{} canary and {} control devices reported and every gate passed",
-                    judgement.canary_devices, judgement.control_devices
-                );
-                self.promote(&why, Some(judgement), effects);
+                let why = self.why_promoted(&judgement);
+                let next = self.stages.get(self.stage.index + 1);
+                if next.is_some_and(|stage| stage.approval) {
+                    self.await_approval(&why, judgement, effects);
+                } else {
+                    self.promote(&why, Some(judgement), effects);
+                }
             }
             (State::Holding { .. }, Some(missing)) => {
                 self.enter(State::Running, effects);
@@ -92,21 +90,49 @@ impl Rollout {
         }
     }
 
+    fn why_promoted(&self, judgement: &Judgement) -> String {
+        let small = judgement.small.as_ref().map(|words| format!(" ({words})")).unwrap_or_default();
+        let skipped: Vec<String> = self.stage.skipped.iter().map(ToString::to_string).collect();
+        let passed = if skipped.is_empty() {
+            "every gate passed".to_owned()
+        } else {
+            format!("every gate passed but {}, which an operator set aside", skipped.join(" and "))
+        };
+        if matches!(self.plan.purpose(self.stage.index), Purpose::Shadow(_)) {
+            return format!("in the shadow on {} devices {passed}", self.fleet.tally().shadowing);
+        }
+        format!(
+            "{} canary and {} control devices reported and {passed}{small}",
+            judgement.canary_devices, judgement.control_devices
+        )
+    }
+
+    /// Everything is shown, and still only an operator's word goes on.
+    fn await_approval(&mut self, why: &str, judgement: Judgement, effects: &mut Effects) {
+        let next = self.stage.index + 2;
+        let words = format!("stage {next} of {} wants an operator's approval: {why}", self.stages.len());
+        let sentence = format!("{}: {words}", self.release.id.version);
+        self.record(Decision::AwaitApproval, sentence, Some(judgement), effects);
+        self.enter(State::AwaitingOperator { since: self.clock, why: words }, effects);
+    }
+
     /// Enters the next stage, or completes.
     pub(super) fn promote(&mut self, why: &str, judgement: Option<Judgement>, effects: &mut Effects) {
-        let (version, stages) = (&self.release.id.version, self.plan.stages().len());
+        let (version, stages) = (&self.release.id.version, self.stages.len());
         let next = self.stage.index + 1;
-        let Some(stage) = self.plan.stages().get(next) else {
+        let Some(stage) = self.stages.get(next) else {
             let sentence = format!("{version} is complete: {why}");
             self.record(Decision::Promote, sentence, judgement, effects);
             self.finish(Outcome::Completed, effects);
             return;
         };
-        let share = share::text(stage.share);
+        let share = stage.share;
         let sentence =
             format!("{version} enters stage {} of {stages} ({share} of the fleet): {why}", next + 1);
         self.record(Decision::Promote, sentence, judgement, effects);
-        self.stage = StageProgress::entered(next, self.clock, self.plan.stages());
+        self.end_shadows(effects);
+        self.stage = StageProgress::entered(next, self.clock, &self.stages);
+        self.forget_crashes();
         self.enter(State::Running, effects);
     }
 
@@ -114,7 +140,7 @@ impl Rollout {
     pub(super) fn roll_back(&mut self, why: &str, judgement: Option<Judgement>, effects: &mut Effects) {
         let sentence = format!("{} is rolled back: {why}", self.release.id.version);
         self.record(Decision::RollBack, sentence, judgement, effects);
-        let until = self.clock.plus(self.plan.rollback_deadline);
+        let until = self.rollback_ends();
         self.enter(State::RollingBack { since: self.clock, until, why: why.to_owned() }, effects);
         self.take_back_all(effects);
     }
@@ -127,11 +153,6 @@ impl Rollout {
         if let Some(timeout) = self.stage_plan().map(|stage| stage.timeout) {
             self.stage.timeout_at = self.clock.plus(timeout);
         }
-    }
-
-    /// When a stage counts as settled at the latest, whoever is still installing.
-    pub(super) fn settled_by(&self) -> UnixMillis {
-        self.stage.entered.plus(self.plan.deadline)
     }
 
     fn hold(&mut self, why: &str, judgement: Judgement, effects: &mut Effects) {
@@ -149,8 +170,8 @@ impl Rollout {
         self.record_hold(sentence, judgement, effects);
     }
 
-    fn stage_words(&self) -> String {
-        format!("stage {} of {}", self.stage.index + 1, self.plan.stages().len())
+    pub(super) fn stage_words(&self) -> String {
+        format!("stage {} of {}", self.stage.index + 1, self.stages.len())
     }
 
     /// Says the same thing once.
@@ -174,7 +195,8 @@ impl Rollout {
 
     /// The hard guard over installation.
     fn too_many_failures(&self) -> Option<String> {
-        let Tally { failed, exposed, .. } = self.fleet.tally();
+        let tally = self.fleet.tally();
+        let (Tally { failed, .. }, exposed) = (tally, tally.reached());
         let budget = self.plan.failures;
         let share = BasisPoints::ratio(u64::from(failed), u64::from(exposed));
         let over = failed >= budget.max_devices && share >= budget.max_share;
@@ -186,28 +208,6 @@ impl Rollout {
         })
     }
 
-    /// A stage in which more than the budget's share failed is not promoted, however few devices that is. What
-    /// failed in earlier stages was weighed there, perhaps by an operator.
-    fn too_many_failures_for_the_stage(&self) -> Option<String> {
-        let exposed = self.fleet.tally().exposed;
-        let here = |record: &DeviceRecord| match record.standing {
-            Standing::Failed { at, .. } => at >= self.stage.entered,
-            Standing::Waiting
-            | Standing::Installing { .. }
-            | Standing::Running { .. }
-            | Standing::Left { .. }
-            | Standing::Unreachable { .. }
-            | Standing::Skipped { .. }
-            | Standing::Returning { .. }
-            | Standing::Returned { .. }
-            | Standing::NotReturned { .. } => false,
-        };
-        let failed = self.fleet.iter().filter(|(_, record)| here(record)).count();
-        let share = BasisPoints::ratio(failed as u64, u64::from(exposed));
-        (share > self.plan.failures.max_share)
-            .then(|| format!("{failed} of {exposed} devices failed with it"))
-    }
-
     fn time_out(&mut self, effects: &mut Effects) {
         let counts = matches!(self.state, State::Running | State::Holding { .. });
         if !counts || self.clock < self.stage.timeout_at {
@@ -215,8 +215,21 @@ impl Rollout {
         }
         let missing = self.stage.missing.clone().unwrap_or_else(|| "no device has run it".to_owned());
         let why = format!("the time of {} is over and nothing is shown: {missing}", self.stage_words());
+        self.inconclusive(&why, None, effects);
+    }
+
+    /// What was looked at will not decide it.
+    fn inconclusive(&mut self, why: &str, judgement: Option<Judgement>, effects: &mut Effects) {
+        let why = why.to_owned();
         let sentence = format!("{} is inconclusive: {why}", self.release.id.version);
-        self.record(Decision::Inconclusive, sentence, None, effects);
+        if matches!(self.state, State::Paused { .. } | State::AwaitingOperator { .. }) {
+            // An operator has it already.
+            if let Some(judgement) = judgement {
+                self.record_hold(sentence, judgement, effects);
+            }
+            return;
+        }
+        self.record(Decision::Inconclusive, sentence, judgement, effects);
         match self.plan.on_inconclusive {
             OnInconclusive::Operator => {
                 self.enter(State::AwaitingOperator { since: self.clock, why }, effects);
@@ -231,76 +244,58 @@ impl Rollout {
         }
     }
 
-    /// The bake counts from when nobody of the stage is installing any more; late devices do not turn it back.
-    fn note_settled(&mut self) {
-        let Tally { exposed, installing, left, .. } = self.fleet.tally();
-        let settled = exposed > 0 && installing == 0 && left == 0;
-        if self.stage.settled_at.is_none() && (settled || self.clock >= self.settled_by()) {
-            self.stage.settled_at = Some(self.clock);
-        }
-    }
-
-    /// Looks come at growing intervals, and one exactly when the bake is over.
-    fn schedule_look(&mut self, judgement: &Judgement) {
-        let elapsed = self.clock.since(self.stage.entered);
-        let growth = if judgement.lacking.is_some() { elapsed.0 / 8 } else { elapsed.0 / 2 };
-        let next = self.clock.plus(Millis(growth.max(self.eighth_of_bake().0)));
-        let baked = self.baked_at().filter(|baked| *baked > self.clock);
-        self.stage.next_look = Some(baked.map_or(next, |baked| baked.min(next)));
-    }
-
-    fn eighth_of_bake(&self) -> Millis {
-        let bake = self.stage_plan().map_or(Millis(0), |stage| stage.bake);
-        Millis((bake.0 / 8).max(SHORTEST_LOOK.0))
-    }
-
-    fn baked_at(&self) -> Option<UnixMillis> {
-        let bake = self.stage_plan()?.bake;
-        self.stage.settled_at.map(|settled| settled.plus(bake))
-    }
-
-    /// What time and devices still lack for the next stage.
-    fn unready(&self) -> Option<String> {
-        let tally = self.fleet.tally();
-        let Some(baked) = self.baked_at() else {
-            return Some(format!("{} devices are still installing it", tally.installing + tally.left));
+    /// A worker died. The first time since the stage began compares its device with all that could have crashed.
+    pub(super) fn device_crashed(&mut self, device: &DeviceId, release: &ReleaseId, effects: &mut Effects) {
+        let Some(record) = self.fleet.get(device).filter(|record| !record.pinned && !record.crashed) else {
+            return;
         };
-        if tally.running == 0 {
-            return Some("no device runs it".to_owned());
+        let changing = matches!(self.plan.purpose(self.stage.index), Purpose::Allocate(_));
+        let who = match self.arm(record, release, changing) {
+            Some(Arm::Canary) => Crashed::Canary,
+            Some(Arm::Control) => Crashed::Control,
+            None => return,
+        };
+        let tally = self.fleet.tally();
+        let canary = tally.exposed.saturating_sub(tally.exposed_crashed);
+        let control = tally.waiting.saturating_sub(tally.waiting_crashed);
+        if self.state.is_forward() && !self.is_last_stage() {
+            self.crashed.crash(who, canary, control);
         }
-        if let Some(words) = self.too_many_failures_for_the_stage().or_else(|| self.too_silent()) {
-            return Some(words);
+        self.fleet.update(device, |record| record.crashed = true);
+        let bar = self.plan.crash_bar();
+        let over = self.crashed.canary >= MIN_CRASHED && self.crashed.value() >= bar;
+        let skipped = self.stage.skipped.contains(&GateName::Crashes);
+        if over && !skipped && self.plan.gates.crashes && self.state.is_forward() {
+            let (mine, theirs) = (self.crashed.canary, self.crashed.control);
+            let why = format!(
+                "workers died on {mine} devices with it and on {theirs} without, which a harmful release \
+                 explains {:.0} times better than chance (limit {bar:.0})",
+                self.crashed.value()
+            );
+            self.roll_back(&why, None, effects);
         }
-        let left = baked.since(self.clock);
-        (left.0 > 0).then(|| format!("it is watched for another {}", span::text(left)))
     }
 
-    /// A release that breaks a device's connection shows as silence, more than the control's. A single
-    /// silent device of a small stage says nothing and blocks nothing, nor does any in the last stage.
-    fn too_silent(&self) -> Option<String> {
-        let tally = self.fleet.tally();
-        let silent = tally.silent();
-        let usual = BasisPoints::ratio(u64::from(tally.waiting_offline), u64::from(tally.waiting));
-        let allowed = BasisPoints(self.plan.max_silent.0.saturating_add(usual.0));
-        let share = BasisPoints::ratio(u64::from(silent), u64::from(tally.exposed));
-        let many = silent >= self.plan.failures.max_devices || silent.saturating_mul(2) > tally.exposed;
-        (!self.is_last_stage() && many && share > allowed)
-            .then(|| format!("{silent} of {} devices have fallen silent with it", tally.exposed))
+    /// A new stage watches all devices alike again.
+    fn forget_crashes(&mut self) {
+        let crashed = self.fleet.iter().filter(|(_, record)| record.crashed);
+        let devices: Vec<DeviceId> = crashed.map(|(device, _)| device.clone()).collect();
+        devices.iter().for_each(|device| self.fleet.update(device, |record| record.crashed = false));
     }
 }
 
 /// The sentences of all gates whose breach leads to `consequence`.
-fn breaches(judgement: &Judgement, consequence: OnBreach) -> Option<String> {
-    let breached = judgement
-        .gates
-        .iter()
-        .filter(|gate| gate.verdict == GateVerdict::Breach && gate.on_breach == consequence);
+fn breaches(judgement: &Judgement, consequence: OnBreach, skipped: &[GateName]) -> Option<String> {
+    let breached = judgement.gates.iter().filter(|gate| {
+        let counts = gate.verdict == GateVerdict::Breach && gate.on_breach == consequence;
+        counts && !skipped.contains(&gate.name)
+    });
     let sentences: Vec<&str> = breached.map(|gate| gate.sentence.as_str()).collect();
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
 /// What a look does not show that it should.
-fn unshown(judgement: &Judgement, is_last: bool) -> Option<String> {
+fn unshown(judgement: &Judgement, is_last: bool, skipped: &[GateName]) -> Option<String> {
     if let Some(lacking) = &judgement.lacking {
         return Some(lacking.clone());
     }
@@ -308,9 +303,11 @@ fn unshown(judgement: &Judgement, is_last: bool) -> Option<String> {
         GateVerdict::Insufficient | GateVerdict::Breach => true,
         GateVerdict::Pass | GateVerdict::NotCompared => false,
     };
-    if let Some(gate) = judgement.gates.iter().find(|gate| insufficient(gate.verdict)) {
+    let mut gates = judgement.gates.iter().filter(|gate| !skipped.contains(&gate.name));
+    if let Some(gate) = gates.clone().find(|gate| insufficient(gate.verdict)) {
         return Some(format!("{}: {}", gate.name, gate.sentence));
     }
-    let compared = judgement.gates.iter().any(|gate| gate.verdict == GateVerdict::Pass);
-    (!is_last && !compared).then(|| "no gate could be compared".to_owned())
+    let compares = |name: GateName| !matches!(name, GateName::Crashes | GateName::Reporting);
+    let compared = gates.any(|gate| gate.verdict == GateVerdict::Pass && compares(gate.name));
+    (!is_last && !compared && skipped.is_empty()).then(|| "no gate could be compared".to_owned())
 }

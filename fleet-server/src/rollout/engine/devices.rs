@@ -62,6 +62,10 @@ impl Rollout {
             return;
         }
         let position = Position::of(self.salt, &seen.device);
+        let who = &self.plan.who;
+        if !who.matches(&seen.device, &seen.traits, seen.active.as_ref()) {
+            return;
+        }
         let control = self.control_start.is_some_and(|start| position >= start);
         let mut record = newcomer(&seen, position, control);
         if seen.active.as_ref() == Some(&self.release.id) {
@@ -72,6 +76,9 @@ impl Rollout {
 
     pub(super) fn seen(&mut self, seen: Sighting, effects: &mut Effects) {
         if self.fleet.get(&seen.device).is_none() {
+            if !self.plan.who.dynamic {
+                return;
+            }
             let device = seen.device.clone();
             self.join(seen);
             self.seen_beside_order(&device, false, effects);
@@ -82,6 +89,7 @@ impl Rollout {
             record.presence = seen.presence;
             record.pinned = seen.pinned;
             record.active = seen.active;
+            record.traits = seen.traits;
         });
         self.seen_beside_order(&seen.device, installing, effects);
         self.readmit(&seen.device, effects);
@@ -110,7 +118,13 @@ impl Rollout {
                 self.stand(device, Standing::Left { deadline });
             }
             Standing::Returning { .. } | Standing::NotReturned { .. } if gone => self.returned(device),
+            Standing::Drilling { since, .. } if gone => {
+                let took = self.clock.since(*since);
+                self.practised(device, Some(took), effects);
+            }
             Standing::Waiting
+            | Standing::Shadowing { .. }
+            | Standing::Drilling { .. }
             | Standing::Installing { .. }
             | Standing::Running { .. }
             | Standing::Left { .. }
@@ -154,7 +168,8 @@ impl Rollout {
         let deadline = self.clock.plus(self.plan.deadline);
         let release = self.release.id.clone();
         self.fleet.update(device, |record| {
-            if record.active.as_ref() != Some(&release) {
+            // What it ran is forgotten by nobody who returns to it in a drill.
+            if record.active.is_some() && record.active.as_ref() != Some(&release) {
                 record.before = record.active.clone();
             }
             record.attempts = record.attempts.saturating_add(1);
@@ -178,11 +193,13 @@ impl Rollout {
         };
         if *release != self.release.id {
             // Back at work with what it had: as good as its own word that it has left the release.
-            let returning =
-                matches!(record.standing, Standing::Returning { .. } | Standing::NotReturned { .. });
+            let returning = matches!(
+                record.standing,
+                Standing::Returning { .. } | Standing::NotReturned { .. } | Standing::Drilling { .. }
+            );
             if returning && to == Phase::Committed {
                 self.fleet.update(device, |record| record.active = Some(release.clone()));
-                self.returned(device);
+                self.left_it(device, effects);
             }
             return;
         }
@@ -197,7 +214,7 @@ impl Rollout {
             | Phase::Shadowing
             | Phase::Probation => self.progressed(device, to),
             Phase::Committed => self.committed(device, effects),
-            Phase::Rejected | Phase::RolledBack => self.ended(device, to, reason),
+            Phase::Rejected | Phase::RolledBack => self.ended(device, to, reason, effects),
         }
     }
 
@@ -216,10 +233,9 @@ impl Rollout {
     fn committed(&mut self, device: &DeviceId, effects: &mut Effects) {
         let release = self.release.id.clone();
         self.fleet.update(device, |record| record.active = Some(release));
-        let returning = self
-            .fleet
-            .get(device)
-            .is_some_and(|record| matches!(record.standing, Standing::Returning { .. }));
+        let returning = self.fleet.get(device).is_some_and(|record| {
+            matches!(record.standing, Standing::Returning { .. } | Standing::Drilling { .. })
+        });
         if !returning {
             self.runs(device);
         }
@@ -230,18 +246,18 @@ impl Rollout {
     }
 
     /// The device gave the release up, or back.
-    fn ended(&mut self, device: &DeviceId, to: Phase, reason: Option<Reason>) {
+    fn ended(&mut self, device: &DeviceId, to: Phase, reason: Option<Reason>, effects: &mut Effects) {
         let Some(record) = self.fleet.get(device) else {
             return;
         };
         let again = record.attempts > 1;
         match &record.standing {
-            Standing::Returning { .. } | Standing::NotReturned { .. } => {
+            Standing::Returning { .. } | Standing::NotReturned { .. } | Standing::Drilling { .. } => {
                 if matches!(blame(reason.as_ref()), Blame::Engineer) {
                     self.fleet.update(device, |record| record.pinned = true);
                 }
                 self.fleet.update(device, |record| record.active = None);
-                self.returned(device);
+                self.left_it(device, effects);
             }
             // The echo of an earlier attempt that a newer one replaced.
             Standing::Installing { .. }
@@ -249,6 +265,7 @@ impl Rollout {
             Standing::Installing { .. }
             | Standing::Running { .. }
             | Standing::Left { .. }
+            | Standing::Shadowing { .. }
             | Standing::Unreachable { .. }
             | Standing::Failed { failure: Failure::TimedOut { .. }, .. } => self.lost(device, to, reason),
             Standing::Waiting
@@ -287,8 +304,26 @@ impl Rollout {
         self.stand(device, Standing::Failed { at: self.clock, failure });
     }
 
+    /// A device that was told to return has left the release.
+    fn left_it(&mut self, device: &DeviceId, effects: &mut Effects) {
+        match self.fleet.get(device).map(|record| record.standing.clone()) {
+            Some(Standing::Drilling { since, .. }) => {
+                self.practised(device, Some(self.clock.since(since)), effects);
+            }
+            Some(_) | None => self.returned(device),
+        }
+    }
+
     fn returned(&mut self, device: &DeviceId) {
-        self.stand(device, Standing::Returned { at: self.clock });
+        let Some(record) = self.fleet.get(device) else {
+            return;
+        };
+        let told = if let Standing::Returning { since, .. } = &record.standing { Some(*since) } else { None };
+        let took = told.map(|since| self.clock.since(since));
+        // Where shares follow a reward it may get the release again in a later window.
+        let again = self.state.is_forward() && self.stage.allocation.is_some();
+        let standing = if again { Standing::Waiting } else { Standing::Returned { at: self.clock, took } };
+        self.stand(device, standing);
     }
 
     pub(super) fn stand(&mut self, device: &DeviceId, standing: Standing) {
@@ -317,7 +352,9 @@ impl Rollout {
                     self.stand(&device, Standing::Unreachable { since });
                 }
                 Standing::Returning { .. } => self.stand(&device, Standing::NotReturned { since }),
+                Standing::Drilling { .. } => self.practised(&device, None, effects),
                 Standing::Waiting
+                | Standing::Shadowing { .. }
                 | Standing::Running { .. }
                 | Standing::Failed { .. }
                 | Standing::Unreachable { .. }

@@ -6,7 +6,7 @@ use serin_protocol::sketch::Histogram;
 use super::super::evidence::{Binning, DeviceEvidence};
 use super::super::plan::DriftGate;
 use super::super::verdict::{GateName, GateResult, GateVerdict};
-use super::{Look, Table, rows, short};
+use super::{Limits, Look, Member, Table, rows, short};
 use crate::stats::distance::{Moments, counts, normal_divergence, psi};
 
 /// Numbers per feature where bins cannot be compared: values, their sum and their sum of squares,
@@ -37,14 +37,14 @@ impl Look<'_> {
         if result.verdict == GateVerdict::NotCompared || lacking.is_some() {
             return result;
         }
-        let declared = |arm: &[&DeviceEvidence]| arm.iter().any(|device| !pick(device).counts.is_empty());
+        let declared = |arm: &[Member<'_>]| arm.iter().any(|device| !pick(device).counts.is_empty());
         if !declared(&self.canary) && !declared(&self.control) {
             result.verdict = GateVerdict::NotCompared;
             result.sentence = format!("neither release says {what}");
             return result;
         }
         let same = self.same_bins(bins);
-        let row = |device: &&DeviceEvidence| counts(&pick(device));
+        let row = |device: &DeviceEvidence| counts(&pick(device));
         let table = Table::new(rows(&self.canary, row), rows(&same, row));
         let Some((table, distance)) = table.and_then(|table| {
             let (canary, control) = table.sums();
@@ -56,7 +56,7 @@ impl Look<'_> {
         };
         result.canary = Some(distance);
         result.sentence = moved(what, distance, &table, result.threshold);
-        self.decide(&mut result, distance >= gate.threshold.value(), &table, psi);
+        self.decide(&mut result, limits(gate, distance), &table, psi);
         result
     }
 
@@ -67,8 +67,7 @@ impl Look<'_> {
         if result.verdict == GateVerdict::NotCompared || lacking.is_some() {
             return result;
         }
-        let watched =
-            |arm: &[&DeviceEvidence]| arm.iter().map(|device| device.features.len()).max().unwrap_or(0);
+        let watched = |arm: &[Member<'_>]| arm.iter().map(|device| device.features.len()).max().unwrap_or(0);
         let (mine, theirs) = (watched(&self.canary), watched(&self.control));
         if mine == 0 && theirs == 0 {
             result.verdict = GateVerdict::NotCompared;
@@ -89,11 +88,11 @@ impl Look<'_> {
         result
     }
 
-    fn inputs_by_bins(&self, gate: DriftGate, control: &[&DeviceEvidence], result: &mut GateResult) {
+    fn inputs_by_bins(&self, gate: DriftGate, control: &[Member<'_>], result: &mut GateResult) {
         let widths: Vec<usize> = self.canary.first().map_or_else(Vec::new, |device| {
             device.features.iter().map(|feature| feature.categories().count()).collect()
         });
-        let row = |device: &&DeviceEvidence| device.features.iter().flat_map(counts).collect();
+        let row = |device: &DeviceEvidence| device.features.iter().flat_map(counts).collect();
         let Some(table) = Table::new(rows(&self.canary, row), rows(control, row)) else {
             "an arm has not reported its inputs".clone_into(&mut result.sentence);
             return;
@@ -112,11 +111,11 @@ impl Look<'_> {
     }
 
     fn inputs_by_moments(&self, gate: DriftGate, result: &mut GateResult) {
-        let all: Vec<&DeviceEvidence> = self.canary.iter().chain(&self.control).copied().collect();
+        let all: Vec<Member<'_>> = self.canary.iter().chain(&self.control).copied().collect();
         let features = self.canary.first().map_or(0, |device| device.features.len());
         // Squares about zero would lose the spread of values far from it.
         let centres: Vec<f64> = (0..features).map(|feature| centre(&all, feature)).collect();
-        let row = |device: &&DeviceEvidence| {
+        let row = |device: &DeviceEvidence| {
             let features = device.features.iter().zip(&centres);
             features.flat_map(|(feature, centre)| moment_columns(feature, *centre)).collect()
         };
@@ -149,15 +148,22 @@ impl Look<'_> {
         result.sentence = format!("{}{how}", moved(&what, distance, table, result.threshold));
         let statistic =
             |canary: &[f64], control: &[f64]| worst(canary, control).map(|(_, distance)| distance);
-        self.decide(result, distance >= gate.threshold.value(), table, statistic);
+        self.decide(result, limits(gate, distance), table, statistic);
     }
 
     /// The controls whose bins are the canary's.
-    fn same_bins(&self, bins: impl Fn(&Binning) -> Digest) -> Vec<&DeviceEvidence> {
+    fn same_bins(&self, bins: impl Fn(&Binning) -> Digest) -> Vec<Member<'_>> {
         let Some(mine) = self.canary.first().map(|device| bins(&device.binning)) else {
             return Vec::new();
         };
         self.control.iter().copied().filter(|device| bins(&device.binning) == mine).collect()
+    }
+}
+
+fn limits(gate: DriftGate, distance: f64) -> Limits {
+    Limits {
+        matters: distance >= gate.threshold.value(),
+        hard: gate.hard.is_some_and(|hard| distance >= hard.value()),
     }
 }
 
@@ -176,7 +182,7 @@ fn worst_of(distances: impl Iterator<Item = Option<f64>>) -> Option<(usize, f64)
     known.max_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
-fn centre(devices: &[&DeviceEvidence], feature: usize) -> f64 {
+fn centre(devices: &[Member<'_>], feature: usize) -> f64 {
     let sketches = devices.iter().filter_map(|device| device.features.get(feature));
     let (sum, n) = sketches.fold((0.0, 0.0), |(sum, n), sketch| {
         let present = sketch.present() as f64;

@@ -1,7 +1,8 @@
-//! One row of numbers per device, summed per arm; what a comparison and its permutations work on.
+//! One row of numbers per device, summed per arm; what a comparison and its permutations work on. Devices
+//! are divided otherwise only within their stratum.
 
 use super::super::verdict::GateName;
-use crate::stats::permutation::{Permutation, permutation_test};
+use crate::stats::permutation::{Permutation, Stratum, permutation_test};
 
 /// Most rows of the canary, and of both arms together. Larger arms are summed into blocks of equally
 /// many devices: the test loses little, and its cost stays bounded whatever the fleet.
@@ -15,14 +16,20 @@ const MAX_ADDITIONS: u64 = 400_000_000;
 const MIN_DRAWS: u64 = 999;
 const MAX_DRAWS: u64 = 100_000;
 
-/// Largest probability by chance that a small fleet's most extreme division may have and still decide.
-/// One device against eight can show 1/9.
-const SMALL_FLEET_P: f64 = 0.1;
+/// Largest probability by chance that a small fleet's most extreme division may have and still stand behind a
+/// hard limit. One device against eight can show 1/9.
+const SMALL_FLEET_P: f64 = 0.12;
 
-/// Rows of equal width, those of the canary first.
+/// What one device showed, and which stratum it is in.
+pub(super) struct Row {
+    pub(super) stratum: usize,
+    pub(super) values: Vec<f64>,
+}
+
+/// Rows of equal width; in each stratum those of the canary first.
 pub(super) struct Table {
     rows: Vec<Vec<f64>>,
-    canary_rows: usize,
+    strata: Vec<Stratum>,
     /// Devices behind the rows.
     pub(super) canary_devices: usize,
     /// See `canary_devices`.
@@ -31,18 +38,31 @@ pub(super) struct Table {
 
 /// Whether an effect is more than chance, with the words that say how this is known.
 pub(super) struct Shown {
-    pub(super) is_more: bool,
+    pub(super) weight: Weight,
     pub(super) p_value: Option<f64>,
     pub(super) words: String,
+}
+
+/// What a test can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// More than chance, at the alpha of this look.
+    MoreThanChance,
+    /// Chance shows as much.
+    Chance,
+    /// No test of so few devices can reach that alpha, but no other division of them shows as much.
+    FewMostExtreme,
+    /// No test of so few devices can reach that alpha.
+    Few,
 }
 
 impl Table {
     /// A table of both arms in random order; rows that are not as wide as the first are left out. `None`
     /// when an arm has no row.
-    pub(super) fn new(canary: Vec<Vec<f64>>, control: Vec<Vec<f64>>) -> Option<Self> {
-        let width = canary.first()?.len();
-        let fitting = |rows: Vec<Vec<f64>>| -> Vec<Vec<f64>> {
-            rows.into_iter().filter(|row| row.len() == width).collect()
+    pub(super) fn new(canary: Vec<Row>, control: Vec<Row>) -> Option<Self> {
+        let width = canary.first()?.values.len();
+        let fitting = |rows: Vec<Row>| -> Vec<Row> {
+            rows.into_iter().filter(|row| row.values.len() == width).collect()
         };
         let (canary, control) = (fitting(canary), fitting(control));
         if canary.is_empty() || control.is_empty() || width == 0 {
@@ -51,16 +71,33 @@ impl Table {
         let (canary_devices, control_devices) = (canary.len(), control.len());
         let all = canary_devices.saturating_add(control_devices);
         let block = canary_devices.div_ceil(MAX_CANARY_ROWS).max(all.div_ceil(MAX_ROWS));
-        let mut rows = blocks(&canary, block);
-        let canary_rows = rows.len();
-        rows.extend(blocks(&control, block));
-        Some(Self { rows, canary_rows, canary_devices, control_devices })
+        let last = canary.iter().chain(&control).map(|row| row.stratum).max().unwrap_or(0);
+        let (mut rows, mut strata) = (Vec::new(), Vec::new());
+        for stratum in 0..=last {
+            let of = |arm: &[Row]| -> Vec<Vec<f64>> {
+                let rows = arm.iter().filter(|row| row.stratum == stratum);
+                rows.map(|row| row.values.clone()).collect()
+            };
+            let mine = blocks(&of(&canary), block);
+            let theirs = blocks(&of(&control), block);
+            strata.push(Stratum { units: mine.len() + theirs.len(), chosen: mine.len() });
+            rows.extend(mine);
+            rows.extend(theirs);
+        }
+        Some(Self { rows, strata, canary_devices, control_devices })
     }
 
     /// The sums of canary and control.
     pub(super) fn sums(&self) -> (Vec<f64>, Vec<f64>) {
-        let (canary, control) = self.rows.split_at(self.canary_rows.min(self.rows.len()));
-        (sum(canary), sum(control))
+        let (mut canary, mut control, mut rows) = (Vec::new(), Vec::new(), self.rows.as_slice());
+        for stratum in &self.strata {
+            let (mine, rest) = rows.split_at(stratum.chosen.min(rows.len()));
+            let (theirs, rest) = rest.split_at((stratum.units - stratum.chosen).min(rest.len()));
+            canary.extend_from_slice(mine);
+            control.extend_from_slice(theirs);
+            rows = rest;
+        }
+        (sum(&canary), sum(&control))
     }
 
     /// Whether chance, dividing the same devices otherwise, shows as much of `statistic` too often.
@@ -72,19 +109,20 @@ impl Table {
     ) -> Shown {
         let total = sum(&self.rows);
         let width = total.len().max(1) as u64;
-        let affordable = MAX_ADDITIONS / width.saturating_mul(self.canary_rows.max(1) as u64);
+        let chosen: usize = self.strata.iter().map(|stratum| stratum.chosen).sum();
+        let affordable = MAX_ADDITIONS / width.saturating_mul(chosen.max(1) as u64);
         let wanted = (3.0 / alpha).ceil().min(MAX_DRAWS as f64) as u64;
         let draws = wanted.max(MIN_DRAWS).min(affordable.max(19));
-        let (mut chosen, mut rest) = (total.clone(), total.clone());
-        let found = permutation_test(self.rows.len(), self.canary_rows, draws, seed, |group| {
-            chosen.fill(0.0);
+        let (mut sums, mut rest) = (total.clone(), total.clone());
+        let found = permutation_test(&self.strata, draws, seed, |group| {
+            sums.fill(0.0);
             for row in group.iter().filter_map(|index| self.rows.get(*index)) {
-                chosen.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-            for ((rest, total), chosen) in rest.iter_mut().zip(&total).zip(&chosen) {
-                *rest = total - chosen;
+            for ((rest, total), sum) in rest.iter_mut().zip(&total).zip(&sums) {
+                *rest = total - sum;
             }
-            statistic(&chosen, &rest).unwrap_or(f64::NAN)
+            statistic(&sums, &rest).unwrap_or(f64::NAN)
         });
         self.weigh(found, alpha)
     }
@@ -92,25 +130,31 @@ impl Table {
     fn weigh(&self, found: Option<Permutation>, alpha: f64) -> Shown {
         let arms = format!("{} against {} devices", self.canary_devices, self.control_devices);
         let Some(found) = found else {
-            return Shown { is_more: false, p_value: None, words: format!("{arms} cannot be compared") };
+            return Shown { weight: Weight::Few, p_value: None, words: format!("{arms} cannot be compared") };
         };
         let others = found.divisions - 1;
-        let (is_more, words) = if found.p_value <= alpha {
-            let p = short(found.p_value);
-            (true, format!("by chance this is seen with probability {p}, {} is allowed", short(alpha)))
+        let p = short(found.p_value);
+        let few = format!("{arms} are too few for any test at this alpha");
+        let (weight, words) = if found.p_value <= alpha {
+            let allowed = short(alpha);
+            (
+                Weight::MoreThanChance,
+                format!("by chance this is seen with probability {p}, {allowed} is allowed"),
+            )
         } else if found.smallest <= alpha {
-            let p = short(found.p_value);
-            (false, format!("chance alone shows as much with probability {p}, so that nothing is shown"))
-        } else if found.smallest > SMALL_FLEET_P {
-            (false, format!("{arms} are too few to tell the release from the devices"))
-        } else if found.is_most_extreme() {
-            let how = "which a test cannot decide at this alpha: decided by the size of the effect";
-            (true, format!("{arms}, {how}, which none of the {others} other divisions of them reaches"))
+            (
+                Weight::Chance,
+                format!("chance alone shows as much with probability {p}, so that nothing is shown"),
+            )
+        } else if found.is_most_extreme() && found.smallest <= SMALL_FLEET_P {
+            (
+                Weight::FewMostExtreme,
+                format!("{few}, though none of the {others} other divisions of them shows as much"),
+            )
         } else {
-            let others = format!("{} of the {others} other divisions of them", found.as_extreme - 1);
-            (false, format!("{arms}, and {others} shows as much: nothing is shown"))
+            (Weight::Few, few)
         };
-        Shown { is_more, p_value: Some(found.p_value), words }
+        Shown { weight, p_value: Some(found.p_value), words }
     }
 }
 
@@ -140,12 +184,6 @@ pub(super) fn percent(share: f64) -> String {
 
 /// Different draws for different gates.
 pub(super) fn seed_for(seed: u64, gate: GateName) -> u64 {
-    let number = match gate {
-        GateName::ErrorRate => 1,
-        GateName::Latency => 2,
-        GateName::Predictions => 3,
-        GateName::Confidence => 4,
-        GateName::Inputs => 5,
-    };
-    seed.wrapping_mul(31).wrapping_add(number)
+    let number = GateName::ALL.iter().position(|name| *name == gate).unwrap_or(0);
+    seed.wrapping_mul(31).wrapping_add(number as u64 + 1)
 }

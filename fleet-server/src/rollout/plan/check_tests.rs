@@ -34,8 +34,14 @@ on_breach = "roll_back"
 "#;
 
 fn stages(plan: &mut Plan) -> &mut Vec<Stage> {
-    let Strategy::Canary(Canary { stages, .. }) = &mut plan.strategy;
-    stages
+    match &mut plan.strategy {
+        Strategy::Canary(Canary { stages, .. }) => stages,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn share_of(points: u16) -> Size {
+    Size::Share(BasisPoints(points))
 }
 
 fn refused(change: impl Fn(&mut Plan)) -> String {
@@ -64,7 +70,7 @@ fn what_is_not_known_is_refused_by_name() {
         ("[gates.predictions]\nthreshold = 0.5\non_breach = \"hold\"\nfloor = 1", "floor"),
         ("[[strategy.canary.stages]]\nshare = \"100%\"\nbake = \"1m\"\nsoak = \"1m\"", "soak"),
         ("[failures]\nmax = 3", "max"),
-        ("[strategy.big_bang]", "big_bang"),
+        ("[strategy.big_band]", "big_band"),
     ] {
         let error = toml::from_str::<Plan>(line).expect_err(line).to_string();
         assert!(error.contains(name), "{error}");
@@ -82,9 +88,9 @@ fn the_defaults_and_the_first_release_make_sense() {
 #[test]
 fn every_refusal_names_its_field() {
     assert_eq!(refused(|plan| stages(plan).clear()), "strategy.canary.stages");
-    assert_eq!(refused(|plan| stages(plan)[1].share = BasisPoints(400)), "strategy.canary.stages[1].share");
-    assert_eq!(refused(|plan| stages(plan)[1].share = BasisPoints(9500)), "strategy.canary.stages[1].share");
-    assert_eq!(refused(|plan| stages(plan)[2].share = BasisPoints(9999)), "strategy.canary.stages[2].share");
+    assert_eq!(refused(|plan| stages(plan)[1].share = share_of(400)), "strategy.canary.stages[1].share");
+    assert_eq!(refused(|plan| stages(plan)[1].share = share_of(9500)), "strategy.canary.stages[1].share");
+    assert_eq!(refused(|plan| stages(plan)[2].share = share_of(9999)), "strategy.canary.stages[2].share");
     assert_eq!(refused(|plan| stages(plan)[0].bake = Millis(0)), "strategy.canary.stages[0].bake");
     assert_eq!(refused(|plan| stages(plan)[0].timeout = Millis(5000)), "strategy.canary.stages[0].timeout");
     assert_eq!(refused(|plan| stages(plan)[0].min_requests = 0), "strategy.canary.stages[0].min_requests");
@@ -110,6 +116,8 @@ fn every_refusal_names_its_field() {
         refused(|plan| {
             plan.gates = super::super::Gates {
                 error_rate: None,
+                crashes: true,
+                reporting: true,
                 latency: None,
                 predictions: None,
                 confidence: None,
@@ -127,7 +135,7 @@ proptest! {
     ) {
         let mut plan = Plan { alpha: BasisPoints(alpha), ..Plan::default() };
         stages(&mut plan).remove(1);
-        stages(&mut plan)[0].share = BasisPoints(share);
+        stages(&mut plan)[0].share = share_of(share);
         stages(&mut plan)[0].bake = Millis(bake);
         plan.gates.inputs.iter_mut().for_each(|gate| gate.threshold = Thousandths(threshold));
         prop_assert_eq!(plan.check(), Ok(()));

@@ -13,7 +13,7 @@ use serin_protocol::release::Release;
 
 use super::Device;
 
-impl Shell for Device<'_> {
+impl Shell for Device {
     fn now(&self) -> Now {
         self.now
     }
@@ -69,7 +69,7 @@ impl Shell for Device<'_> {
     }
 }
 
-impl Device<'_> {
+impl Device {
     fn fetch(&mut self, statement: Digest, release: Box<Release>) -> Option<Event> {
         if matches!(self.releases.open_release(statement), Ok(Some(_))) {
             return Some(Event::Fetched(statement, Ok(())));
