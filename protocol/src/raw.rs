@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::tensor::DataType;
 
 /// Largest whole number that is taken, and the smallest negated: beyond, double precision has gaps, and two
-/// different identifiers would be one. Such identifiers are texts.
-pub const MAX_WHOLE: i64 = 1 << 53;
+/// different identifiers would be one. Such identifiers are texts. 2^53 itself is what 2^53 + 1 is rounded to.
+pub const MAX_WHOLE: i64 = (1 << 53) - 1;
 
 /// Values of one type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -205,7 +205,7 @@ mod tests {
             (DataType::Fp64, json!(["1"]), "no number"),
             (DataType::Int64, json!([null]), "declare FP64"),
             (DataType::Int64, json!([1.5]), "no INT64"),
-            (DataType::Int64, json!([9_007_199_254_740_994_i64]), "no INT64"),
+            (DataType::Int64, json!([9_007_199_254_740_993_i64]), "no INT64"),
             (DataType::Int32, json!([2_147_483_648_i64]), "no INT32"),
             (DataType::Uint8, json!([256]), "no UINT8"),
             (DataType::Bool, json!([2]), "no BOOL"),

@@ -280,7 +280,7 @@ mod tests {
             ("[2]", DataType::Bool),
             ("[1.5]", DataType::Int64),
             ("[null]", DataType::Int64),
-            ("[9007199254740994]", DataType::Int64),
+            ("[9007199254740993]", DataType::Int64),
             ("[256]", DataType::Uint8),
             ("[\"1\"]", DataType::Fp64),
         ] {
