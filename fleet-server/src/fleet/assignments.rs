@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
-use serin_protocol::assignment::{Assignment, Order};
+use serin_protocol::assignment::{Assignment, Order, Probation, TrialMode};
 use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
-use serin_protocol::ids::{DeviceId, RolloutId, SequenceNumber, UnixMillis};
+use serin_protocol::ids::{BasisPoints, DeviceId, RolloutId, SequenceNumber, UnixMillis};
 use serin_protocol::topic::Topic;
 use tracing::{info, warn};
 
@@ -27,19 +27,19 @@ impl Fleet {
         let mut made: BTreeMap<&DeviceId, SequenceNumber> = BTreeMap::new();
         let mut assigned = Vec::new();
         for effect in effects {
-            if let Effect::Assign { device, order, expires } = effect {
+            if let Some((device, order, expires)) = told(effect, now) {
                 let last = made.get(device).copied().unwrap_or_else(|| last_sequence(state, device));
                 let sequence = SequenceNumber(last.0.saturating_add(1));
                 made.insert(device, sequence);
-                log_order(id, device, order);
+                log_order(id, device, &order);
                 let assignment = Assignment {
                     device: device.clone(),
                     fleet: self.id.clone(),
                     sequence,
                     rollout: Some(id),
                     issued: now,
-                    expires: *expires,
-                    order: order.clone(),
+                    expires,
+                    order,
                 };
                 let sealed = seal_to_vec(&assignment, signer)?;
                 assigned.push(Assigned { device: device.clone(), sequence, sealed });
@@ -77,6 +77,20 @@ impl Fleet {
             }
             Ok(())
         })
+    }
+}
+
+/// What an effect tells which device, and until when.
+fn told(effect: &Effect, now: UnixMillis) -> Option<(&DeviceId, Order, UnixMillis)> {
+    match effect {
+        Effect::Assign { device, order, expires } => Some((device, order.clone(), *expires)),
+        Effect::Shadow { device, release, expires } => {
+            let probation = Probation { duration: expires.since(now), ..Probation::default() };
+            // Of everything: what a device cannot compute besides answering it leaves out by itself.
+            let mode = TrialMode::Shadow { share: BasisPoints::WHOLE };
+            Some((device, Order::Try { release: release.clone(), mode, probation }, *expires))
+        }
+        Effect::Gather(_) | Effect::Record(_) | Effect::StateChanged { .. } | Effect::Reply(_) => None,
     }
 }
 

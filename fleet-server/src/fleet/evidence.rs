@@ -7,11 +7,11 @@ use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::Histogram;
 
 use super::releases::ReleaseFacts;
-use crate::rollout::evidence::{Before, DeviceEvidence, Evidence, EvidenceWanted};
+use crate::rollout::evidence::{Before, DeviceEvidence, Evidence, EvidenceWanted, ShadowEvidence};
 use crate::store::{Store, StoreError};
 
 /// The evidence wanted, one entry per device and release. Each list is in the order of the store, so that
-/// merging gives the same numbers every time. Devices do not report yet what runs in the shadow.
+/// merging gives the same numbers every time.
 pub(super) fn gather(
     store: &dyn Store,
     wanted: &EvidenceWanted,
@@ -39,7 +39,26 @@ pub(super) fn gather(
     for shown in &mut all {
         shown.before = before.get(&shown.device).copied();
     }
-    Ok(Evidence { devices: all, shadows: Vec::new() })
+    let shadows = if wanted.shadow { shadows(store, wanted)? } else { Vec::new() };
+    Ok(Evidence { devices: all, shadows })
+}
+
+/// How the release did in the shadow of those that answered. A row is a pair; a request that only one of the two could
+/// compute is one that they differ on.
+fn shadows(store: &dyn Store, wanted: &EvidenceWanted) -> Result<Vec<ShadowEvidence>, StoreError> {
+    let mut devices: BTreeMap<DeviceId, ShadowEvidence> = BTreeMap::new();
+    for report in store.reports(&wanted.release, wanted.since)? {
+        let Some(comparison) = report.comparison else { continue };
+        let evidence = devices.entry(report.device.clone()).or_insert_with(|| ShadowEvidence {
+            device: report.device,
+            pairs: 0,
+            disagreements: 0,
+        });
+        let unlike = comparison.rows.saturating_sub(comparison.agreed).saturating_add(comparison.failed);
+        evidence.pairs = evidence.pairs.saturating_add(comparison.rows).saturating_add(comparison.failed);
+        evidence.disagreements = evidence.disagreements.saturating_add(unlike);
+    }
+    Ok(devices.into_values().collect())
 }
 
 fn is_before(report: &Report, begin: UnixMillis, end: UnixMillis) -> bool {

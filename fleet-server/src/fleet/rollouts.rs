@@ -12,7 +12,7 @@ use super::{Draft, Fleet, FleetError, State, evidence};
 use crate::rollout::Rollout;
 use crate::rollout::cohort::Salt;
 use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start};
-use crate::rollout::plan::{Plan, Preset, Strategy};
+use crate::rollout::plan::{Plan, Preset};
 use crate::rollout::preview::Preview;
 use crate::rollout::state::{self, Outcome, StateVersion};
 use crate::rollout::verdict::Verdict;
@@ -119,11 +119,6 @@ impl Fleet {
         let salt = salt.map_or_else(draw_salt, Ok)?;
         let id = self.change(now, |state, draft| {
             let start = self.prepare(state, release, plan, salt, now)?;
-            if matches!(start.plan.strategy, Strategy::Shadow(_)) {
-                return Err(FleetError::Conflict(
-                    "no agent runs a release in the shadow yet: use another strategy".to_owned(),
-                ));
-            }
             let (rollout, effects) = Rollout::start(start.clone())?;
             let id = start.id;
             let assigned = self.assignments(state, id, &effects, now)?;
@@ -346,7 +341,7 @@ impl Fleet {
         let mut answer = None;
         for effect in effects {
             match effect {
-                // No agent runs a release in the shadow yet, so that no plan that asks for it is started.
+                // Told above.
                 Effect::Assign { .. } | Effect::Shadow { .. } => {}
                 Effect::Gather(_) => {
                     draft.gather.insert(id);

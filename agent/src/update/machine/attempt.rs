@@ -105,7 +105,10 @@ impl Machine {
 
     /// Order `Stay`.
     pub(super) fn stay(&mut self, effects: &mut Effects) {
-        if matches!(self.state.work, Work::Probation { .. }) || self.state.record.attempt.is_none() {
+        if matches!(self.state.work, Work::Trial { .. }) {
+            // Nothing went wrong with it, and it may be wanted next.
+            self.end_trial(effects);
+        } else if matches!(self.state.work, Work::Probation { .. }) || self.state.record.attempt.is_none() {
             self.persist(effects);
         } else {
             self.abandon(Reason::Cancelled, effects);

@@ -140,5 +140,5 @@ fn another_mode_takes_effect_without_another_start() {
     shell.settle();
     assert_eq!(shell.beside, Some((statement(3), SHADOW)), "another release takes its place");
     shell.order(5, Order::Stay);
-    assert_eq!((shell.beside, shell.last_reason()), (None, Some(Reason::Cancelled)));
+    assert_eq!((shell.beside, shell.machine.phase()), (None, Phase::Idle));
 }
