@@ -323,8 +323,10 @@ impl Rollout {
 
     /// Devices that run the release or may still come to.
     fn expected_to_report(&self) -> u32 {
-        let Tally { exposed, unreachable, skipped, failed, .. } = self.fleet.tally();
-        exposed.saturating_sub(unreachable).saturating_sub(skipped).saturating_sub(failed)
+        let tally = self.fleet.tally();
+        let Tally { unreachable, skipped, failed, returning, returned, not_returned, .. } = tally;
+        let gone = [unreachable, skipped, failed, returning, returned, not_returned];
+        gone.into_iter().fold(tally.exposed, u32::saturating_sub)
     }
 
     fn stage_plan(&self) -> Option<&Stage> {

@@ -27,6 +27,9 @@ const BEGIN: UnixMillis = UnixMillis(1_795_000_000_000);
 /// Longest a rollout may take before it counts as stuck: two stages of a day and a stage of an hour, with room.
 const HORIZON: Millis = Millis(120 * HOUR);
 
+/// A rollout that is held for so long has been stopped.
+const HELD: Millis = Millis(3 * HOUR);
+
 /// Between two points of the streams that pooled judges see.
 pub(super) const STEP: Millis = Millis(150_000);
 
@@ -192,7 +195,11 @@ impl<'a> Run<'a> {
             self.step()?;
         };
         self.replay()?;
-        let decided = self.decided.unwrap_or(self.now);
+        let held = match self.rollout.state() {
+            State::Holding { since, .. } => Some(*since),
+            _ => None,
+        };
+        let decided = self.decided.or(held).unwrap_or(self.now);
         let ran = Ran {
             end,
             decided_after: decided.since(self.first_ran.unwrap_or(BEGIN)),
@@ -210,6 +217,8 @@ impl<'a> Run<'a> {
             State::Finished { outcome: Outcome::Aborted, .. } | State::AwaitingOperator { .. } => {
                 Some(End::Operator)
             }
+            // By then somebody has looked at why.
+            State::Holding { since, .. } if self.now.since(*since) >= HELD => Some(End::Operator),
             State::Running | State::Paused { .. } | State::Holding { .. } | State::RollingBack { .. } => None,
         }
     }
