@@ -220,11 +220,8 @@ fn a_gate_is_set_aside_only_with_a_reason_and_in_one_stage() {
     world.order(skip("new label order")).expect("running");
     assert!(world.said(Decision::SkipGate).contains("by ana: new label order"));
     world.pass(MINUTE);
-    let promoted = world.said(Decision::Promote);
-    assert!(
-        promoted.contains("every gate passed but predictions, which an operator set aside"),
-        "{promoted}"
-    );
+    let words = "every gate passed but predictions, which an operator set aside";
+    assert!(world.verdicts.iter().any(|verdict| verdict.sentence.contains(words)), "{:#?}", world.verdicts);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serin_protocol::ids::BasisPoints;
 use serin_protocol::message::{Detail, Reason};
 
 use super::super::event::{Command, OperatorOrder, Refusal};
+use super::super::evidence::EvidenceWanted;
 use super::super::notation::size::Size;
 use super::super::plan::{Canary, DriftGate, OnBreach, OnInconclusive, Strategy, Thousandths};
 use super::super::state::Failure;

@@ -95,9 +95,9 @@ mod tests {
             let canary = random.unit() < weight / (weight + f64::from(m));
             evidence.crash(if canary { Crashed::Canary } else { Crashed::Control }, n, m);
             if canary {
-                n = n.saturating_sub(1)
+                n = n.saturating_sub(1);
             } else {
-                m = m.saturating_sub(1)
+                m = m.saturating_sub(1);
             }
             if evidence.value() >= bar {
                 return true;
