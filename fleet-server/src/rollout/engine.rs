@@ -5,34 +5,35 @@
 //! What holds after every event: shares never exceed the plan; controls are untouched before the last
 //! stage; whatever is waited for has a deadline; after an abort or a rollback no device is told to run
 //! the release; nothing is promoted without evidence. `spread` gives the release, `devices` follows each
-//! device, `looks` asks for evidence and weighs what is missing, `decide` moves between stages, `arms` changes
+//! device, `looks` asks for evidence and weighs what is missing, `judging` has it judged, `decide` moves between stages, `arms` changes
 //! shares and ends shadows, `returning` takes back, `drill` proves the way back, `operator` answers people.
 
 mod arms;
 mod decide;
 mod devices;
 mod drill;
+mod judging;
 mod looks;
 mod operator;
 mod returning;
 mod spread;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, TargetClass, UnixMillis};
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::{Phase, Presence};
 
 use super::cohort::{Position, Salt, control_start};
 use super::event::{Effect, Effects, MAX_BASELINES, MAX_DEVICES, RolloutEvent, Sighting, Start, StartError};
-use super::evidence::{DeviceEvidence, Evidence, EvidenceWanted};
 use super::fleet::{Fleet, Tally};
-use super::gate::{Look, MIN_CRASHED, Member};
+use super::gate::MIN_CRASHED;
 use super::plan::{Plan, Purpose, Stage};
 use super::state::{DeviceRecord, Drill, Outcome, StageProgress, Standing, State, StateVersion};
-use super::verdict::{Judgement, Verdict};
+use super::verdict::Verdict;
 use crate::stats::evalue::LogRank;
+use judging::Arm;
 
 /// Looks are not closer than this, however short a bake is.
 const SHORTEST_LOOK: Millis = Millis(100);
@@ -179,62 +180,6 @@ impl Rollout {
         stage.into_iter().chain(told).flatten().chain(devices).min()
     }
 
-    /// What a look now would need; `None` when the rollout is past looking.
-    pub fn evidence_wanted(&self) -> Option<EvidenceWanted> {
-        self.state.is_forward().then(|| EvidenceWanted {
-            stage: self.stage.index,
-            look: self.stage.looks,
-            since: self.stage.entered,
-            before: (UnixMillis(self.started.0.saturating_sub(BEFORE.0)), self.started),
-            shadow: matches!(self.plan.purpose(self.stage.index), Purpose::Shadow(_)),
-            release: self.release.id.clone(),
-            baselines: self.baselines.iter().map(|baseline| baseline.id.clone()).collect(),
-        })
-    }
-
-    /// Judges evidence collected for [`Self::evidence_wanted`]; changes nothing. The answer goes back in as
-    /// [`RolloutEvent::Judged`], so that what is stored is the numbers that decided, not the sketches.
-    pub fn judge(&self, evidence: &Evidence) -> Judgement {
-        let tally = self.fleet.tally();
-        let changing = matches!(self.plan.purpose(self.stage.index), Purpose::Allocate(_));
-        let (mut canary, mut control) = (Vec::new(), Vec::new());
-        for device in &evidence.devices {
-            match self.fleet.get(&device.device) {
-                Some(record) if !record.pinned && is_sane(device) => {
-                    match self.arm(record, &device.release, changing) {
-                        Some(Arm::Canary) => canary.push((record, device)),
-                        Some(Arm::Control) => control.push((record, device)),
-                        None => {}
-                    }
-                }
-                Some(_) | None => {}
-            }
-        }
-        let shadowing = |device: &DeviceId| {
-            let record = self.fleet.get(device);
-            record.is_some_and(|record| matches!(record.standing, Standing::Shadowing { .. }))
-        };
-        let kinds = kinds(canary.iter().chain(&control).map(|(record, _)| *record));
-        Look {
-            plan: &self.plan,
-            stages: &self.stages,
-            stage: self.stage.index,
-            looks: self.stage.looks,
-            seed: self.seed(),
-            canary: one_per_device(canary, &kinds),
-            control: one_per_device(control, &kinds),
-            shadows: evidence.shadows.iter().filter(|shadow| shadowing(&shadow.device)).collect(),
-            crashed: self.crashed,
-            baked: self.is_baked(),
-            canary_reachable: self.expected_to_report(),
-            canary_running: tally.running,
-            control_reachable: tally.waiting.saturating_sub(tally.waiting_offline),
-            control_waiting: tally.waiting,
-            shadowing: tally.shadowing,
-        }
-        .judge()
-    }
-
     /// Its number.
     pub const fn id(&self) -> RolloutId {
         self.id
@@ -305,28 +250,6 @@ impl Rollout {
         self.latest.as_ref()
     }
 
-    fn arm(&self, record: &DeviceRecord, release: &ReleaseId, changing: bool) -> Option<Arm> {
-        let exposed = record.standing.is_exposed();
-        if *release == self.release.id {
-            // As assigned: what a device showed before it failed counts.
-            return (changing || exposed).then_some(Arm::Canary);
-        }
-        let baseline = self.baselines.iter().any(|baseline| baseline.id == *release);
-        (baseline && (changing || !exposed)).then_some(Arm::Control)
-    }
-
-    /// The same for the same look of the same rollout, different for every other.
-    fn seed(&self) -> u64 {
-        let text = format!("{}/{}/{}/{}", self.salt.0, self.id, self.stage.index, self.stage.looks);
-        Digest::of(text.as_bytes()).0.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
-    }
-
-    /// Devices that run the release or may still come to.
-    fn expected_to_report(&self) -> u32 {
-        let Tally { exposed, unreachable, skipped, failed, .. } = self.fleet.tally();
-        exposed.saturating_sub(unreachable).saturating_sub(skipped).saturating_sub(failed)
-    }
-
     fn stage_plan(&self) -> Option<&Stage> {
         self.stages.get(self.stage.index)
     }
@@ -362,11 +285,6 @@ impl Rollout {
     }
 }
 
-enum Arm {
-    Canary,
-    Control,
-}
-
 impl StageProgress {
     fn entered(index: usize, now: UnixMillis, stages: &[Stage]) -> Self {
         let timeout = stages.get(index).map_or(Millis(0), |stage| stage.timeout);
@@ -385,31 +303,6 @@ impl StageProgress {
             windows: 0,
         }
     }
-}
-
-/// Sketches that cannot have come from counting are not evidence.
-fn is_sane(device: &DeviceEvidence) -> bool {
-    let outputs = [&device.predictions, &device.confidence];
-    device.features.iter().chain(outputs).all(serin_protocol::sketch::Histogram::is_sane)
-}
-
-/// The kinds of devices in both arms, by name: comparisons are within them.
-fn kinds<'a>(records: impl Iterator<Item = &'a DeviceRecord>) -> BTreeSet<&'a TargetClass> {
-    records.map(|record| &record.traits.target).collect()
-}
-
-/// In the order of the line, which is random; of a device that ran several baselines, the longest.
-fn one_per_device<'a>(
-    mut arm: Vec<(&DeviceRecord, &'a DeviceEvidence)>,
-    kinds: &BTreeSet<&TargetClass>,
-) -> Vec<Member<'a>> {
-    arm.sort_by(|(record, a), (other, b)| {
-        (record.position, &a.device).cmp(&(other.position, &b.device)).then(b.requests.cmp(&a.requests))
-    });
-    arm.dedup_by(|(_, a), (_, b)| a.device == b.device);
-    let stratum =
-        |record: &DeviceRecord| kinds.iter().position(|kind| **kind == record.traits.target).unwrap_or(0);
-    arm.into_iter().map(|(record, shown)| Member { shown, stratum: stratum(record) }).collect()
 }
 
 /// A device's own record when it joins.

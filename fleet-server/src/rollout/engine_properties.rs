@@ -7,6 +7,7 @@ use serin_protocol::ids::BasisPoints;
 use serin_protocol::message::{Detail, Phase, Reason};
 
 use super::super::event::{Command, OperatorOrder};
+use super::super::evidence::{DeviceEvidence, Evidence};
 use super::super::notation::size::Size;
 use super::super::plan::{Canary, OnInconclusive, Selector, Strategy as Strategies};
 use super::super::test_fleet::{answered, device, evidence, reference, release, sighting, skewed};

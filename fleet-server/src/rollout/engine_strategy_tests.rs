@@ -19,11 +19,6 @@ fn told(world: &World) -> u32 {
     world.rollout.fleet().tally().exposed
 }
 
-fn decided(world: &World, decision: Decision) -> String {
-    let found = world.verdicts.iter().rev().find(|verdict| verdict.decision == decision);
-    found.map(|verdict| verdict.sentence.clone()).unwrap_or_default()
-}
-
 #[test]
 fn a_stage_that_wants_approval_waits_for_it_with_everything_shown() {
     let mut plan = small_plan();
@@ -32,7 +27,7 @@ fn a_stage_that_wants_approval_waits_for_it_with_everything_shown() {
     let mut world = started(plan, 12);
     world.pass(HOUR);
     assert!(matches!(world.rollout.state(), State::AwaitingOperator { .. }));
-    assert!(decided(&world, Decision::AwaitApproval).contains("wants an operator's approval"));
+    assert!(world.said(Decision::AwaitApproval).contains("wants an operator's approval"));
     assert_eq!(told(&world), 3);
     world.order(Command::Promote { reason: "seen on site".to_owned() }).expect("awaiting");
     world.pass(MINUTE);
@@ -45,7 +40,7 @@ fn devices_are_told_at_a_growing_rate_and_watched_once_all_are() {
     let rate: Rate = toml::from_str("per_minute = 2\ngrowth = 2.0\nmax_per_minute = 8").expect("valid");
     plan.rate = Some(rate);
     let Strategy::Canary(canary) = &mut plan.strategy else { panic!("a canary") };
-    canary.stages[0].timeout = HOUR;
+    canary.stages.iter_mut().for_each(|stage| stage.timeout = HOUR);
     let mut world = started(plan, 100);
     assert_eq!(told(&world), 1, "the first at once");
     world.pass(MINUTE);
@@ -152,7 +147,7 @@ fn some_devices_are_taken_back_and_the_rollout_goes_on_without_them() {
     };
     world.order(take(who.clone())).expect("running");
     assert_eq!(world.orders[&first], Order::RollBack { from: release("v2"), to: reference("v1") });
-    assert!(decided(&world, Decision::TakeBack).contains("from 1 devices by ana: customer asks"));
+    assert!(world.said(Decision::TakeBack).contains("from 1 devices by ana: customer asks"));
     let refused = world.order(take(who));
     assert!(matches!(refused, Err(Refusal::Nothing(_))), "{refused:?}");
     world.orders.clear();
@@ -184,7 +179,7 @@ fn a_rollback_goes_to_a_named_release_as_fast_as_the_plan_says() {
     world.order(back(true)).expect("faster");
     assert_eq!(world.orders.len(), 12);
     assert_eq!(world.outcome(), Some(Outcome::RolledBack));
-    let words = decided(&world, Decision::RolledBack);
+    let words = world.said(Decision::RolledBack);
     assert!(words.starts_with("12 devices returned within 1m of the decision, each in 0s"), "{words}");
 }
 
@@ -204,7 +199,7 @@ fn a_drill_proves_the_way_back_and_says_how_long_it_takes() {
     world.now = world.now.plus(Millis::from_secs(2));
     world.say(RolloutEvent::DeviceSeen(sighting(&line[1], Some("v1"))));
     assert_eq!(
-        decided(&world, Decision::Drill),
+        world.said(Decision::Drill),
         "the way back works: 2 of 2 devices returned, each in 5s at the median and 5s at the slowest"
     );
     for device in &line[..2] {
@@ -213,7 +208,7 @@ fn a_drill_proves_the_way_back_and_says_how_long_it_takes() {
     assert_eq!(world.running(), 12);
     world.order(drill()).expect("again");
     world.pass(Millis::from_secs(3601));
-    assert!(decided(&world, Decision::Drill).contains("failed on 2 of 2 devices"));
+    assert!(world.said(Decision::Drill).contains("failed on 2 of 2 devices"));
     assert_eq!(world.rollout.fleet().tally().drilling, 0);
 }
 
@@ -223,13 +218,10 @@ fn a_gate_is_set_aside_only_with_a_reason_and_in_one_stage() {
     let skip = |reason: &str| Command::SkipGate { gate: GateName::Predictions, reason: reason.to_owned() };
     assert_eq!(world.order(skip(" ")), Err(Refusal::NoReason("skipped gate")));
     world.order(skip("new label order")).expect("running");
-    assert!(decided(&world, Decision::SkipGate).contains("by ana: new label order"));
+    assert!(world.said(Decision::SkipGate).contains("by ana: new label order"));
     world.pass(MINUTE);
-    let promoted = decided(&world, Decision::Promote);
-    assert!(
-        promoted.contains("every gate passed but predictions, which an operator set aside"),
-        "{promoted}"
-    );
+    let words = "every gate passed but predictions, which an operator set aside";
+    assert!(world.verdicts.iter().any(|verdict| verdict.sentence.contains(words)), "{:#?}", world.verdicts);
 }
 
 #[test]
@@ -244,7 +236,7 @@ fn in_an_emergency_everybody_gets_it_but_the_hard_guards_stay() {
     assert_eq!(told(&world), 40);
     let mut world = World::new(plan, 40, |_| Manner::CannotLoad);
     let _ = world.order(hurry("the old model leaks"));
-    assert_eq!(world.outcome(), Some(Outcome::RolledBack), "{}", world.last_words());
+    assert_eq!(world.outcome(), Some(Outcome::RolledBack), "{:#?}", world.verdicts);
 }
 
 #[test]
@@ -266,12 +258,13 @@ fn workers_that_die_more_often_than_beside_it_roll_back_at_once() {
         crash(&mut world, device, "v2");
     }
     assert_eq!(world.outcome(), Some(Outcome::RolledBack));
-    assert!(decided(&world, Decision::RollBack).contains("workers died on"), "{}", world.last_words());
+    assert!(world.said(Decision::RollBack).contains("workers died on"), "{}", world.last_words());
     let _ = WorkerDeath::Hung;
 }
 
 /// What a rollout is shown at its next look.
 fn show(world: &mut World, evidence: &Evidence) {
+    let _ = world.rollout.handle(world.now, RolloutEvent::Tick);
     let judgement = world.rollout.judge(evidence);
     world.say(RolloutEvent::Judged(Box::new(judgement)));
 }
@@ -307,7 +300,7 @@ fn what_agrees_in_the_shadow_on_a_few_devices_goes_on_to_the_canary() {
     let evidence = shadows(&world, 4);
     show(&mut world, &evidence);
     assert_eq!(world.rollout.stage().index, 1, "{}", world.last_words());
-    assert!(decided(&world, Decision::Promote).contains("in the shadow on 3 devices"));
+    assert!(world.said(Decision::Promote).contains("in the shadow on 3 devices"));
     assert_eq!((told(&world), world.rollout.fleet().tally().shadowing), (3, 0));
     world.pass(MINUTE);
     assert_eq!(world.outcome(), Some(Outcome::Completed), "{}", world.last_words());
@@ -319,7 +312,7 @@ fn what_disagrees_in_the_shadow_never_answers_anybody() {
     let evidence = shadows(&world, 90);
     show(&mut world, &evidence);
     assert_eq!((world.outcome(), told(&world)), (Some(Outcome::RolledBack), 0));
-    assert!(decided(&world, Decision::RollBack).contains("in the shadow it disagreed in 9 % of 3000 pairs"));
+    assert!(world.said(Decision::RollBack).contains("in the shadow it disagreed in 9 % of 3000 pairs"));
     let mut world = started(shadow_plan(), 12);
     show(&mut world, &Evidence::default());
     assert!(world.last_words().contains("0 of 3 devices have reported pairs"), "{}", world.last_words());
@@ -338,13 +331,16 @@ fn ab_plan(on_tie: OnTie) -> Plan {
     Plan { strategy: Strategy::Ab(ab), ..small_plan() }
 }
 
-/// Confidence of device `number` with a release that adds `more`.
+/// Confidence that spreads alike in both arms, with a release that adds `more`.
 fn confident(world: &World, more: f64) -> Evidence {
-    let shown = world.rollout.fleet().iter().enumerate().filter_map(|(number, (device, record))| {
+    let mut numbers = [0_u32; 2];
+    let shown = world.rollout.fleet().iter().filter_map(|(device, record)| {
         let active = record.active.clone()?;
         let mut shown = evidence(device, active.version.as_str());
         let new = active == release("v2");
-        shown.confidence.mean = 4.5 + (number % 7) as f64 * 0.01 + if new { more } else { 0.0 };
+        let number = &mut numbers[usize::from(new)];
+        *number += 1;
+        shown.confidence.mean = 4.5 + f64::from(*number % 7) * 0.01 + if new { more } else { 0.0 };
         Some(shown)
     });
     answered(shown.collect())
@@ -396,10 +392,10 @@ fn a_bandit_gives_the_better_arm_more_and_ends_when_it_has_won() {
         let evidence = confident(world, more);
         show(world, &evidence);
     };
-    window(&mut world, 0.008);
+    window(&mut world, 0.004);
     let more = told(&world);
     assert!(more > 60 && more <= 90, "{more}: {}", world.last_words());
-    window(&mut world, -0.008);
+    window(&mut world, -0.004);
     let less = world.running();
     assert!((10..50).contains(&less), "{less}: {}", world.last_words());
     assert_eq!(world.rollout.stage().index, 0);
@@ -426,7 +422,7 @@ fn a_big_bang_is_watched_by_hard_guards_only() {
 fn small_fleets_are_told_that_no_test_decides() {
     let mut world = started(small_plan(), 12);
     world.pass(MINUTE);
-    let words = decided(&world, Decision::Promote);
+    let words = world.said(Decision::Promote);
     assert_eq!(world.outcome(), Some(Outcome::Completed));
     let small = world.verdicts.iter().any(|verdict| verdict.sentence.contains("9 devices are few"));
     assert!(small, "{words}");

@@ -7,6 +7,7 @@ use serin_protocol::ids::BasisPoints;
 use serin_protocol::message::{Detail, Reason};
 
 use super::super::event::{Command, OperatorOrder, Refusal};
+use super::super::evidence::EvidenceWanted;
 use super::super::notation::size::Size;
 use super::super::plan::{Canary, DriftGate, OnBreach, OnInconclusive, Strategy, Thousandths};
 use super::super::state::Failure;
@@ -205,6 +206,11 @@ impl World {
         decisions.filter(|decision| *decision != Decision::Hold).collect()
     }
 
+    fn said(&self, decision: Decision) -> String {
+        let found = self.verdicts.iter().rev().find(|verdict| verdict.decision == decision);
+        found.map(|verdict| verdict.sentence.clone()).unwrap_or_default()
+    }
+
     fn last_words(&self) -> &str {
         self.verdicts.last().map_or("", |verdict| &verdict.sentence)
     }
@@ -244,10 +250,10 @@ fn broken_predictions_are_rolled_back_in_the_first_stage() {
     assert_eq!(world.told, BTreeMap::from([(0, 3)]), "no fourth device ever had it");
     assert_eq!(world.rollout.fleet().tally().returned, 3);
     assert_eq!(
-        world.last_words(),
+        world.said(Decision::RollBack),
         "v2 is rolled back: predicted classes moved by PSI 2.23 against 9 control devices (limit 0.5); 3 against 9 \
-         devices, which a test cannot decide at this alpha: decided by the size of the effect, which none of \
-         the 219 other divisions of them reaches"
+         devices are too few for any test at this alpha, though none of the 219 other divisions of them shows as \
+         much: beyond the hard limit"
     );
 }
 
@@ -270,7 +276,7 @@ fn devices_that_cannot_load_it_stop_the_rollout_at_once() {
     assert_eq!(world.now, world.start.at, "no time has passed");
     assert_eq!(world.outcome(), Some(Outcome::RolledBack));
     assert_eq!(
-        world.last_words(),
+        world.said(Decision::RollBack),
         "v2 is rolled back: 3 of 3 devices rejected it, took it back themselves or were not done in time"
     );
     let failures = world.rollout.fleet().iter().filter(|(_, record)| {

@@ -145,10 +145,10 @@ impl Look<'_> {
         results.extend(gates.predictions.map(|gate| self.predictions(gate, lacking)));
         results.extend(gates.confidence.map(|gate| self.confidence(gate, lacking)));
         results.extend(gates.inputs.map(|gate| self.inputs(gate, lacking)));
-        results.extend(gates.crashes.then(|| self.crashes()));
+        results.extend(gates.crashes.then(|| self.crashes(lacking)));
         // Arms whose devices change places do not report alike.
         let steady = !matches!(self.plan.purpose(self.stage), Purpose::Allocate(_));
-        results.extend((gates.reporting && steady).then(|| self.reporting()));
+        results.extend((gates.reporting && steady).then(|| self.reporting(lacking)));
         results
     }
 

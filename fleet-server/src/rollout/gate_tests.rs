@@ -80,12 +80,12 @@ fn twice_the_errors_are_shown_over_devices_that_differ() {
     let judgement = judge(&canary, &control);
     let result = gate(&judgement, GateName::ErrorRate);
     assert_eq!((result.verdict, result.on_breach), (GateVerdict::Breach, OnBreach::RollBack));
-    // 0.01 / 2 stages / 5 gates / (1 · 2): what the first look may spend.
-    assert!(result.p_value.is_some_and(|p| p <= 0.0005), "{result:?}");
+    // 0.01 / 2 stages / 6 gates · 0.8 / 5 looks: what a planned look may spend.
+    assert!(result.p_value.is_some_and(|p| p <= 0.000_14), "{result:?}");
     assert_eq!(
         result.sentence,
         "4.5 % of inferences failed, 2 % on 90 control devices (limit 3 %); by chance this is seen with \
-         probability 0.00017, 0.0005 is allowed"
+         probability 0.000044, 0.00013 is allowed"
     );
 }
 
@@ -126,7 +126,7 @@ fn missing_data_is_never_a_pass() {
     ] {
         let judgement = judge(&canary, &control);
         assert_eq!(judgement.lacking.as_deref(), Some(words));
-        assert!(judgement.gates.iter().all(|gate| gate.verdict == GateVerdict::Insufficient));
+        assert!(judgement.gates.iter().all(|gate| gate.verdict != GateVerdict::Pass));
     }
 }
 
@@ -182,7 +182,7 @@ fn one_broken_input_feature_holds() {
     let result = gate(&judgement, GateName::Inputs);
     assert_eq!((result.verdict, result.on_breach), (GateVerdict::Breach, OnBreach::Hold));
     assert!(result.sentence.starts_with("input feature 0 moved by PSI 2.2"), "{}", result.sentence);
-    assert!(result.sentence.contains(" against 40 control devices (limit 0.25)"), "{}", result.sentence);
+    assert!(result.sentence.contains(" against 40 control devices (limit 0.1)"), "{}", result.sentence);
 }
 
 #[test]
@@ -224,9 +224,7 @@ fn arms_too_small_for_any_test_say_so() {
     let judgement = judge_at(&plan, 0, &canary, &control);
     let result = gate(&judgement, GateName::Predictions);
     assert_eq!(result.verdict, GateVerdict::Insufficient);
-    assert!(
-        result.sentence.ends_with("1 against 2 devices are too few to tell the release from the devices")
-    );
+    assert!(result.sentence.ends_with("1 against 2 devices are too few for any test at this alpha"));
 }
 
 /// A release that changes nothing, on devices whose error rates differ widely: what a pooled test takes

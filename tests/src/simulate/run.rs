@@ -1,9 +1,11 @@
 //! One rollout over a generated fleet, by the real engine, with its invariants checked at every step.
 
+mod happen;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serin_fleet_server::rollout::Rollout;
 use serin_fleet_server::rollout::cohort::Salt;
 use serin_fleet_server::rollout::event::{
@@ -15,9 +17,9 @@ use serin_fleet_server::rollout::plan::{Gates, Plan, Preset};
 use serin_fleet_server::rollout::state::{Outcome, Standing, State};
 use serin_fleet_server::rollout::verdict::{Decision, Verdict};
 use serin_fleet_server::stats::random::SplitMix64;
-use serin_protocol::assignment::{Order, ReleaseRef};
+use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, RolloutId, TargetClass, UnixMillis};
-use serin_protocol::message::{Detail, Phase, Presence, Reason};
+use serin_protocol::message::Presence;
 
 use super::world::{HOUR, Pooled, Setting, World};
 
@@ -26,6 +28,9 @@ const BEGIN: UnixMillis = UnixMillis(1_795_000_000_000);
 
 /// Longest a rollout may take before it counts as stuck: two stages of a day and a stage of an hour, with room.
 const HORIZON: Millis = Millis(120 * HOUR);
+
+/// A rollout that is held for so long has been stopped.
+const HELD: Millis = Millis(3 * HOUR);
 
 /// Between two points of the streams that pooled judges see.
 pub(super) const STEP: Millis = Millis(150_000);
@@ -192,7 +197,11 @@ impl<'a> Run<'a> {
             self.step()?;
         };
         self.replay()?;
-        let decided = self.decided.unwrap_or(self.now);
+        let held = match self.rollout.state() {
+            State::Holding { since, .. } => Some(*since),
+            _ => None,
+        };
+        let decided = self.decided.or(held).unwrap_or(self.now);
         let ran = Ran {
             end,
             decided_after: decided.since(self.first_ran.unwrap_or(BEGIN)),
@@ -210,6 +219,8 @@ impl<'a> Run<'a> {
             State::Finished { outcome: Outcome::Aborted, .. } | State::AwaitingOperator { .. } => {
                 Some(End::Operator)
             }
+            // By then somebody has looked at why.
+            State::Holding { since, .. } if self.now.since(*since) >= HELD => Some(End::Operator),
             State::Running | State::Paused { .. } | State::Holding { .. } | State::RollingBack { .. } => None,
         }
     }
@@ -251,95 +262,6 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
-    }
-
-    fn happen(&mut self, item: Item) -> Result<()> {
-        match item {
-            Item::Moved(at, step) => self.moved(at, step),
-            Item::Crashed(at, ran_new) => {
-                let changed = self.world.devices[at].runs_new != ran_new;
-                let wait = self.world.next_crash(at);
-                self.later(wait, Item::Crashed(at, self.world.devices[at].runs_new));
-                if changed || !self.world.is_heard(at, self.now) {
-                    return Ok(());
-                }
-                let device = self.world.devices[at].id.clone();
-                let version = if ran_new { "2" } else { "1" };
-                self.say(RolloutEvent::DeviceCrashed { device, release: release(version).id })
-            }
-            Item::Offline(at) => self.seen(at, Presence::Offline),
-            Item::Point => {
-                let mut pooled = [Pooled::default(); 2];
-                self.world.draw_all(self.now, Some(&mut pooled));
-                if self.driver == Driver::Clock {
-                    let stage = self.rollout.stage().index;
-                    if self.points.len() <= stage {
-                        self.points.push((self.now, Points::new()));
-                    }
-                    if let Some((_, points)) = self.points.last_mut()
-                        && pooled[1].requests > 0.0
-                    {
-                        points.push(pooled);
-                    }
-                }
-                self.later(STEP, Item::Point);
-                Ok(())
-            }
-        }
-    }
-
-    fn moved(&mut self, at: usize, step: Step) -> Result<()> {
-        let device = self.world.devices[at].id.clone();
-        let (new, old) = (release("2").id, release("1").id);
-        let event = |to, reason| RolloutEvent::DeviceTransition {
-            device: device.clone(),
-            release: new.clone(),
-            to,
-            reason,
-        };
-        match step {
-            Step::Probation => {
-                self.world.draw(at, self.now, None);
-                self.world.devices[at].runs_new = true;
-                self.say(event(Phase::Probation, None))
-            }
-            Step::Committed => {
-                self.first_ran.get_or_insert(self.now);
-                let wait = self.world.next_crash(at);
-                self.later(wait, Item::Crashed(at, true));
-                if !self.world.is_heard(at, self.now) {
-                    self.later(Millis(60_000), Item::Offline(at));
-                }
-                self.say(event(Phase::Committed, None))?;
-                // Messages come twice sometimes.
-                if self.random.below(10) == 0 {
-                    self.say(event(Phase::Committed, None))?;
-                }
-                self.seen(at, Presence::Online)
-            }
-            Step::Rejected => self.say(event(Phase::Rejected, Some(Reason::LoadFailed(Detail::new("x"))))),
-            Step::Back => {
-                self.world.draw(at, self.now, None);
-                self.world.devices[at].runs_new = false;
-                let _ = old;
-                self.say(event(Phase::RolledBack, Some(Reason::FleetRollback)))
-            }
-        }
-    }
-
-    fn seen(&mut self, at: usize, presence: Presence) -> Result<()> {
-        let device = &self.world.devices[at];
-        let version = if device.runs_new { "2" } else { "1" };
-        let Some(record) = self.rollout.fleet().get(&device.id) else { return Ok(()) };
-        let sighting = Sighting {
-            device: device.id.clone(),
-            presence,
-            active: Some(release(version).id),
-            candidate: None,
-            pinned: false,
-            traits: record.traits.clone(),
-        };
-        self.say(RolloutEvent::DeviceSeen(sighting))
     }
 
     fn say(&mut self, event: RolloutEvent) -> Result<()> {
@@ -390,34 +312,6 @@ impl<'a> Run<'a> {
         let devices = self.world.evidence(&release("1").id, &release("2").id);
         let judgement = self.rollout.judge(&Evidence { devices, shadows: Vec::new() });
         self.say(RolloutEvent::Judged(Box::new(judgement)))
-    }
-
-    fn obey(&mut self, device: &DeviceId, order: &Order) -> Result<()> {
-        let at = *self.numbers.get(device).context("an order to a stranger")?;
-        let delay = Millis(30_000 + self.random.below(270_000) as u64);
-        match order {
-            Order::Run { .. } => {
-                let over = matches!(
-                    self.rollout.state(),
-                    State::RollingBack { .. } | State::Finished { outcome: Outcome::RolledBack, .. }
-                );
-                ensure!(!over, "{device} is given a release that is being taken back");
-                if self.random.unit() < CANNOT {
-                    self.later(delay, Item::Moved(at, Step::Rejected));
-                } else {
-                    self.later(delay, Item::Moved(at, Step::Probation));
-                    self.later(delay.plus(Millis(60_000)), Item::Moved(at, Step::Committed));
-                }
-            }
-            Order::RollBack { .. } => self.later(Millis(2_000), Item::Moved(at, Step::Back)),
-            Order::Try { .. } | Order::Stay => {}
-        }
-        Ok(())
-    }
-
-    fn later(&mut self, wait: Millis, item: Item) {
-        self.items += 1;
-        self.agenda.push(Reverse((self.now.plus(wait), self.items, item)));
     }
 
     /// What holds after every event.

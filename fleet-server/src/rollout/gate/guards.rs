@@ -15,14 +15,22 @@ pub(in super::super) const MIN_CRASHED: u32 = 3;
 
 impl Look<'_> {
     /// What the first crashes of devices, counted as they happened, say by now.
-    pub(super) fn crashes(&self) -> GateResult {
+    pub(super) fn crashes(&self, lacking: Option<&str>) -> GateResult {
         let bar = self.plan.crash_bar();
         let value = self.crashed.value();
         let (mine, theirs) = (self.crashed.canary, self.crashed.control);
-        let enough = mine >= MIN_CRASHED && value >= bar;
+        let verdict = if mine >= MIN_CRASHED && value >= bar {
+            GateVerdict::Breach
+        } else if lacking.is_some() {
+            GateVerdict::Insufficient
+        } else if self.is_last() {
+            GateVerdict::NotCompared
+        } else {
+            GateVerdict::Pass
+        };
         GateResult {
             name: GateName::Crashes,
-            verdict: if enough { GateVerdict::Breach } else { GateVerdict::Pass },
+            verdict,
             on_breach: OnBreach::RollBack,
             canary: Some(f64::from(mine)),
             control: Some(f64::from(theirs)),
@@ -38,8 +46,8 @@ impl Look<'_> {
     }
 
     /// Whether as many canary as control devices report.
-    pub(super) fn reporting(&self) -> GateResult {
-        let mut result = self.blank(GateName::Reporting, OnBreach::Hold, MISMATCH, None);
+    pub(super) fn reporting(&self, lacking: Option<&str>) -> GateResult {
+        let mut result = self.blank(GateName::Reporting, OnBreach::Hold, MISMATCH, lacking);
         if self.is_last() {
             return result;
         }
@@ -72,7 +80,7 @@ impl Look<'_> {
             result.sentence = format!("{}: {words} (probability {})", result.sentence, short(p));
         } else if many && canary + allowed < control {
             result.sentence = format!("{}: too few to promote", result.sentence);
-        } else {
+        } else if lacking.is_none() {
             result.verdict = GateVerdict::Pass;
         }
         result

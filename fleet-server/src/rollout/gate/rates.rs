@@ -39,7 +39,9 @@ impl Look<'_> {
             sentence: String::new(),
         };
         let measured = format!("{} of inferences failed on {devices} devices", percent(rate));
-        if rate >= limit && all >= HARD_LIMIT_REQUESTS && enough_devices {
+        // What a device always did is not the release's doing.
+        let usual = rate_before(&self.canary).unwrap_or(0.0) * gate.margin.value();
+        if rate >= limit && rate >= usual && all >= HARD_LIMIT_REQUESTS && enough_devices {
             result.verdict = GateVerdict::Breach;
             result.sentence = format!("{measured} (never more than {})", percent(limit));
         } else if let Some(lacking) = lacking {
@@ -205,6 +207,16 @@ impl Look<'_> {
         }
         result
     }
+}
+
+/// What these devices failed before the rollout; `None` where nothing is known.
+fn rate_before(arm: &[Member<'_>]) -> Option<f64> {
+    let before = arm.iter().filter_map(|device| device.before);
+    let (errors, requests) = before.fold((0_u64, 0_u64), |(errors, requests), before| {
+        let failed = before.errors.min(before.requests);
+        (errors.saturating_add(failed), requests.saturating_add(before.requests))
+    });
+    (requests > 0).then(|| errors as f64 / requests as f64)
 }
 
 /// The largest share of slow inferences that the canary may still have.

@@ -30,7 +30,8 @@ pub struct Selector {
     pub tags: Tags,
     /// Target classes.
     pub targets: Vec<TargetClass>,
-    /// The release that answers there when the device is first looked at.
+    /// The release that answers there when the device is first looked at, as `model@version`.
+    #[serde(with = "release_names")]
     pub versions: Vec<ReleaseId>,
     /// Names of devices.
     pub devices: BTreeSet<DeviceId>,
@@ -62,6 +63,23 @@ impl Selector {
         let runs = |active: &ReleaseId| self.versions.contains(active);
         let version = self.versions.is_empty() || active.is_some_and(runs);
         named && tagged && kind && version && !self.except.contains(device)
+    }
+}
+
+/// Releases as people write them.
+mod release_names {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use serin_protocol::ids::ReleaseId;
+
+    pub(super) fn serialize<S: Serializer>(names: &[ReleaseId], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(names.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<ReleaseId>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
     }
 }
 
