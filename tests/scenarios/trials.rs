@@ -23,6 +23,44 @@ fn version_for(port: u16, key: &str, row: &[f32]) -> Result<String> {
     Ok(answer["model_version"].as_str().context("a version")?.to_owned())
 }
 
+/// On all devices in the shadow first, then for good.
+const BY_SHADOW: &str = "
+    [strategy.shadow]
+    share = '100%'
+    bake = '3s'
+    min_devices = 2
+    min_pairs = 100
+    max_disagreement = '40%'
+    [[strategy.shadow.stages]]
+    share = '100%'
+    bake = '1s'
+    min_devices = 1
+    min_requests = 0
+    [probation]
+    duration = '1s'
+    max_error_rate = '5%'
+    min_requests = 20
+    max_worker_deaths = 1
+";
+
+#[test]
+fn a_rollout_by_shadow_asks_devices_before_it_changes_what_they_answer() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(3)?;
+    lab.first_release()?;
+    lab.publish("digits/v2")?;
+    let traffic = Traffic::start(&lab.gateways(), Duration::from_millis(5))?;
+    let rollout = lab.server.roll_out("digits@2.0.0", BY_SHADOW)?;
+    lab.until_told("device-01", &["digits@2.0.0", "warming", "shadowing"])?;
+    assert_eq!(lab.running("1.0.0"), 3, "nothing changes for apps meanwhile");
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    assert_eq!(lab.running("2.0.0"), 3);
+    let verdicts = lab.server.rollout(rollout)?["verdicts"].to_string();
+    assert!(verdicts.contains("in the shadow it disagreed in"), "{verdicts}");
+    assert_eq!(traffic.failed.load(Ordering::Relaxed), 0);
+    Ok(())
+}
+
 #[test]
 fn operator_tries_a_release_as_a_shadow_and_as_an_arm_before_anybody_depends_on_it() -> Result<()> {
     let mut lab = Lab::new(Broker::Embedded)?;

@@ -36,7 +36,7 @@ pub fn chi_square(a: &[f64], b: &[f64]) -> Option<ChiSquare> {
         (x - expected_a).powi(2) / expected_a + (y - expected_b).powi(2) / expected_b
     };
     let statistic: f64 = occurring().map(term).sum();
-    let p = 1.0 - ChiSquared::new(freedom).ok()?.cdf(statistic);
+    let p = ChiSquared::new(freedom).ok()?.sf(statistic);
     Some(ChiSquare { statistic, freedom, p: p.clamp(0.0, 1.0), effect: (statistic / all).sqrt().min(1.0) })
 }
 
@@ -61,7 +61,7 @@ pub fn benjamini_hochberg(ps: &[f64]) -> Vec<f64> {
     let mut least = 1.0_f64;
     for (from_largest, at) in order.into_iter().enumerate() {
         let rank = count - from_largest as f64;
-        least = least.min(p(at) * count / rank);
+        least = least.min(p(at) * (count / rank));
         if let Some(place) = adjusted.get_mut(at) {
             *place = least;
         }
