@@ -12,27 +12,24 @@ use serin_agent::disk::seam::Files;
 use serin_agent::disk::virtual_disk::VirtualDisk;
 use serin_agent::identity;
 use serin_agent::link::backoff::Jitter;
-use serin_agent::supervisor::download::{Download, Notice, Request};
+use serin_agent::supervisor::download::Download;
 use serin_agent::trust::client::{self, Client};
 use serin_agent::trust::offline::refresh;
 use serin_agent::trust::store::TrustStore;
-use serin_agent::update::admission::{Means, Swap};
 use serin_agent::update::crash_loop::CrashPolicy;
 use serin_agent::update::effect::{Event, FieldOrder, FieldOutcome, FieldRefusal, Now};
 use serin_agent::update::machine::{Identity, Machine};
 use serin_agent::update::record::{Record, Slot};
 use serin_agent::update::shell::feed;
-use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::envelope::open;
 use serin_protocol::ids::{ByteCount, Digest, Millis, UnixMillis};
-use serin_protocol::message::{Detail, EventKind, Phase, Reason, RefusedKind};
-use serin_protocol::release::Release;
-use serin_protocol::topic::{FileName, Topic};
+use serin_protocol::message::{Detail, EventKind, Phase, RefusedKind};
+use serin_protocol::topic::FileName;
 
 use super::broker::{self, BEGIN, Broker};
 use super::publisher::Published;
 
+mod link;
 mod shell;
 
 /// Turns of the loop after which a device that is still not idle never will be: each turn goes to the next
@@ -321,118 +318,6 @@ impl Device {
                 self.deliver(object, index);
             } else {
                 return;
-            }
-        }
-    }
-
-    fn attend(&mut self, effect: client::Effect) {
-        match effect {
-            client::Effect::Ask(file) => self.ask(&file),
-            client::Effect::RootTrusted { floor, recovered } => {
-                self.inbox.push_back(Event::RootTrusted { floor, recovered });
-            }
-            client::Effect::Refreshed { .. } => self.hear_assignment(),
-            client::Effect::Listed(target) => self.fetch_statement(&target),
-            client::Effect::Unlisted(target, detail) => {
-                let outcome = Err(Reason::Untrusted(detail));
-                self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
-            }
-            client::Effect::Leave(_) | client::Effect::Refuse(_) => {}
-        }
-    }
-
-    fn ask(&mut self, file: &FileName) {
-        if !self.connected {
-            return;
-        }
-        if let Some(bytes) = self.broker.get(&Topic::Metadata(file.clone())) {
-            let effects = self.trust.message(self.now, file, &bytes.to_vec().into());
-            self.trust_effects.extend(effects);
-        }
-    }
-
-    fn hear_assignment(&mut self) {
-        let Some(sealed) = self.broker.assignment().filter(|_| self.connected) else { return };
-        let Some(keys) = self.trust.fleet_keys(self.now.wall) else { return };
-        if let Ok(assignment) = open::<Assignment, _>(sealed, keys) {
-            let below = match &assignment.order {
-                Order::RollBack { to, .. } => self.trust.below_floor(&to.id),
-                Order::Run { .. } | Order::Try { .. } | Order::Stay => None,
-            };
-            self.inbox.push_back(match below {
-                Some(detail) => Event::AssignedBelowFloor(Box::new(assignment), detail),
-                None => Event::Assigned(assignment),
-            });
-        }
-    }
-
-    fn fetch_statement(&mut self, target: &ReleaseRef) {
-        let Some(bytes) = self.broker.get(&Topic::Metadata(FileName::of_release(&target.statement))) else {
-            return;
-        };
-        let outcome = match Release::parse(bytes) {
-            Ok(release) if Digest::of(bytes) == target.statement => {
-                Ok((Box::new(release), self.means(target.statement)))
-            }
-            Ok(_) => Err(Reason::BadStatement(Detail::new("its digest is not the assigned one"))),
-            Err(error) => Err(Reason::BadStatement(Detail::new(&error.to_string()))),
-        };
-        self.inbox.push_back(Event::Statement { statement: target.statement, outcome });
-    }
-
-    fn means(&self, statement: Digest) -> Means {
-        let active = self.machine.record().active.as_ref();
-        Means {
-            decoders: serin_protocol::release::Decoders::new(),
-            target: "linux-x86_64".parse().expect("a name"),
-            target_lacks: Vec::new(),
-            memory_budget: ByteCount::from_mib(512),
-            memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
-            swap: Swap::Cold,
-            free_space: self.releases.free_space().unwrap_or_default(),
-            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
-        }
-    }
-
-    fn wanted_chunk(&mut self) -> Option<(Digest, u32)> {
-        let mut wanted = None;
-        let download = self.download.as_mut()?;
-        download.ask(|request, topic| match (request, topic) {
-            (Request::Subscribe, Topic::Chunk { object, index }) if wanted.is_none() => {
-                wanted = Some((*object, *index));
-                true
-            }
-            (Request::Subscribe, _) => false,
-            (Request::Unsubscribe, _) => true,
-        });
-        wanted
-    }
-
-    fn deliver(&mut self, object: Digest, index: u32) {
-        let Some(bytes) = self.broker.get(&Topic::Chunk { object, index }).map(<[u8]>::to_vec) else {
-            return;
-        };
-        if let Some(download) = &mut self.download {
-            let notices = download.chunk(self.now.elapsed, object, index, &bytes);
-            self.take(notices);
-        }
-    }
-
-    fn take(&mut self, notices: Vec<Notice>) {
-        let Some(statement) = self.download.as_ref().map(Download::statement) else { return };
-        for notice in notices {
-            match notice {
-                Notice::Started { .. } => self.inbox.push_back(Event::FetchStarted(statement)),
-                Notice::Report(kind) => self.said.push(kind),
-                Notice::Done(bundle) => {
-                    self.download = None;
-                    self.fetched = Some((statement, bundle));
-                    self.inbox.push_back(Event::Fetched(statement, Ok(())));
-                }
-                Notice::Failed(reason) => {
-                    self.download = None;
-                    self.inbox.push_back(Event::Fetched(statement, Err(reason)));
-                }
             }
         }
     }

@@ -69,7 +69,12 @@ impl Rollout {
             self.stand(device, Standing::Returned { at: self.clock, took });
             return;
         }
-        self.give(device, effects);
+        if self.fleet.get(device).is_some_and(|record| record.pinned) {
+            // An engineer decides there by now: it waits until the device is given back.
+            self.stand(device, Standing::Waiting);
+        } else {
+            self.give(device, effects);
+        }
         let over = self.fleet.tally().drilling == 0;
         let Some(drill) = self.drill.take_if(|_| over) else { return };
         let returned = drill.took.len();
