@@ -91,8 +91,9 @@ impl Server {
         let mut arguments = arguments.to_vec();
         arguments.push("--json");
         let output = self.try_operator(&arguments)?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "serin-fleet {arguments:?}: {error}");
+        // With --json errors are on standard output too.
+        let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy);
+        anyhow::ensure!(output.status.success(), "serin-fleet {arguments:?}: {}", said.concat());
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
