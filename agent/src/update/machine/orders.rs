@@ -1,6 +1,6 @@
 //! The fleet's orders: which are taken, and what each begins.
 
-use serin_protocol::assignment::{Assignment, Order, Probation};
+use serin_protocol::assignment::{Assignment, Order, Probation, ReleaseRef};
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::message::{Detail, EventKind, Reason, RefusedKind};
 
@@ -56,37 +56,16 @@ impl Machine {
         match &assignment.order {
             Order::Stay => self.stay(effects),
             Order::Run { release, probation } => {
-                let attempt = Attempt {
-                    sequence: assignment.sequence,
-                    rollout: assignment.rollout,
-                    target: release.clone(),
-                    probation: *probation,
-                    expires: assignment.expires,
-                    progress: Progress::Assigned,
-                };
+                let attempt = attempt(assignment, release, *probation);
                 self.state.record.urgent = false;
                 self.run(now, attempt, effects);
             }
             Order::Try { release, mode, probation } => {
-                let attempt = Attempt {
-                    sequence: assignment.sequence,
-                    rollout: assignment.rollout,
-                    target: release.clone(),
-                    probation: *probation,
-                    expires: assignment.expires,
-                    progress: Progress::Assigned,
-                };
+                let attempt = attempt(assignment, release, *probation);
                 self.try_beside(now, attempt, *mode, effects);
             }
             Order::RollBack { from, to } => {
-                let attempt = Attempt {
-                    sequence: assignment.sequence,
-                    rollout: assignment.rollout,
-                    target: to.clone(),
-                    probation: Probation::default(),
-                    expires: assignment.expires,
-                    progress: Progress::Assigned,
-                };
+                let attempt = attempt(assignment, to, Probation::default());
                 self.fleet_rollback(now, from, attempt, effects);
             }
         }
@@ -115,5 +94,17 @@ impl Machine {
             return refuse(&format!("the assignment's number {sequence} is too far above {accepted}"));
         }
         Ok(())
+    }
+}
+
+/// What `assignment` begins with `target`.
+fn attempt(assignment: &Assignment, target: &ReleaseRef, probation: Probation) -> Attempt {
+    Attempt {
+        sequence: assignment.sequence,
+        rollout: assignment.rollout,
+        target: target.clone(),
+        probation,
+        expires: assignment.expires,
+        progress: Progress::Assigned,
     }
 }
