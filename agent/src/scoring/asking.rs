@@ -6,17 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use serin_protocol::ids::Millis;
 use serin_protocol::tensor::DataType;
 
 use super::rows::{Column, RowShape, RowValues};
 use crate::field::FieldReply;
 use crate::field::cli::CliError;
 use crate::field::client::{Client, ClientError, parse};
+use crate::link::backoff::{Backoff, Jitter};
 
 /// Between two tries of an agent that is busy, starting, or between two versions.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Tries before giving up: an agent that was restarted loads its model within a few minutes.
-const TRIES: u32 = 180;
+const PAUSE: Backoff = Backoff { first: Millis(250), cap: Millis(2000) };
+/// Tries before giving up, some three minutes: an agent that was restarted has loaded its model by then.
+const TRIES: u32 = 120;
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -186,12 +188,14 @@ impl Output {
 pub(super) struct Asker {
     socket: PathBuf,
     client: Option<Client>,
-    pause: Duration,
+    jitter: Jitter,
 }
 
 impl Asker {
     pub(super) fn new(socket: &Path, client: Client) -> Self {
-        Self { socket: socket.into(), client: Some(client), pause: PAUSE }
+        // Without randomness tries are only less spread.
+        let jitter = Jitter::new(getrandom::u64().unwrap_or_default());
+        Self { socket: socket.into(), client: Some(client), jitter }
     }
 
     /// Asks `model` about `rows`; while the agent is away, busy or between two versions, waits and tries again.
@@ -216,8 +220,9 @@ impl Asker {
             if !passes || tries >= TRIES {
                 return Err(error.into());
             }
+            let pause = PAUSE.wait(tries, &mut self.jitter);
             tries += 1;
-            tokio::time::sleep(self.pause).await;
+            tokio::time::sleep(Duration::from_millis(pause.0)).await;
         }
     }
 

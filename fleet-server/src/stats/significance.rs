@@ -73,6 +73,7 @@ pub fn benjamini_hochberg(ps: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::stats::distance::psi;
+    use crate::stats::random::SplitMix64;
     use proptest::prelude::*;
 
     fn close(a: f64, b: f64) {
@@ -105,8 +106,8 @@ mod tests {
     /// Ten thousand pairs of samples from one distribution of 16 equal bins: as many lie above the floor as it says.
     #[test]
     fn the_floor_is_where_chance_ends() {
-        let mut random = Random(7);
-        let draw = |random: &mut Random, count: usize| {
+        let mut random = SplitMix64::new(7);
+        let draw = |random: &mut SplitMix64, count: usize| {
             let mut counts = [0.0; 16];
             for _ in 0..count {
                 counts[random.below(16)] += 1.0;
@@ -121,15 +122,6 @@ mod tests {
             })
             .count();
         assert!((50..200).contains(&above), "{above} of 10000, expected about 100");
-    }
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: u64) -> usize {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((self.0 >> 33) % bound) as usize
-        }
     }
 
     proptest! {

@@ -11,12 +11,12 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
 
 use self::judges::Judge;
 use self::report::Outcome;
@@ -52,11 +52,13 @@ fn main() -> Result<ExitCode> {
     let seeds: Vec<u64> = (arguments.from..arguments.from.saturating_add(arguments.seeds)).collect();
     let style = ProgressStyle::with_template("{pos}/{len} rollouts {wide_bar} {eta}")?;
     let bar = ProgressBar::new(seeds.len() as u64).with_style(style);
-    let outcomes = all(&seeds, |seed| {
+    // In the order of their seeds, whichever core plays which.
+    let played = seeds.into_par_iter().map(|seed| {
         let outcome = play(seed);
         bar.inc(1);
         outcome
     });
+    let outcomes: Vec<_> = played.collect();
     bar.finish_and_clear();
     let events: usize =
         outcomes.iter().filter_map(|outcome| outcome.ran.as_ref().ok()).map(|ran| ran.events).sum();
@@ -71,33 +73,6 @@ fn main() -> Result<ExitCode> {
     }
     println!("\n{} missed; `simulate --seed N` tells one seed's story", missed.len());
     Ok(ExitCode::FAILURE)
-}
-
-/// Works on all cores; the order of the answers is that of the seeds.
-fn all<T: Send>(seeds: &[u64], work: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    while let Ok(at) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
-                        && let Some(seed) = seeds.get(at)
-                    {
-                        done.push((at, work(*seed)));
-                    }
-                    done
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().expect("a worker that panics is a failure"))
-            .collect()
-    });
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn play(seed: u64) -> Outcome {

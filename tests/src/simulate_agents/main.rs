@@ -7,12 +7,12 @@ mod fleet;
 mod node;
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
 use serin_tests::sim::broker::Broker;
 use serin_tests::sim::publisher::{Published, repository};
 
@@ -42,7 +42,7 @@ fn main() -> Result<ExitCode> {
     let started = Instant::now();
     let bar = ProgressBar::new(seeds.len() as u64)
         .with_style(ProgressStyle::with_template("{pos}/{len} fleets {wide_bar} {eta}")?);
-    let played = all(&seeds, |seed| {
+    let played = seeds.into_par_iter().map(|seed| {
         let played = Fleet::new(seed, &releases, &broker).and_then(|mut fleet| {
             fleet.play()?;
             Ok(fleet.handled)
@@ -50,45 +50,19 @@ fn main() -> Result<ExitCode> {
         bar.inc(1);
         played.map_err(|error| format!("seed {seed}: {error:#}"))
     });
+    let played: Vec<_> = played.collect();
     bar.finish_and_clear();
     let events: usize = played.iter().filter_map(|played| played.as_ref().ok()).sum();
+    let fleets = played.len();
     let failed: Vec<String> = played.into_iter().filter_map(Result::err).collect();
     println!(
-        "{} fleets of real update machines, three rollouts each on failing disks and links: {} ended as they must, \
+        "{fleets} fleets of real update machines, three rollouts each on failing disks and links: {} ended as they must, \
          {events} events, {:.0} s",
-        seeds.len(),
-        seeds.len() - failed.len(),
+        fleets - failed.len(),
         started.elapsed().as_secs_f64()
     );
     for failure in failed.iter().take(SHOWN) {
         println!("FAILED {failure}");
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Works on all cores; the order of the answers is that of the seeds.
-fn all<T: Send>(seeds: &[u64], work: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    while let Ok(at) = usize::try_from(next.fetch_add(1, Ordering::Relaxed))
-                        && let Some(seed) = seeds.get(at)
-                    {
-                        done.push((at, work(*seed)));
-                    }
-                    done
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().expect("a worker that panics is a failure"))
-            .collect()
-    });
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -3,6 +3,7 @@
 use serin_protocol::sketch::Bins;
 
 use super::*;
+use crate::stats::random::SplitMix64;
 
 fn bins() -> Bins {
     Bins::new(&(0..=16_u8).map(f32::from).collect::<Vec<_>>()).expect("edges")
@@ -73,13 +74,10 @@ fn a_constant_column_and_one_that_vanished() {
 /// Thirty steady features, drawn anew sixty times: about one time in a hundred one may be said to have moved.
 #[test]
 fn many_features_raise_no_alarm_together() {
-    let mut state = 7_u64;
+    let mut random = SplitMix64::new(7);
     let mut draw = |count: u32| {
         let mut histogram = Histogram::over_bins(&bins());
-        let value = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 33) % 16) as f32 + 0.5
-        };
+        let value = |_| random.below(16) as f32 + 0.5;
         histogram.record_all(&bins(), (0..count).map(value));
         histogram
     };
