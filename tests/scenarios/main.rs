@@ -6,6 +6,7 @@
 mod attacks;
 mod bad_input;
 mod checkup;
+mod drifting_data;
 mod estimators;
 mod gateway_clients;
 mod identity;

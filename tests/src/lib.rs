@@ -8,6 +8,7 @@ pub mod broker;
 pub mod bundles;
 pub mod certificates;
 pub mod device;
+pub mod drifting;
 pub mod kill_loop;
 pub mod lab;
 pub mod mlserver;

@@ -128,6 +128,11 @@ impl Server {
         self.operator(&["release", "publish", text(bundle), "--trust", text(trust)]).map(drop)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.running.id()
+    }
+
     /// Everything it said so far.
     pub fn said(&self) -> String {
         self.running.said()

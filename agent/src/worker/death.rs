@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use serin_protocol::message::WorkerDeath;
 
-use super::limits::tells_of_exhaustion;
+use serin_model::tells_of_exhaustion;
 
 /// Names the death of a process that ended with `status` and wrote `last_words` to standard error.
 ///

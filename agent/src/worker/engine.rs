@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use serin_model::{Model, ROWS_AT_ONCE, Record, nnef, tells_of_exhaustion};
+use serin_pipeline::{Column, Data, Feed, Numbers, Preparation, Raw};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
 use serin_protocol::ids::{ByteCount, FieldName};
@@ -12,10 +14,6 @@ use serin_protocol::pipeline::{Pipeline, PostStep};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::heap;
-use super::limits::tells_of_exhaustion;
-use super::model::{Model, ROWS_AT_ONCE, Record};
-use super::nnef;
-use super::pipeline::{self, Column, Data, Feed, Numbers, Preparation, Raw};
 
 /// Most rows of one request: their predictions, at most 14 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
@@ -63,7 +61,7 @@ impl Engine {
             .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
         let preparation = preparation(&manifest, &steps)?;
         let feeds = preparation.feeds();
-        let outputs = pipeline::taken(&steps);
+        let outputs = serin_pipeline::taken(&steps);
         let onnx = || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs);
         let model = match manifest.nnef.as_ref().filter(|form| form.runtime.as_str() == nnef::RUNTIME) {
             Some(form) => {
@@ -123,7 +121,7 @@ impl Engine {
             let part = self.model.run(&self.feeds, &values, count)?;
             append(&mut taken, part, count)?;
         }
-        let made = pipeline::finish(&self.post, &taken, &self.labels).map_err(InferFault::Model)?;
+        let made = serin_pipeline::finish(&self.post, &taken, &self.labels).map_err(InferFault::Model)?;
         drop(taken);
         let (outputs, body) = self.encode(&made, rows)?;
         let predictions = match &self.manifest.prediction {
@@ -201,8 +199,8 @@ impl Engine {
         let mut headers = Vec::with_capacity(self.manifest.outputs.len());
         let mut body = Vec::new();
         for spec in &self.manifest.outputs {
-            let column = pipeline::find(made, &spec.name).map_err(InferFault::Model)?;
-            pipeline::check(column, spec, rows).map_err(InferFault::Model)?;
+            let column = serin_pipeline::find(made, &spec.name).map_err(InferFault::Model)?;
+            serin_pipeline::check(column, spec, rows).map_err(InferFault::Model)?;
             let start = body.len();
             write_values(&column.data, &mut body);
             if body.len() > MAX_BODY_BYTES as usize {
@@ -244,7 +242,7 @@ pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
     let feeds = preparation(&manifest, &steps)?.feeds();
     let mut record = Record::default();
     let path = dir.join(BundleFile::Model.name());
-    let model = Model::load_recorded(&path, &feeds, &pipeline::taken(&steps), Some(&mut record))?;
+    let model = Model::load_recorded(&path, &feeds, &serin_pipeline::taken(&steps), Some(&mut record))?;
     Ok((record, u32::try_from(model.rows_at_once()).unwrap_or(1)))
 }
 
@@ -357,12 +355,12 @@ fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
 }
 
 fn predictions(spec: &PredictionSpec, made: &[(FieldName, Column<'_>)]) -> Result<Vec<Prediction>, String> {
-    let Data::Integers(classes) = &pipeline::find(made, &spec.class)?.data else {
+    let Data::Integers(classes) = &serin_pipeline::find(made, &spec.class)?.data else {
         return Err(format!("{} is not INT64", spec.class));
     };
     let confidences = match &spec.confidence {
         None => None,
-        Some(name) => match &pipeline::find(made, name)?.data {
+        Some(name) => match &serin_pipeline::find(made, name)?.data {
             Data::Floats(values) => Some(values),
             Data::Integers(_) | Data::Texts(_) => return Err(format!("{name} is not FP32")),
         },

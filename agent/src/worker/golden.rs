@@ -9,8 +9,8 @@ use serin_protocol::message::{Detail, Reason};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::engine::MAX_ROWS;
-use super::model::ROWS_AT_ONCE;
 use super::process::{InferError, Inferred, Worker};
+use serin_model::ROWS_AT_ONCE;
 
 /// What a pass over the golden vectors has shown.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,10 +5,8 @@
 //! |---|---|---|
 //! | [`serve`] | worker | the process: confine, load, answer frames |
 //! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
-//! | `engine`, `graph`, `model`, `pipeline` | worker | one request; the ONNX file, tract, the declared steps |
-//! | `operators`, `branches`, `softmax` | worker | what of a model cannot be run, and what is rewritten to run well |
-//! | `nnef`, `heap` | worker | the second form of a model; memory given back |
-//! | `ml` | worker | operators of classical models |
+//! | `engine` | worker | one request: the declared steps (`serin-pipeline`), the model (`serin-model`) |
+//! | `heap` | worker | memory given back |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
 //! | `queue`, `join` | supervisor | who is next; which requests that wait are run together (pure) |
@@ -18,22 +16,15 @@
 //! | [`prepare`] | worker | what is rewritten, told to the packer, and the second form for it |
 //! | [`qualify`], [`verdict`], `second_form` | supervisor | the same with measurements, as a command for the packer; what it prints |
 
-mod branches;
 mod calls;
 pub mod death;
 mod driver;
 mod engine;
 pub mod golden;
-mod graph;
 pub mod group;
 mod heap;
 mod join;
 mod limits;
-mod ml;
-mod model;
-mod nnef;
-mod operators;
-mod pipeline;
 pub mod prepare;
 pub mod process;
 pub mod qualify;
@@ -41,15 +32,13 @@ mod queue;
 mod sandbox;
 mod second_form;
 pub mod serve;
-mod softmax;
 mod stderr;
-mod tensors;
 pub mod verdict;
 mod wire;
 
 /// The decoders that this agent was built with.
 pub fn decoders() -> serin_protocol::release::Decoders {
-    pipeline::decoders()
+    serin_pipeline::decoders()
 }
 
 /// Whether this kernel keeps files and network out of reach of a worker.
@@ -57,5 +46,5 @@ pub fn files_can_be_closed() -> bool {
     sandbox::files_can_be_closed()
 }
 
-pub use nnef::RUNTIME as SECOND_FORM_RUNTIME;
 pub use process::{InferError, Inferred, StartFault, Worker, WorkerSpec};
+pub use serin_model::nnef::RUNTIME as SECOND_FORM_RUNTIME;

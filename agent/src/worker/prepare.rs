@@ -7,12 +7,13 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serin_model::nnef;
 use serin_protocol::ids::ByteCount;
 use serin_protocol::manifest::NnefForm;
 
 use super::engine::{FILES, examine};
 use super::verdict::{Fault, FaultKind};
-use super::{limits, nnef, sandbox};
+use super::{limits, sandbox};
 
 /// Longest first line: 2,000 rewrites or so.
 const MAX_HEAD_BYTES: usize = 256 << 10;

@@ -15,10 +15,10 @@ use serin_protocol::manifest::{Manifest, Measured, TensorSpec};
 use serin_protocol::raw::RawValues;
 
 use super::golden::{golden_batches, golden_pass, request};
-use super::model::ROWS_AT_ONCE;
 use super::process::{Worker, WorkerSpec};
 use super::second_form;
 use super::verdict::{Fault, FaultKind, GoldenSummary, Preparation, Qualified, Refused};
+use serin_model::ROWS_AT_ONCE;
 
 /// Rounds of all golden vectors that a memory limit must survive: a model can pass the first run under
 /// a limit and fail a later one.

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::join::{self, Bounds, Joined};
-use super::model::ROWS_AT_ONCE;
 use super::process::{InferError, Inferred};
 use super::wire;
+use serin_model::ROWS_AT_ONCE;
 
 /// A request that waits or runs.
 #[derive(Debug)]

@@ -16,8 +16,9 @@ use serin_protocol::frame::{
 use serin_protocol::ids::ByteCount;
 
 use super::engine::{Engine, FILES};
-use super::limits::{self, tells_of_exhaustion};
+use super::limits;
 use super::{calls, group, sandbox};
+use serin_model::tells_of_exhaustion;
 
 /// The supervisor sent what is no frame, or the socket broke.
 const EXIT_PROTOCOL: u8 = 3;

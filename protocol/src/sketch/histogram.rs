@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_BINS, Place};
+use super::counting::{Counted, LANES};
 
 /// What was seen of one feature. Counts saturate instead of wrapping.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,28 +43,56 @@ impl Histogram {
 
     /// Counts `value`; NaN counts as missing. Allocates nothing.
     pub fn record(&mut self, bins: &Bins, value: f32) {
-        self.record_all(bins, [value]);
+        self.record_few(bins, &[value]);
     }
 
     /// Counts `values`, in less time than one by one. Allocates nothing.
     pub fn record_all(&mut self, bins: &Bins, values: impl IntoIterator<Item = f32>) {
+        let mut values = values.into_iter();
+        let (mut block, mut held) = ([0.0; LANES], 0);
+        for (slot, value) in block.iter_mut().zip(values.by_ref()) {
+            *slot = value;
+            held += 1;
+        }
+        if held == LANES {
+            self.add(bins, &Counted::of(bins, &block, values));
+        } else {
+            self.record_few(bins, block.get(..held).unwrap_or_default());
+        }
+    }
+
+    fn record_few(&mut self, bins: &Bins, values: &[f32]) {
         let before = self.present() as f64;
-        let mut moments = Moments::default();
         for value in values {
-            let counter = match bins.locate(value) {
+            let counter = match bins.locate(*value) {
                 Place::Missing => &mut self.missing,
                 Place::Under => &mut self.under,
                 Place::Over => &mut self.over,
-                Place::Bin(bin) => match self.counts.get_mut(bin) {
-                    Some(counter) => counter,
-                    // Only when recorded with bins it was not made for; never lose the count.
-                    None => &mut self.over,
-                },
+                // Only when recorded with bins it was not made for is there none; never lose the count.
+                Place::Bin(bin) => self.counts.get_mut(bin).unwrap_or(&mut self.over),
             };
             *counter = counter.saturating_add(1);
-            moments.take(value);
         }
-        self.add_moments(before, moments.count, moments.mean(), moments.m2());
+        let finite = || values.iter().filter(|value| value.is_finite()).map(|value| f64::from(*value));
+        let count = finite().count() as f64;
+        if count > 0.0 {
+            let mean = finite().sum::<f64>() / count;
+            let m2 = finite().map(|value| (value - mean) * (value - mean)).sum();
+            self.add_moments(before, count, mean, m2);
+        }
+    }
+
+    fn add(&mut self, bins: &Bins, counted: &Counted) {
+        let before = self.present() as f64;
+        let add = |counter: &mut u64, count: u64| *counter = counter.saturating_add(count);
+        add(&mut self.under, counted.at(0));
+        add(&mut self.over, counted.at(bins.len() + 1));
+        add(&mut self.missing, counted.missing());
+        for bin in 0..bins.len() {
+            add(self.counts.get_mut(bin).unwrap_or(&mut self.over), counted.at(bin + 1));
+        }
+        let (count, mean, m2) = counted.moments();
+        self.add_moments(before, count, mean, m2);
     }
 
     /// Moments of `more` values are added to those of the `n` there were.
@@ -114,45 +143,11 @@ impl Histogram {
     }
 }
 
-/// Sums of the finite among some values, about the first of them: no division per value, and no loss of digits
-/// while they lie nearer to each other than to zero.
-#[derive(Default)]
-struct Moments {
-    origin: f64,
-    count: f64,
-    sum: f64,
-    squares: f64,
-}
-
-impl Moments {
-    fn take(&mut self, value: f32) {
-        if !value.is_finite() {
-            return;
-        }
-        let value = f64::from(value);
-        if self.count == 0.0 {
-            self.origin = value;
-        }
-        let distance = value - self.origin;
-        self.count += 1.0;
-        self.sum += distance;
-        self.squares += distance * distance;
-    }
-
-    fn mean(&self) -> f64 {
-        if self.count > 0.0 { self.origin + self.sum / self.count } else { 0.0 }
-    }
-
-    fn m2(&self) -> f64 {
-        // Rounding may leave less than nothing.
-        if self.count > 0.0 { (self.squares - self.sum * self.sum / self.count).max(0.0) } else { 0.0 }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::vec;
     use std::vec::Vec;
 
     fn bins() -> Bins {
@@ -178,6 +173,14 @@ mod tests {
     }
 
     #[test]
+    fn bins_of_another_histogram_lose_no_count() {
+        let mut histogram = seen(&[]);
+        histogram.record_all(&Bins::unit(10), (0..100_u8).map(|value| f32::from(value) / 100.0));
+        histogram.record(&Bins::unit(10), 0.95);
+        assert_eq!(counts(&histogram), [0, 10, 10, 10, 71, 0]);
+    }
+
+    #[test]
     fn other_bins_are_refused() {
         let mut histogram = seen(&[]);
         let other = Histogram::over_bins(&Bins::unit(7));
@@ -185,6 +188,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn values_together_are_counted_as_one_by_one(
+            values in prop::collection::vec(prop_oneof![
+                8 => -3.0_f32..3.0,
+                1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.5, 2.0, -0.0]),
+            ], 0..200),
+            already in prop::collection::vec(-3.0_f32..3.0, 0..3),
+        ) {
+            let (mut together, mut single) = (seen(&already), seen(&already));
+            together.record_all(&bins(), values.iter().copied());
+            values.iter().for_each(|value| single.record(&bins(), *value));
+            prop_assert_eq!(counts(&together), counts(&single));
+            prop_assert!((together.mean - single.mean).abs() < 1e-9);
+            prop_assert!((together.m2 - single.m2).abs() < 1e-6);
+        }
+
         #[test]
         fn merging_equals_recording_together_in_any_grouping(
             a in prop::collection::vec(-3.0_f32..3.0, 0..40),

@@ -2,6 +2,7 @@
 //! profile fixed beforehand. Merging is addition, so neither order nor grouping matters.
 
 mod bins;
+mod counting;
 mod histogram;
 mod latency;
 #[cfg(feature = "alloc")]

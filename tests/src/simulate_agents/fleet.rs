@@ -248,6 +248,10 @@ impl<'a> Fleet<'a> {
                 while live.rollout.next_deadline().is_some_and(|due| due <= now) {
                     self.say(live, RolloutEvent::Tick)?;
                 }
+                for (device, record) in live.rollout.fleet().iter() {
+                    let late = record.standing.deadline().is_some_and(|deadline| deadline <= now);
+                    ensure!(!late, "the assignment of {device} outlives its deadline");
+                }
             }
         }
         Ok(())

@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 
 use anyhow::{Context as _, Result, ensure};
 use serin_agent::disk::virtual_disk::{Loss, Trouble, TroubleKind, VirtualDisk};
+use serin_agent::update::record::{Attempt, Progress};
 use serin_fleet_server::rollout::event::Sighting;
 use serin_fleet_server::rollout::plan::selector::{Tags, Traits};
 use serin_fleet_server::stats::random::SplitMix64;
 use serin_protocol::assignment::Assignment;
-use serin_protocol::ids::{Digest, Millis, ReleaseId};
+use serin_protocol::ids::{Digest, Millis, ReleaseId, UnixMillis};
 use serin_protocol::message::{EventKind, Presence};
-use serin_tests::sim::broker::Broker;
+use serin_tests::sim::broker::{BEGIN, Broker};
 use serin_tests::sim::device::{Device, factory_disk};
 
-use super::fleet::Transition;
+use super::fleet::{STEP, Transition};
 
 /// What the server hears of a device.
 pub(super) enum Heard {
@@ -130,7 +131,7 @@ impl Node {
         if let Some(device) = &mut self.device {
             device.advance(now);
         }
-        self.check()?;
+        self.check(now)?;
         if self.disk.is_powered() {
             self.speak(now);
         }
@@ -286,9 +287,21 @@ impl Node {
         arrived.into_iter().map(|message| message.what).collect()
     }
 
-    /// A device that ever ran a release answers with one, and every byte of it is what its owner signed.
-    fn check(&mut self) -> Result<()> {
+    /// A device that ever ran a release answers with one, and every byte of it is what its owner signed. What it was
+    /// told to install is given up in time.
+    fn check(&mut self, now: Millis) -> Result<()> {
         let Some(device) = self.device.as_ref().filter(|_| self.disk.is_powered()) else { return Ok(()) };
+        let record = device.machine.record();
+        // One that answers already is watched to the end.
+        let unproven = record.attempt.as_ref().filter(|attempt| attempt.progress != Progress::Probation);
+        let late = |attempt: &&Attempt| attempt.expires.plus(STEP) <= UnixMillis(BEGIN * 1000).plus(now);
+        if let Some(late) = unproven.filter(late) {
+            anyhow::bail!(
+                "the update to {} outlives its deadline, in {:?}",
+                late.target.id,
+                device.machine.phase()
+            );
+        }
         match device.serving {
             Some(serving) => {
                 if self.verified != Some(serving) {

@@ -1,0 +1,54 @@
+//! The operators of `ai.onnx.ml`, which classical models are exported with: trees, linear models, support
+//! vector machines, encoders. tract lacks most of them and is slow or wrong in some. A crate of its own, so that they
+//! are compiled for speed in a program compiled for size.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `kernel` | what an operator is here, and how it becomes one of tract's |
+//! | `attributes` | attributes read and checked; a model file is untrusted |
+//! | `scores` | class labels, and scores on their way to probabilities |
+//! | `trees`, `forest`, `tree_ensemble` | attributes checked to be trees; flat nodes and descent; the operators |
+//! | `linear`, `svm` | linear models; support vector machines |
+//! | `scaling`, `encode`, `gather` | features scaled, encoded, picked and joined |
+//!
+//! What the specification leaves open is done as onnxruntime does it, because that is what exporters are
+//! tested with, and what golden outputs come from. Specification: `ai.onnx.ml` versions 1 to 5,
+//! <https://onnx.ai/onnx/operators/#ai-onnx-ml>.
+
+mod attributes;
+mod encode;
+mod forest;
+mod gather;
+mod kernel;
+mod linear;
+mod scaling;
+mod scores;
+mod svm;
+mod tree_ensemble;
+mod trees;
+
+#[cfg(test)]
+mod hostile_tests;
+
+use tract_onnx::Onnx;
+
+/// tract's ONNX operators with those of this module added, or put in place of tract's own.
+pub fn framework() -> Onnx {
+    let mut onnx = tract_onnx::onnx();
+    let register = &mut onnx.op_register;
+    register.insert("TreeEnsembleClassifier", tree_ensemble::classifier);
+    register.insert("TreeEnsembleRegressor", tree_ensemble::regressor);
+    register.insert("LinearClassifier", linear::classifier);
+    register.insert("LinearRegressor", linear::regressor);
+    register.insert("SVMClassifier", svm::classifier);
+    register.insert("SVMRegressor", svm::regressor);
+    register.insert("Scaler", scaling::scaler);
+    register.insert("Normalizer", scaling::normalizer);
+    register.insert("Imputer", scaling::imputer);
+    register.insert("Binarizer", scaling::binarizer);
+    register.insert("OneHotEncoder", encode::one_hot);
+    register.insert("LabelEncoder", encode::labels);
+    register.insert("ArrayFeatureExtractor", gather::extractor);
+    register.insert("FeatureVectorizer", gather::vectorizer);
+    onnx
+}

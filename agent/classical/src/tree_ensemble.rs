@@ -1,0 +1,169 @@
+//! `TreeEnsembleClassifier` and `TreeEnsembleRegressor`, `ai.onnx.ml` versions 1, 3 and 5: decision trees,
+//! random forests, boosted trees.
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResult, bail, ensure, tvec};
+
+use super::attributes::{labels, post_transform, reals, targets};
+use super::forest::{Aggregate, Forest, Real, Scores};
+use super::kernel::{Built, Form, Kernel, Rows, built, by_row, one_form, only, rows_and_width};
+use super::scores::{Labels, Pairing, PostTransform, largest, pair};
+use super::trees;
+
+/// Builds `TreeEnsembleClassifier`: rows `[N, F]` of numbers to labels `[N]` and scores `[N, classes]`.
+pub(crate) fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    if is_double(node, "class_weights_as_tensor") {
+        built(node, Classifier::<f64>::parse(context, node)?)
+    } else {
+        built(node, Classifier::<f32>::parse(context, node)?)
+    }
+}
+
+/// Builds `TreeEnsembleRegressor`: rows `[N, F]` of numbers to values `[N, targets]`.
+pub(crate) fn regressor(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    if is_double(node, "target_weights_as_tensor") {
+        built(node, Regressor::<f64>::parse(context, node)?)
+    } else {
+        built(node, Regressor::<f32>::parse(context, node)?)
+    }
+}
+
+/// Whether trees are given in double precision and features are to be compared in it; otherwise both are
+/// taken in single precision.
+fn is_double(node: &NodeProto, weights: &str) -> bool {
+    node.attribute
+        .iter()
+        .any(|attribute| attribute.name == "nodes_values_as_tensor" || attribute.name == weights)
+}
+
+struct Classifier<T> {
+    forest: Forest<T>,
+    labels: Labels,
+    base: Vec<T>,
+    post_transform: PostTransform,
+    /// Of two classes whose leaves score only one: what that score is.
+    pairing: Option<Pairing>,
+}
+
+impl<T: Real> Classifier<T> {
+    fn parse(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Self> {
+        let labels = labels(node, "classlabels_int64s")?;
+        let (nodes, mut weights) = trees::raw::<T>(context, node, "class")?;
+        let base = reals::<T>(context, node, "base_values")?;
+        let classes = labels.len();
+        let fits = base.is_empty() || base.len() == classes || (classes == 2 && base.len() == 1);
+        ensure!(fits, "{} base values for {classes} classes", base.len());
+        let only = weights.first().map(|weight| weight.target);
+        let is_paired = classes == 2
+            && only.is_some_and(|only| (0..2).contains(&only))
+            && weights.iter().all(|weight| Some(weight.target) == only);
+        let pairing = is_paired.then(|| {
+            let is_share = weights.iter().all(|weight| weight.weight >= T::ZERO);
+            if is_share { Pairing::Share } else { Pairing::Margin }
+        });
+        if is_paired {
+            weights.iter_mut().for_each(|weight| weight.target = 0);
+        }
+        let forest = Forest::build(&nodes, weights, if is_paired { 1 } else { classes })?;
+        Ok(Self { forest, labels, base, post_transform: post_transform(node)?, pairing })
+    }
+
+    /// Writes the scores of one row and answers its class.
+    fn finish(&self, scores: &mut Scores<T>, row: &mut [f32]) -> usize {
+        if let Some(pairing) = self.pairing {
+            let score = scores.values.first().copied().unwrap_or(T::ZERO);
+            // Of two base values the second is the positive class's, which is the one that is scored.
+            let positive = self.base.last().map_or(score, |base| score.plus(*base)).to_f32();
+            if let [no, yes] = row {
+                [*no, *yes] = pair(positive, pairing, self.post_transform);
+            }
+            let bound = if pairing == Pairing::Share { 0.5 } else { 0.0 };
+            return usize::from(positive > bound);
+        }
+        let has_base = self.base.len() == scores.values.len();
+        for (at, (slot, score)) in row.iter_mut().zip(&scores.values).enumerate() {
+            *slot = self.base.get(at).map_or(*score, |base| score.plus(*base)).to_f32();
+        }
+        // The top class also of two, where onnxruntime (1.32) takes the second as soon as its score is
+        // above 0. A class that no leaf spoke of is not the best one because all others are below 0.
+        let class = largest(row, |class| has_base || scores.seen.get(class).copied().unwrap_or(false));
+        self.post_transform.apply(row);
+        class
+    }
+}
+
+impl<T: Real> Kernel for Classifier<T> {
+    fn name(&self) -> &'static str {
+        "TreeEnsembleClassifier"
+    }
+
+    fn forms(&self, inputs: &[Form]) -> TractResult<TVec<Form>> {
+        let (rows, _) = rows_and_width(only(inputs)?, None, self.forest.width)?;
+        Ok(self.labels.forms(rows, self.labels.len()))
+    }
+
+    fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
+        let rows = Rows::of::<T>(inputs)?;
+        let mut scores = Scores::new(self.forest.targets);
+        let mut classes = Vec::with_capacity(rows.count);
+        let output = by_row::<T>(&rows, self.labels.len(), |row, slots| {
+            self.forest.score(row, Aggregate::Sum, &mut scores);
+            classes.push(self.finish(&mut scores, slots));
+        })?;
+        Ok(tvec![self.labels.of(&classes), output])
+    }
+}
+
+struct Regressor<T> {
+    forest: Forest<T>,
+    base: Vec<T>,
+    aggregate: Aggregate,
+    post_transform: PostTransform,
+}
+
+impl<T: Real> Regressor<T> {
+    fn parse(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Self> {
+        let targets = targets(node, "n_targets")?;
+        let (nodes, weights) = trees::raw::<T>(context, node, "target")?;
+        let base = reals::<T>(context, node, "base_values")?;
+        ensure!(base.is_empty() || base.len() == targets, "{} base values for {targets} targets", base.len());
+        let aggregate = match node.get_attr_opt::<&str>("aggregate_function")?.unwrap_or("SUM") {
+            "SUM" => Aggregate::Sum,
+            "AVERAGE" => Aggregate::Average,
+            "MIN" => Aggregate::Min,
+            "MAX" => Aggregate::Max,
+            name => bail!("there is no aggregate_function {name:?}"),
+        };
+        let forest = Forest::build(&nodes, weights, targets)?;
+        Ok(Self { forest, base, aggregate, post_transform: post_transform(node)? })
+    }
+}
+
+impl<T: Real> Kernel for Regressor<T> {
+    fn name(&self) -> &'static str {
+        "TreeEnsembleRegressor"
+    }
+
+    fn forms(&self, inputs: &[Form]) -> TractResult<TVec<Form>> {
+        let (rows, _) = rows_and_width(only(inputs)?, None, self.forest.width)?;
+        Ok(one_form(DatumType::F32, tvec![rows, self.forest.targets.into()]))
+    }
+
+    fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
+        let rows = Rows::of::<T>(inputs)?;
+        let mut scores = Scores::new(self.forest.targets);
+        let output = by_row::<T>(&rows, self.forest.targets, |row, slots| {
+            self.forest.score(row, self.aggregate, &mut scores);
+            for (at, (slot, score)) in slots.iter_mut().zip(&scores.values).enumerate() {
+                *slot = self.base.get(at).map_or(*score, |base| score.plus(*base)).to_f32();
+            }
+            self.post_transform.apply(slots);
+        })?;
+        Ok(tvec![output])
+    }
+}
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

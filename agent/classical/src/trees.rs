@@ -1,0 +1,394 @@
+//! The parallel lists that describe trees in a node's attributes, checked to be trees and laid out as a
+//! [`Forest`].
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::{TractResult, bail, ensure};
+
+use super::attributes::{ints, reals};
+use super::forest::{FEATURE, Forest, MISSING_PASSES, Node, Real, Weights};
+
+/// Most nodes, so that they can be numbered with 32 bits when each takes two.
+const MAX_NODES: usize = 1 << 30;
+
+/// `nodes_modes` of the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// `x <= threshold`.
+    Leq,
+    /// `x < threshold`.
+    Lt,
+    /// `x >= threshold`.
+    Gte,
+    /// `x > threshold`.
+    Gt,
+    /// `x == threshold`.
+    Eq,
+    /// `x != threshold`.
+    Neq,
+    /// No comparison: the end.
+    Leaf,
+}
+
+impl Mode {
+    fn named(name: &[u8]) -> TractResult<Self> {
+        Ok(match name {
+            b"BRANCH_LEQ" => Self::Leq,
+            b"BRANCH_LT" => Self::Lt,
+            b"BRANCH_GTE" => Self::Gte,
+            b"BRANCH_GT" => Self::Gt,
+            b"BRANCH_EQ" => Self::Eq,
+            b"BRANCH_NEQ" => Self::Neq,
+            b"LEAF" => Self::Leaf,
+            _ => bail!("there is no node mode {:?}", String::from_utf8_lossy(name)),
+        })
+    }
+}
+
+/// One node as the attributes describe it.
+#[derive(Clone, Debug)]
+pub(crate) struct RawNode<T> {
+    /// Number of its tree.
+    pub(crate) tree: i64,
+    /// Its number within the tree.
+    pub(crate) id: i64,
+    pub(crate) mode: Mode,
+    pub(crate) feature: i64,
+    pub(crate) threshold: T,
+    /// Number of the node that follows where the comparison holds.
+    pub(crate) yes: i64,
+    /// Number of the one that follows elsewhere.
+    pub(crate) no: i64,
+    /// Whether a missing value goes the way of a comparison that holds.
+    pub(crate) missing_is_yes: bool,
+}
+
+/// One weight of a leaf.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawWeight<T> {
+    pub(crate) tree: i64,
+    /// Number of the leaf within the tree.
+    pub(crate) node: i64,
+    pub(crate) target: i64,
+    pub(crate) weight: T,
+}
+
+/// Nodes and weights of several trees.
+pub(crate) type RawTrees<T> = (Vec<RawNode<T>>, Vec<RawWeight<T>>);
+
+/// The `nodes_*` lists, and the leaves' lists, whose names begin with `leaves` (`class` or `target`),
+/// unchecked.
+pub(crate) fn raw<T: Real>(
+    context: &ParsingContext<'_>,
+    node: &NodeProto,
+    leaves: &str,
+) -> TractResult<RawTrees<T>> {
+    Ok((nodes(context, node)?, weights(context, node, leaves)?))
+}
+
+fn nodes<T: Real>(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Vec<RawNode<T>>> {
+    let trees = ints(node, "nodes_treeids")?;
+    let ids = ints(node, "nodes_nodeids")?;
+    let features = ints(node, "nodes_featureids")?;
+    let yes = ints(node, "nodes_truenodeids")?;
+    let no = ints(node, "nodes_falsenodeids")?;
+    let missing = ints(node, "nodes_missing_value_tracks_true")?;
+    let modes = node.get_attr_opt_slice::<Vec<u8>>("nodes_modes")?.unwrap_or_default();
+    let thresholds = reals::<T>(context, node, "nodes_values")?;
+    let count = trees.len();
+    ensure!((1..=MAX_NODES).contains(&count), "{count} nodes, 1 to {MAX_NODES} are allowed");
+    let lengths = [ids.len(), features.len(), yes.len(), no.len(), modes.len(), thresholds.len()];
+    ensure!(
+        lengths.iter().all(|length| *length == count) && (missing.is_empty() || missing.len() == count),
+        "the nodes_ lists have different lengths: {count}, {lengths:?}, {}",
+        missing.len()
+    );
+    let mut nodes = Vec::with_capacity(count);
+    let lists = trees.iter().zip(ids).zip(features).zip(yes).zip(no).zip(modes).zip(&thresholds);
+    for (at, ((((((tree, id), feature), yes), no), mode), threshold)) in lists.enumerate() {
+        nodes.push(RawNode {
+            tree: *tree,
+            id: *id,
+            mode: Mode::named(mode)?,
+            feature: *feature,
+            threshold: *threshold,
+            yes: *yes,
+            no: *no,
+            missing_is_yes: missing.get(at).is_some_and(|missing| *missing != 0),
+        });
+    }
+    Ok(nodes)
+}
+
+fn weights<T: Real>(
+    context: &ParsingContext<'_>,
+    node: &NodeProto,
+    prefix: &str,
+) -> TractResult<Vec<RawWeight<T>>> {
+    let list = |name: &str| ints(node, &format!("{prefix}_{name}"));
+    let (trees, nodes, targets) = (list("treeids")?, list("nodeids")?, list("ids")?);
+    let weights = reals::<T>(context, node, &format!("{prefix}_weights"))?;
+    let lengths = [trees.len(), nodes.len(), targets.len(), weights.len()];
+    ensure!(
+        lengths.iter().all(|length| *length == weights.len()),
+        "the {prefix}_ lists have different lengths: {lengths:?}"
+    );
+    ensure!(weights.len() < MAX_NODES, "{} leaf weights are too many", weights.len());
+    let lists = trees.iter().zip(nodes).zip(targets).zip(&weights);
+    let weight = |(((tree, node), target), weight): (((&i64, &i64), &i64), &T)| RawWeight {
+        tree: *tree,
+        node: *node,
+        target: *target,
+        weight: *weight,
+    };
+    Ok(lists.map(weight).collect())
+}
+
+impl<T: Real> Forest<T> {
+    /// Checks that the nodes are trees, each with one root from which all its nodes are reached on one
+    /// path, and lays them out tree by tree, each node before what follows it.
+    ///
+    /// # Errors
+    /// What is wrong, with the numbers of tree and node.
+    pub(crate) fn build(
+        nodes: &[RawNode<T>],
+        mut weights: Vec<RawWeight<T>>,
+        targets: usize,
+    ) -> TractResult<Self> {
+        let index = Index::new(nodes)?;
+        let roots = index.roots(nodes)?;
+        weights.sort_by_key(|weight| (weight.tree, weight.node));
+        check_weights(&weights, nodes, &index, targets)?;
+        let own = |node: &RawNode<T>| {
+            let key = (node.tree, node.id);
+            let from = weights.partition_point(|weight| (weight.tree, weight.node) < key);
+            let to = weights.partition_point(|weight| (weight.tree, weight.node) <= key);
+            weights.get(from..to).unwrap_or_default()
+        };
+        let mut layout = Layout {
+            single: targets == 1 && nodes.iter().all(|node| node.mode != Mode::Leaf || own(node).len() == 1),
+            nodes: Vec::with_capacity(nodes.len()),
+            ends: Vec::new(),
+            weights: Vec::new(),
+            missing_passes: false,
+            width: 0,
+        };
+        let mut starts = Vec::with_capacity(roots.len());
+        let mut laid = 0_usize;
+        // Where the number of a node is to be written once it is known.
+        let mut waiting: Vec<(usize, Vec<(usize, usize)>)> = Vec::new();
+        for root in roots {
+            starts.push(layout.number());
+            waiting.push((root, Vec::new()));
+            while let Some((at, slots)) = waiting.pop() {
+                let Some(node) = nodes.get(at) else { continue };
+                laid += 1;
+                layout.point(&slots);
+                if node.mode == Mode::Leaf {
+                    layout.leaf(own(node));
+                    continue;
+                }
+                let (yes, no) = layout.branch(node)?;
+                waiting.push((index.child(node, node.no)?, no));
+                waiting.push((index.child(node, node.yes)?, yes));
+            }
+        }
+        ensure!(laid == nodes.len(), "{} nodes follow each other in a circle", nodes.len() - laid);
+        Ok(Self {
+            nodes: layout.nodes,
+            roots: starts,
+            weights: if layout.single { Weights::Single } else { Weights::Many(layout.ends, layout.weights) },
+            missing_passes: layout.missing_passes,
+            targets,
+            width: layout.width,
+        })
+    }
+}
+
+/// Finds nodes by the numbers of tree and node.
+struct Index {
+    sorted: Vec<((i64, i64), u32)>,
+}
+
+impl Index {
+    fn new<T>(nodes: &[RawNode<T>]) -> TractResult<Self> {
+        let mut sorted: Vec<_> = (0..).zip(nodes).map(|(at, node)| ((node.tree, node.id), at)).collect();
+        sorted.sort_unstable();
+        for (one, other) in sorted.iter().zip(sorted.iter().skip(1)) {
+            let (tree, id) = one.0;
+            ensure!(one.0 != other.0, "tree {tree} has two nodes {id}");
+        }
+        Ok(Self { sorted })
+    }
+
+    fn find(&self, tree: i64, id: i64) -> Option<usize> {
+        let at = self.sorted.binary_search_by_key(&(tree, id), |(key, _)| *key).ok()?;
+        self.sorted.get(at).map(|(_, at)| *at as usize)
+    }
+
+    fn child<T>(&self, node: &RawNode<T>, id: i64) -> TractResult<usize> {
+        let RawNode { tree, id: from, .. } = node;
+        match self.find(*tree, id) {
+            Some(at) => Ok(at),
+            None => bail!("tree {tree}: node {from} is followed by {id}, which is not there"),
+        }
+    }
+
+    /// The one node of each tree that follows no other, in the order of the list.
+    fn roots<T>(&self, nodes: &[RawNode<T>]) -> TractResult<Vec<usize>> {
+        let mut follows = vec![false; nodes.len()];
+        for node in nodes.iter().filter(|node| node.mode != Mode::Leaf) {
+            for id in [node.yes, node.no] {
+                if let Some(follows) = follows.get_mut(self.child(node, id)?) {
+                    ensure!(!*follows, "tree {}: node {id} follows twice, it is no tree", node.tree);
+                    *follows = true;
+                }
+            }
+        }
+        let is_root = |at: &usize| follows.get(*at).is_some_and(|follows| !*follows);
+        let roots: Vec<usize> = (0..nodes.len()).filter(is_root).collect();
+        let mut rooted: Vec<i64> =
+            roots.iter().filter_map(|at| nodes.get(*at)).map(|node| node.tree).collect();
+        rooted.sort_unstable();
+        if let Some((tree, _)) = rooted.iter().zip(rooted.iter().skip(1)).find(|(one, other)| one == other) {
+            bail!("tree {tree} has more than one root");
+        }
+        let rootless = |tree: &i64| rooted.binary_search(tree).is_err();
+        if let Some(tree) = nodes.iter().map(|node| node.tree).find(rootless) {
+            bail!("tree {tree} has no root: its nodes follow each other in a circle");
+        }
+        Ok(roots)
+    }
+}
+
+/// Every weight belongs to a node that there is and to one of the targets. Weights of nodes that are no
+/// leaves are never reached; some exporters write them.
+fn check_weights<T>(
+    weights: &[RawWeight<T>],
+    nodes: &[RawNode<T>],
+    index: &Index,
+    targets: usize,
+) -> TractResult<()> {
+    for RawWeight { tree, node, target, .. } in weights {
+        let known = index.find(*tree, *node).is_some_and(|at| at < nodes.len());
+        ensure!(known, "tree {tree}: a weight is given for node {node}, which is not there");
+        let fits = usize::try_from(*target).is_ok_and(|target| target < targets);
+        ensure!(fits, "tree {tree}: node {node} has a weight for target {target} of {targets}");
+    }
+    Ok(())
+}
+
+/// Nodes as they are laid out.
+struct Layout<T> {
+    single: bool,
+    nodes: Vec<Node<T>>,
+    ends: Vec<u32>,
+    weights: Vec<(u32, T)>,
+    missing_passes: bool,
+    width: usize,
+}
+
+/// A node's place, and which of its two successors is meant.
+type Slots = Vec<(usize, usize)>;
+
+impl<T: Real> Layout<T> {
+    /// The number of the next node; there are at most twice [`MAX_NODES`].
+    fn number(&self) -> u32 {
+        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Makes the next node the one that follows at `slots`.
+    fn point(&mut self, slots: &Slots) {
+        let number = self.number();
+        for (at, way) in slots {
+            if let Some(next) = self.nodes.get_mut(*at).and_then(|node| node.next.get_mut(*way)) {
+                *next = number;
+            }
+        }
+    }
+
+    fn push(&mut self, value: T, feature: u32) -> usize {
+        let at = self.number();
+        self.missing_passes |= feature & MISSING_PASSES != 0;
+        self.nodes.push(Node { value, feature, next: [at; 2] });
+        if !self.single {
+            self.ends.push(u32::try_from(self.weights.len()).unwrap_or(u32::MAX));
+        }
+        at as usize
+    }
+
+    fn leaf(&mut self, weights: &[RawWeight<T>]) {
+        let value = if let (true, [only]) = (self.single, weights) {
+            only.weight
+        } else {
+            let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
+            self.weights.extend(weights.iter().map(|weight| (target(weight), weight.weight)));
+            T::ZERO
+        };
+        self.push(value, 0);
+    }
+
+    /// Lays out a comparison; answers where the numbers of what follows a `yes` and a `no` belong.
+    fn branch(&mut self, node: &RawNode<T>) -> TractResult<(Slots, Slots)> {
+        let RawNode { tree, id, threshold, .. } = node;
+        let feature = u32::try_from(node.feature).ok().filter(|feature| *feature < FEATURE);
+        let Some(feature) = feature else {
+            bail!("tree {tree}: node {id} compares feature {}", node.feature);
+        };
+        ensure!(!threshold.is_missing(), "tree {tree}: the threshold of node {id} is not a number");
+        self.width = self.width.max(feature as usize + 1);
+        let flagged = |passes: bool| if passes { feature | MISSING_PASSES } else { feature };
+        let smaller = || below(*threshold);
+        let missing = node.missing_is_yes;
+        Ok(match node.mode {
+            Mode::Leq => {
+                let at = self.push(*threshold, flagged(missing));
+                (vec![(at, 1)], vec![(at, 0)])
+            }
+            Mode::Lt => {
+                let at = self.push(smaller(), flagged(missing));
+                (vec![(at, 1)], vec![(at, 0)])
+            }
+            // The opposite of `<`, but for a missing value, for which no comparison holds.
+            Mode::Gte => {
+                let at = self.push(smaller(), flagged(!missing));
+                (vec![(at, 0)], vec![(at, 1)])
+            }
+            Mode::Gt => {
+                let at = self.push(*threshold, flagged(!missing));
+                (vec![(at, 0)], vec![(at, 1)])
+            }
+            // `x <= threshold` and then not `x < threshold`; a missing value that is to count as equal
+            // passes the first and fails the second.
+            Mode::Eq => {
+                let first = self.push(*threshold, flagged(missing));
+                let second = self.push(smaller(), feature);
+                self.follow(first, second);
+                (vec![(second, 0)], vec![(first, 0), (second, 1)])
+            }
+            // A missing value differs from everything.
+            Mode::Neq => {
+                let first = self.push(*threshold, feature);
+                let second = self.push(smaller(), feature);
+                self.follow(first, second);
+                (vec![(first, 0), (second, 1)], vec![(second, 0)])
+            }
+            Mode::Leaf => bail!("tree {tree}: node {id} is a leaf"),
+        })
+    }
+
+    /// Makes `second` follow where `first` holds.
+    fn follow(&mut self, first: usize, second: usize) {
+        let number = u32::try_from(second).unwrap_or(u32::MAX);
+        if let Some([_, passes]) = self.nodes.get_mut(first).map(|node| &mut node.next) {
+            *passes = number;
+        }
+    }
+}
+
+/// The threshold of `x < threshold` as one of `x <= …`.
+fn below<T: Real>(threshold: T) -> T {
+    let smaller = threshold.below();
+    // Only the smallest number has none below it; no number compares with NaN.
+    if smaller < threshold { smaller } else { T::NAN }
+}

@@ -1,0 +1,25 @@
+//! One model: its ONNX file read, put in order, rewritten to run well, and run by tract. Model files are untrusted input;
+//! only a worker's process comes here. A crate of its own, because what it instantiates of tract is compiled for size,
+//! while the rest of the agent is compiled for speed.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `model` | loading and running |
+//! | `graph` | what the file says of itself, and what of it is kept |
+//! | `operators` | what of a model cannot be run, or runs slowly |
+//! | `branches`, `softmax` | what is rewritten to run well |
+//! | `nnef` | the second form of a model |
+//! | `tensors` | prepared values as tensors, and outputs as what can be answered |
+//! | `exhaustion` | how the layers below say that memory ran out |
+
+mod branches;
+mod exhaustion;
+mod graph;
+mod model;
+pub mod nnef;
+mod operators;
+mod softmax;
+mod tensors;
+
+pub use exhaustion::tells_of_exhaustion;
+pub use model::{Model, ROWS_AT_ONCE, Record};

@@ -1,0 +1,124 @@
+//! Files to images, with the decoders that this agent was built with. Nothing is decoded before its header was
+//! found within the bound.
+
+use serin_protocol::release::{Decoder, Decoders};
+
+use super::image::Image;
+
+/// Bytes that decoding takes for every pixel at most: 6 for the coefficients of a progressive JPEG, 3 or 4 for
+/// what is decoded, and as many for a copy in other channels.
+const BYTES_PER_PIXEL: usize = 14;
+
+/// The decoders that this agent was built with.
+pub fn decoders() -> Decoders {
+    let built = |decoder: &Decoder| match decoder {
+        Decoder::Jpeg => cfg!(feature = "jpeg"),
+        Decoder::Png => cfg!(feature = "png"),
+    };
+    Decoder::ALL.into_iter().filter(built).collect()
+}
+
+/// Takes as much memory as decoding an image of `pixels` takes, and gives it back. Done while a model is
+/// loaded, so that a limit under which it loads is one under which it decodes.
+pub(crate) fn try_memory(pixels: u32) -> Result<(), String> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let wanted = (pixels as usize).saturating_mul(BYTES_PER_PIXEL);
+    bytes.try_reserve_exact(wanted).map_err(|_| format!("memory allocation of {wanted} bytes failed"))?;
+    // Written to, so that it counts where only what is touched counts.
+    bytes.resize(wanted, 1);
+    std::hint::black_box(&bytes);
+    Ok(())
+}
+
+/// Decodes `file`, which must be of one of `formats` and have at most `most` pixels.
+pub(crate) fn decode(file: &[u8], formats: &[Decoder], most: u32) -> Result<Image, String> {
+    let decoder = match file {
+        [0xFF, 0xD8, 0xFF, ..] => Decoder::Jpeg,
+        [0x89, b'P', b'N', b'G', ..] => Decoder::Png,
+        [] => return Err("the image is missing".into()),
+        _ => return Err("it is neither a JPEG nor a PNG file".into()),
+    };
+    if !formats.contains(&decoder) {
+        return Err(format!("{} files are not accepted", decoder.name()));
+    }
+    match decoder {
+        Decoder::Jpeg => jpeg(file, most),
+        Decoder::Png => png(file, most),
+    }
+}
+
+/// The number of pixels, if it is within the bound.
+#[cfg(any(feature = "jpeg", feature = "png"))]
+fn bounded(width: usize, height: usize, most: u32) -> Result<usize, String> {
+    let pixels = width.checked_mul(height).filter(|pixels| (1..=most as usize).contains(pixels));
+    pixels.ok_or_else(|| format!("it has {width} x {height} pixels, at most {most} are accepted"))
+}
+
+#[cfg(feature = "jpeg")]
+fn jpeg(file: &[u8], most: u32) -> Result<Image, String> {
+    use zune_jpeg::JpegDecoder;
+    use zune_jpeg::zune_core::bytestream::ZCursor;
+    use zune_jpeg::zune_core::colorspace::ColorSpace;
+    use zune_jpeg::zune_core::options::DecoderOptions;
+
+    let side = serin_protocol::pipeline::MAX_SIDE as usize;
+    let options = DecoderOptions::default().set_max_width(side).set_max_height(side).set_strict_mode(true);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
+    let broken = |error: &dyn std::fmt::Display| format!("the JPEG file is broken: {error}");
+    decoder.decode_headers().map_err(|error| broken(&error))?;
+    let (width, height) = decoder.dimensions().ok_or("the JPEG file says no size")?;
+    let pixels = bounded(width, height, most)?;
+    let (space, channels) = match decoder.input_colorspace() {
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
+        Some(ColorSpace::YCbCr | ColorSpace::RGB) => (ColorSpace::RGB, 3),
+        _ => return Err("only grey and RGB JPEG files are supported".into()),
+    };
+    let options = decoder.options().jpeg_set_out_colorspace(space);
+    decoder.set_options(options);
+    let decoded = decoder.decode().map_err(|error| broken(&error))?;
+    if decoded.len() != pixels * channels {
+        return Err(broken(&"its pixels do not fit its size"));
+    }
+    Ok(Image { width, height, channels, pixels: decoded })
+}
+
+#[cfg(not(feature = "jpeg"))]
+fn jpeg(_: &[u8], _: u32) -> Result<Image, String> {
+    Err("this agent was built without a JPEG decoder".into())
+}
+
+#[cfg(feature = "png")]
+fn png(file: &[u8], most: u32) -> Result<Image, String> {
+    use png::{ColorType, Decoder, Limits, Transformations};
+
+    let broken = |error: &dyn std::fmt::Display| format!("the PNG file is broken: {error}");
+    let limit = (most as usize).saturating_mul(BYTES_PER_PIXEL);
+    let mut decoder = Decoder::new_with_limits(std::io::Cursor::new(file), Limits { bytes: limit });
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    let mut reader = decoder.read_info().map_err(|error| broken(&error))?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    let pixels = bounded(width, height, most)?;
+    let size = reader.output_buffer_size().ok_or_else(|| broken(&"its size is absurd"))?;
+    let mut decoded = vec![0; size];
+    let frame = reader.next_frame(&mut decoded).map_err(|error| broken(&error))?;
+    decoded.truncate(frame.buffer_size());
+    let (given, channels) = match frame.color_type {
+        ColorType::Grayscale => (1, 1),
+        ColorType::GrayscaleAlpha => (2, 1),
+        ColorType::Rgb => (3, 3),
+        ColorType::Rgba => (4, 3),
+        ColorType::Indexed => return Err(broken(&"it has no palette")),
+    };
+    if decoded.len() != pixels * given {
+        return Err(broken(&"its pixels do not fit its size"));
+    }
+    if given != channels {
+        decoded = decoded.chunks(given).flat_map(|pixel| pixel.iter().take(channels).copied()).collect();
+    }
+    Ok(Image { width, height, channels, pixels: decoded })
+}
+
+#[cfg(not(feature = "png"))]
+fn png(_: &[u8], _: u32) -> Result<Image, String> {
+    Err("this agent was built without a PNG decoder".into())
+}

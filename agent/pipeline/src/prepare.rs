@@ -1,0 +1,273 @@
+//! The steps before the model, from raw rows to what is handed to it.
+
+use serin_protocol::ids::FieldName;
+use serin_protocol::pipeline::{Flow, Kind, PreStep, Stage, shorter};
+
+use super::categories::{Positions, Windows, one_hot, ordinal};
+use super::decode;
+use super::image::{Image, Normalise};
+use super::numbers::{Numbers, Operation, picked};
+use super::raw::{Raw, Value};
+
+/// A tensor handed to the model.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// Name in the pipeline.
+    pub name: FieldName,
+    /// Lengths of one row.
+    pub row_shape: Vec<usize>,
+    /// Values of one row.
+    pub row_elements: usize,
+    /// Name in the ONNX graph.
+    pub model_input: String,
+}
+
+/// All steps before the model, ready to run.
+#[derive(Debug)]
+pub struct Preparation {
+    flow: Flow,
+    /// For each stage, where its categories are.
+    positions: Vec<Option<Positions>>,
+    /// Images are large and of any size: with them rows are prepared one by one.
+    one_by_one: bool,
+}
+
+/// A step refuses a value: which of the value's places, and why.
+type Refused = (usize, String);
+
+impl Preparation {
+    /// For the steps of `flow`. Fails when memory does not suffice for the largest image.
+    pub fn of(flow: Flow) -> Result<Self, String> {
+        let mut positions = Vec::with_capacity(flow.stages.len());
+        for stage in &flow.stages {
+            positions.push(match &stage.step {
+                PreStep::Ordinal { categories, .. } | PreStep::OneHot { categories, .. } => {
+                    Some(Positions::of(categories))
+                }
+                _ => None,
+            });
+            if let PreStep::DecodeImage { max_pixels, .. } = &stage.step {
+                decode::try_memory(*max_pixels)?;
+            }
+        }
+        let is_image = |stage: &Stage| matches!(stage.after, Kind::Image { .. });
+        Ok(Self { one_by_one: flow.stages.iter().any(is_image), flow, positions })
+    }
+
+    /// What is handed to the model, in the order in which it is.
+    pub fn feeds(&self) -> Vec<Feed> {
+        let feed = |(name, model_input, kind): (&FieldName, &str, &Kind)| Feed {
+            name: name.clone(),
+            row_shape: kind.row().to_vec(),
+            row_elements: kind.elements().unwrap_or(0),
+            model_input: model_input.to_owned(),
+        };
+        self.flow.fed().map(feed).collect()
+    }
+
+    /// `count` rows from row `first` on, in the order of [`Self::feeds`]. The error names step, row and
+    /// feature.
+    pub fn prepare(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Numbers>, String> {
+        if !self.one_by_one || count < 2 {
+            return self.run(raw, first, count);
+        }
+        let mut all = self.run(raw, first, 1)?;
+        for row in first + 1..first + count {
+            let more = self.run(raw, row, 1)?;
+            all.iter_mut().zip(more).for_each(|(all, more)| all.extend(more));
+        }
+        Ok(all)
+    }
+
+    fn run(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Numbers>, String> {
+        let mut values: Vec<Value<'_>> =
+            raw.iter().map(|raw| raw.rows(first, count)).collect::<Result<_, _>>()?;
+        values.resize_with(self.flow.places, || Value::None);
+        let mut fed = Vec::new();
+        for (stage, positions) in self.flow.stages.iter().zip(&self.positions) {
+            let made = match &stage.step {
+                PreStep::Feed { .. } => {
+                    if let Value::Numbers(numbers) = take(&mut values, stage.writes) {
+                        fed.push(numbers);
+                    }
+                    continue;
+                }
+                PreStep::Concat { .. } => Ok(concat(stage, &values, count)),
+                PreStep::Indicator { .. } => Ok(indicator(get(&values, stage))),
+                PreStep::Pick { features, .. } => Ok(pick(get(&values, stage), &stage.before, features)),
+                _ => apply(stage, positions.as_ref(), take(&mut values, stage.writes)),
+            };
+            let made = made.map_err(|refused| told(stage, first, refused))?;
+            if let Some(place) = values.get_mut(stage.writes) {
+                *place = made;
+            }
+        }
+        Ok(fed)
+    }
+}
+
+/// The refusal in words.
+fn told(stage: &Stage, first: usize, (at, why): Refused) -> String {
+    let row = stage.before.elements().unwrap_or(1).max(1);
+    let step = format!("pre step {} ({})", stage.number, stage.step.name());
+    let input = stage.step.input().map_or("", AsRef::as_ref);
+    let feature = stage.before.names().get(at % row).map_or(input, String::as_str);
+    format!("{step}, row {}, feature {feature}: {why}", first + at / row)
+}
+
+fn take<'r>(values: &mut [Value<'r>], place: usize) -> Value<'r> {
+    values.get_mut(place).map_or(Value::None, |value| std::mem::replace(value, Value::None))
+}
+
+fn get<'v, 'r>(values: &'v [Value<'r>], stage: &Stage) -> &'v Value<'r> {
+    stage.reads.first().and_then(|place| values.get(*place)).unwrap_or(&Value::None)
+}
+
+/// Steps that change a value in place. Kinds were checked when the release was loaded; a value of another
+/// kind is passed on as it is.
+fn apply<'r>(stage: &Stage, positions: Option<&Positions>, value: Value<'r>) -> Result<Value<'r>, Refused> {
+    let row = stage.before.elements().unwrap_or(1);
+    let operation = match &stage.step {
+        PreStep::Missing { replace, .. } => Operation::Missing(replace),
+        PreStep::Clip { min, max, .. } => Operation::Clip(min, max),
+        PreStep::Affine { scale, offset, .. } => Operation::Affine(scale, offset),
+        PreStep::Standard { mean, scale, .. } => Operation::Standard(mean, scale),
+        PreStep::MinMax { min, max, .. } => Operation::MinMax(min, max),
+        PreStep::Log1p { .. } => Operation::Log1p,
+        PreStep::Present { .. } => return present(value),
+        PreStep::Ordinal { numbers, unknown, .. } => {
+            return positions.map_or(Ok(Value::None), |positions| {
+                ordinal(&value, positions, numbers, *unknown).map(Value::Numbers)
+            });
+        }
+        PreStep::OneHot { categories, unknown, .. } => {
+            return positions.map_or(Ok(Value::None), |positions| {
+                one_hot(&value, positions, categories.len(), *unknown).map(Value::Numbers)
+            });
+        }
+        PreStep::ByteWindows { length, stride, windows, padding, offset, long, input: _ } => {
+            let windows = Windows {
+                length: *length,
+                stride: *stride,
+                count: *windows,
+                padding: *padding,
+                offset: *offset,
+                long: *long,
+            };
+            return match value {
+                Value::Texts(texts) => windows.over(&texts).map(Value::Numbers),
+                other => Ok(other),
+            };
+        }
+        image => return picture(stage, image, value),
+    };
+    Ok(match value {
+        Value::Numbers(numbers) => Value::Numbers(numbers.compute(row, &operation)),
+        other => other,
+    })
+}
+
+/// Steps on images, and to and from them.
+fn picture<'r>(stage: &Stage, step: &PreStep, value: Value<'r>) -> Result<Value<'r>, Refused> {
+    match (step, value) {
+        (PreStep::DecodeImage { formats, channels, max_pixels, .. }, Value::Texts(files)) => {
+            let decoded = files.iter().enumerate().map(|(at, file)| {
+                let image = decode::decode(file, formats, *max_pixels).map_err(|why| (at, why))?;
+                Ok(image.with(*channels))
+            });
+            decoded.collect::<Result<_, _>>().map(Value::Images)
+        }
+        (PreStep::Frame { .. }, Value::Numbers(Numbers::Bytes(bytes))) => {
+            let [height, width, channels] = stage.before.row() else { return Ok(Value::None) };
+            let (width, height, channels) = (*width, *height, *channels);
+            let image = |pixels: &[u8]| Image { width, height, channels, pixels: pixels.to_vec() };
+            Ok(Value::Images(bytes.chunks(width * height * channels).map(image).collect()))
+        }
+        (PreStep::Resize { width, height, filter, .. }, Value::Images(images)) => {
+            let resized = |image: Image| image.resized(*width as usize, *height as usize, *filter);
+            Ok(Value::Images(images.into_iter().map(resized).collect()))
+        }
+        (PreStep::ResizeShorter { length, filter, .. }, Value::Images(images)) => {
+            let resized = images.into_iter().enumerate().map(|(at, image)| {
+                // Within 65,535 a side.
+                let (width, height) =
+                    shorter(image.width as u32, image.height as u32, *length).map_err(|why| (at, why))?;
+                Ok(image.resized(width as usize, height as usize, *filter))
+            });
+            resized.collect::<Result<_, _>>().map(Value::Images)
+        }
+        (PreStep::CenterCrop { width, height, .. }, Value::Images(images)) => {
+            let cropped = images.iter().enumerate().map(|(at, image)| {
+                image.center(*width as usize, *height as usize).ok_or_else(|| {
+                    let found = format!("the image has {} x {} pixels", image.width, image.height);
+                    (at, format!("{found}, less than {width} x {height}"))
+                })
+            });
+            cropped.collect::<Result<_, _>>().map(Value::Images)
+        }
+        (PreStep::ImageTensor { layout, order, scale, mean, std, .. }, Value::Images(images)) => {
+            let how = Normalise { layout: *layout, order: *order, scale: *scale, mean, std };
+            let mut numbers = Vec::new();
+            images.iter().for_each(|image| image.numbers(&how, &mut numbers));
+            Ok(Value::Numbers(Numbers::Singles(numbers)))
+        }
+        (_, other) => Ok(other),
+    }
+}
+
+fn present(value: Value<'_>) -> Result<Value<'_>, Refused> {
+    let missing = match &value {
+        Value::Numbers(numbers) => numbers.first_missing(),
+        Value::Texts(texts) => texts.iter().position(|text| text.is_empty()),
+        Value::Images(_) | Value::None => None,
+    };
+    missing.map_or(Ok(value), |at| Err((at, "the value is missing".into())))
+}
+
+fn indicator<'r>(value: &Value<'_>) -> Value<'r> {
+    Value::Numbers(Numbers::Singles(match value {
+        Value::Numbers(numbers) => numbers.missing(),
+        Value::Texts(texts) => texts.iter().map(|text| f32::from(u8::from(text.is_empty()))).collect(),
+        Value::Images(_) | Value::None => Vec::new(),
+    }))
+}
+
+fn pick<'r>(value: &Value<'r>, kind: &Kind, features: &[FieldName]) -> Value<'r> {
+    let row = kind.elements().unwrap_or(1);
+    let place = |name: &FieldName| kind.names().iter().position(|known| known == name.as_str());
+    let columns: Vec<usize> = features.iter().filter_map(place).collect();
+    match value {
+        Value::Numbers(numbers) => Value::Numbers(numbers.pick(row, &columns)),
+        Value::Texts(texts) => Value::Texts(picked(texts, row, &columns)),
+        Value::Images(_) | Value::None => Value::None,
+    }
+}
+
+/// Values of all inputs of the stage side by side, in the wider precision.
+fn concat<'r>(stage: &Stage, values: &[Value<'_>], rows: usize) -> Value<'r> {
+    let parts = stage.reads.iter().filter_map(|place| match values.get(*place) {
+        Some(Value::Numbers(numbers)) => Some(numbers),
+        _ => None,
+    });
+    let parts: Vec<&Numbers> = parts.collect();
+    let each = |take: &mut dyn FnMut(f64)| {
+        for row in 0..rows {
+            for numbers in &parts {
+                let width = numbers.len() / rows.max(1);
+                (row * width..(row + 1) * width).for_each(|at| take(numbers.at(at)));
+            }
+        }
+    };
+    if parts.iter().any(|numbers| matches!(numbers, Numbers::Doubles(_))) {
+        let mut all = Vec::new();
+        each(&mut |number| all.push(number));
+        return Value::Numbers(Numbers::Doubles(all));
+    }
+    let mut all = Vec::new();
+    each(&mut |number| all.push(number as f32));
+    Value::Numbers(Numbers::Singles(all))
+}
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+//! Reports per second of processor time that the server verifies, stores and merges, beside a subscriber that only
+//! counts the same messages from the same broker.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ed25519_dalek::SigningKey;
+use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use serin_agent::telemetry::window::{Recorder, Stamp};
+use serin_agent::update::effect::Now;
+use serin_fleet_server::bundle::open::{OpenedBundle, read_bundle};
+use serin_protocol::envelope::{PublicKey, seal_to_vec};
+use serin_protocol::frame::Prediction;
+use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FleetId, Millis, UnixMillis};
+use serin_protocol::message::{Hello, Presence, Report, Turn};
+use serin_protocol::tensor::{DataType, TensorHeader};
+use serin_protocol::topic::Topic;
+use serin_tests::lab::{Broker, Lab, PATIENCE};
+use serin_tests::server::FLEET;
+
+use super::subscriber::{COMMAND, EVERY};
+
+/// Devices that report.
+const DEVICES: usize = 100;
+/// Reports of each.
+const REPORTS: usize = 200;
+/// Inferences in a report.
+const INFERENCES: usize = 50;
+/// Messages under way at most: what the broker queues for one subscriber, and well below.
+const UNDER_WAY: usize = 2000;
+/// Share of the counting subscriber's messages per second of processor time.
+const GOAL: f64 = 0.5;
+
+/// Messages and the processor time they took.
+struct Taken {
+    who: &'static str,
+    processor: Duration,
+    whole: Duration,
+}
+
+pub(crate) fn measure() -> Result<Vec<String>> {
+    let lab = Lab::new(Broker::Mosquitto)?;
+    let bundle = lab.owner.release("digits/v1")?;
+    lab.server.publish(&bundle, &lab.owner.trust())?;
+    let opened = read_bundle(&bundle)?;
+    let mut publisher = Publisher::connect(lab.server.mqtt);
+    let keys: Vec<SigningKey> = (0..DEVICES).map(key).collect();
+    for (number, key) in keys.iter().enumerate() {
+        publisher.publish(topic(&Topic::Hello(device(number)?))?, hello(number, key, &opened)?)?;
+    }
+    serin_tests::until("the server knows all devices", PATIENCE, || {
+        let known = lab.server.json("/api/v1/devices?limit=500").ok()?;
+        (known["devices"].as_array()?.len() == DEVICES).then_some(())
+    })?;
+    let template = reports(&opened)?;
+    let messages = messages(&template, &keys)?;
+    let size = messages.iter().map(|(_, payload)| payload.len()).sum::<usize>() / messages.len();
+
+    let pid = lab.server.id();
+    let seen = || {
+        let text = lab.server.get("/metrics")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("serin_messages_total{kind=\"report\"} "));
+        Ok(line.map_or(0, |count| count.trim().parse().unwrap_or(0)))
+    };
+    let server = flood("server: verified, stored, merged", pid, &mut publisher, &messages, seen, || {
+        let drift = lab.server.json(&format!("/api/v1/drift?release={}", opened.manifest.id()))?;
+        let counted = drift["fleet"]["requests"].as_u64().context("no requests")?;
+        let sent = (messages.len() * INFERENCES) as u64;
+        ensure!(counted == sent, "{counted} inferences were merged of {sent}");
+        Ok(())
+    })?;
+
+    let mut counter = Counter::start(lab.server.mqtt)?;
+    let pid = counter.child.id();
+    let bare = flood("subscriber that counts", pid, &mut publisher, &messages, || counter.came(), || Ok(()))?;
+
+    println!(
+        "\n| {} reports of {} features, {size} bytes each | per second of processor time | per second |\n|---|---|---|",
+        messages.len(),
+        template.features.len()
+    );
+    for taken in [&server, &bare] {
+        let per = |span: Duration| messages.len() as f64 / span.as_secs_f64();
+        println!("| {} | {:.0} | {:.0} |", taken.who, per(taken.processor), per(taken.whole));
+    }
+    let share = bare.processor.as_secs_f64() / server.processor.as_secs_f64();
+    println!("| … as a share of it | {share:.2} | |");
+    Ok(if share < GOAL { vec![format!("{GOAL} of a bare subscriber's reports")] } else { Vec::new() })
+}
+
+/// Publishes everything, never more ahead of `seen` than the broker queues; then `merge`.
+fn flood(
+    who: &'static str,
+    pid: u32,
+    publisher: &mut Publisher,
+    messages: &[(String, Vec<u8>)],
+    mut seen: impl FnMut() -> Result<usize>,
+    merge: impl FnOnce() -> Result<()>,
+) -> Result<Taken> {
+    let (before, begin) = (processor_time(pid)?, Instant::now());
+    let mut sent = 0;
+    for part in messages.chunks(EVERY) {
+        for (topic, payload) in part {
+            publisher.publish(topic.clone(), payload.clone())?;
+        }
+        sent += part.len();
+        let enough = if sent == messages.len() { sent } else { sent.saturating_sub(UNDER_WAY) };
+        let deadline = Instant::now() + PATIENCE;
+        while seen()? < enough {
+            ensure!(Instant::now() < deadline, "{who}: messages were lost");
+            publisher.wait(Duration::from_millis(20));
+        }
+    }
+    merge()?;
+    Ok(Taken { who, processor: processor_time(pid)?.saturating_sub(before), whole: begin.elapsed() })
+}
+
+/// User and system time of a process.
+fn processor_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold blanks; what is counted comes after it.
+    let (_, fields) = stat.rsplit_once(')').context("no name")?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok()).context("no time");
+    let all = ticks()? + ticks()?;
+    Ok(Duration::from_secs_f64(all as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// The process that counts.
+struct Counter {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Counter {
+    fn start(port: u16) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([COMMAND, &port.to_string(), &format!("serin/1/{FLEET}/d/+/up/report")]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let out = child.stdout.take().context("no output")?;
+        let mut counter = Self { child, lines: BufReader::new(out).lines() };
+        counter.came()?;
+        Ok(counter)
+    }
+
+    /// The next word about how many came; waits for it.
+    fn came(&mut self) -> Result<usize> {
+        Ok(self.lines.next().context("the subscriber has ended")??.parse()?)
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// One connection over which all devices speak: the lab's broker asks nobody who they are.
+struct Publisher {
+    client: Client,
+    acknowledged: std::sync::mpsc::Receiver<()>,
+    open: usize,
+}
+
+impl Publisher {
+    /// Publications not yet acknowledged.
+    const OPEN: usize = 100;
+
+    fn connect(port: u16) -> Self {
+        let mut options = MqttOptions::new("fleet-of-many", "127.0.0.1", port);
+        options.set_max_packet_size(260 * 1024, 260 * 1024);
+        options.set_inflight(u16::MAX);
+        let (client, mut connection) = Client::new(options, Self::OPEN * 2);
+        let (tell, acknowledged) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for event in connection.iter() {
+                match event {
+                    Ok(Event::Incoming(Incoming::PubAck(_))) if tell.send(()).is_ok() => {}
+                    Ok(Event::Incoming(Incoming::PubAck(_))) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        });
+        Self { client, acknowledged, open: 0 }
+    }
+
+    fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<()> {
+        self.client.publish(topic, QoS::AtLeastOnce, false, payload)?;
+        self.open += 1;
+        while self.open >= Self::OPEN {
+            self.acknowledged.recv_timeout(PATIENCE).context("the broker does not acknowledge")?;
+            self.open -= 1;
+        }
+        Ok(())
+    }
+
+    /// Waits for an acknowledgement, or a moment.
+    fn wait(&mut self, moment: Duration) {
+        if self.acknowledged.recv_timeout(moment).is_ok() {
+            self.open = self.open.saturating_sub(1);
+        }
+    }
+}
+
+fn device(number: usize) -> Result<DeviceId> {
+    Ok(DeviceId::new(&format!("edge-{number}"))?)
+}
+
+fn key(number: usize) -> SigningKey {
+    SigningKey::from_bytes(&Digest::of(&number.to_le_bytes()).0)
+}
+
+fn fleet() -> Result<FleetId> {
+    Ok(FleetId::new(FLEET)?)
+}
+
+fn topic(topic: &Topic) -> Result<String> {
+    Ok(topic.name(&fleet()?).as_str().to_owned())
+}
+
+fn hello(number: usize, key: &SigningKey, bundle: &OpenedBundle) -> Result<Vec<u8>> {
+    let hello = Hello {
+        device: device(number)?,
+        fleet: fleet()?,
+        key: PublicKey::of(key),
+        boot: BootId(1),
+        turn: Turn { connection: 1, number: 1 },
+        presence: Presence::Online,
+        agent: "0.1".parse().ok().context("a version")?,
+        target: "linux-x86_64".parse()?,
+        memory_budget: ByteCount::from_mib(64),
+        free_space: ByteCount::from_mib(512),
+        sequence: serin_protocol::ids::SequenceNumber(0),
+        active: Some(bundle.manifest.id()),
+        previous: None,
+        candidate: None,
+        pinned: false,
+        decoders: serin_protocol::release::Decoders::new(),
+    };
+    Ok(seal_to_vec(&hello, key)?)
+}
+
+/// What a device counts over one window of this model, by its own recorder.
+fn reports(bundle: &OpenedBundle) -> Result<Report> {
+    let wall = UnixMillis(jiff::Timestamp::now().as_millisecond().unsigned_abs());
+    let now = |seconds: u64| Now {
+        wall: wall.plus(Millis::from_secs(seconds)),
+        elapsed: Millis::from_secs(seconds),
+    };
+    let (digest, window) = (Digest::of(&bundle.profile_bytes), Millis::from_secs(60));
+    let mut recorder =
+        Recorder::new(&bundle.manifest, Arc::new(bundle.profile.clone()), digest, window, now(0))?;
+    recorder.enter();
+    let input = bundle.manifest.inputs.first().context("no input")?;
+    let values: Vec<u8> = (0..input.features.len()).flat_map(|at| ((at % 17) as f32).to_le_bytes()).collect();
+    let mut header = TensorHeader {
+        name: input.name.clone(),
+        datatype: DataType::Fp32,
+        shape: heapless::Vec::new(),
+        bytes: values.len() as u64,
+    };
+    for length in [1, input.features.len() as u32] {
+        header.shape.push(length).ok().context("a dimension")?;
+    }
+    for at in 0..INFERENCES as u64 {
+        let prediction = Prediction { class: i64::try_from(at % 10)?, confidence: 0.9 };
+        recorder.answered(std::slice::from_ref(&header), &values, &[prediction], 150 + at);
+    }
+    let mut stamp = Stamp::new(device(0)?, BootId(1));
+    recorder.cut(now(30), &mut stamp).pop().context("no report")
+}
+
+/// The same from every device, again and again.
+fn messages(template: &Report, keys: &[SigningKey]) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut messages = Vec::with_capacity(DEVICES * REPORTS);
+    for sequence in 1..=REPORTS as u64 {
+        for (number, key) in keys.iter().enumerate() {
+            let report = Report { device: device(number)?, sequence, ..template.clone() };
+            messages.push((topic(&Topic::Report(device(number)?))?, seal_to_vec(&report, key)?));
+        }
+    }
+    Ok(messages)
+}
