@@ -168,6 +168,56 @@ def table(folder):
     (folder / "requests.json").write_text(json.dumps(requests))
 
 
+def exported(folder):
+    """A whole scikit-learn pipeline as skl2onnx exports it: columns of texts and numbers go into the model as they are."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+    count = 300
+    rows = np.empty((count, 3), dtype=object)
+    rows[:, 0] = RANDOM.choice(["Oslo", "Rome", "Köln"], count)
+    rows[:, 1] = RANDOM.choice(["S", "M", "L"], count)
+    rows[:, 2] = RANDOM.normal(41, 13, count).astype(np.float32)
+    truth = np.where((rows[:, 0] == "Rome") | (rows[:, 2] > 50), "leaves", "stays")
+    transformer = ColumnTransformer(
+        [
+            ("city", OneHotEncoder(handle_unknown="ignore"), [0]),
+            ("size", OrdinalEncoder(categories=[["S", "M", "L"]]), [1]),
+            ("age", StandardScaler(), [2]),
+        ]
+    )
+    pipeline = make_pipeline(transformer, RandomForestClassifier(20, random_state=1)).fit(rows, truth)
+    texts, number = StringTensorType([None, 1]), FloatTensorType([None, 1])
+    types = [("city", texts), ("size", texts), ("age", number)]
+    made = to_onnx(pipeline, initial_types=types, options={"zipmap": False}, target_opset=17)
+    held = rows[:20].copy()
+    held[3, 0] = "Paris"
+    names = ["city", "size", "age"]
+    tensors = {name: held[:, [at]].astype(str if at < 2 else np.float32) for at, name in enumerate(names)}
+    answers = run(made, tensors)
+    cases = []
+    for (city, size, age), probabilities in zip(held, answers["probabilities"]):
+        raw = {"city": [city], "size": [size], "age": [float(age)]}
+        expected = {"probability": [float(probabilities.max())], "class": [int(probabilities.argmax())]}
+        cases.append((raw, {"age": [age]}, expected))
+    inputs = [spec("city", "BYTES", 1), spec("size", "BYTES", 1), spec("age", "FP32", 1, features=["age"])]
+    outputs = [spec("probability", "FP32"), spec("class", "INT64"), spec("label", "BYTES")]
+    pre = [{"op": "feed", "input": name, "model_input": name} for name in names]
+    post = [
+        {"op": "take", "model_output": "probabilities", "output": "probabilities"},
+        {"op": "max", "from": "probabilities", "output": "probability"},
+        {"op": "argmax", "from": "probabilities", "output": "class"},
+        {"op": "take", "model_output": "label", "output": "label"},
+    ]
+    reference = "".join(",".join(map(str, row)) + "\n" for row in [names, *rows])
+    more = prediction("class", "probability", 2)
+    write(folder, made, inputs, outputs, pre, post, cases, 1e-5, reference=reference, labels=["leaves", "stays"], more=more)
+
+
 def prediction(output, confidence, classes):
     return f'[prediction]\nclass = "{output}"\nconfidence = "{confidence}"\nclasses = {classes}\n'
 
@@ -395,6 +445,7 @@ def boxes(folder):
 def main():
     folder = Path(sys.argv[1])
     table(folder / "table")
+    exported(folder / "exported")
     images(folder / "png", "PNG", 1e-6)
     # Decoders of JPEG differ: here by 2 of 256 levels after resizing.
     images(folder / "jpeg", "JPEG", float(sys.argv[2]) if len(sys.argv) > 2 else 0.04)

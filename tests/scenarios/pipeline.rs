@@ -37,7 +37,7 @@ fn read_json(path: &Path) -> Result<Value> {
 fn raw_inputs_become_what_the_training_side_hands_to_its_model() -> Result<()> {
     let folder = folders()?;
     let mut faults = Vec::new();
-    for name in ["table", "png", "jpeg", "frames", "texts", "boxes"] {
+    for name in ["table", "exported", "png", "jpeg", "frames", "texts", "boxes"] {
         if let Err(error) = pack(&folder.path().join(name)) {
             faults.push(format!("{name}: {error:#}"));
         }

@@ -110,8 +110,9 @@ fn analysed(
         let name = &model.node(outlet.node).name;
         if let Some(feed) = feeds.iter().find(|feed| feed.model_input == *name) {
             let mut shape: TVec<TDim> = tvec![rows.clone()];
+            let datum_type = if feed.is_text { String::datum_type() } else { f32::datum_type() };
             shape.extend(feed.row_shape.iter().map(ToDim::to_dim));
-            model.set_input_fact(at, InferenceFact::dt_shape(f32::datum_type(), shape))?;
+            model.set_input_fact(at, InferenceFact::dt_shape(datum_type, shape))?;
         }
     }
     let model = model.into_typed()?.into_decluttered()?;

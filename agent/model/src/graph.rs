@@ -35,6 +35,8 @@ pub(crate) enum Element {
     Byte,
     /// Truth values.
     Bool,
+    /// Texts.
+    Text,
 }
 
 impl Element {
@@ -45,6 +47,7 @@ impl Element {
         const INT32: i32 = DataType::Int32 as i32;
         const BYTE: i32 = DataType::Uint8 as i32;
         const BOOL: i32 = DataType::Bool as i32;
+        const TEXT: i32 = DataType::String as i32;
         Some(match code {
             FLOAT => Self::Float,
             DOUBLE => Self::Double,
@@ -52,6 +55,7 @@ impl Element {
             INT32 => Self::Int32,
             BYTE => Self::Byte,
             BOOL => Self::Bool,
+            TEXT => Self::Text,
             _ => return None,
         })
     }

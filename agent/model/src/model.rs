@@ -17,7 +17,7 @@ use super::exhaustion::tells_of_exhaustion;
 use super::graph::Element;
 use super::tensors::{column, datum_type, elements, tensor};
 use super::{branches, graph, nnef, operators, softmax};
-use serin_pipeline::{Column, Feed, Numbers};
+use serin_pipeline::{Column, Fed, Feed, Numbers};
 
 /// Most rows run at once. More gain nothing on one core.
 pub const ROWS_AT_ONCE: usize = 16;
@@ -198,7 +198,10 @@ impl Model {
     /// mixes rows, only when run.
     fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
         const ROWS: usize = 2;
-        let zeros = feeds.iter().map(|feed| Numbers::Singles(vec![0.0; ROWS * feed.row_elements]));
+        let zeros = feeds.iter().map(|feed| match ROWS * feed.row_elements {
+            count if feed.is_text => Fed::Texts(vec![String::new(); count]),
+            count => Fed::Numbers(Numbers::Singles(vec![0.0; count])),
+        });
         let zeros: Vec<TValue> = feeds
             .iter()
             .zip(zeros)
@@ -224,7 +227,7 @@ impl Model {
     pub fn run(
         &mut self,
         feeds: &[Feed],
-        values: &[Numbers],
+        values: &[Fed],
         rows: usize,
     ) -> Result<Vec<(String, Column<'static>)>, InferFault> {
         let tensors = feeds.iter().zip(values).zip(&self.elements);

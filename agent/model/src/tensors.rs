@@ -3,15 +3,15 @@
 use std::borrow::Cow;
 
 use serin_protocol::frame::LoadFault;
-use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResult, bail};
+use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResult, bail, tensor1};
 
 use super::graph::{self, Element};
-use serin_pipeline::{Column, Data, Feed, Numbers};
+use serin_pipeline::{Column, Data, Fed, Feed, Numbers};
 
 impl Element {
     /// What takes tensors of this type.
     pub(crate) fn of_datum(datum_type: DatumType) -> Option<Self> {
-        [Self::Float, Self::Double, Self::Int64, Self::Int32, Self::Byte, Self::Bool]
+        [Self::Float, Self::Double, Self::Int64, Self::Int32, Self::Byte, Self::Bool, Self::Text]
             .into_iter()
             .find(|element| self::datum_type(*element) == datum_type)
     }
@@ -26,11 +26,11 @@ pub(crate) fn elements(inputs: &[graph::GraphInput], feeds: &[Feed]) -> Result<V
                 feed.name, feed.model_input
             )));
         };
-        input.element.ok_or_else(|| {
-            let name = &input.name;
-            LoadFault::Invalid(format!(
-                "the model's input {name:?} does not take numbers that a step can make"
-            ))
+        let fits = |element: &Element| feed.is_text == (*element == Element::Text);
+        input.element.filter(fits).ok_or_else(|| {
+            let (name, made) =
+                (&input.name, if feed.is_text { "texts" } else { "numbers that a step can make" });
+            LoadFault::Invalid(format!("the model's input {name:?} does not take {made}"))
         })
     };
     feeds.iter().map(element).collect()
@@ -44,6 +44,7 @@ pub(crate) const fn datum_type(element: Element) -> DatumType {
         Element::Int32 => DatumType::I32,
         Element::Byte => DatumType::U8,
         Element::Bool => DatumType::Bool,
+        Element::Text => DatumType::String,
     }
 }
 
@@ -51,8 +52,16 @@ pub(crate) const fn datum_type(element: Element) -> DatumType {
 const EXACT: f64 = serin_protocol::raw::MAX_WHOLE as f64;
 
 /// `rows` rows of prepared values as the graph takes them.
-pub(crate) fn tensor(feed: &Feed, element: Element, values: &Numbers, rows: usize) -> TractResult<TValue> {
+pub(crate) fn tensor(feed: &Feed, element: Element, fed: &Fed, rows: usize) -> TractResult<TValue> {
     let shape: TVec<usize> = std::iter::once(rows).chain(feed.row_shape.iter().copied()).collect();
+    match fed {
+        Fed::Numbers(values) => numbers(feed, element, values, &shape),
+        Fed::Texts(texts) if element == Element::Text => Ok(tensor1(texts).into_shape(&shape)?.into()),
+        Fed::Texts(_) => bail!("{} holds texts, the model takes {element:?}", feed.name),
+    }
+}
+
+fn numbers(feed: &Feed, element: Element, values: &Numbers, shape: &[usize]) -> TractResult<TValue> {
     let whole = |least: f64, most: f64| -> TractResult<Vec<f64>> {
         let values: Vec<f64> = (0..values.len()).map(|at| values.at(at)).collect();
         let broken = values.iter().position(|value| !(least..=most).contains(value) || value.fract() != 0.0);
@@ -66,31 +75,32 @@ pub(crate) fn tensor(feed: &Feed, element: Element, values: &Numbers, rows: usiz
         Ok(values)
     };
     let tensor = match (element, values) {
-        (Element::Float, Numbers::Singles(values)) => Tensor::from_shape(&shape, values)?,
-        (Element::Double, Numbers::Doubles(values)) => Tensor::from_shape(&shape, values)?,
-        (Element::Byte, Numbers::Bytes(values)) => Tensor::from_shape(&shape, values)?,
+        (Element::Float, Numbers::Singles(values)) => Tensor::from_shape(shape, values)?,
+        (Element::Double, Numbers::Doubles(values)) => Tensor::from_shape(shape, values)?,
+        (Element::Byte, Numbers::Bytes(values)) => Tensor::from_shape(shape, values)?,
         (Element::Float, values) => {
-            Tensor::from_shape(&shape, &(0..values.len()).map(|at| values.at(at) as f32).collect::<Vec<_>>())?
+            Tensor::from_shape(shape, &(0..values.len()).map(|at| values.at(at) as f32).collect::<Vec<_>>())?
         }
         (Element::Double, values) => {
-            Tensor::from_shape(&shape, &(0..values.len()).map(|at| values.at(at)).collect::<Vec<_>>())?
+            Tensor::from_shape(shape, &(0..values.len()).map(|at| values.at(at)).collect::<Vec<_>>())?
         }
         (Element::Int64, _) => {
             let values: Vec<i64> = whole(-EXACT, EXACT)?.into_iter().map(|value| value as i64).collect();
-            Tensor::from_shape(&shape, &values)?
+            Tensor::from_shape(shape, &values)?
         }
         (Element::Int32, _) => {
             let values = whole(f64::from(i32::MIN), f64::from(i32::MAX))?;
-            Tensor::from_shape(&shape, &values.into_iter().map(|value| value as i32).collect::<Vec<_>>())?
+            Tensor::from_shape(shape, &values.into_iter().map(|value| value as i32).collect::<Vec<_>>())?
         }
         (Element::Byte, _) => {
             let values = whole(0.0, 255.0)?;
-            Tensor::from_shape(&shape, &values.into_iter().map(|value| value as u8).collect::<Vec<_>>())?
+            Tensor::from_shape(shape, &values.into_iter().map(|value| value as u8).collect::<Vec<_>>())?
         }
         (Element::Bool, _) => {
             let values = whole(0.0, 1.0)?;
-            Tensor::from_shape(&shape, &values.into_iter().map(|value| value != 0.0).collect::<Vec<_>>())?
+            Tensor::from_shape(shape, &values.into_iter().map(|value| value != 0.0).collect::<Vec<_>>())?
         }
+        (Element::Text, _) => bail!("{} holds numbers, the model takes texts", feed.name),
     };
     Ok(tensor.into())
 }

@@ -15,5 +15,5 @@ mod raw;
 pub use decode::decoders;
 pub use finish::{Column, Data, check, find, finish, taken};
 pub use numbers::Numbers;
-pub use prepare::{Feed, Preparation};
+pub use prepare::{Fed, Feed, Preparation};
 pub use raw::Raw;

@@ -9,6 +9,26 @@ use super::image::{Image, Normalise};
 use super::numbers::{Numbers, Operation, picked};
 use super::raw::{Raw, Value};
 
+/// Prepared rows of one tensor handed to the model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fed {
+    /// Numbers.
+    Numbers(Numbers),
+    /// Texts.
+    Texts(Vec<String>),
+}
+
+impl Fed {
+    /// Adds those of more rows, which are of the same kind.
+    fn extend(&mut self, more: Self) {
+        match (self, more) {
+            (Self::Numbers(numbers), Self::Numbers(more)) => numbers.extend(more),
+            (Self::Texts(texts), Self::Texts(more)) => texts.extend(more),
+            (Self::Numbers(_) | Self::Texts(_), _) => {}
+        }
+    }
+}
+
 /// A tensor handed to the model.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -20,6 +40,8 @@ pub struct Feed {
     pub row_elements: usize,
     /// Name in the ONNX graph.
     pub model_input: String,
+    /// Whether it holds texts.
+    pub is_text: bool,
 }
 
 /// All steps before the model, ready to run.
@@ -61,13 +83,14 @@ impl Preparation {
             row_shape: kind.row().to_vec(),
             row_elements: kind.elements().unwrap_or(0),
             model_input: model_input.to_owned(),
+            is_text: matches!(kind, Kind::Texts { .. }),
         };
         self.flow.fed().map(feed).collect()
     }
 
     /// `count` rows from row `first` on, in the order of [`Self::feeds`]. The error names step, row and
     /// feature.
-    pub fn prepare(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Numbers>, String> {
+    pub fn prepare(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Fed>, String> {
         if !self.one_by_one || count < 2 {
             return self.run(raw, first, count);
         }
@@ -79,7 +102,7 @@ impl Preparation {
         Ok(all)
     }
 
-    fn run(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Numbers>, String> {
+    fn run(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Fed>, String> {
         let mut values: Vec<Value<'_>> =
             raw.iter().map(|raw| raw.rows(first, count)).collect::<Result<_, _>>()?;
         values.resize_with(self.flow.places, || Value::None);
@@ -87,8 +110,13 @@ impl Preparation {
         for (stage, positions) in self.flow.stages.iter().zip(&self.positions) {
             let made = match &stage.step {
                 PreStep::Feed { .. } => {
-                    if let Value::Numbers(numbers) = take(&mut values, stage.writes) {
-                        fed.push(numbers);
+                    match take(&mut values, stage.writes) {
+                        Value::Numbers(numbers) => fed.push(Fed::Numbers(numbers)),
+                        Value::Texts(texts) => {
+                            let texts = utf8(&texts).map_err(|refused| told(stage, first, refused))?;
+                            fed.push(Fed::Texts(texts));
+                        }
+                        Value::Images(_) | Value::None => {}
                     }
                     continue;
                 }
@@ -104,6 +132,14 @@ impl Preparation {
         }
         Ok(fed)
     }
+}
+
+/// Texts as models take them.
+fn utf8(texts: &[&[u8]]) -> Result<Vec<String>, Refused> {
+    let text = |(at, text): (usize, &&[u8])| {
+        std::str::from_utf8(text).map(str::to_owned).map_err(|_| (at, "the text is not UTF-8".to_owned()))
+    };
+    texts.iter().enumerate().map(text).collect()
 }
 
 /// The refusal in words.

@@ -35,6 +35,15 @@ fn preparation(inputs: &Json, steps: &Json) -> Result<Preparation, String> {
 
 /// What the model gets of `rows`, for each input its values.
 fn run(inputs: &Json, steps: &Json, rows: usize, values: &[Json]) -> Result<Vec<Vec<f64>>, String> {
+    let fed = prepared(inputs, steps, rows, values)?;
+    let numbers = fed.iter().filter_map(|fed| match fed {
+        Fed::Numbers(numbers) => Some((0..numbers.len()).map(|at| numbers.at(at)).collect()),
+        Fed::Texts(_) => None,
+    });
+    Ok(numbers.collect())
+}
+
+fn prepared(inputs: &Json, steps: &Json, rows: usize, values: &[Json]) -> Result<Vec<Fed>, String> {
     let preparation = preparation(inputs, steps)?;
     let manifest = manifest(inputs);
     let mut bodies = Vec::new();
@@ -44,8 +53,7 @@ fn run(inputs: &Json, steps: &Json, rows: usize, values: &[Json]) -> Result<Vec<
         bodies.push(body);
     }
     let raw = manifest.inputs.iter().zip(&bodies).map(|(spec, body)| Raw::of(spec, body, rows));
-    let fed = preparation.prepare(&raw.collect::<Result<Vec<_>, _>>()?, 0, rows)?;
-    Ok(fed.iter().map(|numbers| (0..numbers.len()).map(|at| numbers.at(at)).collect()).collect())
+    preparation.prepare(&raw.collect::<Result<Vec<_>, _>>()?, 0, rows)
 }
 
 fn x(features: &[&str]) -> Json {
@@ -66,6 +74,18 @@ fn numbers_run_through_the_steps_in_order() {
     ]);
     let fed = run(&x(&["a", "b"]), &steps, 2, &[json!([null, 3, -9, 1e30])]);
     assert_eq!(fed, Ok(vec![vec![32.5, 5.5, -1.5, 31.5]]));
+}
+
+#[test]
+fn texts_reach_a_model_that_takes_texts() {
+    let inputs = json!([{"name": "x", "datatype": "BYTES", "shape": [-1, 1]}]);
+    let made = prepared(&inputs, &json!([feed()]), 2, &[json!(["Köln", ""])]);
+    assert_eq!(made, Ok(vec![Fed::Texts(vec!["Köln".into(), String::new()])]));
+    let preparation = preparation(&inputs, &json!([feed()])).expect("sound");
+    let spec = &manifest(&inputs).inputs[0];
+    let broken = Raw::of(spec, &[1, 0, 0, 0, 0xff], 1).expect("a text");
+    let error = preparation.prepare(&[broken], 0, 1).expect_err("not UTF-8");
+    assert!(error.contains("row 0, feature x: the text is not UTF-8"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use serin_model::{Model, ROWS_AT_ONCE, Record, nnef, tells_of_exhaustion};
-use serin_pipeline::{Column, Data, Feed, Numbers, Preparation, Raw};
+use serin_pipeline::{Column, Data, Fed, Feed, Preparation, Raw};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
 use serin_protocol::ids::{ByteCount, FieldName};
@@ -138,11 +138,11 @@ impl Engine {
         let mut answer = Answer { outputs: Vec::new(), body: Vec::new(), predictions: Vec::new() };
         for (feed, values) in self.feeds.iter().zip(values) {
             let start = answer.body.len();
-            answer.body.extend(single_precision(&values));
+            let datatype = write_fed(&values, &mut answer.body);
             let lengths = std::iter::once(rows).chain(feed.row_shape.iter().copied());
             answer.outputs.push(TensorHeader {
                 name: feed.name.clone(),
-                datatype: DataType::Fp32,
+                datatype,
                 shape: lengths.filter_map(|length| u32::try_from(length).ok()).collect(),
                 bytes: (answer.body.len() - start) as u64,
             });
@@ -294,9 +294,24 @@ fn rows_of(spec: &TensorSpec, input: &TensorHeader) -> Result<usize, InferFault>
     }
 }
 
-/// Little-endian `FP32`, for comparing.
-fn single_precision(values: &Numbers) -> Vec<u8> {
-    (0..values.len()).flat_map(|at| (values.at(at) as f32).to_le_bytes()).collect()
+/// Numbers as little-endian `FP32`, for comparing; texts as they are.
+fn write_fed(fed: &Fed, body: &mut Vec<u8>) -> DataType {
+    match fed {
+        Fed::Numbers(values) => {
+            body.extend((0..values.len()).flat_map(|at| (values.at(at) as f32).to_le_bytes()));
+            DataType::Fp32
+        }
+        Fed::Texts(texts) => {
+            texts.iter().for_each(|text| write_text(text, body));
+            DataType::Bytes
+        }
+    }
+}
+
+fn write_text(text: &str, body: &mut Vec<u8>) {
+    // A label comes from a file of at most 256 KiB, from a model of at most 2 GiB, or from a frame.
+    body.extend(u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
+    body.extend(text.as_bytes());
 }
 
 /// Adds the outputs of some more rows.
@@ -345,11 +360,7 @@ fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
             values.iter().for_each(|value| body.extend(value.to_le_bytes()));
         }
         Data::Texts(texts) => {
-            for text in texts {
-                // A label comes from a file of at most 256 KiB or from a model of at most 2 GiB.
-                body.extend(u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
-                body.extend(text.as_bytes());
-            }
+            texts.iter().for_each(|text| write_text(text, body));
         }
     }
 }

@@ -149,8 +149,9 @@ pub(super) fn after(step: &PreStep, kinds: &[Kind]) -> Result<Kind, String> {
             }
         }
         PreStep::Feed { .. } => match kind {
-            Kind::Numbers { .. } => Ok(kind.clone()),
-            Kind::Texts { .. } | Kind::Image { .. } => Err(unfit("numbers", input, kind)),
+            // Texts for a model that takes texts: an exported encoder of categories.
+            Kind::Numbers { .. } | Kind::Texts { .. } => Ok(kind.clone()),
+            Kind::Image { .. } => Err(unfit("numbers or texts", input, kind)),
         },
     }
 }

@@ -39,6 +39,16 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream), request, body: Vec::new() })
     }
 
+    /// Bytes of the request.
+    pub(crate) const fn request_bytes(&self) -> usize {
+        self.request.len()
+    }
+
+    /// Bytes of the last answer's body.
+    pub(crate) const fn answer_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// Asks, and how long the answer took to be here whole.
     pub(crate) fn ask(&mut self) -> Result<Duration> {
         let asked = Instant::now();

@@ -10,6 +10,7 @@
 mod http;
 mod memory;
 mod models;
+mod passing;
 mod report;
 mod rig;
 
@@ -23,6 +24,7 @@ use serin_tests::process::program;
 use serin_tests::samples::Samples;
 
 use crate::http::{Connection, Question};
+use crate::passing::Passing;
 use crate::report::{Latency, Report, Throughput};
 use crate::rig::{Form, Rig};
 
@@ -36,6 +38,15 @@ const CONNECTIONS: usize = 8;
 const ROWS: [usize; 2] = [1, 256];
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let passed = match arguments.get(1).map(String::as_str) {
+        Some(passing::FRONT) => Some(passing::front(&arguments)),
+        Some(passing::BACK) => Some(passing::back(&arguments)),
+        _ => None,
+    };
+    if let Some(passed) = passed {
+        return if passed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match measure_all() {
         Ok(missed) if missed.is_empty() => {
             println!("goals met");
@@ -86,8 +97,11 @@ fn measure() -> Result<Report> {
         eprintln!("latency of {rows} rows");
         let bare = rig.bare(rows, WARM_UP, REQUESTS)?;
         for form in [Form::Json, Form::Raw] {
-            let whole = latency(&rig.question(form, rows)?)?;
-            report.latencies.push(Latency { rows, form, bare: bare.clone(), whole });
+            let question = rig.question(form, rows)?;
+            let (whole, answer) = latency(&question)?;
+            let passing = Passing::start(&question, answer)?;
+            let (limit, _) = latency(&passing.question)?;
+            report.latencies.push(Latency { rows, form, bare: bare.clone(), whole, limit });
         }
     }
     for form in [Form::Json, Form::Raw] {
@@ -102,14 +116,15 @@ fn measure() -> Result<Report> {
     let address = peer.url.trim_start_matches("http://").to_owned();
     let question = Question { address, ..rig.question(Form::Json, 1)? };
     eprintln!("MLServer, one connection, then {CONNECTIONS}");
-    report.peer_latency = latency(&question)?;
+    (report.peer_latency, _) = latency(&question)?;
     let rate = throughput(&question, span)?;
     report.throughputs.push(Throughput { who: "MLServer", form: Form::Json, rate });
     report.peer_memory = memory::proportional(peer.id())?;
     Ok(report)
 }
 
-fn latency(question: &Question) -> Result<Samples> {
+/// Times of many requests, and the bytes of an answer.
+fn latency(question: &Question) -> Result<(Samples, usize)> {
     let mut connection = Connection::open(question)?;
     for _ in 0..WARM_UP {
         connection.ask()?;
@@ -118,7 +133,7 @@ fn latency(question: &Question) -> Result<Samples> {
     for _ in 0..REQUESTS {
         samples.push(connection.ask()?);
     }
-    Ok(samples)
+    Ok((samples, connection.answer_bytes()))
 }
 
 /// Answers a second.
