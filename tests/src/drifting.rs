@@ -36,23 +36,28 @@ struct Column {
 }
 
 impl Table {
-    /// Reads a CSV file with a header. Columns that do not hold numbers become categories: numbered as in `like`, or in
-    /// the order in which they come.
+    /// Reads the columns called `names` of a CSV file with a header. Those that do not hold numbers become categories:
+    /// numbered as in `like`, or in the order in which they come.
     ///
     /// # Errors
-    /// There is no such file, or it is no table.
-    pub fn read(path: &Path, like: Option<&Self>) -> Result<Self> {
+    /// There is no such file, or it is no table with these columns.
+    pub fn read(path: &Path, names: &[&str], like: Option<&Self>) -> Result<Self> {
         let mut reader = csv::Reader::from_path(path).with_context(|| path.display().to_string())?;
-        let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
+        let header = reader.headers()?.clone();
+        let places: Vec<usize> = names
+            .iter()
+            .map(|name| header.iter().position(|known| known == *name).with_context(|| format!("no {name}")))
+            .collect::<Result<_>>()?;
         let mut cells: Vec<Vec<String>> = vec![Vec::new(); names.len()];
         for record in reader.records() {
-            for (cells, cell) in cells.iter_mut().zip(&record?) {
-                cells.push(cell.to_owned());
+            let record = record?;
+            for (cells, place) in cells.iter_mut().zip(&places) {
+                cells.push(record.get(*place).unwrap_or_default().to_owned());
             }
         }
-        let columns = names.into_iter().zip(cells).map(|(name, cells)| {
-            let known = like.and_then(|like| like.column(&name));
-            Column::of(name, &cells, known.and_then(|column| column.categories.as_deref()))
+        let columns = names.iter().zip(cells).map(|(name, cells)| {
+            let known = like.and_then(|like| like.column(name));
+            Column::of((*name).to_owned(), &cells, known.and_then(|column| column.categories.as_deref()))
         });
         Ok(Self { columns: columns.collect() })
     }
@@ -81,9 +86,16 @@ impl Table {
     pub fn rows(&self, keep: impl Fn(usize) -> bool) -> Self {
         let columns = self.columns.iter().map(|column| {
             let kept = column.values.iter().enumerate().filter(|(row, _)| keep(*row));
-            Column { values: kept.map(|(_, value)| *value).collect(), ..column.clone() }
+            column.with(kept.map(|(_, value)| *value).collect())
         });
         Self { columns: columns.collect() }
+    }
+
+    /// So many rows from a place on.
+    fn window(&self, from: usize, rows: usize) -> Self {
+        let cut =
+            |column: &Column| column.with(column.values.get(from..from + rows).unwrap_or_default().to_vec());
+        Self { columns: self.columns.iter().map(cut).collect() }
     }
 
     /// The same with one column's values changed.
@@ -98,6 +110,10 @@ impl Table {
 }
 
 impl Column {
+    fn with(&self, values: Vec<f32>) -> Self {
+        Self { name: self.name.clone(), values, categories: self.categories.clone() }
+    }
+
     fn of(name: String, cells: &[String], known: Option<&[String]>) -> Self {
         let number = |cell: &String| if cell.is_empty() { Some(f32::NAN) } else { cell.parse().ok() };
         if known.is_none()
@@ -196,7 +212,7 @@ impl Watch {
             |(name, _): &(String, SketchProfile)| Found { feature: name.clone(), windows: Vec::new() };
         let mut found: Vec<Found> = self.features.iter().map(fresh).collect();
         for at in 0..later.len() / window {
-            let rows = later.rows(|row| row / window == at);
+            let rows = later.window(at * window, window);
             for (found, (_, finding)) in found.iter_mut().zip(self.judge(&rows, None)?) {
                 found.windows.push(!matches!(finding.cause, Cause::Steady | Cause::TooFew));
             }
@@ -313,16 +329,20 @@ pub const KNOWN: [Known; 5] = [
 ];
 
 impl Known {
+    fn features(&self) -> Vec<&'static str> {
+        [self.drifting, self.stable].concat()
+    }
+
     /// The reference, and what came later.
     ///
     /// # Errors
     /// It has not been fetched.
     pub fn tables(&self) -> Result<(Table, Table)> {
-        let folder = folder()?;
-        let reference = Table::read(&folder.join(self.reference), None)?;
+        let (folder, features) = (folder()?, self.features());
+        let reference = Table::read(&folder.join(self.reference), &features, None)?;
         Ok(match self.later {
             Some(later) => {
-                let later = Table::read(&folder.join(later), Some(&reference))?;
+                let later = Table::read(&folder.join(later), &features, Some(&reference))?;
                 (reference, later)
             }
             None => (
@@ -338,7 +358,6 @@ impl Known {
     /// It has not been fetched.
     pub fn play(&self) -> Result<Vec<Found>> {
         let (reference, later) = self.tables()?;
-        let features = [self.drifting, self.stable].concat();
-        Watch::new(&reference, &features)?.play(&later, self.window)
+        Watch::new(&reference, &self.features())?.play(&later, self.window)
     }
 }

@@ -226,8 +226,7 @@ fn steps_that_cannot_work_are_refused_by_name() {
             "twice",
         ),
         (&x(&["a"]), json!([{"op": "frame", "input": "x"}, feed()]), "UINT8"),
-        (&image, json!([feed()]), "works on numbers, x is texts"),
-        (&image, json!([decode, feed()]), "works on numbers, x is an image"),
+        (&image, json!([decode, feed()]), "works on numbers or texts, x is an image"),
         (&image, json!([decode, tensor, feed()]), "resize or crop it to one before"),
         (
             &image,
