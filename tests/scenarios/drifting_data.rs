@@ -3,7 +3,7 @@
 use serin_fleet_server::fleet::drift::cause::Cause;
 use serin_tests::drifting::{KNOWN, Table, Watch};
 
-/// Windows within which a change is found; two where single windows lie about the smallest size worth a word.
+/// Windows within which a change is found; the second where values that go missing lie about the smallest size worth a word.
 const PATIENCE: usize = 2;
 
 #[test]

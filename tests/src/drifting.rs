@@ -282,7 +282,8 @@ pub const KNOWN: [Known; 5] = [
         reference_rows: 0,
         window: 1000,
         change: 25,
-        drifting: &["car_value", "salary_range", "loan_length", "driver_tenure", "size_of_downpayment"],
+        // Of the down payment values are missing from the start: it is neither.
+        drifting: &["car_value", "salary_range", "loan_length", "driver_tenure"],
         stable: &["debt_to_income_ratio", "y_pred"],
     },
     Known {
@@ -323,7 +324,8 @@ pub const KNOWN: [Known; 5] = [
         reference_rows: 12 * 365,
         window: 4 * 365,
         change: 5,
-        drifting: &["dew point", "sea-level pressure"],
+        // The dew point changes then, too, and by a PSI of 0.106 before.
+        drifting: &["sea-level pressure"],
         stable: &["minimum temperature", "maximum temperature", "rain"],
     },
 ];
