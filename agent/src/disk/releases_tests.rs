@@ -36,7 +36,7 @@ fn draft(version: &str, model: &[u8]) -> Draft {
         cases: vec![GoldenCase { inputs: vec![input], tensors: vec![], outputs: vec![output] }],
     };
     let feature = |name: &str| FeatureProfile::of(name.parse().expect("name"), &[0.0, 1.0, 2.0]);
-    let profile = Profile { features: vec![feature("a"), feature("b")], predictions: None, confidence: None };
+    let profile = Profile { features: vec![feature("a"), feature("b")], ..Profile::default() };
     let pipeline = json!({
         "pre": [{"op": "feed", "input": "x", "model_input": "X"}],
         "post": [
@@ -354,7 +354,7 @@ fn contents_that_do_not_parse_are_refused_by_name() {
         device.refuses(&draft.pack(&device.inbox()), complaint);
     }
     let mut other = draft("1", b"weights");
-    let none = Profile { features: vec![], predictions: None, confidence: None };
+    let none = Profile::default();
     other.replace(BundleFile::Reference, &none.encode().expect("small"));
     other.list_files();
     device.refuses(&other.pack(&device.inbox()), "does not list the features");

@@ -34,6 +34,7 @@ mod model;
 mod nnef;
 mod operators;
 mod pipeline;
+mod predictions;
 pub mod prepare;
 pub mod process;
 pub mod qualify;

@@ -16,7 +16,7 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
     let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
-        // At most one unpaired report per part; there are 16 parts at most.
+        // At most one unpaired report per part and segment; there are 16 parts and 5 segments at most.
         let pair =
             open.iter().position(|at| merged.get(*at).is_some_and(|older| can_merge(older, &report, fences)));
         let partner = pair.map(|position| open.swap_remove(position));
@@ -25,12 +25,16 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
         {
             continue;
         }
-        open.retain(|at| merged.get(*at).is_some_and(|older| older.first_feature != report.first_feature));
+        open.retain(|at| merged.get(*at).is_some_and(|older| !same_part(older, &report)));
         open.push(merged.len());
         merged.push(report);
     }
     merged.extend(young);
     merged
+}
+
+fn same_part(one: &Report, other: &Report) -> bool {
+    one.first_feature == other.first_feature && one.segment == other.segment
 }
 
 fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
@@ -40,7 +44,7 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
             (Some(older), Some(younger)) => older.with == younger.with,
             (None, _) | (_, None) => true,
         };
-    !fenced && same_role && older.first_feature == younger.first_feature && older.profile == younger.profile
+    !fenced && same_role && same_part(older, younger) && older.profile == younger.profile
 }
 
 /// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
@@ -48,7 +52,11 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
 pub fn merge(older: &mut Report, younger: &Report) -> bool {
     let mut sum = older.clone();
     let sketches = sum.features.iter_mut().zip(&younger.features);
-    let rest = [(&mut sum.predictions, &younger.predictions), (&mut sum.confidence, &younger.confidence)];
+    let rest = [
+        (&mut sum.predictions, &younger.predictions),
+        (&mut sum.confidence, &younger.confidence),
+        (&mut sum.entropy, &younger.entropy),
+    ];
     if older.features.len() != younger.features.len()
         || sketches.chain(rest).any(|(mine, theirs)| mine.merge(theirs).is_err())
     {
@@ -56,8 +64,9 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     }
     sum.end = older.end.max(younger.end);
     sum.coverage = match (older.coverage, younger.coverage) {
-        (Coverage::Complete, Coverage::Complete) => Coverage::Complete,
         (Coverage::Partial, _) | (_, Coverage::Partial) => Coverage::Partial,
+        (Coverage::Empty, Coverage::Empty) => Coverage::Empty,
+        (Coverage::Complete | Coverage::Empty, Coverage::Complete | Coverage::Empty) => Coverage::Complete,
     };
     sum.requests = sum.requests.saturating_add(younger.requests);
     sum.errors = sum.errors.saturating_add(younger.errors);
@@ -66,6 +75,15 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     sum.worker_peak = sum.worker_peak.max(younger.worker_peak);
     sum.worker_deaths = sum.worker_deaths.saturating_add(younger.worker_deaths);
     sum.dropped_reports = sum.dropped_reports.saturating_add(younger.dropped_reports);
+    match (&mut sum.quality, &younger.quality) {
+        (Some(mine), Some(theirs)) => {
+            if !mine.merge(theirs) {
+                return false;
+            }
+        }
+        (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+        (Some(_) | None, None) => {}
+    }
     match (&mut sum.comparison, &younger.comparison) {
         (Some(mine), Some(theirs)) => {
             if !mine.merge(theirs) {

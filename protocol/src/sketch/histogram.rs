@@ -50,20 +50,29 @@ impl Histogram {
         let before = self.present() as f64;
         let mut moments = Moments::default();
         for value in values {
-            let counter = match bins.locate(value) {
-                Place::Missing => &mut self.missing,
-                Place::Under => &mut self.under,
-                Place::Over => &mut self.over,
-                Place::Bin(bin) => match self.counts.get_mut(bin) {
-                    Some(counter) => counter,
-                    // Only when recorded with bins it was not made for; never lose the count.
-                    None => &mut self.over,
-                },
-            };
-            *counter = counter.saturating_add(1);
+            self.count(bins.locate(value));
             moments.take(value);
         }
         self.add_moments(before, moments.count, moments.mean(), moments.m2());
+    }
+
+    /// Counts a value at `place`, without its moments: for categories, which have none. Allocates nothing.
+    pub fn count(&mut self, place: Place) {
+        let counter = self.counter(place);
+        *counter = counter.saturating_add(1);
+    }
+
+    fn counter(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Missing => &mut self.missing,
+            Place::Under => &mut self.under,
+            Place::Over => &mut self.over,
+            Place::Bin(bin) => match self.counts.get_mut(bin) {
+                Some(counter) => counter,
+                // Only when recorded with bins it was not made for; never lose the count.
+                None => &mut self.over,
+            },
+        }
     }
 
     /// Moments of `more` values are added to those of the `n` there were.
