@@ -17,6 +17,9 @@ use crate::telemetry::Asked;
 /// Longest request id that is repeated in the answer; apps use UUIDs.
 const MAX_ID_BYTES: usize = 256;
 
+/// The parameter that, being false, says that nobody will tell the truth about a request.
+pub(crate) const REMEMBER: &str = "remember";
+
 /// The parameter that asks for all outputs as raw values.
 const BINARY_OUTPUT: &str = "binary_data_output";
 
@@ -94,6 +97,11 @@ struct OutputParameters {
 }
 
 impl Call {
+    /// Whether the truth about it may be told later.
+    pub(super) fn may_be_labelled(&self) -> bool {
+        self.parameters.get(REMEMBER) != Some(&Value::Bool(false))
+    }
+
     /// What of it is looked at by whoever counts.
     pub(super) fn asked(&self) -> Asked<'_> {
         Asked { inputs: &self.inputs, body: &self.body, parameters: &self.parameters }

@@ -315,7 +315,9 @@ impl<W: Infer> Desk<W> {
                 });
                 let segments = recorder.answered(call.asked(), &inferred.predictions, inferred.micros);
                 let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
-                self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
+                if call.may_be_labelled() {
+                    self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
+                }
             }
             Err(InferError::Model(_) | InferError::Died(_)) => {
                 recorder.failed(call.asked());

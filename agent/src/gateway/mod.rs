@@ -18,7 +18,7 @@ mod answer;
 pub mod beside;
 mod binary;
 pub(crate) mod body;
-mod call;
+pub(crate) mod call;
 mod describe;
 mod few;
 pub mod http;

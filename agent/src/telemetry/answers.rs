@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{Digest, Millis, SegmentNumber};
 
-/// Requests remembered unless configured otherwise: with a row each about a megabyte, an answer a second for two hours.
+/// Requests remembered unless configured otherwise: an answer a second for two hours; with a row each, some 130 bytes,
+/// about a megabyte.
 pub const DEFAULT_REQUESTS: usize = 8192;
 
 /// Most requests that can be configured, about ten megabytes: a device has little memory, and models need it.
@@ -75,7 +76,10 @@ pub struct Answers<O> {
     /// How many were forgotten; the oldest kept has this number.
     forgotten: u64,
     numbers: HashMap<Name, u64>,
-    rows: usize,
+    /// The rows of all that are kept, one answer's after the other's.
+    rows: VecDeque<Kept>,
+    /// How many rows were forgotten.
+    rows_forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -83,13 +87,60 @@ struct Answer<O> {
     names: [Option<Name>; 2],
     at: Millis,
     of: O,
-    rows: Vec<(Row, bool)>,
+    /// Number of its first row, counted from the first there ever was.
+    first: u64,
+    rows: u32,
+}
+
+/// A row in 16 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    predicted: Predicted,
+    segment: SegmentNumber,
+    known: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Predicted {
+    Class { class: i32, confidence: f32 },
+    Value(f32),
+}
+
+impl From<Row> for Kept {
+    fn from(row: Row) -> Self {
+        let predicted = match row.prediction {
+            Prediction::Class { class, confidence, .. } => {
+                // No declared class is that large; −1 is none of them either.
+                Predicted::Class { class: i32::try_from(class).unwrap_or(-1), confidence }
+            }
+            Prediction::Value(value) => Predicted::Value(value),
+        };
+        Self { predicted, segment: row.segment, known: false }
+    }
+}
+
+impl From<Kept> for Row {
+    fn from(kept: Kept) -> Self {
+        let prediction = match kept.predicted {
+            Predicted::Class { class, confidence } => Prediction::of_class(class.into(), confidence),
+            Predicted::Value(value) => Prediction::Value(value),
+        };
+        Self { prediction, segment: kept.segment }
+    }
 }
 
 impl<O: Clone> Answers<O> {
     /// Remembers `most` requests, each for `life`.
     pub fn new(most: usize, life: Millis) -> Self {
-        Self { most, life, kept: VecDeque::new(), forgotten: 0, numbers: HashMap::new(), rows: 0 }
+        Self {
+            most,
+            life,
+            kept: VecDeque::new(),
+            forgotten: 0,
+            numbers: HashMap::new(),
+            rows: VecDeque::new(),
+            rows_forgotten: 0,
+        }
     }
 
     /// Remembers what was predicted for a request known under `names`; a later request of the same name takes its
@@ -99,14 +150,15 @@ impl<O: Clone> Answers<O> {
         now: Millis,
         names: [Option<Name>; 2],
         of: O,
-        rows: impl Iterator<Item = Row>,
+        rows: impl ExactSizeIterator<Item = Row>,
     ) {
-        let rows: Vec<(Row, bool)> = rows.map(|row| (row, false)).collect();
         let most_rows = self.most.saturating_mul(ROWS_PER_REQUEST);
-        if rows.is_empty() || rows.len() > most_rows || self.most == 0 {
+        let count = rows.len();
+        let Ok(counted) = u32::try_from(count) else { return };
+        if count == 0 || count > most_rows || self.most == 0 {
             return;
         }
-        while self.kept.len() >= self.most || self.rows.saturating_add(rows.len()) > most_rows {
+        while self.kept.len() >= self.most || self.rows.len().saturating_add(count) > most_rows {
             self.forget_oldest();
         }
         // What is twice too old is not even told apart from what never was.
@@ -118,8 +170,9 @@ impl<O: Clone> Answers<O> {
         for name in names.iter().flatten() {
             self.numbers.insert(*name, number);
         }
-        self.rows = self.rows.saturating_add(rows.len());
-        self.kept.push_back(Answer { names, at: now, of, rows });
+        let first = self.rows_forgotten.saturating_add(self.rows.len() as u64);
+        self.rows.extend(rows.map(Kept::from));
+        self.kept.push_back(Answer { names, at: now, of, first, rows: counted });
     }
 
     fn forget_oldest(&mut self) {
@@ -131,35 +184,40 @@ impl<O: Clone> Answers<O> {
             }
         }
         self.forgotten = self.forgotten.saturating_add(1);
-        self.rows = self.rows.saturating_sub(oldest.rows.len());
+        self.rows.drain(..(oldest.rows as usize).min(self.rows.len()));
+        self.rows_forgotten = self.rows_forgotten.saturating_add(oldest.rows.into());
     }
 
     /// Whose answer `name` was, and what it was for row `row`.
     pub fn find(&self, now: Millis, name: Name, row: usize) -> Result<(O, Row), Forgotten> {
-        let answer = self.place(name).and_then(|place| self.kept.get(place));
-        let answer = answer.ok_or(Forgotten::Unknown(self.most))?;
+        let answer = self.answer(name).ok_or(Forgotten::Unknown(self.most))?;
         let age = age(answer, now);
         if age > self.life {
             return Err(Forgotten::Expired(age));
         }
-        match answer.rows.get(row) {
-            None => Err(Forgotten::NoRow { rows: answer.rows.len() }),
-            Some((_, true)) => Err(Forgotten::Known),
-            Some((row, false)) => Ok((answer.of.clone(), *row)),
+        match self.place(answer, row).and_then(|place| self.rows.get(place)) {
+            None => Err(Forgotten::NoRow { rows: answer.rows as usize }),
+            Some(kept) if kept.known => Err(Forgotten::Known),
+            Some(kept) => Ok((answer.of.clone(), Row::from(*kept))),
         }
     }
 
     /// Notes that the truth of a row found is known: another word about it counts no more.
     pub fn settle(&mut self, name: Name, row: usize) {
-        let answer = self.place(name).and_then(|place| self.kept.get_mut(place));
-        if let Some((_, known)) = answer.and_then(|answer| answer.rows.get_mut(row)) {
-            *known = true;
+        let place = self.answer(name).and_then(|answer| self.place(answer, row));
+        if let Some(kept) = place.and_then(|place| self.rows.get_mut(place)) {
+            kept.known = true;
         }
     }
 
-    fn place(&self, name: Name) -> Option<usize> {
+    fn answer(&self, name: Name) -> Option<&Answer<O>> {
         let number = self.numbers.get(&name)?;
-        usize::try_from(number.checked_sub(self.forgotten)?).ok()
+        self.kept.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
+    }
+
+    fn place(&self, answer: &Answer<O>, row: usize) -> Option<usize> {
+        let first = usize::try_from(answer.first.checked_sub(self.rows_forgotten)?).ok()?;
+        (row < answer.rows as usize).then(|| first.checked_add(row))?
     }
 }
 
@@ -172,17 +230,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn rows(count: usize) -> impl Iterator<Item = Row> {
-        (0_i64..)
-            .take(count)
-            .map(|at| Row { prediction: Prediction::of_class(at, 0.5), segment: SegmentNumber(1) })
+    fn rows(count: u32) -> impl ExactSizeIterator<Item = Row> {
+        (0..count)
+            .map(|at| Row { prediction: Prediction::of_class(at.into(), 0.5), segment: SegmentNumber(1) })
     }
 
     fn name(text: &str) -> Name {
         Name::of(text.as_bytes())
     }
 
-    fn told(answers: &mut Answers<u8>, at: u64, text: &str, of: u8, count: usize) {
+    fn told(answers: &mut Answers<u8>, at: u64, text: &str, of: u8, count: u32) {
         answers.remember(Millis(at), [Some(name(text)), None], of, rows(count));
     }
 
@@ -191,7 +248,7 @@ mod tests {
         let mut answers = Answers::new(4, Millis(1000));
         answers.remember(Millis(0), [Some(name("a")), Some(name("order-7"))], 3_u8, rows(2));
         let (of, row) = answers.find(Millis(900), name("order-7"), 1).expect("there");
-        assert_eq!((of, row.prediction), (3, Prediction::of_class(1, 0.5)).clone());
+        assert_eq!((of, row.prediction.class(), row.segment.0), (3, Some(1), 1));
         answers.settle(name("order-7"), 1);
         assert_eq!(answers.find(Millis(900), name("a"), 1), Err(Forgotten::Known));
         assert!(answers.find(Millis(900), name("a"), 0).is_ok());
@@ -233,22 +290,23 @@ mod tests {
     proptest! {
         #[test]
         fn memory_is_bounded_and_the_latest_are_there(
-            asked in prop::collection::vec((0_u8..30, 1_usize..7), 1..200), most in 1_usize..12
+            asked in prop::collection::vec((0_u8..30, 1_u32..7), 1..200), most in 1_usize..12
         ) {
             let mut answers = Answers::new(most, Millis(1_000_000));
             let mut last = None;
             for (at, (text, count)) in asked.into_iter().enumerate() {
                 let text = text.to_string();
                 told(&mut answers, at as u64, &text, 0, count);
-                prop_assert!(answers.kept.len() <= most && answers.rows <= most * ROWS_PER_REQUEST);
+                prop_assert!(answers.kept.len() <= most && answers.rows.len() <= most * ROWS_PER_REQUEST);
                 prop_assert!(answers.numbers.len() <= answers.kept.len());
-                prop_assert_eq!(answers.rows, answers.kept.iter().map(|answer| answer.rows.len()).sum::<usize>());
-                if count <= most * ROWS_PER_REQUEST {
+                let rows: u32 = answers.kept.iter().map(|answer| answer.rows).sum();
+                prop_assert_eq!(answers.rows.len(), rows as usize);
+                if count as usize <= most * ROWS_PER_REQUEST {
                     last = Some(text);
                 }
                 if let Some(last) = &last {
                     let found = answers.find(Millis(at as u64), name(last), 0);
-                    prop_assert!(found.is_ok() || count > most * ROWS_PER_REQUEST);
+                    prop_assert!(found.is_ok() || count as usize > most * ROWS_PER_REQUEST);
                 }
             }
         }

@@ -96,3 +96,36 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     *older = sum;
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::report;
+    use serin_protocol::ids::SegmentNumber;
+    use serin_protocol::sketch::{ClassQuality, Quality};
+
+    #[test]
+    fn segments_stay_apart_and_truths_add_up() {
+        let one = |segment: u8, start: u64, right: u64| {
+            let mut report = report("m@1", "d1", start, start * 2 + u64::from(segment));
+            report.segment = SegmentNumber(segment);
+            let quality = ClassQuality { labelled: 2, right, ..ClassQuality::default() };
+            report.quality = Some(Quality::Classes(quality));
+            report
+        };
+        let reports: Vec<Report> = (0..8).flat_map(|start| [one(0, start, 1), one(3, start, 2)]).collect();
+        let merged = merge_oldest(reports, &[]);
+        let of = |segment: u8| -> Vec<&Report> {
+            merged.iter().filter(|report| report.segment == SegmentNumber(segment)).collect()
+        };
+        assert_eq!((of(0).len(), of(3).len()), (6, 6));
+        let known = |reports: &[&Report]| -> (u64, u64) {
+            let qualities = reports.iter().filter_map(|report| match &report.quality {
+                Some(Quality::Classes(classes)) => Some((classes.labelled, classes.right)),
+                Some(Quality::Values(_)) | None => None,
+            });
+            qualities.fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+        };
+        assert_eq!((known(&of(0)), known(&of(3))), ((16, 8), (16, 16)));
+    }
+}

@@ -141,7 +141,7 @@ fn events_are_kept_in_order_and_bounded(store: &dyn Store) {
     assert_eq!(numbers, expected);
 }
 
-fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
+pub(super) fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
     Report {
         device: id(device),
         boot: BootId(1),

@@ -22,3 +22,7 @@ impl Machine {
         active && record.pinned_by.is_none() && !record.safe_mode && self.has_trusted_previous()
     }
 }
+
+#[cfg(test)]
+#[path = "unfit_tests.rs"]
+mod tests;

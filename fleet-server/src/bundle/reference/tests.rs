@@ -85,6 +85,46 @@ fn an_input_without_names_is_a_list_of_numbers() {
     assert!(says(Format::Csv, "image\n1\n", columns).contains("give reference.ndjson or reference.npy"));
 }
 
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_is_read_column_by_column() {
+    use ::parquet::data_type::{ByteArray, ByteArrayType, DoubleType, FloatType};
+    use ::parquet::file::properties::WriterProperties;
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+    let schema = "message rows { REQUIRED BYTE_ARRAY city (UTF8); OPTIONAL DOUBLE a; REQUIRED FLOAT b; }";
+    let schema = std::sync::Arc::new(parse_message_type(schema).expect("a schema"));
+    let file = |cities: [&str; 2], numbers: [f32; 2]| {
+        let mut bytes = Vec::new();
+        let properties = std::sync::Arc::new(WriterProperties::builder().build());
+        let mut writer = SerializedFileWriter::new(&mut bytes, schema.clone(), properties).expect("begun");
+        let mut group = writer.next_row_group().expect("a group");
+        let mut column = group.next_column().expect("ready").expect("city");
+        let cities = cities.map(ByteArray::from);
+        column.typed::<ByteArrayType>().write_batch(&cities, None, None).expect("written");
+        column.close().expect("closed");
+        let mut column = group.next_column().expect("ready").expect("a");
+        column.typed::<DoubleType>().write_batch(&[1.5], Some(&[0, 1]), None).expect("written");
+        column.close().expect("closed");
+        let mut column = group.next_column().expect("ready").expect("b");
+        column.typed::<FloatType>().write_batch(&numbers, None, None).expect("written");
+        column.close().expect("closed");
+        group.close().expect("closed");
+        writer.close().expect("closed");
+        bytes
+    };
+    let mut columns = names(&["a", "b", "city"]);
+    columns[2].kind = ColumnKind::Text;
+    let good = file(["Oslo", ""], [2.0, f32::NAN]);
+    let rows = ReferenceRows::read(Format::Parquet, good.clone(), columns.clone()).expect("good");
+    assert_eq!((shown(&rows, "a"), shown(&rows, "b")), ("[NaN, 1.5]".into(), "[2.0, NaN]".into()));
+    assert_eq!(rows.texts(&name("city")), Some(&["Oslo".to_owned(), String::new()][..]));
+    let endless = file(["Oslo", "Rome"], [2.0, f32::INFINITY]);
+    assert!(says(Format::Parquet, endless, columns).contains("row 2, column b: inf"));
+    assert!(says(Format::Parquet, good, names(&["a", "b"])).contains("\"city\", which is not a feature"));
+    assert!(says(Format::Parquet, "a,b\n1,2\n", names(&["a", "b"])).contains("cannot be read"));
+}
+
 #[test]
 fn a_wrong_header_names_the_column() {
     let says = |text: &str| csv(text).expect_err(text).to_string();
@@ -111,7 +151,7 @@ fn a_wrong_json_line_names_its_line_and_column() {
     let says = |text: &str| self::says(Format::JsonLines, text, names(&["a", "b"]));
     assert!(says("{\"a\":1,\"b\":2}\n{\"a\":1}\n").contains("line 2, column b: it is not there"));
     assert!(says("{\"a\":1,\"b\":\"x\"}").contains("line 1, column b: \"x\" is not a finite number"));
-    assert!(says("{\"a\":1,\"b\":1e39}").contains("line 1, column b: 1e39"));
+    assert!(says("{\"a\":1,\"b\":1e39}").contains("line 1, column b: 1e+39 is not a finite number"));
     assert!(says("{\"a\":1,\"b\":2,\"c\":3}").contains("line 1, column c: it is not a feature"));
     assert!(says("\n[1, 2]").contains("line 2:"));
 }
