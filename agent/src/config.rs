@@ -2,6 +2,7 @@
 //! error that names it, because a misspelt limit that is silently ignored is no limit.
 
 mod policy;
+mod telemetry;
 
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
 use serin_protocol::target::{BUILT_IN, Hardware, MAX_TARGET_BYTES, TargetSpec};
 
 pub use self::policy::{PolicyConfig, PolicyError};
+pub use self::telemetry::Telemetry;
 
 /// Largest configuration file in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -179,24 +181,6 @@ impl Default for Gateway {
     }
 }
 
-/// How often the device reports.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Telemetry {
-    /// Length of a window: 1 second to 1 day. Windows start at its multiples since 1970.
-    #[serde(deserialize_with = "span")]
-    pub window: Duration,
-    /// Reports kept while offline, in bytes; beyond that the oldest are dropped and counted.
-    #[serde(deserialize_with = "size")]
-    pub backlog: ByteCount,
-}
-
-impl Default for Telemetry {
-    fn default() -> Self {
-        Self { window: Duration::from_mins(1), backlog: ByteCount::from_mib(8) }
-    }
-}
-
 /// A configuration file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -268,10 +252,7 @@ impl Config {
             return Err("broker.patience: must be at least 1s".into());
         }
         self.policy.check().map_err(|error| error.to_string())?;
-        let window = self.telemetry.window;
-        if !(Duration::from_secs(1)..=Duration::from_hours(24)).contains(&window) {
-            return Err("telemetry.window: must be between 1s and 24h".into());
-        }
+        self.telemetry.check()?;
         if self.models.job_deadline < Duration::from_secs(1) {
             return Err("models.job_deadline: must be at least 1s".into());
         }
@@ -393,6 +374,8 @@ mod tests {
             ("models.memroy = '1MiB'", "memroy"),
             ("gateway.listen = '0.0.0.0:80'", "loopback"),
             ("telemetry.window = '0s'", "telemetry.window"),
+            ("telemetry.answers = 70000", "telemetry.answers"),
+            ("telemetry.answers_for = '15d'", "telemetry.answers_for"),
             ("crash_loop.restarts = 1", "crash_loop.restarts"),
             ("models.job_deadline = '0s'", "models.job_deadline"),
             ("target = '../x'", "target"),

@@ -65,11 +65,12 @@ fn singles(case: &GoldenCase) -> &[f32] {
 /// A profile of the golden inputs.
 fn profile(manifest: &Manifest, golden: &Golden) -> Profile {
     let column = |at: usize| golden.cases.iter().map(|case| singles(case)[at]).collect::<Vec<_>>();
-    let features = manifest.features().enumerate();
+    let features = manifest.features().into_iter().enumerate();
     Profile {
-        features: features.map(|(at, name)| FeatureProfile::of(name.clone(), &column(at))).collect(),
+        features: features.map(|(at, feature)| FeatureProfile::of(feature.name, &column(at))).collect(),
         predictions: Some(SketchProfile::of(Bins::classes(10), &[])),
         confidence: Some(SketchProfile::of(Bins::unit(20), &[])),
+        ..Profile::default()
     }
 }
 

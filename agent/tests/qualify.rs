@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serin_agent::worker::verdict::{FaultKind, Qualified, Refused};
+use serin_agent::worker::verdict::{FaultKind, Predicted, Qualified, Refused};
 use serin_agent::worker::{InferError, Worker, WorkerSpec};
 use serin_protocol::tensor::{DataType, TensorHeader};
 use unpacked::unpack;
@@ -51,7 +51,7 @@ fn qualifying_measures_what_the_worker_needs_and_predicts_rows() {
     assert!((1..=measured.latency_p99_micros).contains(&measured.latency_p50_micros), "{measured:?}");
     let predictions = qualified.predictions.expect("asked for");
     assert_eq!(predictions.len(), 24);
-    assert!(predictions.iter().all(|(class, confidence)| (0..10).contains(class) && confidence.is_some()));
+    assert!(predictions.iter().all(|predicted| matches!(predicted, Predicted::Class(0..10, Some(_), None))));
 
     let again = qualify(dir.path(), &["--memory-limit", &measured.memory_limit.to_string()]).expect("passes");
     assert_eq!(again.measured.memory_limit, measured.memory_limit);

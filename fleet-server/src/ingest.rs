@@ -6,7 +6,7 @@ use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open
 use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
 use serin_protocol::manifest::MAX_FEATURES;
 use serin_protocol::message::{Comparison, Event, Hello, Report};
-use serin_protocol::sketch::Histogram;
+use serin_protocol::sketch::{Histogram, MAX_SEGMENTS, Quality};
 use serin_protocol::topic::Topic;
 
 /// Longest window that a device may report on, in milliseconds: two days, twice what an agent can be
@@ -210,7 +210,13 @@ fn check_report(report: &Report, now: UnixMillis) -> Result<(), &'static str> {
     if usize::from(report.first_feature) + report.features.len() > MAX_FEATURES {
         return Err("too many features");
     }
-    let outputs = [&report.predictions, &report.confidence];
+    if usize::from(report.segment.0) >= MAX_SEGMENTS {
+        return Err("there are five segments at most");
+    }
+    if !report.quality.as_ref().is_none_or(Quality::is_sane) {
+        return Err("truths that cannot have come from counting");
+    }
+    let outputs = [&report.predictions, &report.confidence, &report.entropy];
     if !report.features.iter().chain(outputs).all(Histogram::is_sane) {
         return Err("a sketch that cannot have come from counting");
     }

@@ -68,6 +68,7 @@ fn report(name: &str) -> Report {
         coverage: Coverage::Complete,
         release: "m@1".parse().expect("id"),
         profile: Digest([0; 32]),
+        segment: serin_protocol::ids::SegmentNumber(0),
         requests: 5,
         errors: 5,
         refused: 0,
@@ -76,12 +77,34 @@ fn report(name: &str) -> Report {
         features: heapless::Vec::new(),
         predictions: Histogram::default(),
         confidence: Histogram::default(),
+        entropy: serin_protocol::sketch::Histogram::default(),
+        quality: None,
         worker_peak: ByteCount(0),
         worker_deaths: 0,
         role: Role::Answers,
         comparison: None,
         dropped_reports: 0,
     }
+}
+
+fn heard_report(change: impl FnOnce(&mut Report)) -> Result<Heard, Refused> {
+    let mut report = report("a");
+    change(&mut report);
+    heard(&Topic::Report(device("a")), &report, 1, Some(public(1)))
+}
+
+#[test]
+fn segments_and_truths_that_cannot_be_are_refused() {
+    use serin_protocol::sketch::{ClassQuality, Quality, ValueQuality};
+    let right =
+        |labelled, right| Some(Quality::Classes(ClassQuality { labelled, right, ..ClassQuality::default() }));
+    assert!(heard_report(|report| report.segment.0 = 4).is_ok());
+    assert!(matches!(heard_report(|report| report.segment.0 = 5), Err(Refused::Insane(_))));
+    assert!(heard_report(|report| report.quality = right(3, 2)).is_ok());
+    assert!(matches!(heard_report(|report| report.quality = right(2, 3)), Err(Refused::Insane(_))));
+    let endless = ValueQuality { absolute: f64::NAN, ..ValueQuality::default() };
+    let endless = heard_report(|report| report.quality = Some(Quality::Values(endless)));
+    assert!(matches!(endless, Err(Refused::Insane(_))));
 }
 
 fn heard<T: Signed>(

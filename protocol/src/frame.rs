@@ -12,8 +12,8 @@ use crate::tensor::TensorHeader;
 
 /// Bytes before the header: its length and the body's, as little-endian `u32`.
 pub const PREFIX_BYTES: usize = 8;
-/// Largest header in bytes: 128 tensors of 110 bytes, 4,096 predictions of 14, or an error text.
-pub const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Largest header in bytes: 128 tensors of 110 bytes and 4,096 predictions of 19, or an error text.
+pub const MAX_HEADER_BYTES: u32 = 96 * 1024;
 /// Largest body in bytes. A worker is untrusted: its supervisor never reserves more than this for it.
 pub const MAX_BODY_BYTES: u32 = 64 * 1024 * 1024;
 
@@ -51,7 +51,7 @@ pub enum WorkerResponse {
         micros: u64,
         /// What the body holds.
         outputs: Vec<TensorHeader>,
-        /// Class and confidence per row, where the manifest declares a prediction.
+        /// What is predicted per row, where the manifest declares a prediction.
         predictions: Vec<Prediction>,
     },
     /// The request failed; the worker goes on.
@@ -170,11 +170,41 @@ pub enum InferFault {
 
 /// What was predicted for one row.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    /// Class number.
-    pub class: i64,
-    /// Confidence, NaN where none is declared.
-    pub confidence: f32,
+pub enum Prediction {
+    /// A class.
+    Class {
+        /// Its number.
+        class: i64,
+        /// Confidence, NaN where none is declared.
+        confidence: f32,
+        /// Entropy of the probabilities over its largest possible one, 0..=1; NaN where none are declared.
+        entropy: f32,
+    },
+    /// A value.
+    Value(f32),
+}
+
+impl Prediction {
+    /// A class of which no more is known than its confidence.
+    pub const fn of_class(class: i64, confidence: f32) -> Self {
+        Self::Class { class, confidence, entropy: f32::NAN }
+    }
+
+    /// The class, where one is predicted.
+    pub const fn class(&self) -> Option<i64> {
+        match self {
+            Self::Class { class, .. } => Some(*class),
+            Self::Value(_) => None,
+        }
+    }
+
+    /// The confidence of a class; NaN where there is none.
+    pub const fn confidence(&self) -> f32 {
+        match self {
+            Self::Class { confidence, .. } => *confidence,
+            Self::Value(_) => f32::NAN,
+        }
+    }
 }
 
 /// What is read first of every frame.

@@ -208,6 +208,12 @@ number_type!(
     BasisPoints(u16)
 );
 
+number_type!(
+    /// One segment of a release's inputs: 1 to 4 are the named ones in the order of its manifest, 0 is what belongs to
+    /// none of them, and all there is where none is named.
+    SegmentNumber(u8)
+);
+
 impl UnixMillis {
     /// This moment plus `span`, saturating.
     #[must_use]

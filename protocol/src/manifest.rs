@@ -1,15 +1,23 @@
 //! `manifest.json`: what a bundle holds, where it comes from, what it needs. The first file of every
 //! bundle; the digests of all others are in it.
 
+mod local_rollback;
+mod prediction;
+pub mod segments;
+pub mod watch;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+pub use self::local_rollback::{CollapseLimit, ErrorLimit, LocalRollback, MAX_HOLD};
+pub use self::prediction::{ClassPrediction, PredictionSpec};
+pub use self::watch::{Source, Watch, WatchedFeature};
+
 use crate::bundle::{BundleError, BundleFile};
 use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
 use crate::release::MAX_TARGETS;
-use crate::sketch::MAX_BINS;
 use crate::tensor::{DataType, MAX_DIMENSIONS};
 
 /// Largest `manifest.json` in bytes: a few thousand feature names.
@@ -51,6 +59,12 @@ pub struct Manifest {
     pub outputs: Vec<TensorSpec>,
     /// Which outputs are watched as the prediction.
     pub prediction: Option<PredictionSpec>,
+    /// What of the inputs is watched besides their named values.
+    #[serde(default, skip_serializing_if = "Watch::is_default")]
+    pub watch: Watch,
+    /// When a device takes the release back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_rollback: Option<LocalRollback>,
     /// Measured in the real worker when it was packed.
     pub measured: Measured,
     /// All other files, sorted by name.
@@ -95,18 +109,6 @@ pub struct TensorSpec {
     /// Names of the values of one row, in order, where they are features to watch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<FieldName>,
-}
-
-/// The outputs that tell what was predicted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PredictionSpec {
-    /// Output with the class number, `INT64` `[-1]`.
-    pub class: FieldName,
-    /// Output with its confidence in 0..=1, `FP32` `[-1]`.
-    pub confidence: Option<FieldName>,
-    /// Number of classes, 1 to 32.
-    pub classes: usize,
 }
 
 /// What the packer measured in a real worker.
@@ -154,6 +156,11 @@ pub enum ManifestError {
 }
 
 impl TensorSpec {
+    /// Whether a row of it is one text.
+    pub fn is_text(&self) -> bool {
+        self.datatype == DataType::Bytes && self.row_elements() == Some(1)
+    }
+
     /// Values in one row; `None` when a length is not positive or the product is absurd.
     pub fn row_elements(&self) -> Option<usize> {
         self.shape.iter().skip(1).try_fold(1_usize, |product, length| {
@@ -204,10 +211,14 @@ impl Manifest {
         if let Some(input) = self.inputs.iter().find(texts) {
             return Err(format!("input {}: texts cannot be watched as features", input.name));
         }
-        if self.features().count() > MAX_FEATURES {
-            return Err(format!("more than {MAX_FEATURES} features"));
+        self.check_watch()?;
+        if let Some(prediction) = &self.prediction {
+            prediction.check(&self.outputs)?;
         }
-        self.check_prediction()
+        match &self.local_rollback {
+            Some(policy) => policy.check(self.prediction.as_ref()),
+            None => Ok(()),
+        }
     }
 
     fn check_files(&self) -> Result<(), String> {
@@ -225,32 +236,6 @@ impl Manifest {
             return Err("lineage.weights is not the digest of model.onnx".into());
         }
         Ok(())
-    }
-
-    fn check_prediction(&self) -> Result<(), String> {
-        let Some(prediction) = &self.prediction else {
-            return Ok(());
-        };
-        if !(1..=MAX_BINS).contains(&prediction.classes) {
-            return Err(format!("prediction.classes must be 1 to {MAX_BINS}"));
-        }
-        let is = |name: &FieldName, datatype: DataType| {
-            let matches =
-                |spec: &TensorSpec| spec.name == *name && spec.datatype == datatype && spec.shape == [-1];
-            self.outputs.iter().any(matches)
-        };
-        if !is(&prediction.class, DataType::Int64) {
-            return Err(format!(
-                "prediction.class {} must be an INT64 output of shape [-1]",
-                prediction.class
-            ));
-        }
-        match &prediction.confidence {
-            Some(name) if !is(name, DataType::Fp32) => {
-                Err(format!("prediction.confidence {name} must be an FP32 output of shape [-1]"))
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     /// Model and version.
@@ -272,11 +257,6 @@ impl Manifest {
             Some(file) => Err(BundleError::Unlisted(file.name())),
             None => Ok(()),
         }
-    }
-
-    /// All watched features, in the order of inputs and of values within them.
-    pub fn features(&self) -> impl Iterator<Item = &FieldName> {
-        self.inputs.iter().flat_map(|input| &input.features)
     }
 
     /// Bytes of all files once unpacked, with the manifest's own `manifest_bytes`.

@@ -6,7 +6,7 @@ use crate::pipeline::Pipeline;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn manifest_json() -> Value {
+pub(super) fn manifest_json() -> Value {
     let weights = Digest([1; 32]);
     let files: Vec<Value> = BundleFile::ALL
         .iter()
@@ -40,7 +40,7 @@ fn refused(pointer: &str, value: Value) -> alloc::string::String {
 fn a_sound_manifest_is_read() {
     let manifest = parse(&manifest_json()).expect("sound");
     assert_eq!(format!("{}", manifest.id()), "digits@1.0.0");
-    assert_eq!(manifest.features().count(), 2);
+    assert_eq!(manifest.features().len(), 2);
     assert_eq!(manifest.unpacked(40), ByteCount(100));
 }
 
@@ -116,4 +116,52 @@ fn the_second_form_of_the_model_is_listed_where_it_is_described() {
     let plain = parse(&manifest_json()).expect("sound");
     assert_eq!(plain.lists(&BundleFile::ALL), Ok(()));
     assert_eq!(plain.lists(&BundleFile::ORDER), Err(BundleError::Unlisted("model.nnef")));
+}
+
+#[test]
+fn a_prediction_is_a_class_or_a_value() {
+    let with = |outputs: Value, prediction: Value| {
+        let mut json = manifest_json();
+        (json["outputs"], json["prediction"]) = (outputs, prediction);
+        parse(&json).map_err(|error| format!("{error}"))
+    };
+    let scores = json!([
+        {"name": "class", "datatype": "INT64", "shape": [-1]}, {"name": "p", "datatype": "FP32", "shape": [-1, 3]}
+    ]);
+    let price = json!([{"name": "price", "datatype": "FP32", "shape": [-1]}]);
+    let spread = json!({"class": "class", "classes": 3, "probabilities": "p"});
+    let manifest = with(scores.clone(), spread.clone()).expect("sound");
+    let probabilities =
+        manifest.prediction.as_ref().and_then(PredictionSpec::class).map(|class| &class.probabilities);
+    assert!(probabilities.is_some_and(Option::is_some));
+    let encoded = serde_json::to_value(&manifest.prediction).expect("json");
+    assert_eq!(encoded, spread);
+    assert!(with(price.clone(), json!({"value": "price"})).expect("sound").prediction.is_some());
+    for (outputs, prediction, says) in [
+        (&scores, json!({"class": "class"}), "number of classes"),
+        (&scores, json!({"class": "class", "classes": 2, "probabilities": "p"}), "shape [-1, 2]"),
+        (&price, json!({"value": "price", "classes": 2}), "a value and nothing else"),
+        (&price, json!({"value": "cost"}), "prediction.value cost"),
+    ] {
+        let error = with(outputs.clone(), prediction).expect_err(says);
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_local_rollback_says_when() {
+    let with = |policy: Value| {
+        let mut json = manifest_json();
+        json["local_rollback"] = policy;
+        parse(&json).map_err(|error| format!("{error}"))
+    };
+    let collapse = |share: u16| json!({"collapse": {"share": share, "predictions": 100, "hold": 60_000}});
+    assert!(with(collapse(9_800)).is_ok());
+    assert!(with(json!({"errors": {"share": 500, "requests": 200}})).is_ok());
+    assert!(with(json!({})).expect_err("nothing").contains("say errors or collapse"));
+    assert!(with(collapse(10_000)).expect_err("never").contains("below 100 %"));
+    assert!(with(json!({"errors": {"share": 0, "requests": 9}})).expect_err("always").contains("above 0"));
+    let mut json = manifest_json();
+    (json["prediction"], json["local_rollback"]) = (Value::Null, collapse(9_000));
+    assert!(format!("{}", parse(&json).expect_err("no class")).contains("predicts no class"));
 }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{PublicKey, Signed};
 use crate::ids::{
-    BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber,
-    TargetClass, UnixMillis,
+    BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SegmentNumber,
+    SequenceNumber, TargetClass, UnixMillis,
 };
 use crate::release::Decoders;
-use crate::sketch::{Histogram, LatencyHistogram};
+use crate::sketch::{Histogram, LatencyHistogram, Quality};
 
 pub use self::comparison::{Comparison, Role, distance_bins, ratio_bins};
 pub use self::update::{CrashAction, Phase, Reason, WorkerDeath};
@@ -312,9 +312,12 @@ pub enum Coverage {
     Complete,
     /// The agent or the release came or went within the window.
     Partial,
+    /// The agent watched from start to end, and the release was not asked.
+    Empty,
 }
 
-/// What one release did on one device within one window of time.
+/// What one release did on one device within one window of time, in one segment of its inputs: all segments of a window
+/// together are what it did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The device.
@@ -335,6 +338,9 @@ pub struct Report {
     pub role: Role,
     /// Digest of the reference profile whose bins are used.
     pub profile: Digest,
+    /// The segment. A request whose rows belong to several counts where its first row does. Deaths of workers, and
+    /// reports dropped, are with segment 0.
+    pub segment: SegmentNumber,
     /// Inferences answered or failed; of a shadow, those it computed.
     pub requests: u64,
     /// Inferences that failed in the worker.
@@ -348,10 +354,15 @@ pub struct Report {
     pub first_feature: u16,
     /// One sketch per feature, in profile order.
     pub features: heapless::Vec<Histogram, MAX_REPORT_FEATURES>,
-    /// Predicted classes, one bin each.
+    /// Predicted classes, one bin each, or predicted values.
     pub predictions: Histogram,
     /// Confidence of the prediction.
     pub confidence: Histogram,
+    /// Entropy of its probabilities, over its largest possible one.
+    pub entropy: Histogram,
+    /// How right those predictions were whose truth became known in this window, whenever they were made; none if
+    /// there were none.
+    pub quality: Option<Quality>,
     /// Largest resident memory of the worker so far.
     pub worker_peak: ByteCount,
     /// Worker deaths in the window.

@@ -4,7 +4,7 @@ use super::*;
 use crate::assignment::{Assignment, Order, Probation, ReleaseRef};
 use crate::envelope::{KeyRing, open, seal_to_vec};
 use crate::ids::{BasisPoints, Millis};
-use crate::sketch::{Bins, MAX_BINS};
+use crate::sketch::{Bins, ClassQuality, MAX_BINS};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -121,6 +121,7 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
         coverage: Coverage::Partial,
         release: longest_release_id(),
         profile: Digest([1; 32]),
+        segment: SegmentNumber(4),
         requests: u64::MAX,
         errors: u64::MAX,
         refused: u64::MAX,
@@ -128,11 +129,28 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
         first_feature: u16::MAX,
         features: core::iter::repeat_n(histogram.clone(), MAX_REPORT_FEATURES).collect(),
         predictions: histogram.clone(),
-        confidence: histogram,
+        confidence: histogram.clone(),
+        entropy: histogram,
+        quality: Some(Quality::Classes(ClassQuality { labelled: u64::MAX, ..ClassQuality::default() })),
         worker_peak: ByteCount(u64::MAX),
         worker_deaths: u32::MAX,
         dropped_reports: u32::MAX,
     });
+}
+
+#[test]
+fn the_largest_feature_takes_less_than_a_kilobyte() {
+    let largest = |bins: usize| {
+        let mut histogram = Histogram::over_bins(&Bins::classes(bins));
+        histogram.counts.iter_mut().for_each(|count| *count = u64::MAX);
+        (histogram.under, histogram.over, histogram.missing) = (u64::MAX, u64::MAX, u64::MAX);
+        (histogram.mean, histogram.m2) = (f64::MAX, f64::MAX);
+        let mut buffer = [0; 1024];
+        postcard::to_slice(&histogram, &mut buffer).map(|coded| coded.len())
+    };
+    // No counter is larger, no sketch has more bins; categories have 15.
+    assert_eq!(largest(MAX_BINS), Ok(1 + 35 * 10 + 16));
+    assert!(largest(crate::sketch::profile::FEATURE_BINS).is_ok_and(|bytes| bytes < 256));
 }
 
 #[test]
@@ -152,7 +170,7 @@ fn purposes_are_unique() {
 }
 
 #[test]
-fn the_wire_form_of_version_1_does_not_change() {
+fn the_wire_form_of_an_assignment_does_not_change() {
     let assignment = Assignment {
         device: "d1".parse().expect("name"),
         fleet: "f".parse().expect("name"),

@@ -73,7 +73,12 @@ impl Owner {
 
     /// Packs and signs the fixture model `model` (such as `digits/v1`) and returns the bundle's path.
     pub fn release(&self, model: &str) -> Result<PathBuf> {
-        let bundle = self.pack(model)?;
+        self.release_changed(model, |_| Ok(()))
+    }
+
+    /// The same after `change` in a copy of its folder.
+    pub fn release_changed(&self, model: &str, change: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let bundle = self.pack_changed(model, change)?;
         let (key, trust) = (self.key("owner"), self.trust());
         fleet(&["release", "sign", text(&bundle), "--key", text(&key), "--trust", text(&trust)])?;
         Ok(bundle)
@@ -81,8 +86,13 @@ impl Owner {
 
     /// Packs the fixture model `model` and returns the bundle's path.
     pub fn pack(&self, model: &str) -> Result<PathBuf> {
+        self.pack_changed(model, |_| Ok(()))
+    }
+
+    fn pack_changed(&self, model: &str, change: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let source = self.folder.join(model.replace('/', "-"));
         copy_folder(&fixtures().join(model), &source)?;
+        change(&source)?;
         let bundle = source.with_extension("serin");
         fleet(&["bundle", "pack", text(&source), "-o", text(&bundle)])?;
         Ok(bundle)

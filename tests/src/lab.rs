@@ -1,6 +1,6 @@
 //! A whole fleet on this machine: broker, server, owner, devices.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -180,6 +180,11 @@ impl Lab {
     /// Packs, signs and publishes a fixture model.
     pub fn publish(&self, model: &str) -> Result<()> {
         self.server.publish(&self.owner.release(model)?, &self.owner.trust())
+    }
+
+    /// The same after `change` in a copy of the model's folder.
+    pub fn publish_changed(&self, model: &str, change: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.server.publish(&self.owner.release_changed(model, change)?, &self.owner.trust())
     }
 
     /// Rolls the first release out to everyone and waits until they run it.

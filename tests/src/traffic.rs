@@ -10,6 +10,13 @@ use anyhow::{Context as _, Result};
 
 use crate::bundles::fixtures;
 
+/// The digits that the rows of `digits/traffic.csv` are.
+pub fn truths() -> Result<Vec<u8>> {
+    let text = std::fs::read_to_string(fixtures().join("digits/traffic.csv"))?;
+    let truth = |line: &str| line.rsplit(',').next().unwrap_or_default().trim().parse();
+    text.lines().skip(1).map(|line| truth(line).with_context(|| line.to_owned())).collect()
+}
+
 /// The rows of `digits/traffic.csv` without their truth.
 pub fn rows() -> Result<Vec<Vec<f32>>> {
     read(&fixtures().join("digits/traffic.csv"))

@@ -8,7 +8,8 @@ use serin_protocol::bundle::{TRAILER, header, padding};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::message::Reason;
-use serin_protocol::sketch::profile::{FeatureProfile, Profile};
+use serin_protocol::sketch::Bins;
+use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -36,7 +37,11 @@ fn draft(version: &str, model: &[u8]) -> Draft {
         cases: vec![GoldenCase { inputs: vec![input], tensors: vec![], outputs: vec![output] }],
     };
     let feature = |name: &str| FeatureProfile::of(name.parse().expect("name"), &[0.0, 1.0, 2.0]);
-    let profile = Profile { features: vec![feature("a"), feature("b")], predictions: None, confidence: None };
+    let profile = Profile {
+        features: vec![feature("a"), feature("b")],
+        predictions: Some(SketchProfile::of(Bins::classes(2), &[])),
+        ..Profile::default()
+    };
     let pipeline = json!({
         "pre": [{"op": "feed", "input": "x", "model_input": "X"}],
         "post": [
@@ -354,10 +359,10 @@ fn contents_that_do_not_parse_are_refused_by_name() {
         device.refuses(&draft.pack(&device.inbox()), complaint);
     }
     let mut other = draft("1", b"weights");
-    let none = Profile { features: vec![], predictions: None, confidence: None };
+    let none = Profile::default();
     other.replace(BundleFile::Reference, &none.encode().expect("small"));
     other.list_files();
-    device.refuses(&other.pack(&device.inbox()), "does not list the features");
+    device.refuses(&other.pack(&device.inbox()), "has 0 features, the manifest 2");
     let mut unknown = draft("1", b"weights");
     unknown.manifest["surprise"] = json!(1);
     device.refuses(&unknown.pack(&device.inbox()), "surprise");

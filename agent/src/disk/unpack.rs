@@ -10,7 +10,7 @@ use serin_protocol::manifest::{Manifest, ManifestError};
 use serin_protocol::message::{Detail, Reason};
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 use serin_protocol::release::Release;
-use serin_protocol::sketch::profile::{Profile, ProfileError};
+use serin_protocol::sketch::profile::{Profile, ProfileError, ProfileMismatch};
 use zstd::stream::raw::{DParameter, Decoder, Operation as _, Status};
 
 use super::seam::{FileError, Files, OpenFile};
@@ -99,9 +99,9 @@ pub enum StageError {
     /// The reference profile is malformed.
     #[error(transparent)]
     Profile(#[from] ProfileError),
-    /// The reference profile is about other features than the manifest.
-    #[error("reference.bin does not list the features of manifest.json in their order")]
-    ProfileFeatures,
+    /// The reference profile is about something else than the manifest.
+    #[error("reference.bin: {0}")]
+    ProfileSubject(#[from] ProfileMismatch),
 }
 
 impl StageError {
@@ -123,7 +123,7 @@ impl StageError {
             | Self::Pipeline(_)
             | Self::Golden(_)
             | Self::Profile(_)
-            | Self::ProfileFeatures => Reason::BadBundle(detail),
+            | Self::ProfileSubject(_) => Reason::BadBundle(detail),
         }
     }
 }
@@ -362,9 +362,5 @@ fn check_contents(files: &Files, dir: &Path, manifest: &Manifest) -> Result<(), 
     Pipeline::parse(&read(BundleFile::Pipeline)?, manifest)?;
     Golden::parse(&read(BundleFile::Golden)?)?;
     let profile = Profile::parse(&read(BundleFile::Reference)?)?;
-    let profiled = profile.features.iter().map(|feature| &feature.name);
-    if !profiled.eq(manifest.features()) {
-        return Err(StageError::ProfileFeatures);
-    }
-    Ok(())
+    Ok(profile.check(manifest)?)
 }

@@ -1,7 +1,6 @@
 //! The field engineer's commands. Every error says what to do next; exit codes are stable.
 
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal as _, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ use super::checkup::Level;
 use super::client::{Client, ClientError};
 use super::command::MAX_HISTORY;
 use super::infer;
+use super::label::{self, LabelArgs};
 use super::print::{self, Paint};
 use super::reply::FieldReply;
 use super::support;
@@ -51,6 +51,8 @@ pub enum FieldCli {
     Logs(LogsArgs),
     /// Become one of the fleet, with a claim token from an operator. The device must reach its broker.
     Enroll(EnrollArgs),
+    /// Tell what turned out to be true of what was predicted, so that the fleet learns how right the model is.
+    Label(LabelArgs),
     /// Ask the active model about rows of numbers, or a whole Open Inference Protocol request.
     Infer(InferArgs),
 }
@@ -243,6 +245,10 @@ impl CliError {
         Self::Usage { message: error.to_string(), next }
     }
 
+    pub(crate) fn malformed(error: &serde_json::Error) -> Self {
+        Self::Client(ClientError::Malformed(error.to_string()))
+    }
+
     pub(crate) fn input(error: &io::Error) -> Self {
         Self::Usage { message: format!("the input cannot be read: {error}"), next: "check the input".into() }
     }
@@ -300,6 +306,7 @@ impl FieldCli {
             Self::Sideload(args) => args.json,
             Self::Logs(args) => args.json,
             Self::Enroll(args) => args.json,
+            Self::Label(args) => args.json,
             Self::Infer(args) => args.json,
         }
     }
@@ -363,8 +370,9 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
             let token = claim_token(args.token.as_deref())?;
             client.field("enroll", Some(json!({ "token": token }).to_string().into())).await?
         }
+        FieldCli::Label(args) => return label::run(&mut client, args, console).await,
         FieldCli::Infer(args) => {
-            return self::infer(&mut client, args, console).await.map(|()| Exit::Done);
+            return infer::command(&mut client, args, console).await.map(|()| Exit::Done);
         }
     };
     if let (FieldCli::Slots(args), FieldReply::Status(status)) = (&command, &reply) {
@@ -392,20 +400,6 @@ fn claim_token(given: Option<&str>) -> Result<String, CliError> {
     let mut input = io::Read::take(io::stdin().lock(), 1024);
     io::BufRead::read_line(&mut input, &mut line).map_err(|error| CliError::input(&error))?;
     Ok(line.trim().to_owned())
-}
-
-async fn infer(client: &mut Client, args: &InferArgs, console: &mut Console) -> Result<(), CliError> {
-    let model = args.model.as_ref().map(ToString::to_string);
-    match &args.file {
-        Some(path) if path.as_os_str() != "-" => {
-            let file = File::open(path).map_err(|error| CliError::Usage {
-                message: format!("{}: {error}", path.display()),
-                next: "name a file that can be read, or `-` for standard input".into(),
-            })?;
-            infer::run(client, model, BufReader::new(file), args.json, console).await
-        }
-        Some(_) | None => infer::run(client, model, io::stdin().lock(), args.json, console).await,
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! `serin-agent infer`: rows or a whole request in, one line of outputs per row out.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, Read as _};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
 
-use super::cli::{CliError, Console};
+use super::cli::{CliError, Console, InferArgs};
 use super::client::{Client, parse};
 use crate::scoring::asking::{Answer, Model, active};
 use crate::scoring::rows::RowReader;
@@ -11,8 +12,27 @@ use crate::scoring::rows::RowReader;
 /// Largest request taken whole: what the gateway takes.
 const MAX_REQUEST_BYTES: u64 = 8 << 20;
 
+/// Carries the command out.
+pub(super) async fn command(
+    client: &mut Client,
+    args: &InferArgs,
+    console: &mut Console,
+) -> Result<(), CliError> {
+    let model = args.model.as_ref().map(ToString::to_string);
+    match &args.file {
+        Some(path) if path.as_os_str() != "-" => {
+            let file = File::open(path).map_err(|error| CliError::Usage {
+                message: format!("{}: {error}", path.display()),
+                next: "name a file that can be read, or `-` for standard input".into(),
+            })?;
+            run(client, model, BufReader::new(file), args.json, console).await
+        }
+        Some(_) | None => run(client, model, io::stdin().lock(), args.json, console).await,
+    }
+}
+
 /// Asks `model`, or the model that is active, about everything in `input`.
-pub(super) async fn run<R: BufRead>(
+async fn run<R: BufRead>(
     client: &mut Client,
     model: Option<String>,
     mut input: R,

@@ -9,7 +9,7 @@
 //! | `routes` | `/field/v1/*` on the Unix socket |
 //! | [`client`] | HTTP over that socket, from the other side |
 //! | [`cli`] | what the engineer types |
-//! | `carry`, `logs` | what the commands of these names do |
+//! | `carry`, [`label`], `logs` | what the commands of these names do |
 //! | `sideload` | a release that is brought, as it is read |
 //! | `support` | the file for the office |
 //! | `print` | what people read (pure) |
@@ -24,6 +24,7 @@ pub mod configuration;
 pub mod held_up;
 pub mod history;
 mod infer;
+pub mod label;
 mod logs;
 mod print;
 pub mod reply;

@@ -95,10 +95,10 @@ impl<W: Infer> Mirror<W> {
             };
             let mut recorder = served.recording().lock();
             if let Some(shadow) = outcome {
-                recorder.answered(&call.inputs, &call.body, &shadow.predictions, shadow.micros);
+                recorder.answered(call.asked(), &shadow.predictions, shadow.micros);
                 recorder.compared(made(&live), made(&shadow));
             } else {
-                recorder.failed();
+                recorder.failed(call.asked());
                 recorder.not_compared();
             }
             drop(recorder);

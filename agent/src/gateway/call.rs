@@ -4,6 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::tensor::{DataType, MAX_DIMENSIONS, TensorHeader};
@@ -11,15 +12,24 @@ use serin_protocol::tensor::{DataType, MAX_DIMENSIONS, TensorHeader};
 use super::binary::{self, Raw};
 use super::few::Few;
 use super::values::Values;
+use crate::telemetry::Asked;
 
 /// Longest request id that is repeated in the answer; apps use UUIDs.
 const MAX_ID_BYTES: usize = 256;
+
+/// The parameter that, being false, says that nobody will tell the truth about a request.
+pub(crate) const REMEMBER: &str = "remember";
+
+/// The parameter that asks for all outputs as raw values.
+const BINARY_OUTPUT: &str = "binary_data_output";
 
 /// What a worker is to be asked, and what the caller wants of the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
     /// Repeated in the answer.
     pub(super) id: Option<String>,
+    /// The request's own parameters.
+    pub(super) parameters: Map<String, Value>,
     /// What the body holds.
     pub(super) inputs: Vec<TensorHeader>,
     /// Raw values of all inputs, one after another.
@@ -53,13 +63,7 @@ struct Request {
     #[serde(default)]
     outputs: Few<Output>,
     #[serde(default)]
-    parameters: RequestParameters,
-}
-
-#[derive(Default, Deserialize)]
-struct RequestParameters {
-    #[serde(default)]
-    binary_data_output: bool,
+    parameters: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +97,16 @@ struct OutputParameters {
 }
 
 impl Call {
+    /// Whether the truth about it may be told later.
+    pub(super) fn may_be_labelled(&self) -> bool {
+        self.parameters.get(REMEMBER) != Some(&Value::Bool(false))
+    }
+
+    /// What of it is looked at by whoever counts.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { inputs: &self.inputs, body: &self.body, parameters: &self.parameters }
+    }
+
     /// Parses `body`, of which the first `json` bytes are JSON (all of them if `None`), as a request to the
     /// release of `manifest`. Raw values are not copied unless other inputs came as JSON.
     pub(super) fn parse(body: &Bytes, json: Option<u64>, manifest: &Manifest) -> Result<Self, String> {
@@ -113,10 +127,16 @@ impl Call {
         }
         let whole = raw.finish().map_err(|fault| fault.to_string())?;
         let body = if all_raw { whole } else { join(bodies) };
-        let binary = request.parameters.binary_data_output;
+        let binary = match request.parameters.get(BINARY_OUTPUT) {
+            None => false,
+            Some(Value::Bool(binary)) => *binary,
+            Some(other) => {
+                return Err(format!("malformed request: {BINARY_OUTPUT} is {other}, neither true nor false"));
+            }
+        };
         let outputs = request.outputs.0.into_iter().map(|output| output.named(binary));
         let wanted = Wanted { outputs: outputs.collect::<Result<_, _>>()?, binary };
-        let call = Self { id: request.id, inputs, body, wanted };
+        let call = Self { id: request.id, parameters: request.parameters, inputs, body, wanted };
         call.check(manifest)?;
         Ok(call)
     }

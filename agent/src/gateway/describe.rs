@@ -11,7 +11,7 @@ pub(super) fn server() -> Value {
     json!({
         "name": "serin-agent",
         "version": env!("CARGO_PKG_VERSION"),
-        "extensions": ["binary_tensor_data", "statistics"],
+        "extensions": ["binary_tensor_data", "statistics", "labels"],
     })
 }
 

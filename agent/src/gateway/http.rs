@@ -101,7 +101,8 @@ impl<W: Infer> Gateway<W> {
                 let active = self.desk.router.current();
                 Ok(ok(&describe::repository(active.as_ref().map(|served| served.release()))))
             }
-            Route::Infer(_) | Route::Repository => Err(Refusal::wrong_method("POST")),
+            Route::Labels if head.method == Method::POST => self.desk.labels(body).await,
+            Route::Infer(_) | Route::Repository | Route::Labels => Err(Refusal::wrong_method("POST")),
             Route::Unsupported(what) => Err(Refusal::unsupported(format!("{what} not supported here"))),
             Route::Field(command) => match peer {
                 Peer::Local { uid } => field::answer(&self.field, uid, &head, command, body).await,

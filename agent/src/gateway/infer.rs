@@ -17,6 +17,7 @@ use super::body::{self, Body};
 use super::call::Call;
 use super::limits::Limits;
 use super::refusal::{Answer, Refusal, json};
+use super::remember::{MAX_LABELS_BYTES, Remembered};
 use super::request_id::{REQUEST_ID, RequestIds};
 use super::route::Asked;
 use super::router::{Infer, Router, Served};
@@ -40,6 +41,8 @@ pub(super) struct Desk<W> {
     /// One permit per byte.
     bodies: Arc<Semaphore>,
     ids: RequestIds,
+    /// What was predicted lately.
+    pub(super) remembered: Remembered,
 }
 
 /// Why a release did not answer.
@@ -50,6 +53,14 @@ enum Failure {
     Full(InferError),
     /// Its worker is gone; another may answer.
     Gone(InferError),
+}
+
+/// What a request is called, in its headers.
+struct Names {
+    /// In traces, and in its answer.
+    request: HeaderValue,
+    /// On whose behalf it is made.
+    key: Option<HeaderValue>,
 }
 
 /// What has become of a request so far.
@@ -84,7 +95,8 @@ impl<W> Desk<W> {
         let bodies = Arc::new(Semaphore::new(limits.bodies));
         // Without randomness names are only less easily told apart.
         let ids = RequestIds::new(getrandom::u32().unwrap_or_default());
-        Self { router, limits, in_flight, bodies, ids }
+        let remembered = Remembered::new(limits.answers, limits.answers_for);
+        Self { router, limits, in_flight, bodies, ids, remembered }
     }
 
     /// Counts a request that never came to an inference.
@@ -97,6 +109,12 @@ impl<W> Desk<W> {
 
     fn check(&self, asked: &Asked, release: &ReleaseId) -> Result<(), Refusal> {
         asked.check(release, |other| self.router.is_warm(other))
+    }
+
+    /// Takes what turned out to be true.
+    pub(super) async fn labels(&self, body: Incoming) -> Result<Answer, Refusal> {
+        let body = body::read(body, MAX_LABELS_BYTES, self.limits.receive, &self.bodies).await?;
+        self.remembered.take(&body.bytes)
     }
 
     /// The arm of a trial that `asked` names by its version.
@@ -122,7 +140,7 @@ impl<W: Infer> Desk<W> {
         let span =
             tracing::info_span!("inference", request = shown, id = field::Empty, release = field::Empty);
         let answer = async {
-            match self.read(asked, headers, body).await {
+            match self.read(asked, &name, headers, body).await {
                 Ok(written) => respond(written),
                 Err(refusal) => {
                     tracing::debug!(status = refusal.status().as_u16(), "not answered");
@@ -138,6 +156,7 @@ impl<W: Infer> Desk<W> {
     async fn read(
         self: Arc<Self>,
         asked: Asked,
+        name: &HeaderValue,
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<Written, Refusal> {
@@ -150,8 +169,8 @@ impl<W: Infer> Desk<W> {
         let json = form(headers).map_err(|refusal| self.refused(refusal))?;
         // In a task of its own, so that an inference is counted even when its caller has given up: a
         // release that is too slow for its callers must not look idle.
-        let key = headers.get(REQUEST_KEY).cloned();
-        match tokio::spawn(self.compute(asked, key, json, body, place).in_current_span()).await {
+        let names = Names { request: name.clone(), key: headers.get(REQUEST_KEY).cloned() };
+        match tokio::spawn(self.compute(asked, names, json, body, place).in_current_span()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Refusal::unavailable("the agent is stopping")),
         }
@@ -160,7 +179,7 @@ impl<W: Infer> Desk<W> {
     async fn compute(
         self: Arc<Self>,
         asked: Asked,
-        key: Option<HeaderValue>,
+        Names { request, key }: Names,
         json: Option<u64>,
         body: Body,
         _place: OwnedSemaphorePermit,
@@ -192,7 +211,7 @@ impl<W: Infer> Desk<W> {
         let mut past = Past::default();
         let patience = tokio::time::Instant::now() + self.limits.takeover;
         loop {
-            let error = match ask(&served, &call).await {
+            let error = match self.ask(&served, &call, &request).await {
                 Ok((written, inferred)) => {
                     // After the answer is made, so that nobody waits for it.
                     if let Some(mirror) = self.router.beside().and_then(|beside| beside.mirror()) {
@@ -244,6 +263,72 @@ impl<W: Infer> Desk<W> {
             && call.check(other.manifest()).is_ok();
         fits.then_some(other)
     }
+
+    /// Asks `served`, counts what comes of it, and remembers what was predicted.
+    async fn ask(
+        &self,
+        served: &Served<W>,
+        call: &Call,
+        request: &HeaderValue,
+    ) -> Result<(Written, Inferred), Failure> {
+        let start = Instant::now();
+        let outcome = served.worker().infer(call.inputs.clone(), call.body.clone()).await;
+        self.count(served, call, request, &outcome, start.elapsed());
+        let inferred = outcome.map_err(|error| match error {
+            InferError::Input(message) => Failure::Final(Refusal::bad_request(message)),
+            InferError::Model(_) => {
+                tracing::info!(%error, "not answered");
+                Failure::Final(Refusal::internal(error.to_string()))
+            }
+            InferError::Busy => Failure::Full(error),
+            InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
+        })?;
+        tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
+        let written = answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
+            .map_err(|message| Failure::Final(Refusal::internal(message)))?;
+        Ok((written, inferred))
+    }
+
+    fn count(
+        &self,
+        served: &Served<W>,
+        call: &Call,
+        request: &HeaderValue,
+        outcome: &Result<Inferred, InferError>,
+        took: Duration,
+    ) {
+        let took = micros(took);
+        let last =
+            Some(UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000));
+        let mut recorder = served.recording().lock();
+        match outcome {
+            Ok(inferred) => {
+                let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
+                recorder.cost(Effort {
+                    rows: rows.unwrap_or(0).into(),
+                    runs: inferred.leads.into(),
+                    waited_micros: inferred.waited_micros,
+                    computed_micros: inferred.micros,
+                    answered_micros: took,
+                    failed_micros: 0,
+                    last,
+                });
+                let segments = recorder.answered(call.asked(), &inferred.predictions, inferred.micros);
+                let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
+                if call.may_be_labelled() {
+                    self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
+                }
+            }
+            Err(InferError::Model(_) | InferError::Died(_)) => {
+                recorder.failed(call.asked());
+                recorder.cost(Effort { failed_micros: took, last, ..Effort::default() });
+            }
+            Err(InferError::Input(_)) => recorder.refused(),
+            // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
+            // request, and a death is counted by itself. One that finds no room may find it later.
+            Err(InferError::Stopped | InferError::Unasked(_) | InferError::Busy) => {}
+        }
+    }
 }
 
 /// How many bytes of a body with these `headers` are JSON; `None` for all.
@@ -264,56 +349,6 @@ fn respond(Written { body, json: length }: Written) -> Answer {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     }
     answer
-}
-
-/// Asks `served` and counts what comes of it.
-async fn ask<W: Infer>(served: &Served<W>, call: &Call) -> Result<(Written, Inferred), Failure> {
-    let start = Instant::now();
-    let outcome = served.worker().infer(call.inputs.clone(), call.body.clone()).await;
-    count(served, call, &outcome, start.elapsed());
-    let inferred = outcome.map_err(|error| match error {
-        InferError::Input(message) => Failure::Final(Refusal::bad_request(message)),
-        InferError::Model(_) => {
-            tracing::info!(%error, "not answered");
-            Failure::Final(Refusal::internal(error.to_string()))
-        }
-        InferError::Busy => Failure::Full(error),
-        InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
-    })?;
-    tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
-    let written = answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
-        .map_err(|message| Failure::Final(Refusal::internal(message)))?;
-    Ok((written, inferred))
-}
-
-fn count<W>(served: &Served<W>, call: &Call, outcome: &Result<Inferred, InferError>, took: Duration) {
-    let took = micros(took);
-    let last =
-        Some(UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000));
-    let mut recorder = served.recording().lock();
-    match outcome {
-        Ok(inferred) => {
-            recorder.answered(&call.inputs, &call.body, &inferred.predictions, inferred.micros);
-            let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
-            recorder.cost(Effort {
-                rows: rows.unwrap_or(0).into(),
-                runs: inferred.leads.into(),
-                waited_micros: inferred.waited_micros,
-                computed_micros: inferred.micros,
-                answered_micros: took,
-                failed_micros: 0,
-                last,
-            });
-        }
-        Err(InferError::Model(_) | InferError::Died(_)) => {
-            recorder.failed();
-            recorder.cost(Effort { failed_micros: took, last, ..Effort::default() });
-        }
-        Err(InferError::Input(_)) => recorder.refused(),
-        // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
-        // request, and a death is counted by itself. One that finds no room may find it later.
-        Err(InferError::Stopped | InferError::Unasked(_) | InferError::Busy) => {}
-    }
 }
 
 fn micros(time: Duration) -> u64 {

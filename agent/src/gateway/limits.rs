@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::telemetry::answers::{DEFAULT_LIFE, DEFAULT_REQUESTS};
+
 /// How much and how long the gateway lets its callers take. Tests shorten the times; the agent runs
 /// with the defaults.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,10 @@ pub struct Limits {
     /// Time a request waits for another release after its worker died: a warm one takes over in
     /// milliseconds, a cold one of usual size has loaded by then.
     pub takeover: Duration,
+    /// Requests whose predictions are remembered until the truth becomes known.
+    pub answers: usize,
+    /// How long each is.
+    pub answers_for: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +49,8 @@ impl Default for Limits {
             send: Duration::from_secs(30),
             drain: Duration::from_secs(5),
             takeover: Duration::from_secs(2),
+            answers: DEFAULT_REQUESTS,
+            answers_for: Duration::from_millis(DEFAULT_LIFE.0),
         }
     }
 }

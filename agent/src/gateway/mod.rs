@@ -5,6 +5,7 @@
 //! | [`router`], [`beside`] | the pointer to the release that answers; the one that is tried beside it |
 //! | [`http`], `route`, `describe` | routes, and what is asked of whom; what is said of model and server |
 //! | `infer`, `request_id` | one inference, from request bytes to answer bytes; its name in traces |
+//! | `remember` | what was predicted, until the truth becomes known |
 //! | `call`, `few`, `values`, `binary`, `answer` | tensors in and out, as JSON or raw (pure) |
 //! | `body`, `origin`, `refusal`, `limits` | bounded reading, who may ask, errors, bounds |
 //! | [`listen`], [`socket`], `patience` | connections: how many, how long, from where |
@@ -17,7 +18,7 @@ mod answer;
 pub mod beside;
 mod binary;
 pub(crate) mod body;
-mod call;
+pub(crate) mod call;
 mod describe;
 mod few;
 pub mod http;
@@ -27,6 +28,7 @@ pub mod listen;
 mod origin;
 mod patience;
 pub(crate) mod refusal;
+pub(crate) mod remember;
 mod request_id;
 mod route;
 pub mod router;

@@ -50,6 +50,8 @@ pub(super) enum Route<'p> {
     /// Of the active release, if no model is named.
     Statistics(Option<Asked>),
     Repository,
+    /// The truth about what was predicted.
+    Labels,
     /// An extension that is not here, by its name.
     Unsupported(&'static str),
     Field(&'p str),
@@ -79,6 +81,7 @@ impl<'p> Route<'p> {
                 Self::of_model(Asked { model: (*model).into(), version: None }, rest)
             }
             ["v2", "repository", "index"] => Self::Repository,
+            ["v2", "labels"] => Self::Labels,
             ["v2", "repository", "models", _, "load" | "unload"] => {
                 Self::Unsupported("loading and unloading models is")
             }
@@ -123,6 +126,7 @@ mod tests {
         assert_eq!(Route::parse("/v2/models/m/versions/1/ready"), Route::ModelReady(asked(Some("1"))));
         assert_eq!(Route::parse("/v2/models/m/versions/1/stats"), Route::Statistics(Some(asked(Some("1")))));
         assert_eq!(Route::parse("/v2/models/stats"), Route::Statistics(None));
+        assert_eq!(Route::parse("/v2/labels"), Route::Labels);
         assert_eq!(Route::parse("/field/v1/status"), Route::Field("status"));
         for unknown in [
             "",

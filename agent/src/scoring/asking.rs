@@ -13,6 +13,7 @@ use super::rows::{Column, RowShape, RowValues};
 use crate::field::FieldReply;
 use crate::field::cli::CliError;
 use crate::field::client::{Client, ClientError, parse};
+use crate::gateway::call::REMEMBER;
 use crate::link::backoff::{Backoff, Jitter};
 
 /// Between two tries of an agent that is busy, starting, or between two versions.
@@ -150,7 +151,9 @@ impl Model {
                 json!({ "name": input.name, "datatype": input.datatype, "shape": shape, "data": data })
             })
             .collect();
-        let request = Bytes::from(json!({ "inputs": tensors }).to_string());
+        // Rows in bulk would crowd out what apps asked, and nobody knows them by a name.
+        let request = json!({ "inputs": tensors, "parameters": { REMEMBER: false } });
+        let request = Bytes::from(request.to_string());
         parse(&client.gateway(&format!("{}/infer", self.path), Some(request)).await?)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
 //! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
-//! conditions, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
+//! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
 
 mod checkup;
 mod clock;
@@ -11,6 +11,7 @@ pub mod download;
 mod effects;
 mod enrolment;
 mod field;
+mod guard;
 mod jobs;
 mod pause;
 mod policy;
@@ -63,9 +64,10 @@ use self::clock::Clock;
 use self::download::Download;
 use self::enrolment::Enrolling;
 use self::field::Pending;
+use self::guard::Watching;
 use self::jobs::Jobs;
 use self::policy::Watch;
-use self::refusals::Refusals;
+use self::refusals::{Refusals, kind_of};
 use self::service::Service;
 use self::sideload::Sideloading;
 use self::trust::Trust;
@@ -150,6 +152,8 @@ struct Supervisor {
     stamp: Stamp,
     /// The release on probation or on trial, and what it had done before.
     probation: Option<(Digest, Counters)>,
+    /// The active release, watched by its own policy.
+    guard: Option<Watching>,
     /// The release that the gateway tries beside the one that answers.
     trial: Option<Digest>,
     inbox: mpsc::Sender<Inbox>,
@@ -252,6 +256,7 @@ impl Supervisor {
         if let Some((requests, errors)) = self.health() {
             self.feed(Event::Health { requests, errors });
         }
+        self.attend_guard();
         self.feed(Event::Tick);
         self.attend_policy();
         self.tick_pause();
@@ -397,21 +402,5 @@ impl Supervisor {
             more => Detail::new(&format!("{more} more refusals were not reported; {detail}")),
         };
         self.report_now(EventKind::Refused { kind, detail });
-    }
-}
-
-const fn kind_of(topic: &Topic) -> RefusedKind {
-    match topic {
-        Topic::Assign(_) => RefusedKind::Assignment,
-        Topic::Ack(_) => RefusedKind::Ack,
-        Topic::Metadata(_) => RefusedKind::Metadata,
-        Topic::Chunk { .. } => RefusedKind::Chunk,
-        Topic::Event(_)
-        | Topic::Report(_)
-        | Topic::Sample(_)
-        | Topic::Hello(_)
-        | Topic::Enrol(_)
-        | Topic::Enrolled(_)
-        | Topic::Pause(_) => RefusedKind::Unknown,
     }
 }

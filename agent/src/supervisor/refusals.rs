@@ -2,6 +2,8 @@
 //! costs disk and data.
 
 use serin_protocol::ids::Millis;
+use serin_protocol::message::RefusedKind;
+use serin_protocol::topic::Topic;
 
 /// Refusals reported at once.
 const BURST: u32 = 16;
@@ -32,6 +34,23 @@ impl Refusals {
         }
         self.tokens -= 1;
         Some(std::mem::take(&mut self.kept_back))
+    }
+}
+
+/// What kind of message comes on `topic`.
+pub(super) const fn kind_of(topic: &Topic) -> RefusedKind {
+    match topic {
+        Topic::Assign(_) => RefusedKind::Assignment,
+        Topic::Ack(_) => RefusedKind::Ack,
+        Topic::Metadata(_) => RefusedKind::Metadata,
+        Topic::Chunk { .. } => RefusedKind::Chunk,
+        Topic::Event(_)
+        | Topic::Report(_)
+        | Topic::Sample(_)
+        | Topic::Hello(_)
+        | Topic::Enrol(_)
+        | Topic::Enrolled(_)
+        | Topic::Pause(_) => RefusedKind::Unknown,
     }
 }
 

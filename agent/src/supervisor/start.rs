@@ -140,7 +140,12 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let (inbox, inbox_receiver) = mpsc::channel(INBOX);
     let (field_sender, field) = mpsc::channel(FIELD_QUEUE);
     let router = Arc::new(Router::default());
-    let gateway = Gateway::new(Arc::clone(&router), field_sender, Limits::default());
+    let limits = Limits {
+        answers: config.telemetry.answers,
+        answers_for: config.telemetry.answers_for,
+        ..Limits::default()
+    };
+    let gateway = Gateway::new(Arc::clone(&router), field_sender, limits);
     let address = config.gateway.listen;
     let listen = |source| StartError::Listen { address, source };
     let tcp = TcpListener::bind(address).await.map_err(listen)?;
@@ -207,6 +212,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         recordings: std::collections::HashMap::new(),
         stamp: Stamp::new(config.device.clone(), boot),
         probation: None,
+        guard: None,
         trial: None,
         inbox,
         enrolling: None,

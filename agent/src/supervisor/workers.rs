@@ -170,6 +170,9 @@ impl Supervisor {
             let rolled =
                 if kept { recorder.roll(now, &mut self.stamp) } else { recorder.cut(now, &mut self.stamp) };
             reports.extend(rolled);
+            if !kept {
+                recorder.close();
+            }
             kept
         });
         for report in reports {
@@ -196,7 +199,9 @@ impl Start {
             let bytes = read(BundleFile::Reference)?;
             let profile = Profile::parse(&bytes).map_err(|error| load(&error.to_string()))?;
             let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(&bytes), window, now);
-            Recording::new(recorder.map_err(|error| load(&error.to_string()))?)
+            let labels = read(BundleFile::Labels)?;
+            let recorder = recorder.map_err(|error| load(&error.to_string()))?;
+            Recording::new(recorder.with_labels(String::from_utf8_lossy(&labels).lines()))
         };
         let spec = WorkerSpec {
             program: WorkerSpec::own_program(),

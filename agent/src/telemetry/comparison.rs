@@ -23,6 +23,13 @@ pub struct Made<'a> {
     pub micros: u64,
 }
 
+impl Made<'_> {
+    /// The class predicted for a row, where one is declared.
+    fn class(self, row: usize) -> Option<i64> {
+        self.predictions.get(row).and_then(Prediction::class)
+    }
+}
+
 /// Comparisons of one window.
 #[derive(Debug)]
 pub(super) struct Comparing {
@@ -68,9 +75,10 @@ impl Comparing {
             if let Some(Distance { absolute, .. }) = distance {
                 self.sum.distance.record(&self.distances, absolute);
             }
-            let agree = match (live.predictions.get(row), shadow.predictions.get(row)) {
-                (Some(live), Some(shadow)) => live.class == shadow.class,
+            let agree = match (live.class(row), shadow.class(row)) {
+                (Some(live), Some(shadow)) => live == shadow,
                 (Some(_), None) | (None, Some(_)) => false,
+                // Values agree as other numbers do.
                 (None, None) => {
                     outputs.len() == live.outputs.len()
                         && distance.is_none_or(|distance| distance.relative <= TOLERANCE)
@@ -167,7 +175,7 @@ mod tests {
     }
 
     fn classes(classes: &[i64]) -> Vec<Prediction> {
-        classes.iter().map(|class| Prediction { class: *class, confidence: 0.5 }).collect()
+        classes.iter().map(|class| Prediction::of_class(*class, 0.5)).collect()
     }
 
     fn compared(live: Made<'_>, shadow: Made<'_>) -> Comparison {

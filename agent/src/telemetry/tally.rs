@@ -1,30 +1,22 @@
-//! The counts of one window, while it is open.
+//! The counts of one window in one segment, while it is open.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::{iter, mem};
 
 use serin_protocol::frame::Prediction;
-use serin_protocol::ids::FieldName;
-use serin_protocol::sketch::profile::{Profile, SketchProfile};
-use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::manifest::Source;
+use serin_protocol::sketch::categories::Observed;
+use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
+use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality};
 use serin_protocol::tensor::DataType;
 
+use super::watched::{Rows, Watched};
 use super::window::Counters;
 
 /// Bytes of one FP32 value.
 const WIDTH: usize = 4;
 
-/// An input whose values are features.
-#[derive(Debug)]
-pub(super) struct Watched {
-    pub(super) input: FieldName,
-    /// Features, which is values per row.
-    pub(super) row: usize,
-    /// Number of the first of them.
-    pub(super) first: usize,
-}
-
-/// Counts of one window.
+/// Counts of one window in one segment.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) counters: Counters,
@@ -33,6 +25,8 @@ pub(super) struct Tally {
     pub(super) features: Vec<Histogram>,
     pub(super) predictions: Histogram,
     pub(super) confidence: Histogram,
+    pub(super) entropy: Histogram,
+    pub(super) quality: Option<Quality>,
 }
 
 impl Tally {
@@ -48,50 +42,113 @@ impl Tally {
                 .collect(),
             predictions: empty(profile.predictions.as_ref()),
             confidence: empty(profile.confidence.as_ref()),
+            entropy: empty(profile.entropy.as_ref()),
+            quality: None,
         }
     }
 
+    /// Whether nothing is counted. Rows without a request are those of one that began in another segment.
     pub(super) fn is_empty(&self) -> bool {
-        self.counters == Counters::default() && self.worker_deaths == 0
+        self.counters == Counters::default()
+            && self.worker_deaths == 0
+            && self.quality.is_none()
+            && self.predictions.total() == 0
+            && self.features.first().is_none_or(|feature| feature.total() == 0)
     }
 
+    /// Counts those of `rows` that `takes` says belong here.
     pub(super) fn record_rows(
         &mut self,
         profile: &Profile,
         watched: &Watched,
-        datatype: DataType,
-        values: &[u8],
+        rows: Rows<'_>,
+        takes: impl Fn(usize) -> bool + Copy,
     ) {
-        let Some(width) = datatype.width() else { return };
-        let rows = values.len().div_ceil(watched.row.saturating_mul(width).max(1));
-        let sketches = profile.features.iter().zip(&mut self.features);
-        for (at, (feature, histogram)) in sketches.skip(watched.first).take(watched.row).enumerate() {
-            let bins = &feature.sketch.bins;
-            if datatype == DataType::Fp32 {
-                let (values, _cut) = values.as_chunks::<WIDTH>();
-                let column = values.iter().skip(at).step_by(watched.row).map(|raw| f32::from_le_bytes(*raw));
-                // What a cut row lacks is missing.
-                histogram.record_all(bins, column.chain(iter::repeat(f32::NAN)).take(rows));
-            } else {
-                let number = |row: usize| datatype.number(values, row * watched.row + at);
-                // Beyond the range of single precision is beyond every bin.
-                let column = (0..rows).map(|row| number(row).map_or(f32::NAN, |value| value as f32));
-                histogram.record_all(bins, column);
+        let sketches = profile.features.iter().zip(&mut self.features).skip(watched.first);
+        for (source, (feature, histogram)) in watched.sources.iter().zip(sketches) {
+            match source {
+                Source::Value(place) => record_numbers(feature, histogram, rows, *place, takes),
+                Source::Category(place) => {
+                    let number = |row| rows.number(row, *place).unwrap_or(f64::NAN);
+                    let values = (0..rows.count).filter(|row| takes(*row));
+                    values.for_each(|row| categorize(feature, histogram, Observed::Number(number(row))));
+                }
+                Source::Text => {
+                    let texts = rows.texts().enumerate().filter(|(row, _)| takes(*row));
+                    texts.for_each(|(_, text)| categorize(feature, histogram, Observed::Text(&text)));
+                }
+                // Below, all of a row together.
+                Source::Summary(_) => {}
+            }
+        }
+        if watched.form.is_some() {
+            self.summarize(profile, watched, rows, takes);
+        }
+    }
+
+    fn summarize(
+        &mut self,
+        profile: &Profile,
+        watched: &Watched,
+        rows: Rows<'_>,
+        takes: impl Fn(usize) -> bool,
+    ) {
+        for row in (0..rows.count).filter(|row| takes(*row)) {
+            let Some(sums) = watched.sums(profile, rows, row) else { continue };
+            let sketches = profile.features.iter().zip(&mut self.features).skip(watched.first);
+            for (source, (feature, histogram)) in watched.sources.iter().zip(sketches) {
+                if let Source::Summary(summary) = source {
+                    histogram.record(&feature.sketch.bins, sums.get(*summary));
+                }
             }
         }
     }
 
     pub(super) fn record_prediction(&mut self, profile: &Profile, prediction: Prediction) {
-        if let Some(sketch) = &profile.predictions {
-            self.predictions.record(&sketch.bins, prediction.class as f32);
-        }
-        if let Some(sketch) = &profile.confidence {
-            self.confidence.record(&sketch.bins, prediction.confidence);
+        let record = |histogram: &mut Histogram, sketch: &Option<SketchProfile>, value: f32| {
+            if let Some(sketch) = sketch {
+                histogram.record(&sketch.bins, value);
+            }
+        };
+        match prediction {
+            Prediction::Class { class, confidence, entropy } => {
+                record(&mut self.predictions, &profile.predictions, class as f32);
+                record(&mut self.confidence, &profile.confidence, confidence);
+                record(&mut self.entropy, &profile.entropy, entropy);
+            }
+            Prediction::Value(value) => record(&mut self.predictions, &profile.predictions, value),
         }
     }
 }
 
-pub(super) fn empty(sketch: Option<&SketchProfile>) -> Histogram {
+fn record_numbers(
+    feature: &FeatureProfile,
+    histogram: &mut Histogram,
+    rows: Rows<'_>,
+    place: usize,
+    takes: impl Fn(usize) -> bool,
+) {
+    let bins = &feature.sketch.bins;
+    if rows.datatype == DataType::Fp32 {
+        let (values, _cut) = rows.values.as_chunks::<WIDTH>();
+        let column = values.iter().skip(place).step_by(rows.width).map(|raw| f32::from_le_bytes(*raw));
+        // What a cut row lacks is missing.
+        let column = column.chain(iter::repeat(f32::NAN)).take(rows.count).enumerate();
+        histogram.record_all(bins, column.filter(|(row, _)| takes(*row)).map(|(_, value)| value));
+    } else {
+        // Beyond the range of single precision is beyond every bin.
+        let value = |row| rows.number(row, place).map_or(f32::NAN, |value| value as f32);
+        histogram.record_all(bins, (0..rows.count).filter(|row| takes(*row)).map(value));
+    }
+}
+
+fn categorize(feature: &FeatureProfile, histogram: &mut Histogram, value: Observed<'_>) {
+    if let Some(categories) = feature.categories() {
+        histogram.count(categories.place(value));
+    }
+}
+
+fn empty(sketch: Option<&SketchProfile>) -> Histogram {
     sketch.map_or_else(Histogram::default, |sketch| Histogram::over_bins(&sketch.bins))
 }
 

@@ -1,22 +1,26 @@
-//! What one release did, window by window: requests, errors, latency, and a sketch of every watched
-//! feature and of the predictions. Pure; after construction, recording allocates nothing.
+//! What one release did, window by window and segment by segment: requests, errors, latency, and a sketch of every
+//! watched feature and of the predictions. Pure; recording allocates nothing but room for the segments of the
+//! longest request yet.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::mem;
+mod closing;
+mod trial;
+
 use std::sync::Arc;
 
 use serin_protocol::frame::Prediction;
-use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FieldName, Millis, ReleaseId};
-use serin_protocol::manifest::Manifest;
-use serin_protocol::message::{Comparison, Coverage, MAX_REPORT_FEATURES, Report, Role};
-use serin_protocol::sketch::profile::Profile;
-use serin_protocol::sketch::{Histogram, LatencyHistogram};
-use serin_protocol::tensor::TensorHeader;
+use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, Millis, ReleaseId, SegmentNumber};
+use serin_protocol::manifest::{Manifest, PredictionSpec};
+use serin_protocol::message::{Report, Role};
+use serin_protocol::sketch::profile::{Profile, ProfileMismatch};
+use serin_protocol::sketch::{LatencyHistogram, MAX_BINS};
 
-use super::comparison::{Comparing, Made};
+use super::comparison::Comparing;
 use super::effort::Effort;
-use super::schedule::{Closed, Schedule};
-use super::tally::{Tally, Watched, renew};
+use super::schedule::Schedule;
+use super::tally::Tally;
+use super::truth::{self, Truth, Untrue};
+use super::watched::{Asked, Division, Segments, Watched, each_input};
 use crate::update::effect::Now;
 
 /// What all reports of one start of the agent have in common, and what tells them apart.
@@ -38,29 +42,6 @@ impl Stamp {
     pub const fn note_dropped(&mut self, reports: u32) {
         self.dropped = self.dropped.saturating_add(reports);
     }
-}
-
-/// The reference profile does not describe the features of the manifest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProfileMismatch {
-    /// They are not equally many.
-    #[error("the reference profile has {profile} features, the manifest {manifest}")]
-    Count {
-        /// In the profile.
-        profile: usize,
-        /// In the manifest.
-        manifest: usize,
-    },
-    /// They are named otherwise or in another order.
-    #[error("feature {at} is {manifest} in the manifest and {profile} in the reference profile")]
-    Name {
-        /// Number of the feature, from 0.
-        at: usize,
-        /// In the manifest.
-        manifest: FieldName,
-        /// In the profile.
-        profile: FieldName,
-    },
 }
 
 /// How many requests came to what end.
@@ -97,18 +78,36 @@ pub struct Snapshot {
     pub effort: Effort,
 }
 
+/// What a release has done since the agent started, as far as its own policy asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conduct {
+    /// How its requests ended.
+    pub counters: Counters,
+    /// How often each class was predicted.
+    pub classes: [u64; MAX_BINS],
+}
+
 /// Records what one release does on this device, from its first worker to its last.
 ///
-/// At most [`serin_protocol::manifest::MAX_FEATURES`] histograms of about 300 bytes.
+/// At most [`serin_protocol::manifest::MAX_FEATURES`] histograms of about 300 bytes for each segment.
 #[derive(Debug)]
 pub struct Recorder {
     release: ReleaseId,
     profile: Arc<Profile>,
     profile_digest: Digest,
     watched: Vec<Watched>,
+    division: Division,
+    /// Room for the segments of a request's rows.
+    rows: Vec<SegmentNumber>,
+    /// What its predictions are, where it declares any.
+    prediction: Option<PredictionSpec>,
+    /// What its classes are called.
+    labels: Vec<String>,
     schedule: Schedule,
-    tally: Tally,
+    /// One for each segment; none once it is closed.
+    tallies: Vec<Tally>,
     totals: Counters,
+    classes: [u64; MAX_BINS],
     effort: Effort,
     recent: LatencyHistogram,
     worker_peak: ByteCount,
@@ -130,22 +129,21 @@ impl Recorder {
         window: Millis,
         now: Now,
     ) -> Result<Self, ProfileMismatch> {
-        check(manifest, &profile)?;
-        let mut first = 0;
-        let mut watched = Vec::new();
-        for input in manifest.inputs.iter().filter(|input| !input.features.is_empty()) {
-            let row = input.features.len();
-            watched.push(Watched { input: input.name.clone(), row, first });
-            first += row;
-        }
+        profile.check(manifest)?;
+        let division = Division::of(manifest);
         Ok(Self {
             release: manifest.id(),
-            tally: Tally::new(&profile),
+            tallies: (0..division.count().max(1)).map(|_| Tally::new(&profile)).collect(),
             profile,
             profile_digest,
-            watched,
+            watched: Watched::all(manifest),
+            division,
+            rows: Vec::new(),
+            prediction: manifest.prediction.clone(),
+            labels: Vec::new(),
             schedule: Schedule::new(window, now),
             totals: Counters::default(),
+            classes: [0; MAX_BINS],
             effort: Effort::default(),
             recent: LatencyHistogram::default(),
             worker_peak: ByteCount(0),
@@ -156,37 +154,87 @@ impl Recorder {
         })
     }
 
-    /// An inference over `body` was answered in `micros`. The raw inputs are looked at before any
-    /// preprocessing; what is cut short counts as missing, and so does what is no number.
-    pub fn answered(
-        &mut self,
-        inputs: &[TensorHeader],
-        body: &[u8],
+    /// With what its classes are called, in the order of their numbers, so that a truth may come under such a name.
+    #[must_use]
+    pub fn with_labels<'a>(mut self, labels: impl IntoIterator<Item = &'a str>) -> Self {
+        // A watched class has a number below that.
+        self.labels = labels.into_iter().take(MAX_BINS).map(str::to_owned).collect();
+        self
+    }
+
+    /// What was `asked` was answered in `micros`. The raw inputs are looked at before any preprocessing; what is cut
+    /// short counts as missing, and so does what is no number. Returns the segments of
+    /// its rows.
+    pub fn answered<'r>(
+        &'r mut self,
+        asked: Asked<'_>,
         predictions: &[Prediction],
         micros: u64,
-    ) {
-        self.count(|counters| counters.requests = counters.requests.saturating_add(1));
-        self.tally.latency.record_micros(micros);
-        let mut rest = body;
-        for header in inputs {
-            let length = usize::try_from(header.bytes).unwrap_or(usize::MAX).min(rest.len());
-            let (part, behind) = rest.split_at(length);
-            rest = behind;
-            if let Some(watched) = self.watched.iter().find(|watched| watched.input == header.name) {
-                self.tally.record_rows(&self.profile, watched, header.datatype, part);
+    ) -> Segments<'r> {
+        self.totals.requests = self.totals.requests.saturating_add(1);
+        let Self { division, watched, profile, rows, tallies, classes, .. } = self;
+        let segments = division.divide(asked, watched, profile, rows);
+        let at = |segment: SegmentNumber| usize::from(segment.0);
+        if let Some(tally) = tallies.get_mut(at(segments.first())) {
+            tally.counters.requests = tally.counters.requests.saturating_add(1);
+            tally.latency.record_micros(micros);
+        }
+        each_input(asked, watched, |watched, rows| match segments {
+            Segments::All(segment) => {
+                if let Some(tally) = tallies.get_mut(at(segment)) {
+                    tally.record_rows(profile, watched, rows, |_| true);
+                }
+            }
+            Segments::Each(_) => {
+                for (number, tally) in tallies.iter_mut().enumerate() {
+                    tally.record_rows(profile, watched, rows, |row| at(segments.of(row)) == number);
+                }
+            }
+        });
+        for (row, prediction) in predictions.iter().enumerate() {
+            if let Some(tally) = tallies.get_mut(at(segments.of(row))) {
+                tally.record_prediction(profile, *prediction);
+            }
+            if let Prediction::Class { class, .. } = prediction
+                && let Some(count) = usize::try_from(*class).ok().and_then(|class| classes.get_mut(class))
+            {
+                *count = count.saturating_add(1);
             }
         }
-        for prediction in predictions {
-            self.tally.record_prediction(&self.profile, *prediction);
+        segments
+    }
+
+    /// What was `asked` failed in the worker, or the worker died of it.
+    pub fn failed(&mut self, asked: Asked<'_>) {
+        let Self { division, watched, profile, rows, tallies, totals, .. } = self;
+        let segment = division.divide(asked, watched, profile, rows).first();
+        let tally = tallies.get_mut(usize::from(segment.0)).map(|tally| &mut tally.counters);
+        for counters in tally.into_iter().chain([totals]) {
+            counters.requests = counters.requests.saturating_add(1);
+            counters.errors = counters.errors.saturating_add(1);
         }
     }
 
-    /// An inference failed in the worker, or the worker died of it.
-    pub fn failed(&mut self) {
-        self.count(|counters| {
-            counters.requests = counters.requests.saturating_add(1);
-            counters.errors = counters.errors.saturating_add(1);
-        });
+    /// What was predicted for a row of `segment` is known to have been right or not: counted in the open window.
+    pub fn truth_known(
+        &mut self,
+        segment: SegmentNumber,
+        predicted: Prediction,
+        truth: &Truth,
+    ) -> Result<(), Untrue> {
+        let tally = self.tallies.get_mut(usize::from(segment.0)).ok_or(Untrue::Gone)?;
+        truth::count(&mut tally.quality, self.prediction.as_ref(), &self.labels, predicted, truth)
+    }
+
+    /// The release is not on this device any more: nothing more is counted, as nobody would report it.
+    /// [`Recorder::cut`] first.
+    pub fn close(&mut self) {
+        self.tallies = Vec::new();
+    }
+
+    /// What its own policy is about.
+    pub const fn conduct(&self) -> Conduct {
+        Conduct { counters: self.totals, classes: self.classes }
     }
 
     /// An inference that was answered or failed has cost this.
@@ -196,53 +244,22 @@ impl Recorder {
 
     /// A request was refused: the caller's mistake, or too many at once.
     pub fn refused(&mut self) {
-        self.count(|counters| counters.refused = counters.refused.saturating_add(1));
+        let whole = self.tallies.first_mut().map(|tally| &mut tally.counters);
+        for counters in whole.into_iter().chain([&mut self.totals]) {
+            counters.refused = counters.refused.saturating_add(1);
+        }
     }
 
     /// A worker of this release died.
-    pub const fn worker_died(&mut self) {
-        self.tally.worker_deaths = self.tally.worker_deaths.saturating_add(1);
+    pub fn worker_died(&mut self) {
+        if let Some(tally) = self.tallies.first_mut() {
+            tally.worker_deaths = tally.worker_deaths.saturating_add(1);
+        }
     }
 
     /// A worker of this release was seen using `peak`.
     pub fn saw_peak(&mut self, peak: ByteCount) {
         self.worker_peak = self.worker_peak.max(peak);
-    }
-
-    /// The release is tried from now on beside `with`, which answers; what it did before is in the reports that
-    /// [`Recorder::cut`] makes first. Until it [leaves](Recorder::leave).
-    pub fn enter_trial(&mut self, role: Role, with: ReleaseId) {
-        self.enter();
-        self.role = role;
-        self.comparing = (role == Role::Shadow).then(|| Comparing::new(Comparison::new(with)));
-    }
-
-    /// The trial is over; [`Recorder::cut`] first.
-    pub fn leave_trial(&mut self) {
-        self.leave();
-        self.role = Role::Answers;
-        self.comparing = None;
-    }
-
-    /// What it made of a request, and what the release that answers had made of it.
-    pub fn compared(&mut self, live: Made<'_>, shadow: Made<'_>) {
-        if let Some(comparing) = &mut self.comparing {
-            comparing.computed(live, shadow);
-        }
-    }
-
-    /// A request that was answered could not be computed by it.
-    pub const fn not_compared(&mut self) {
-        if let Some(comparing) = &mut self.comparing {
-            comparing.failed();
-        }
-    }
-
-    /// A request was not given to it, because it was still computing the one before.
-    pub const fn not_mirrored(&mut self) {
-        if let Some(comparing) = &mut self.comparing {
-            comparing.dropped();
-        }
     }
 
     /// The release answers from now on.
@@ -257,8 +274,9 @@ impl Recorder {
         self.serving = false;
     }
 
-    /// Closes the open window if it is over: one report, more for a model of more than
-    /// [`MAX_REPORT_FEATURES`] features, none if the release is not serving and was not asked either.
+    /// Closes the open window if it is over: one report, one more for each named segment in which something
+    /// happened, more for a model of more than [`MAX_REPORT_FEATURES`] features, none if the release is not serving
+    /// and was not asked either.
     /// Everything counted since the last call belongs to that window, so call it when it is
     /// [due](Recorder::due), also for a release that has left as long as it may have requests in flight.
     pub fn roll(&mut self, now: Now, stamp: &mut Stamp) -> Vec<Report> {
@@ -285,7 +303,7 @@ impl Recorder {
     /// Counts for people and for the probation, which subtracts an earlier snapshot's.
     pub fn snapshot(&self) -> Snapshot {
         let mut latency = self.recent;
-        latency.merge(&self.tally.latency);
+        self.tallies.iter().for_each(|tally| latency.merge(&tally.latency));
         Snapshot { counters: self.totals, latency, effort: self.effort }
     }
 
@@ -293,78 +311,11 @@ impl Recorder {
     pub const fn release(&self) -> &ReleaseId {
         &self.release
     }
-
-    fn count(&mut self, change: impl Fn(&mut Counters)) {
-        change(&mut self.totals);
-        change(&mut self.tally.counters);
-    }
-
-    fn report(&mut self, closed: Closed, stamp: &mut Stamp) -> Vec<Report> {
-        let served = self.serving || self.moved;
-        let coverage = if self.moved { Coverage::Partial } else { closed.coverage };
-        self.moved = false;
-        if !served && self.tally.is_empty() {
-            self.recent = LatencyHistogram::default();
-            return Vec::new();
-        }
-        self.recent = self.tally.latency;
-        let parts = self.tally.features.len().div_ceil(MAX_REPORT_FEATURES).max(1);
-        (0..parts).map(|part| self.part(part, closed, coverage, stamp)).collect()
-    }
-
-    /// Part `part` of the report, emptying what goes into it. Counts that are no feature's go into the
-    /// first, so that the sum of all parts is the window.
-    fn part(&mut self, part: usize, closed: Closed, coverage: Coverage, stamp: &mut Stamp) -> Report {
-        let first = part * MAX_REPORT_FEATURES;
-        let sketches = self.profile.features.iter().zip(&mut self.tally.features);
-        let features = sketches
-            .skip(first)
-            .take(MAX_REPORT_FEATURES)
-            .map(|(feature, histogram)| mem::replace(histogram, Histogram::over_bins(&feature.sketch.bins)))
-            .collect();
-        let counters = mem::take(&mut self.tally.counters);
-        let sequence = stamp.sequence;
-        stamp.sequence = stamp.sequence.saturating_add(1);
-        Report {
-            device: stamp.device.clone(),
-            boot: stamp.boot,
-            sequence,
-            start: closed.start,
-            end: closed.end,
-            coverage,
-            release: self.release.clone(),
-            role: self.role,
-            profile: self.profile_digest,
-            requests: counters.requests,
-            errors: counters.errors,
-            refused: counters.refused,
-            latency: mem::take(&mut self.tally.latency),
-            first_feature: u16::try_from(first).unwrap_or(u16::MAX),
-            features,
-            predictions: renew(&mut self.tally.predictions, self.profile.predictions.as_ref()),
-            confidence: renew(&mut self.tally.confidence, self.profile.confidence.as_ref()),
-            worker_peak: self.worker_peak,
-            worker_deaths: mem::take(&mut self.tally.worker_deaths),
-            dropped_reports: mem::take(&mut stamp.dropped),
-            comparison: self.comparing.as_mut().and_then(Comparing::take),
-        }
-    }
-}
-
-fn check(manifest: &Manifest, profile: &Profile) -> Result<(), ProfileMismatch> {
-    let count = manifest.features().count();
-    if count != profile.features.len() {
-        return Err(ProfileMismatch::Count { profile: profile.features.len(), manifest: count });
-    }
-    for (at, (manifest, profile)) in manifest.features().zip(&profile.features).enumerate() {
-        if *manifest != profile.name {
-            let (manifest, profile) = (manifest.clone(), profile.name.clone());
-            return Err(ProfileMismatch::Name { at, manifest, profile });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 #[path = "window_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod segments_tests;

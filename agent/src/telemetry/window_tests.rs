@@ -4,12 +4,24 @@ use super::*;
 use proptest::prelude::*;
 use serin_protocol::envelope::Signed as _;
 use serin_protocol::ids::UnixMillis;
+use serin_protocol::message::{Coverage, MAX_REPORT_FEATURES};
 use serin_protocol::sketch::Bins;
+use serin_protocol::sketch::Histogram;
 use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
 use serin_protocol::tensor::DataType;
+use serin_protocol::tensor::TensorHeader;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 const WINDOW: Millis = Millis(1000);
+
+static NO_PARAMETERS: LazyLock<Parameters> = LazyLock::new(Parameters::new);
+
+type Parameters = serde_json::Map<String, serde_json::Value>;
+
+fn asked<'a>(inputs: &'a [TensorHeader], body: &'a [u8]) -> Asked<'a> {
+    Asked { inputs, body, parameters: &NO_PARAMETERS }
+}
 
 fn manifest(features: usize) -> Manifest {
     let names: Vec<String> = (0..features).map(|at| format!("f{at}")).collect();
@@ -37,7 +49,7 @@ fn profile(features: usize) -> Arc<Profile> {
         .map(|at| FeatureProfile::of(format!("f{at}").parse().expect("name"), &values))
         .collect();
     let predictions = Some(SketchProfile::of(Bins::classes(3), &[]));
-    Arc::new(Profile { features, predictions, confidence: None })
+    Arc::new(Profile { features, predictions, ..Profile::default() })
 }
 
 fn recorder(features: usize, now: Now) -> Recorder {
@@ -66,8 +78,7 @@ fn row(features: usize, value: f32) -> (Vec<TensorHeader>, Vec<u8>) {
 
 fn answer(recorder: &mut Recorder, features: usize, value: f32) {
     let (headers, body) = row(features, value);
-    let prediction = Prediction { class: 1, confidence: f32::NAN };
-    recorder.answered(&headers, &body, &[prediction], 100);
+    recorder.answered(asked(&headers, &body), &[Prediction::of_class(1, f32::NAN)], 100);
 }
 
 #[test]
@@ -77,7 +88,7 @@ fn a_window_holds_what_happened_in_it() {
     recorder.enter();
     answer(&mut recorder, 2, 3.0);
     answer(&mut recorder, 2, f32::NAN);
-    recorder.failed();
+    recorder.failed(asked(&[], &[]));
     recorder.refused();
     recorder.worker_died();
     recorder.saw_peak(ByteCount(9));
@@ -107,7 +118,7 @@ fn a_quiet_window_is_reported_while_serving_and_only_then() {
     recorder.enter();
     assert_eq!(recorder.roll(at(7_000, 2_000), &mut stamp).len(), 1);
     let reports = recorder.roll(at(8_000, 3_000), &mut stamp);
-    assert_eq!((reports[0].requests, reports[0].coverage), (0, Coverage::Complete));
+    assert_eq!((reports[0].requests, reports[0].coverage), (0, Coverage::Empty));
     assert_eq!(reports[0].features[0].total(), 0);
     recorder.leave();
     assert_eq!(recorder.roll(at(9_000, 4_000), &mut stamp)[0].coverage, Coverage::Partial);
@@ -145,7 +156,7 @@ fn a_wide_model_sends_several_reports_whose_sum_is_the_window() {
 #[test]
 fn the_fullest_report_fits_into_a_message() {
     let mut recorder = recorder(MAX_REPORT_FEATURES, at(5_000, 0));
-    for histogram in &mut recorder.tally.features {
+    for histogram in &mut recorder.tallies[0].features {
         histogram.counts.iter_mut().for_each(|count| *count = u64::MAX);
         (histogram.under, histogram.over, histogram.missing) = (u64::MAX, u64::MAX, u64::MAX);
     }
@@ -159,8 +170,8 @@ fn the_fullest_report_fits_into_a_message() {
 fn an_input_cut_short_counts_as_missing() {
     let mut recorder = recorder(3, at(5_000, 0));
     let (headers, body) = row(3, 1.0);
-    recorder.answered(&headers, &body[..body.len() - 6], &[], 10);
-    recorder.answered(&headers, &[], &[], 10);
+    recorder.answered(asked(&headers, &body[..body.len() - 6]), &[], 10);
+    recorder.answered(asked(&headers, &[]), &[], 10);
     let report = recorder.roll(at(6_000, 1_000), &mut stamp()).remove(0);
     let seen: Vec<_> = report.features.iter().map(|one| (one.present(), one.missing)).collect();
     assert_eq!(seen, [(1, 0), (0, 1), (0, 1)]);
@@ -182,7 +193,7 @@ fn a_snapshot_tells_what_came_since_an_earlier_one() {
     answer(&mut recorder, 1, 1.0);
     let before = recorder.snapshot().counters;
     recorder.roll(at(6_000, 1_000), &mut stamp());
-    recorder.failed();
+    recorder.failed(asked(&[], &[]));
     let since = recorder.snapshot().counters.since(before);
     assert_eq!(since, Counters { requests: 1, errors: 1, refused: 0 });
     // The closed window still counts for the latency people see.
@@ -229,7 +240,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Answer(value) => { answer(&mut recorder, 2, value); answers += 1; }
-                Step::Fail => { recorder.failed(); failures += 1; }
+                Step::Fail => { recorder.failed(asked(&[], &[])); failures += 1; }
                 Step::Refuse => { recorder.refused(); refusals += 1; }
                 Step::Die => { recorder.worker_died(); deaths += 1; }
                 Step::Enter => recorder.enter(),

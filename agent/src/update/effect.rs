@@ -61,6 +61,8 @@ pub enum Event {
         /// Those that failed.
         errors: u32,
     },
+    /// The active release breaks the policy that its owner signed for devices on their own.
+    Unfit(Digest, Reason),
     /// Whether local conditions let an update go on, whenever that may have changed, first right after
     /// [`Self::Boot`]. Until it is heard nothing is held up.
     Policy(Verdicts),

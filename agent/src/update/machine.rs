@@ -5,7 +5,7 @@
 //! stops at the first that fails. Every change of what runs is persisted before it is visible.
 //! `attempt` moves an update forward, `back` takes one back, `serving` keeps the right workers alive behind the gateway, `engineer`
 //! obeys whoever is on site, `sideload` installs what he brings, `waiting` holds it up while local conditions do
-//! not allow it, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word, `finish`
+//! not allow it, `unfit` leaves a release that breaks its own policy, `time` ends what takes too long, `crash` breaks crash loops, `orders` takes the fleet's word, `finish`
 //! does what every step ends with.
 
 mod attempt;
@@ -18,6 +18,7 @@ mod serving;
 mod sideload;
 mod time;
 mod trial;
+mod unfit;
 mod waiting;
 
 pub use self::engineer::MAX_HOLD;
@@ -301,6 +302,7 @@ impl Machine {
             Event::Warmed(statement, outcome) => self.warmed(now, statement, outcome, effects),
             Event::WorkerDied(statement, death) => self.worker_died(now, statement, death, effects),
             Event::Health { requests, errors } => self.health(requests, errors, effects),
+            Event::Unfit(statement, reason) => self.unfit(statement, reason, effects),
             Event::Policy(verdicts) => self.decided(verdicts, effects),
             Event::Field(uid, order) => self.field(now, uid, order, effects),
             Event::Tick => self.tick(now, effects),

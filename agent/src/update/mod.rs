@@ -2,12 +2,13 @@
 //!
 //! `machine` turns events into effects; `record` is what must survive a power cut; `admission` decides
 //! before the first byte is fetched; `policy` decides when an update may go on; `crash_loop` blames somebody for
-//! restarts; `effect` names what the shell is to carry out, `shell` hands one to the other.
+//! restarts, `local_rollback` the active release for what it does; `effect` names what the shell is to carry out, `shell` hands one to the other.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod admission;
 pub mod crash_loop;
 pub mod effect;
+pub mod local_rollback;
 pub mod machine;
 pub mod policy;
 pub mod record;

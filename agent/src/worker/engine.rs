@@ -9,13 +9,14 @@ use serin_pipeline::{Column, Data, Fed, Feed, Preparation, Raw};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
 use serin_protocol::ids::{ByteCount, FieldName};
-use serin_protocol::manifest::{Manifest, PredictionSpec, TensorSpec};
+use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::pipeline::{Pipeline, PostStep};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::heap;
+use super::predictions;
 
-/// Most rows of one request: their predictions, at most 14 bytes each, must fit into a frame header.
+/// Most rows of one request: their predictions, at most 19 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
 
 /// Bytes of a text with its length, for the bound on a request; images are within the eighth of the memory.
@@ -125,7 +126,7 @@ impl Engine {
         drop(taken);
         let (outputs, body) = self.encode(&made, rows)?;
         let predictions = match &self.manifest.prediction {
-            Some(spec) => predictions(spec, &made).map_err(InferFault::Model)?,
+            Some(spec) => predictions::of(spec, &made).map_err(InferFault::Model)?,
             None => Vec::new(),
         };
         Ok(Answer { outputs, body, predictions })
@@ -363,23 +364,4 @@ fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
             texts.iter().for_each(|text| write_text(text, body));
         }
     }
-}
-
-fn predictions(spec: &PredictionSpec, made: &[(FieldName, Column<'_>)]) -> Result<Vec<Prediction>, String> {
-    let Data::Integers(classes) = &serin_pipeline::find(made, &spec.class)?.data else {
-        return Err(format!("{} is not INT64", spec.class));
-    };
-    let confidences = match &spec.confidence {
-        None => None,
-        Some(name) => match &serin_pipeline::find(made, name)?.data {
-            Data::Floats(values) => Some(values),
-            Data::Integers(_) | Data::Texts(_) => return Err(format!("{name} is not FP32")),
-        },
-    };
-    let confidence = |row: usize| confidences.and_then(|values| values.get(row)).copied().unwrap_or(f32::NAN);
-    Ok(classes
-        .iter()
-        .enumerate()
-        .map(|(row, class)| Prediction { class: *class, confidence: confidence(row) })
-        .collect())
 }

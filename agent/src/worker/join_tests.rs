@@ -48,8 +48,10 @@ fn answer(inputs: &[TensorHeader], body: &[u8]) -> Inferred {
         header("class", DataType::Int64, &[rows], fixed),
         header("label", DataType::Bytes, &[rows, 2], body.len() - fixed),
     ];
-    let predictions =
-        numbers.iter().map(|number| Prediction { class: *number as i64, confidence: 0.5 }).collect();
+    let predictions = numbers
+        .iter()
+        .map(|number| Prediction::Class { class: *number as i64, confidence: 0.5, entropy: 0.25 })
+        .collect();
     Inferred { micros: 9, waited_micros: 0, leads: true, outputs, body: body.into(), predictions }
 }
 

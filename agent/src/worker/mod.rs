@@ -25,6 +25,7 @@ pub mod group;
 mod heap;
 mod join;
 mod limits;
+mod predictions;
 pub mod prepare;
 pub mod process;
 pub mod qualify;

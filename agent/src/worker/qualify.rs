@@ -17,7 +17,7 @@ use serin_protocol::raw::RawValues;
 use super::golden::{golden_batches, golden_pass, request};
 use super::process::{Worker, WorkerSpec};
 use super::second_form;
-use super::verdict::{Fault, FaultKind, GoldenSummary, Preparation, Qualified, Refused};
+use super::verdict::{Fault, FaultKind, GoldenSummary, Predicted, Preparation, Qualified, Refused};
 use serin_model::ROWS_AT_ONCE;
 
 /// Rounds of all golden vectors that a memory limit must survive: a model can pass the first run under
@@ -218,7 +218,7 @@ impl Bench {
         Ok(Qualified { golden, measured, preparation, predictions })
     }
 
-    async fn predict(&self, worker: &Worker, path: &Path) -> Result<Vec<(i64, Option<f32>)>, Fault> {
+    async fn predict(&self, worker: &Worker, path: &Path) -> Result<Vec<Predicted>, Fault> {
         let rows = read_rows(path, &self.manifest.inputs)?;
         let mut predictions = Vec::with_capacity(rows.len());
         for (number, batch) in rows.chunks(ROWS_AT_ONCE).enumerate() {
@@ -228,8 +228,7 @@ impl Bench {
                 .map_err(|(row, what)| Fault::new(FaultKind::Rows, format!("row {}: {what}", at(row))))?;
             let answer = worker.infer(headers, body).await;
             let answer = answer.map_err(|error| Fault::of_infer(&error, &format!("rows from {}", at(0))))?;
-            let finite = |confidence: f32| Some(confidence).filter(|confidence| confidence.is_finite());
-            predictions.extend(answer.predictions.iter().map(|row| (row.class, finite(row.confidence))));
+            predictions.extend(answer.predictions.iter().map(|row| Predicted::from(*row)));
         }
         Ok(predictions)
     }

@@ -254,7 +254,7 @@ mod tests {
         let _both = [1.0, 2.0].map(|value| ask(&mut queue, value));
         let run = queue.next().expect("two");
         let nobodys = Inferred { outputs: vec![], body: Bytes::new(), ..echo(&run) };
-        let predictions = vec![serin_protocol::frame::Prediction { class: 1, confidence: 0.5 }];
+        let predictions = vec![serin_protocol::frame::Prediction::of_class(1, 0.5)];
         done(&mut queue, Ok(Inferred { predictions, ..nobodys }));
         assert_eq!(queue.next().expect("one").parts.len(), 1);
     }

@@ -2,7 +2,7 @@
 //! this, so fields are only ever added.
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::frame::LoadFault;
+use serin_protocol::frame::{LoadFault, Prediction};
 use serin_protocol::manifest::{Measured, NnefForm};
 use serin_protocol::message::WorkerDeath;
 
@@ -19,9 +19,31 @@ pub struct Qualified {
     /// What was rewritten and what is slow; none where a limit was given to check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<Preparation>,
-    /// With `--rows`: class and confidence per row, where the manifest declares a prediction.
+    /// With `--rows`: what is predicted per row, where the manifest declares a prediction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predictions: Option<Vec<(i64, Option<f32>)>>,
+    pub predictions: Option<Vec<Predicted>>,
+}
+
+/// What is predicted for one row, as short as JSON can have it: there are up to 200,000.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Predicted {
+    /// Class number, its confidence, and the entropy of its probabilities, where there are finite ones.
+    Class(i64, Option<f32>, Option<f32>),
+    /// A value, where it is finite.
+    Value([Option<f32>; 1]),
+}
+
+impl From<Prediction> for Predicted {
+    fn from(prediction: Prediction) -> Self {
+        let finite = |value: f32| Some(value).filter(|value| value.is_finite());
+        match prediction {
+            Prediction::Class { class, confidence, entropy } => {
+                Self::Class(class, finite(confidence), finite(entropy))
+            }
+            Prediction::Value(value) => Self::Value([finite(value)]),
+        }
+    }
 }
 
 /// What loading does to the model, and whether the second form pays.

@@ -24,8 +24,8 @@ async fn rows_together_are_answered_like_rows_alone() {
         assert_eq!((probabilities.len(), together.predictions.len()), (rows * 10, rows));
         for (row, prediction) in together.predictions.iter().enumerate() {
             let alone = &alone[row % golden.cases.len()];
-            assert_eq!(prediction.class, alone.predictions[0].class);
-            assert!((prediction.confidence - alone.predictions[0].confidence).abs() < 1e-5);
+            assert_eq!(prediction.class(), alone.predictions[0].class());
+            assert!((prediction.confidence() - alone.predictions[0].confidence()).abs() < 1e-5);
             let expected = floats(alone, "probabilities");
             let row = &probabilities[row * 10..(row + 1) * 10];
             assert!(row.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{row:?} {expected:?}");
@@ -84,7 +84,7 @@ async fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
         };
         let answer = outcome.expect("answers");
         runs += usize::from(answer.leads);
-        assert_eq!(answer.predictions[0].class, expected.predictions[0].class);
+        assert_eq!(answer.predictions[0].class(), expected.predictions[0].class());
         assert_eq!(answer.outputs, expected.outputs);
         let close = |name| {
             floats(&answer, name).iter().zip(floats(expected, name)).all(|(a, b)| (a - b).abs() < 1e-5)

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::ids::{ByteCount, Digest};
-use serin_protocol::manifest::{Manifest, Measured, NnefForm};
+use serin_protocol::manifest::{Manifest, Measured, NnefForm, PredictionSpec};
 use serin_protocol::sketch::Bins;
-use serin_protocol::sketch::profile::{CONFIDENCE_BINS, SketchProfile};
+use serin_protocol::sketch::profile::{CONFIDENCE_BINS, Division, FeatureProfile, Profile, SketchProfile};
 
 use super::model_folder::StoredFile;
-use super::qualify::{Prediction, Preparation};
+use super::qualify::{Predicted, Preparation};
 
 /// Name of the file in a model folder.
 pub const FILE: &str = "measured.json";
@@ -46,7 +46,7 @@ pub struct Measurements {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub second_form: Option<SecondForm>,
     /// What the model says about each reference row, where it declares a prediction.
-    pub predictions: Option<Vec<Prediction>>,
+    pub predictions: Option<Vec<Predicted>>,
 }
 
 /// A second form that was kept.
@@ -73,7 +73,7 @@ pub struct Subject {
     pub labels: Digest,
     /// `golden.bin`, with the tolerances.
     pub golden: Digest,
-    /// `reference.csv`.
+    /// The reference data.
     pub reference: Digest,
     /// Inputs, outputs and prediction as declared.
     pub interface: Digest,
@@ -135,7 +135,7 @@ impl Subject {
             ("pipeline.json", self.pipeline == other.pipeline),
             ("labels.txt", self.labels == other.labels),
             ("golden.ndjson", self.golden == other.golden),
-            ("reference.csv", self.reference == other.reference),
+            ("the reference data", self.reference == other.reference),
             ("the interface in serin.toml", self.interface == other.interface),
             ("the runtime", self.runtime == other.runtime),
         ];
@@ -178,50 +178,67 @@ impl Measurements {
         Ok(Self::read(path)?.unwrap_or(self))
     }
 
-    /// Bins and counts of the predicted classes and of their confidences, over the `rows` reference rows
-    /// of the model in `manifest`.
-    pub fn prediction_profiles(
+    /// Adds to `profile` what is predicted for the `rows` reference rows of the model in `manifest`.
+    pub fn add_predictions(
         &self,
+        profile: &mut Profile,
         manifest: &Manifest,
         rows: usize,
-    ) -> Result<(Option<SketchProfile>, Option<SketchProfile>), MeasurementsError> {
+        division: Division<'_>,
+    ) -> Result<(), MeasurementsError> {
         let refused = |what: String| Err(MeasurementsError::Predictions(what));
         let (Some(declared), Some(predictions)) = (&manifest.prediction, &self.predictions) else {
             return match &manifest.prediction {
                 Some(_) => refused("the reference rows were not predicted".into()),
-                None => Ok((None, None)),
+                None => Ok(()),
             };
         };
         if predictions.len() != rows {
             return refused(format!("{} predictions for {rows} reference rows", predictions.len()));
         }
-        let is_class = |class: i64| usize::try_from(class).is_ok_and(|class| class < declared.classes);
-        if let Some((row, (class, _))) =
-            predictions.iter().enumerate().find(|(_, (class, _))| !is_class(*class))
-        {
-            return refused(format!(
-                "reference row {}: the model predicts class {class}, serin.toml declares {} classes from 0",
-                row + 1,
-                declared.classes
-            ));
+        let spec = match declared {
+            PredictionSpec::Class(spec) => spec,
+            PredictionSpec::Value { value } => {
+                let values: Option<Vec<f32>> = predictions.iter().map(Predicted::value).collect();
+                let Some(values) = values else {
+                    return refused("the model predicts classes, serin.toml declares a value".into());
+                };
+                profile.predictions = Some(FeatureProfile::numeric(value.clone(), &values, division).sketch);
+                return Ok(());
+            }
+        };
+        let is_class = |class: i64| usize::try_from(class).is_ok_and(|class| class < spec.classes);
+        let mut classes = Vec::with_capacity(rows);
+        for (row, predicted) in predictions.iter().enumerate() {
+            match predicted.class() {
+                Some(class) if is_class(class) => classes.push(class as f32),
+                Some(class) => {
+                    return refused(format!(
+                        "reference row {}: the model predicts class {class}, serin.toml declares {} classes from 0",
+                        row + 1,
+                        spec.classes
+                    ));
+                }
+                None => return refused("the model predicts a value, serin.toml declares classes".into()),
+            }
         }
-        let classes: Vec<f32> = predictions.iter().map(|(class, _)| *class as f32).collect();
-        let classes = SketchProfile::of(Bins::classes(declared.classes), &classes);
-        let confidence = declared.confidence.as_ref().map(|_| {
-            let values: Vec<f32> =
-                predictions.iter().map(|(_, confidence)| confidence.unwrap_or(f32::NAN)).collect();
-            SketchProfile::of(Bins::unit(CONFIDENCE_BINS), &values)
-        });
-        Ok((Some(classes), confidence))
+        profile.predictions = Some(SketchProfile::divided(Bins::classes(spec.classes), &classes, division));
+        let unit = |of: fn(&Predicted) -> f32| {
+            let values: Vec<f32> = predictions.iter().map(of).collect();
+            SketchProfile::divided(Bins::unit(CONFIDENCE_BINS), &values, division)
+        };
+        profile.confidence = spec.confidence.as_ref().map(|_| unit(Predicted::confidence));
+        profile.entropy = spec.probabilities.as_ref().map(|_| unit(Predicted::entropy));
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serin_protocol::manifest::PredictionSpec;
+    use serin_protocol::manifest::ClassPrediction;
 
-    fn measurements(predictions: Option<Vec<Prediction>>) -> Measurements {
+    fn measurements(predictions: Option<Vec<Predicted>>) -> Measurements {
         let digest = Digest::of(b"x");
         let subject = Subject {
             model: digest,
@@ -240,7 +257,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join(FILE);
         assert_eq!(Measurements::read(&path).expect("none"), None);
-        let made = measurements(Some(vec![(3, Some(0.802_870_5)), (0, None)]));
+        let made = measurements(Some(vec![
+            Predicted::Class(3, Some(0.802_870_5), None),
+            Predicted::Class(0, None, Some(0.1)),
+        ]));
         let kept = made.clone().keep(&path).expect("kept");
         assert_eq!(kept, made);
         assert_eq!(Measurements::read(&path).expect("read"), Some(kept));
@@ -262,23 +282,41 @@ mod tests {
         let other = Subject { pipeline: Digest::of(b"y"), ..subject.clone() };
         assert_eq!(subject.difference(&other), Some("pipeline.json"));
     }
+
     #[test]
     fn predictions_must_fit_the_rows_and_the_declared_classes() {
         let good = crate::bundle::open::tests::good();
         let mut manifest = crate::bundle::open::read(good.as_slice()).expect("good").manifest;
-        let none = measurements(None).prediction_profiles(&manifest, 2).expect("nothing declared");
-        assert_eq!(none, (None, None));
+        let added = |predictions, manifest: &Manifest| {
+            let mut profile = Profile::default();
+            let made = measurements(predictions);
+            made.add_predictions(&mut profile, manifest, 2, Division::default()).map(|()| profile)
+        };
+        assert_eq!(added(None, &manifest).expect("nothing declared"), Profile::default());
         let name = || "y".parse().expect("name");
-        manifest.prediction = Some(PredictionSpec { class: name(), confidence: Some(name()), classes: 2 });
-        let profiles = |predictions| measurements(predictions).prediction_profiles(&manifest, 2);
-        let says = |predictions| profiles(predictions).expect_err("refused").to_string();
+        manifest.prediction = Some(PredictionSpec::Class(ClassPrediction {
+            class: name(),
+            confidence: Some(name()),
+            probabilities: Some(name()),
+            classes: 2,
+        }));
+        let class = |class, confidence| Predicted::Class(class, confidence, Some(0.5));
+        let says = |predictions| added(predictions, &manifest).expect_err("refused").to_string();
         assert!(says(None).contains("not predicted"));
-        assert!(says(Some(vec![(0, None)])).contains("1 predictions for 2"));
-        assert!(says(Some(vec![(0, None), (2, None)])).contains("row 2: the model predicts class 2"));
-        assert!(says(Some(vec![(-1, None), (1, None)])).contains("row 1"));
-        let (classes, confidence) = profiles(Some(vec![(1, Some(0.97)), (1, None)])).expect("good");
-        assert_eq!(classes.expect("declared").reference.counts.as_slice(), [0, 2]);
-        let confidence = confidence.expect("declared").reference;
+        assert!(says(Some(vec![class(0, None)])).contains("1 predictions for 2"));
+        let beyond = vec![class(0, None), class(2, None)];
+        assert!(says(Some(beyond)).contains("row 2: the model predicts class 2"));
+        assert!(says(Some(vec![class(-1, None), class(1, None)])).contains("row 1"));
+        assert!(says(Some(vec![Predicted::Value([None]); 2])).contains("predicts a value"));
+        let profile = added(Some(vec![class(1, Some(0.97)), class(1, None)]), &manifest).expect("good");
+        assert_eq!(profile.predictions.expect("declared").reference.counts.as_slice(), [0, 2]);
+        let confidence = profile.confidence.expect("declared").reference;
         assert_eq!((confidence.counts.last(), confidence.missing), (Some(&1), 1));
+        assert_eq!(profile.entropy.expect("declared").reference.counts.get(10), Some(&2));
+        manifest.prediction = Some(PredictionSpec::Value { value: name() });
+        let values = vec![Predicted::Value([Some(1.5)]), Predicted::Value([None])];
+        let profile = added(Some(values), &manifest).expect("good");
+        let reference = profile.predictions.expect("declared").reference;
+        assert_eq!((reference.present(), reference.missing, profile.confidence), (1, 1, None));
     }
 }

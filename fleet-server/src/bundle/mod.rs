@@ -4,12 +4,13 @@
 pub mod container;
 pub mod golden_lines;
 pub mod key_file;
+pub mod local_rollback;
 pub mod measurements;
 pub mod model_folder;
 pub mod open;
 pub mod pack;
 pub mod qualify;
-pub mod reference_rows;
+pub mod reference;
 pub mod statement;
 pub mod target_class;
 

@@ -10,29 +10,27 @@ use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, Version};
 use serin_protocol::manifest::{
-    FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec,
+    FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec, Watch,
 };
 use serin_protocol::pipeline::{Pipeline, PipelineError, PreStep};
-use serin_protocol::tensor::DataType;
 
 use super::RUNTIME;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
+use super::local_rollback::DeclaredRollback;
 use super::measurements::UNMEASURED;
-use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceColumn, ReferenceError, ReferenceRows};
+use super::reference::{self, MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows, Watched};
 
 const DECLARATION: &str = "serin.toml";
 const GOLDEN: &str = "golden.ndjson";
-const REFERENCE: &str = "reference.csv";
 
-/// Every file of a model folder.
-const FILES: [&str; 7] = [
+/// Every file of a model folder but the reference data, which may have several forms.
+const FILES: [&str; 6] = [
     DECLARATION,
     BundleFile::Model.name(),
     BundleFile::Labels.name(),
     BundleFile::Pipeline.name(),
     BundleFile::Card.name(),
     GOLDEN,
-    REFERENCE,
 ];
 
 /// Largest `serin.toml`: the manifest that is made of it must fit its own bound.
@@ -59,8 +57,12 @@ pub struct ModelFolder {
     pub golden: Vec<u8>,
     /// The reference data.
     pub reference: ReferenceRows,
-    /// Digest of `reference.csv`.
+    /// What of the reference data is watched.
+    pub watched: Watched,
+    /// Digest of its file.
     pub data: Digest,
+    /// Name of its file.
+    data_file: &'static str,
 }
 
 /// A file that is too large to hold in memory.
@@ -88,6 +90,9 @@ struct Declaration {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     prediction: Option<PredictionSpec>,
+    #[serde(default)]
+    watch: Watch,
+    local_rollback: Option<DeclaredRollback>,
     golden: DeclaredGolden,
 }
 
@@ -114,7 +119,7 @@ struct DeclaredLineage {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelFolderError {
     /// Files are missing.
-    #[error("{}: {} missing; a model folder holds {}", folder.display(), names.join(", "), FILES.join(", "))]
+    #[error("{}: {} missing; a model folder holds {}, and reference.csv, .ndjson, .npy or .parquet", folder.display(), names.join(", "), FILES.join(", "))]
     Missing {
         /// The folder.
         folder: PathBuf,
@@ -183,24 +188,37 @@ pub enum ModelFolderError {
 impl ModelFolder {
     /// Reads and checks the model folder at `path`.
     pub fn read(path: &Path) -> Result<Self, ModelFolderError> {
-        let missing: Vec<_> = FILES.into_iter().filter(|name| !path.join(name).is_file()).collect();
+        let (format, data) = reference::find(path).map_err(|several| {
+            ModelFolderError::Invalid(format!(
+                "{} are here; only one can be the reference data",
+                several.join(" and ")
+            ))
+        })?;
+        let all = FILES.into_iter().chain([format.file()]);
+        let missing: Vec<_> = all.filter(|name| !path.join(name).is_file()).collect();
         if !missing.is_empty() {
             return Err(ModelFolderError::Missing { folder: path.into(), names: missing });
         }
         let declaration = read_declaration(&path.join(DECLARATION))?;
         let model = store(&path.join(BundleFile::Model.name()), BundleFile::Model.max_bytes())?;
-        let data = read_text(&path.join(REFERENCE), MAX_REFERENCE_BYTES)?;
+        let data = read_bytes(&data, MAX_REFERENCE_BYTES)?;
+        let digest = Digest::of(&data);
         let bundled =
             |file: BundleFile| read_text(&path.join(file.name()), file.max_bytes()).map(String::into_bytes);
         let pipeline = bundled(BundleFile::Pipeline)?;
+        let Declaration { inputs, watch, prediction, .. } = &declaration;
+        let columns = reference::columns(inputs, watch, prediction.is_some());
+        let reference = ReferenceRows::read(format, data, columns)?;
         let folder = Self {
             path: path.into(),
             labels: bundled(BundleFile::Labels)?,
             card: bundled(BundleFile::Card)?,
             golden: read_golden(path, &declaration, &pipeline)?.encode()?,
             pipeline,
-            reference: ReferenceRows::parse(&data, reference_columns(&declaration))?,
-            data: Digest::of(data.as_bytes()),
+            watched: reference::profile(&reference, inputs, watch),
+            reference,
+            data: digest,
+            data_file: format.file(),
             declaration,
             model,
         };
@@ -252,6 +270,8 @@ impl ModelFolder {
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
             prediction: declaration.prediction.clone(),
+            watch: declaration.watch.clone(),
+            local_rollback: declaration.local_rollback.as_ref().map(DeclaredRollback::policy),
             measured,
             files,
         };
@@ -300,7 +320,7 @@ impl ModelFolder {
         let lineage = &self.declaration.lineage;
         for (key, file, declared, found) in [
             ("weights", BundleFile::Model.name(), lineage.weights, self.model.digest),
-            ("data", REFERENCE, lineage.data, self.data),
+            ("data", self.data_file, lineage.data, self.data),
         ] {
             if let Some(declared) = declared.filter(|declared| *declared != found) {
                 return Err(ModelFolderError::Lineage { key, file, declared, found });
@@ -313,37 +333,10 @@ impl ModelFolder {
                 return Err(ModelFolderError::Invalid(format!("{key} must be one line of text")));
             }
         }
-        let nameless = |input: &&TensorSpec| input.features.is_empty() && !is_text(input);
-        let nameless = self.declaration.inputs.iter().find(nameless);
-        if let (Some(input), Some(_)) = (nameless, &self.declaration.prediction) {
-            return Err(ModelFolderError::Invalid(format!(
-                "input {} names no features, so that reference.csv cannot be run through the model: name them, \
-                 or leave out [prediction] to watch no predictions",
-                input.name
-            )));
-        }
         let draft = self.manifest(UNMEASURED, &[], None)?;
         Pipeline::parse(&self.pipeline, &draft)?;
         Ok(())
     }
-}
-
-/// Whether a row of it is one text, which is a column of its own.
-fn is_text(input: &TensorSpec) -> bool {
-    input.datatype == DataType::Bytes && input.row_elements() == Some(1)
-}
-
-/// All features in order, and, where predictions are watched, what else the model takes.
-fn reference_columns(declaration: &Declaration) -> Vec<ReferenceColumn> {
-    let mut columns = Vec::new();
-    for input in &declaration.inputs {
-        let feature = |name: &FieldName| ReferenceColumn { name: name.clone(), is_text: false };
-        columns.extend(input.features.iter().map(feature));
-        if is_text(input) && declaration.prediction.is_some() {
-            columns.push(ReferenceColumn { name: input.name.clone(), is_text: true });
-        }
-    }
-    columns
 }
 
 fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
@@ -368,6 +361,10 @@ fn read_golden(
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
+    String::from_utf8(read_bytes(path, limit)?).map_err(|_| ModelFolderError::NotText { path: path.into() })
+}
+
+fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, ModelFolderError> {
     let failed = |source| ModelFolderError::Io { path: path.into(), source };
     let mut bytes = Vec::new();
     File::open(path)
@@ -376,7 +373,7 @@ fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
     if bytes.len() as u64 > limit {
         return Err(ModelFolderError::TooLarge { path: path.into(), limit });
     }
-    String::from_utf8(bytes).map_err(|_| ModelFolderError::NotText { path: path.into() })
+    Ok(bytes)
 }
 
 pub(super) fn store(path: &Path, limit: u64) -> Result<StoredFile, ModelFolderError> {

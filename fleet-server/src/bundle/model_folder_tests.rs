@@ -101,7 +101,7 @@ fn what_contradicts_itself_is_said() {
         ("pipeline.json", "\"input\": \"x\"", "\"input\": \"z\"", "no input z"),
         ("pipeline.json", "\"op\": \"argmax\"", "\"op\": \"exec\"", "exec"),
         ("golden.ndjson", "[1,2]", "[1]", "golden.ndjson, line 1"),
-        ("reference.csv", "a,b", "b,a", "column 1 is \"b\""),
+        ("reference.csv", "a,b", "b,a", "a is next, not \"b\""),
     ] {
         let error = refusal(file, from, to);
         assert!(error.contains(says), "{to}: {error}");

@@ -11,8 +11,7 @@ use serin_protocol::golden::{Golden, GoldenError};
 use serin_protocol::ids::{ByteCount, Digest, Hasher};
 use serin_protocol::manifest::{Manifest, ManifestError};
 use serin_protocol::pipeline::{Pipeline, PipelineError};
-use serin_protocol::sketch::Bins;
-use serin_protocol::sketch::profile::{Profile, ProfileError};
+use serin_protocol::sketch::profile::{Profile, ProfileError, ProfileMismatch};
 use zstd::stream::read::Decoder;
 
 use super::{BUFFER_BYTES, WINDOW_LOG_MAX};
@@ -95,7 +94,7 @@ pub enum BundleReadError {
     Profile(#[from] ProfileError),
     /// The reference profile is about something else than the manifest.
     #[error("reference.bin does not fit manifest.json: {0}")]
-    ProfileSubject(&'static str),
+    ProfileSubject(#[from] ProfileMismatch),
 }
 
 /// Reads and checks the bundle at `path`.
@@ -230,7 +229,7 @@ impl Contents {
             String::from_utf8(bytes).map_err(|_| BundleReadError::NotText(file.name()))
         };
         let profile = Profile::parse(&self.reference)?;
-        check_profile(&profile, &manifest).map_err(BundleReadError::ProfileSubject)?;
+        profile.check(&manifest)?;
         Ok(OpenedBundle {
             bundle,
             unpacked: manifest.unpacked(manifest_bytes),
@@ -243,21 +242,6 @@ impl Contents {
             manifest,
         })
     }
-}
-
-fn check_profile(profile: &Profile, manifest: &Manifest) -> Result<(), &'static str> {
-    if !profile.features.iter().map(|feature| &feature.name).eq(manifest.features()) {
-        return Err("it does not list the features in their order");
-    }
-    let declared = manifest.prediction.as_ref();
-    let classes = declared.map(|prediction| Bins::classes(prediction.classes));
-    if profile.predictions.as_ref().map(|sketch| &sketch.bins) != classes.as_ref() {
-        return Err("its predictions are not over the declared classes");
-    }
-    if profile.confidence.is_some() != declared.is_some_and(|prediction| prediction.confidence.is_some()) {
-        return Err("confidence is in one and not in the other");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serin_protocol::bundle::{TRAILER, header, padding};
 use serin_protocol::golden::{GoldenCase, GoldenInput, GoldenTensor};
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, TensorSpec};
+use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::FeatureProfile;
 use serin_protocol::tensor::DataType;
 
@@ -29,11 +30,8 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
         outputs: vec![GoldenTensor { name: name("y"), values: vec![1.0] }],
     };
     let golden = Golden { relative: 0.0, absolute: 0.0, fed: vec![], cases: vec![case] };
-    let profile = Profile {
-        features: vec![FeatureProfile::of(name("a"), &[1.0, 2.0])],
-        predictions: None,
-        confidence: None,
-    };
+    let profile =
+        Profile { features: vec![FeatureProfile::of(name("a"), &[1.0, 2.0])], ..Profile::default() };
     let mut files = vec![
         (BundleFile::Card, b"# card".to_vec()),
         (BundleFile::Golden, golden.encode().expect("small")),
@@ -65,6 +63,8 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
         inputs: vec![spec("x", &["a"])],
         outputs: vec![spec("y", &[])],
         prediction: None,
+        watch: serin_protocol::manifest::Watch::default(),
+        local_rollback: None,
         measured: UNMEASURED,
         files: files.iter().map(entry).collect(),
     };
@@ -200,14 +200,14 @@ fn listed_contents_must_also_parse() {
     assert!(says(BundleFile::Golden, b"x").contains("golden"));
     assert!(says(BundleFile::Labels, b"\xff").contains("labels.txt is not UTF-8"));
     assert!(says(BundleFile::Reference, b"\xff").contains("reference profile"));
-    let none = Profile { features: Vec::new(), predictions: None, confidence: None };
+    let none = Profile::default();
     assert!(says(BundleFile::Reference, &none.encode().expect("small")).contains("features"));
     let about_predictions = Profile {
         features: vec![FeatureProfile::of("a".parse().expect("name"), &[1.0])],
         predictions: Some(serin_protocol::sketch::profile::SketchProfile::of(Bins::classes(2), &[0.0])),
-        confidence: None,
+        ..Profile::default()
     };
-    assert!(says(BundleFile::Reference, &about_predictions.encode().expect("small")).contains("classes"));
+    assert!(says(BundleFile::Reference, &about_predictions.encode().expect("small")).contains("prediction"));
 }
 
 proptest! {

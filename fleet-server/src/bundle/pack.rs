@@ -9,7 +9,6 @@ use serin_protocol::bundle::BundleFile;
 use serin_protocol::manifest::{Manifest, ManifestError, TensorSpec};
 use serin_protocol::sketch::profile::{Profile, ProfileError};
 use serin_protocol::target::TargetSpec;
-use serin_protocol::tensor::DataType;
 
 use super::container::{self, Contents};
 use super::golden_lines;
@@ -19,7 +18,7 @@ use super::measurements::{
 use super::model_folder::{ModelFolder, ModelFolderError, StoredFile, store};
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
 use super::qualify::{self, Preparation, QualifyError};
-use super::reference_rows::MAX_REFERENCE_BYTES;
+use super::reference::MAX_REFERENCE_BYTES;
 use super::target_class::{self, TargetError};
 
 /// What to pack, and how.
@@ -124,16 +123,15 @@ pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> 
     let mut classes = target_class::built_in();
     classes.retain(|spec| named.iter().all(|named| named.class != spec.class));
     classes.extend(named);
-    let mut profile =
-        Profile { features: folder.reference.feature_profiles(), predictions: None, confidence: None };
+    let mut profile = folder.watched.profile.clone();
     // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
     let draft_profile = profile.encode()?;
     let draft = folder.manifest(UNMEASURED, &draft_profile, None)?;
     let path = order.measurements.clone().unwrap_or_else(|| order.folder.join(measurements::FILE));
     let (measurements, measured_now) = measurements(order, &path, &folder, &draft, &draft_profile, say)?;
     let second = measurements.second_form_beside(&path);
-    (profile.predictions, profile.confidence) =
-        measurements.prediction_profiles(&draft, folder.reference.len())?;
+    let (rows, division) = (folder.reference.len(), folder.watched.division());
+    measurements.add_predictions(&mut profile, &draft, rows, division)?;
     let profile = profile.encode()?;
     let manifest = folder.manifest(measurements.measured, &profile, second.as_ref())?;
     classes.retain(|spec| manifest.targets.contains(&spec.class));
@@ -188,7 +186,8 @@ fn measurements(
         predictions: qualified.predictions,
     };
     // Before they are kept: predictions that contradict the declaration must not wait for the next time.
-    made.prediction_profiles(draft, folder.reference.len())?;
+    let (rows, division) = (folder.reference.len(), folder.watched.division());
+    made.add_predictions(&mut Profile::default(), draft, rows, division)?;
     Ok((made.keep(path)?, true))
 }
 
@@ -224,48 +223,38 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
     let mut out = BufWriter::new(fs::File::create(&path)?);
     let images = folder.image_inputs().map_err(io::Error::other)?;
     let mut left = MAX_REFERENCE_BYTES;
-    for (numbers, texts) in folder.reference.rows() {
-        let text = |input: &TensorSpec, cell: &String| {
-            if !images.contains(&input.name) || cell.is_empty() {
-                return Ok(Value::from(cell.as_str()));
-            }
-            let file = golden_lines::read_file(&folder.path, cell).map_err(io::Error::other)?;
-            left = left.checked_sub(file.len() as u64).ok_or_else(|| {
-                io::Error::other(format!(
-                    "the files that reference.csv names have more than {MAX_REFERENCE_BYTES} bytes"
-                ))
-            })?;
-            Ok(json!({ "hex": hex::encode(file) }))
-        };
-        serde_json::to_writer(&mut out, &row_line(draft, numbers, texts, text)?)?;
+    let mut text = |input: &TensorSpec, cell: &str| -> io::Result<Value> {
+        if !images.contains(&input.name) || cell.is_empty() {
+            return Ok(Value::from(cell));
+        }
+        let file = golden_lines::read_file(&folder.path, cell).map_err(io::Error::other)?;
+        left = left.checked_sub(file.len() as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "the files that the reference data names have more than {MAX_REFERENCE_BYTES} bytes"
+            ))
+        })?;
+        Ok(json!({ "hex": hex::encode(file) }))
+    };
+    let columns: Vec<_> = draft
+        .inputs
+        .iter()
+        .map(|input| (input, folder.reference.texts(&input.name), folder.reference.input(input)))
+        .collect();
+    for row in 0..folder.reference.len() {
+        let mut inputs = Map::new();
+        for (input, texts, numbers) in &columns {
+            let values: Vec<Value> = match texts.and_then(|texts| texts.get(row)) {
+                Some(cell) => vec![text(input, cell)?],
+                // What is no number is written as null.
+                None => numbers.row(row).map(|number| json!(number)).collect(),
+            };
+            inputs.insert(input.name.to_string(), values.into());
+        }
+        serde_json::to_writer(&mut out, &json!({ "inputs": inputs }))?;
         out.write_all(b"\n")?;
     }
     out.flush()?;
     Ok(Some(path))
-}
-
-/// One reference row as the device program reads it: numbers of features, and of inputs that are texts what
-/// `text` makes of their cell.
-fn row_line(
-    manifest: &Manifest,
-    numbers: &[f64],
-    texts: &[String],
-    mut text: impl FnMut(&TensorSpec, &String) -> io::Result<Value>,
-) -> io::Result<Value> {
-    let (mut numbers, mut texts) = (numbers.iter(), texts.iter());
-    let mut inputs = Map::new();
-    for input in &manifest.inputs {
-        let count = input.features.len();
-        let values: Vec<Value> = match (input.datatype, texts.as_slice()) {
-            (DataType::Bytes, [_, ..]) => {
-                texts.by_ref().take(1).map(|cell| text(input, cell)).collect::<io::Result<_>>()?
-            }
-            // What is no number is written as null.
-            _ => numbers.by_ref().take(count).map(|number| json!(number)).collect(),
-        };
-        inputs.insert(input.name.to_string(), values.into());
-    }
-    Ok(json!({ "inputs": inputs }))
 }
 
 fn contents<'a>(

@@ -18,8 +18,49 @@ pub const PROGRAM_VARIABLE: &str = "SERIN_AGENT";
 /// Largest answer read: 200,000 predictions of up to 40 bytes, and room to spare.
 const MAX_ANSWER_BYTES: u64 = 32 << 20;
 
-/// Class number and confidence of one row, where there is a finite one.
-pub type Prediction = (i64, Option<f32>);
+/// What is predicted for one row, in the device program's words.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Predicted {
+    /// Class number, its confidence, and the entropy of its probabilities, where there are finite ones.
+    Class(i64, Option<f32>, Option<f32>),
+    /// A value, where it is finite.
+    Value([Option<f32>; 1]),
+}
+
+impl Predicted {
+    /// The class, if one is predicted.
+    pub const fn class(&self) -> Option<i64> {
+        match self {
+            Self::Class(class, _, _) => Some(*class),
+            Self::Value(_) => None,
+        }
+    }
+
+    /// The value, if one is predicted; NaN where it is not finite.
+    pub fn value(&self) -> Option<f32> {
+        match self {
+            Self::Class(..) => None,
+            Self::Value([value]) => Some(value.unwrap_or(f32::NAN)),
+        }
+    }
+
+    /// The confidence, NaN where there is none.
+    pub fn confidence(&self) -> f32 {
+        match self {
+            Self::Class(_, confidence, _) => confidence.unwrap_or(f32::NAN),
+            Self::Value(_) => f32::NAN,
+        }
+    }
+
+    /// The entropy, NaN where there is none.
+    pub fn entropy(&self) -> f32 {
+        match self {
+            Self::Class(_, _, entropy) => entropy.unwrap_or(f32::NAN),
+            Self::Value(_) => f32::NAN,
+        }
+    }
+}
 
 /// A model that qualified. Other things said about it are for people.
 #[derive(Debug, Deserialize)]
@@ -31,7 +72,7 @@ pub struct Qualified {
     pub preparation: Option<Preparation>,
     /// One for each row.
     #[serde(default)]
-    pub predictions: Option<Vec<Prediction>>,
+    pub predictions: Option<Vec<Predicted>>,
 }
 
 /// What loading does to a model, and whether the second form pays, in the device program's words.

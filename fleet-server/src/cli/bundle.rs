@@ -40,7 +40,8 @@ pub(super) enum BundleCommand {
 
 #[derive(Args)]
 pub(super) struct PackArgs {
-    /// Folder with serin.toml, model.onnx, labels.txt, pipeline.json, golden.ndjson, reference.csv, card.md.
+    /// Folder with serin.toml, model.onnx, labels.txt, pipeline.json, golden.ndjson, card.md, and reference.csv, .ndjson,
+    /// .npy or .parquet.
     model_dir: PathBuf,
     /// The bundle to write.
     #[arg(short, long, value_name = "X.serin")]

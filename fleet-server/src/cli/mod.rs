@@ -6,6 +6,7 @@ mod bundle;
 mod ca;
 mod client;
 mod device;
+mod drift;
 mod export;
 mod failure;
 mod keys;
@@ -61,6 +62,8 @@ enum Command {
     Release(release::ReleaseArgs),
     /// Try a release on one device, beside the one that answers there.
     Trial(trial::TrialArgs),
+    /// How far what a release sees and says has moved, and how right it is, over the last hour.
+    Drift(drift::DriftArgs),
     /// Start rollouts, watch and steer them.
     Rollout(rollout::RolloutArgs),
 }
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Device(arguments) => device::run(arguments),
         Command::Release(arguments) => release::run(arguments, cli.json),
         Command::Trial(arguments) => trial::run(arguments),
+        Command::Drift(arguments) => drift::run(arguments),
         Command::Rollout(arguments) => rollout::run(arguments, cli.json),
     };
     match outcome {

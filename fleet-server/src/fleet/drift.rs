@@ -1,20 +1,25 @@
 //! How far what a release's devices see and say lies from what its owner trained on, and from what the
 //! release before it says on other devices at the same time.
 
+pub mod arm;
 pub mod cause;
+pub mod quality;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serin_protocol::ids::{DeviceId, Millis, ReleaseId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, SegmentNumber, UnixMillis};
+use serin_protocol::manifest::segments::OTHER;
 use serin_protocol::message::{Report, Role};
-use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
-use serin_protocol::sketch::{Bins, Histogram, LatencyHistogram};
+use serin_protocol::sketch::profile::{FeatureKind, Profile, SketchProfile};
+use serin_protocol::sketch::{Bins, Histogram};
 
 use super::evidence::merge;
 use super::releases::profile_of;
 use super::{Fleet, FleetError, State};
 use crate::stats::distance::{counts, jensen_shannon, kolmogorov_smirnov, psi, wasserstein};
+use arm::{Arm, Sums};
 use cause::{Cause, Finding, Seen, judge};
+use quality::Right;
 
 /// How far back is looked: long enough for slow devices to report, short enough to be about now.
 pub const WINDOW: Millis = Millis::from_secs(3600);
@@ -39,42 +44,14 @@ pub struct Drift {
     pub arm: Arm,
     /// What devices with the release before it showed in the same time, where a rollout compares them.
     pub control: Option<Arm>,
-    /// Features by distance from the reference, the most moved first.
-    pub features: Vec<Moved>,
-    /// The predicted classes, against the reference.
-    pub predictions: Option<Moved>,
-    /// The confidence, against the reference.
-    pub confidence: Option<Moved>,
+    /// All inputs.
+    pub whole: Picture,
+    /// Parts of them, the rest that belongs to no named one last; none where none is named.
+    pub segments: Vec<Segment>,
     /// The predicted classes, against the control.
     pub against_control: Option<Distance>,
     /// Shares of the predicted classes in the reference data.
     pub reference_classes: Vec<f64>,
-}
-
-/// What some devices showed together.
-#[derive(Clone, Debug, Default)]
-pub struct Arm {
-    /// What they run.
-    pub releases: BTreeSet<ReleaseId>,
-    /// Who reported.
-    pub devices: BTreeSet<DeviceId>,
-    /// Their inferences.
-    pub requests: u64,
-    /// Those that failed.
-    pub errors: u64,
-    /// Time per inference.
-    pub latency: LatencyHistogram,
-    /// Predicted classes.
-    pub predictions: Histogram,
-    confidence: Histogram,
-    features: Vec<Histogram>,
-}
-
-impl Arm {
-    /// Share of each predicted class.
-    pub fn classes(&self) -> Vec<f64> {
-        shares(&self.predictions)
-    }
 }
 
 /// One thing that may have moved.
@@ -99,12 +76,42 @@ pub struct Moved {
 pub struct Distance {
     /// Population stability index: by custom 0.1 is a little, 0.25 a lot.
     pub psi: f64,
-    /// Kolmogorov-Smirnov distance of the binned values, 0 to 1.
-    pub ks: f64,
+    /// Kolmogorov-Smirnov distance of the binned values, 0 to 1; none of names, which have no order.
+    pub ks: Option<f64>,
     /// Jensen-Shannon divergence in bits, 0 to 1.
     pub js: f64,
     /// How far values moved on the whole, in standard deviations of the reference; none where that has no spread.
     pub moved: Option<f64>,
+}
+
+/// What can be said of all inputs, or of a segment of them.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Features by distance from the reference, the most moved first.
+    pub features: Vec<Moved>,
+    /// The predicted classes or values, against the reference.
+    pub predictions: Option<Moved>,
+    /// The confidence, against the reference.
+    pub confidence: Option<Moved>,
+    /// The entropy of the probabilities, against the reference.
+    pub entropy: Option<Moved>,
+    /// How right predictions were, as far as the truth became known.
+    pub right: Option<Right>,
+    /// The same of the control.
+    pub control_right: Option<Right>,
+}
+
+/// A part of the inputs that is looked at apart.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Its name.
+    pub name: String,
+    /// Inferences.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// What can be said of it.
+    pub picture: Picture,
 }
 
 impl Fleet {
@@ -120,24 +127,18 @@ impl Fleet {
             control = Some(self.arm(&baselines, since, &profile)?).filter(|arm| !arm.devices.is_empty());
         }
         let arm = self.arm(std::slice::from_ref(release), since, &profile)?;
-        let mut features = moved(Watched::features(&profile, &arm, control.as_ref()));
-        features.sort_by(|a, b| b.distance.psi.total_cmp(&a.distance.psi));
-        features.truncate(MAX_LISTED);
-        self.trace(release, since, &profile, &mut features)?;
-        let mut outputs = moved(Watched::outputs(&profile, &arm, control.as_ref()));
-        let mut output = |name: &str| {
-            let at = outputs.iter().position(|moved| moved.name == name)?;
-            Some(outputs.swap_remove(at))
-        };
+        let beside = control.as_ref().map(|control| &control.whole);
+        let mut whole =
+            pictures(&profile, [(None, &arm.whole, beside)]).pop().unwrap_or_else(Picture::nothing);
+        self.trace(release, since, &profile, &mut whole.features)?;
         Ok(Drift {
             release: release.clone(),
             since,
-            features,
-            predictions: output(PREDICTION),
-            confidence: output(CONFIDENCE),
+            whole,
+            segments: segments(&profile, &arm, control.as_ref()),
             against_control: control.as_ref().and_then(|control| {
                 let sketch = profile.predictions.as_ref()?;
-                distance(&control.predictions, &arm.predictions, &sketch.bins)
+                distance(&control.whole.predictions, &arm.whole.predictions, &sketch.bins, true)
             }),
             reference_classes: profile
                 .predictions
@@ -146,53 +147,6 @@ impl Fleet {
             arm,
             control,
         })
-    }
-
-    /// What devices with `releases` showed on the bins of `profile`: what their own profiles have on other bins is
-    /// left out.
-    fn arm(&self, releases: &[ReleaseId], since: UnixMillis, profile: &Profile) -> Result<Arm, FleetError> {
-        let mut arm = Arm {
-            releases: releases.iter().cloned().collect(),
-            features: vec![Histogram::default(); profile.features.len()],
-            ..Arm::default()
-        };
-        for release in releases {
-            let own = profile_of(&*self.store, &self.release(release)?.record)?;
-            let places: Vec<Option<usize>> = own
-                .features
-                .iter()
-                .map(|feature| {
-                    let like = |other: &FeatureProfile| {
-                        other.name == feature.name && other.sketch.bins == feature.sketch.bins
-                    };
-                    profile.features.iter().position(like)
-                })
-                .collect();
-            let same = |a: &Option<SketchProfile>, b: &Option<SketchProfile>| match (a, b) {
-                (Some(a), Some(b)) => a.bins == b.bins,
-                (None, _) | (_, None) => false,
-            };
-            let answered = |report: &Report| report.role != Role::Shadow;
-            for report in self.store.reports(release, since)?.into_iter().filter(answered) {
-                arm.requests = arm.requests.saturating_add(report.requests);
-                arm.errors = arm.errors.saturating_add(report.errors);
-                arm.latency.merge(&report.latency);
-                if same(&own.predictions, &profile.predictions) {
-                    merge(&mut arm.predictions, &report.predictions);
-                }
-                if same(&own.confidence, &profile.confidence) {
-                    merge(&mut arm.confidence, &report.confidence);
-                }
-                let places = places.iter().skip(usize::from(report.first_feature));
-                for (place, seen) in places.zip(&report.features) {
-                    if let Some(mine) = place.and_then(|place| arm.features.get_mut(place)) {
-                        merge(mine, seen);
-                    }
-                }
-                arm.devices.insert(report.device);
-            }
-        }
-        Ok(arm)
     }
 
     /// Names the devices on which what moved has moved most.
@@ -238,64 +192,150 @@ impl Fleet {
     }
 }
 
-const PREDICTION: &str = "prediction";
-const CONFIDENCE: &str = "confidence";
+/// Every segment by its name. Features of all are judged together: many segments must not alarm sooner than one.
+fn segments(profile: &Profile, arm: &Arm, control: Option<&Arm>) -> Vec<Segment> {
+    let named = profile.segments.iter().map(ToString::to_string).zip(1_u8..);
+    let all: Vec<(String, SegmentNumber, &Sums)> = named
+        .chain([(OTHER.to_owned(), 0)])
+        .filter_map(|(name, number)| Some((name, SegmentNumber(number), arm.segment(SegmentNumber(number))?)))
+        .collect();
+    let looked_at = all.iter().map(|(_, number, seen)| {
+        (Some(*number), *seen, control.and_then(|control| control.segment(*number)))
+    });
+    let pictures = pictures(profile, looked_at.collect::<Vec<_>>());
+    let pairs = all.into_iter().zip(pictures);
+    pairs
+        .map(|((name, _, seen), picture)| Segment {
+            name,
+            requests: seen.requests,
+            errors: seen.errors,
+            picture,
+        })
+        .collect()
+}
+
+impl Picture {
+    const fn nothing() -> Self {
+        Self {
+            features: Vec::new(),
+            predictions: None,
+            confidence: None,
+            entropy: None,
+            right: None,
+            control_right: None,
+        }
+    }
+}
+
+/// What a distribution is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Feature(usize),
+    Predictions,
+    Confidence,
+    Entropy,
+}
 
 /// Something with reference data, as it is seen.
 struct Watched<'a> {
+    of: Of,
     name: &'a str,
-    sketch: &'a SketchProfile,
+    /// Its values are amounts, so that near ones are alike.
+    ordered: bool,
+    bins: &'a Bins,
+    reference: &'a Histogram,
     seen: &'a Histogram,
     control: Option<&'a Histogram>,
 }
 
 impl<'a> Watched<'a> {
-    fn features(profile: &'a Profile, arm: &'a Arm, control: Option<&'a Arm>) -> Vec<Self> {
-        let watched = profile.features.iter().zip(&arm.features).enumerate().map(|(at, (feature, seen))| {
-            let control = control.and_then(|control| control.features.get(at));
-            Self { name: feature.name.as_str(), sketch: &feature.sketch, seen, control }
-        });
-        watched.collect()
-    }
-
-    fn outputs(profile: &'a Profile, arm: &'a Arm, control: Option<&'a Arm>) -> Vec<Self> {
-        let output = |name, sketch: &'a Option<SketchProfile>, of: fn(&Arm) -> &Histogram| {
-            Some(Self { name, sketch: sketch.as_ref()?, seen: of(arm), control: control.map(of) })
+    fn all(
+        profile: &'a Profile,
+        segment: Option<SegmentNumber>,
+        seen: &'a Sums,
+        control: Option<&'a Sums>,
+    ) -> Vec<Self> {
+        let reference = |sketch: &'a SketchProfile| match segment {
+            Some(segment) => sketch.in_segment(segment),
+            None => &sketch.reference,
         };
-        [
-            output(PREDICTION, &profile.predictions, |arm| &arm.predictions),
-            output(CONFIDENCE, &profile.confidence, |arm| &arm.confidence),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        let features =
+            profile.features.iter().zip(&seen.features).enumerate().map(|(at, (feature, seen))| Self {
+                of: Of::Feature(at),
+                name: feature.name.as_str(),
+                ordered: feature.kind == FeatureKind::Numeric,
+                bins: &feature.sketch.bins,
+                reference: reference(&feature.sketch),
+                seen,
+                control: control.and_then(|control| control.features.get(at)),
+            });
+        let output = |of, name, sketch: &'a Option<SketchProfile>, pick: fn(&Sums) -> &Histogram| {
+            let sketch = sketch.as_ref()?;
+            let (bins, reference) = (&sketch.bins, reference(sketch));
+            let (seen, control) = (pick(seen), control.map(pick));
+            Some(Self { of, name, ordered: true, bins, reference, seen, control })
+        };
+        let outputs = [
+            output(Of::Predictions, "prediction", &profile.predictions, |sums| &sums.predictions),
+            output(Of::Confidence, "confidence", &profile.confidence, |sums| &sums.confidence),
+            output(Of::Entropy, "entropy", &profile.entropy, |sums| &sums.entropy),
+        ];
+        features.chain(outputs.into_iter().flatten()).collect()
     }
 }
 
-/// What can be said of things that are looked at together; nothing of those nobody has seen.
-fn moved(watched: Vec<Watched<'_>>) -> Vec<Moved> {
-    let seen: Vec<Seen<'_>> = watched
+/// What can be said of each of several parts that are looked at together; nothing of what nobody has seen.
+fn pictures<'a>(
+    profile: &'a Profile,
+    parts: impl IntoIterator<Item = (Option<SegmentNumber>, &'a Sums, Option<&'a Sums>)>,
+) -> Vec<Picture> {
+    let parts: Vec<_> = parts.into_iter().collect();
+    let watched: Vec<Vec<Watched<'_>>> = parts
         .iter()
-        .map(|Watched { sketch, seen, control, .. }| Seen {
-            reference: &sketch.reference,
-            release: seen,
-            control: *control,
-        })
+        .map(|(segment, seen, control)| Watched::all(profile, *segment, seen, *control))
         .collect();
-    let findings = judge(&seen);
-    let judged = watched.into_iter().zip(findings);
-    judged
-        .filter_map(|(Watched { name, sketch, seen, .. }, finding)| {
-            Some(Moved {
-                name: name.to_owned(),
-                distance: distance(&sketch.reference, seen, &sketch.bins)?,
-                seen: seen.total(),
-                missing: seen.missing as f64 / seen.total().max(1) as f64,
-                finding,
-                devices: Vec::new(),
-            })
-        })
-        .collect()
+    let is_feature = |watched: &&Watched<'_>| matches!(watched.of, Of::Feature(_));
+    // Features are many and judged together; outputs are few, and one that moves is not to hide behind them.
+    let mut features = findings(watched.iter().flatten().filter(is_feature)).into_iter();
+    let mut outputs = findings(watched.iter().flatten().filter(|one| !is_feature(one))).into_iter();
+    let judged = watched.iter().zip(parts).map(|(watched, (_, seen, control))| {
+        let mut picture = Picture::nothing();
+        for one in watched {
+            let found = if is_feature(&one) { features.next() } else { outputs.next() };
+            let Some(moved) = found.and_then(|finding| moved(one, finding)) else { continue };
+            match one.of {
+                Of::Feature(_) => picture.features.push(moved),
+                Of::Predictions => picture.predictions = Some(moved),
+                Of::Confidence => picture.confidence = Some(moved),
+                Of::Entropy => picture.entropy = Some(moved),
+            }
+        }
+        picture.features.sort_by(|a, b| b.distance.psi.total_cmp(&a.distance.psi));
+        picture.features.truncate(MAX_LISTED);
+        picture.right = Right::of(seen, control);
+        picture.control_right = control.and_then(|control| Right::of(control, None));
+        picture
+    });
+    judged.collect()
+}
+
+fn findings<'a>(watched: impl Iterator<Item = &'a Watched<'a>>) -> Vec<Finding> {
+    let seen: Vec<Seen<'_>> = watched
+        .map(|Watched { reference, seen, control, .. }| Seen { reference, release: seen, control: *control })
+        .collect();
+    judge(&seen)
+}
+
+fn moved(watched: &Watched<'_>, finding: Finding) -> Option<Moved> {
+    let Watched { name, ordered, bins, reference, seen, .. } = watched;
+    Some(Moved {
+        name: (*name).to_owned(),
+        distance: distance(reference, seen, bins, *ordered)?,
+        seen: seen.total(),
+        missing: seen.missing as f64 / seen.total().max(1) as f64,
+        finding,
+        devices: Vec::new(),
+    })
 }
 
 /// The last rollout of `release` that has something to compare with: when it started, and with what.
@@ -306,16 +346,16 @@ fn compared_with(state: &State, release: &ReleaseId) -> Option<(UnixMillis, Vec<
     (!baselines.is_empty()).then(|| (rollout.started(), baselines))
 }
 
-fn distance(reference: &Histogram, seen: &Histogram, bins: &Bins) -> Option<Distance> {
+/// Names are no amounts: nothing is cumulated over them.
+fn distance(reference: &Histogram, seen: &Histogram, bins: &Bins, ordered: bool) -> Option<Distance> {
     let (a, b) = (counts(reference), counts(seen));
     let deviation = (reference.m2 / reference.present().max(1) as f64).sqrt();
-    let moved =
-        wasserstein(reference, seen, bins.edges()).filter(|_| deviation > 0.0).map(|way| way / deviation);
+    let moved = wasserstein(reference, seen, bins.edges()).filter(|_| ordered && deviation > 0.0);
     Some(Distance {
         psi: psi(&a, &b)?,
-        ks: kolmogorov_smirnov(&a, &b)?,
+        ks: kolmogorov_smirnov(&a, &b).filter(|_| ordered),
         js: jensen_shannon(&a, &b)?,
-        moved: moved.filter(|moved| moved.is_finite()),
+        moved: moved.map(|way| way / deviation).filter(|moved| moved.is_finite()),
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serin_protocol::ids::{Digest, ReleaseId, UnixMillis};
 use serin_protocol::message::Report;
 use serin_protocol::sketch::profile::{Profile, SketchProfile};
+use serin_protocol::sketch::{Bins, Quality};
 use tracing::info;
 
 use super::feed::Happening;
@@ -28,6 +29,42 @@ pub struct ReleaseFacts {
     features: Vec<usize>,
     predictions: usize,
     confidence: usize,
+    entropy: usize,
+    /// Segments, the rest included.
+    segments: usize,
+    /// Whether it predicts classes or a value, as far as its bins tell.
+    predicts: Predicts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Predicts {
+    Nothing,
+    Classes,
+    Values,
+    /// One bin is a class, or a value that never changes.
+    Either,
+}
+
+impl Predicts {
+    fn of(profile: &Profile) -> Self {
+        match profile.predictions.as_ref().map(|sketch| &sketch.bins) {
+            None => Self::Nothing,
+            Some(bins) if bins.len() == 1 => Self::Either,
+            Some(bins) if *bins == Bins::classes(bins.len()) => Self::Classes,
+            Some(_) => Self::Values,
+        }
+    }
+
+    const fn fits(self, quality: &Quality) -> bool {
+        match (self, quality) {
+            (Self::Either, _) | (Self::Classes, Quality::Classes(_)) | (Self::Values, Quality::Values(_)) => {
+                true
+            }
+            (Self::Nothing, _)
+            | (Self::Classes, Quality::Values(_))
+            | (Self::Values, Quality::Classes(_)) => false,
+        }
+    }
 }
 
 impl ReleaseFacts {
@@ -39,6 +76,9 @@ impl ReleaseFacts {
             features: profile.features.iter().map(|feature| feature.sketch.bins.len()).collect(),
             predictions: bins(profile.predictions.as_ref()),
             confidence: bins(profile.confidence.as_ref()),
+            entropy: bins(profile.entropy.as_ref()),
+            segments: profile.segments.len() + 1,
+            predicts: Predicts::of(profile),
         }
     }
 
@@ -52,6 +92,9 @@ impl ReleaseFacts {
             && expected.zip(features).all(|(expected, seen)| *expected == seen)
             && output(self.predictions, report.predictions.counts.len())
             && output(self.confidence, report.confidence.counts.len())
+            && output(self.entropy, report.entropy.counts.len())
+            && usize::from(report.segment.0) < self.segments
+            && report.quality.as_ref().is_none_or(|quality| self.predicts.fits(quality))
     }
 
     pub(super) fn has_object(&self, object: &Digest) -> bool {
@@ -136,7 +179,7 @@ impl Fleet {
             statement: digest,
             added: now,
             published: false,
-            features: manifest.features().map(ToString::to_string).collect(),
+            features: manifest.features().iter().map(|feature| feature.name.to_string()).collect(),
             owner: manifest.owner,
             description: manifest.description,
         };

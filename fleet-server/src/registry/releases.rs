@@ -91,9 +91,7 @@ pub fn check(objects: &ObjectStore, statement: &[u8], listed: &Listed) -> Result
         return Err(contradiction(format!("its {name} differs")));
     }
     let named = Profile::parse(&profile)?;
-    if !named.features.iter().map(|feature| &feature.name).eq(manifest.features()) {
-        return Err(contradiction("the reference profile has other features than the manifest".into()));
-    }
+    named.check(&manifest).map_err(|mismatch| contradiction(mismatch.to_string()))?;
     store_chunk_list(objects, &release)?;
     Ok(Checked { release, statement: Digest::of(statement), manifest, profile })
 }

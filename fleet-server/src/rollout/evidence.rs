@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{DeviceId, Digest, ReleaseId, UnixMillis};
+use serin_protocol::sketch::categories::{Categories, Category};
 use serin_protocol::sketch::profile::{Profile, SketchProfile};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
 
@@ -100,6 +101,16 @@ impl Binning {
             features.update(feature.name.as_str().as_bytes());
             features.update(&[0]);
             features.update(&edges(Some(&feature.sketch)));
+            // Places alone do not say what is counted there.
+            for category in feature.categories().into_iter().flat_map(Categories::iter) {
+                match category {
+                    Category::Number(number) => features.update(&number.to_bits().to_le_bytes()),
+                    Category::Text(text) => {
+                        features.update(text.as_bytes());
+                        features.update(&[0]);
+                    }
+                }
+            }
         }
         Self {
             features: features.finish(),

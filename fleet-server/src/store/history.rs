@@ -16,7 +16,7 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
     let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
-        // At most one unpaired report per part; there are 16 parts at most.
+        // At most one unpaired report per part and segment; there are 16 parts and 5 segments at most.
         let pair =
             open.iter().position(|at| merged.get(*at).is_some_and(|older| can_merge(older, &report, fences)));
         let partner = pair.map(|position| open.swap_remove(position));
@@ -25,12 +25,16 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
         {
             continue;
         }
-        open.retain(|at| merged.get(*at).is_some_and(|older| older.first_feature != report.first_feature));
+        open.retain(|at| merged.get(*at).is_some_and(|older| !same_part(older, &report)));
         open.push(merged.len());
         merged.push(report);
     }
     merged.extend(young);
     merged
+}
+
+fn same_part(one: &Report, other: &Report) -> bool {
+    one.first_feature == other.first_feature && one.segment == other.segment
 }
 
 fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
@@ -40,7 +44,7 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
             (Some(older), Some(younger)) => older.with == younger.with,
             (None, _) | (_, None) => true,
         };
-    !fenced && same_role && older.first_feature == younger.first_feature && older.profile == younger.profile
+    !fenced && same_role && same_part(older, younger) && older.profile == younger.profile
 }
 
 /// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
@@ -48,7 +52,11 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
 pub fn merge(older: &mut Report, younger: &Report) -> bool {
     let mut sum = older.clone();
     let sketches = sum.features.iter_mut().zip(&younger.features);
-    let rest = [(&mut sum.predictions, &younger.predictions), (&mut sum.confidence, &younger.confidence)];
+    let rest = [
+        (&mut sum.predictions, &younger.predictions),
+        (&mut sum.confidence, &younger.confidence),
+        (&mut sum.entropy, &younger.entropy),
+    ];
     if older.features.len() != younger.features.len()
         || sketches.chain(rest).any(|(mine, theirs)| mine.merge(theirs).is_err())
     {
@@ -56,8 +64,9 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     }
     sum.end = older.end.max(younger.end);
     sum.coverage = match (older.coverage, younger.coverage) {
-        (Coverage::Complete, Coverage::Complete) => Coverage::Complete,
         (Coverage::Partial, _) | (_, Coverage::Partial) => Coverage::Partial,
+        (Coverage::Empty, Coverage::Empty) => Coverage::Empty,
+        (Coverage::Complete | Coverage::Empty, Coverage::Complete | Coverage::Empty) => Coverage::Complete,
     };
     sum.requests = sum.requests.saturating_add(younger.requests);
     sum.errors = sum.errors.saturating_add(younger.errors);
@@ -66,6 +75,15 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     sum.worker_peak = sum.worker_peak.max(younger.worker_peak);
     sum.worker_deaths = sum.worker_deaths.saturating_add(younger.worker_deaths);
     sum.dropped_reports = sum.dropped_reports.saturating_add(younger.dropped_reports);
+    match (&mut sum.quality, &younger.quality) {
+        (Some(mine), Some(theirs)) => {
+            if !mine.merge(theirs) {
+                return false;
+            }
+        }
+        (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+        (Some(_) | None, None) => {}
+    }
     match (&mut sum.comparison, &younger.comparison) {
         (Some(mine), Some(theirs)) => {
             if !mine.merge(theirs) {
@@ -77,4 +95,37 @@ pub fn merge(older: &mut Report, younger: &Report) -> bool {
     }
     *older = sum;
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite::report;
+    use serin_protocol::ids::SegmentNumber;
+    use serin_protocol::sketch::{ClassQuality, Quality};
+
+    #[test]
+    fn segments_stay_apart_and_truths_add_up() {
+        let one = |segment: u8, start: u64, right: u64| {
+            let mut report = report("m@1", "d1", start, start * 2 + u64::from(segment));
+            report.segment = SegmentNumber(segment);
+            let quality = ClassQuality { labelled: 2, right, ..ClassQuality::default() };
+            report.quality = Some(Quality::Classes(quality));
+            report
+        };
+        let reports: Vec<Report> = (0..8).flat_map(|start| vec![one(0, start, 1), one(3, start, 2)]).collect();
+        let merged = merge_oldest(reports, &[]);
+        let of = |segment: u8| -> Vec<&Report> {
+            merged.iter().filter(|report| report.segment == SegmentNumber(segment)).collect()
+        };
+        assert_eq!((of(0).len(), of(3).len()), (6, 6));
+        let known = |reports: &[&Report]| -> (u64, u64) {
+            let qualities = reports.iter().filter_map(|report| match &report.quality {
+                Some(Quality::Classes(classes)) => Some((classes.labelled, classes.right)),
+                Some(Quality::Values(_)) | None => None,
+            });
+            qualities.fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+        };
+        assert_eq!((known(&of(0)), known(&of(3))), ((16, 8), (16, 16)));
+    }
 }

@@ -141,7 +141,7 @@ fn events_are_kept_in_order_and_bounded(store: &dyn Store) {
     assert_eq!(numbers, expected);
 }
 
-fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
+pub(super) fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
     Report {
         device: id(device),
         boot: BootId(1),
@@ -151,6 +151,7 @@ fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
         coverage: Coverage::Complete,
         release: release.parse().expect("id"),
         profile: Digest([0; 32]),
+        segment: serin_protocol::ids::SegmentNumber(0),
         requests: start,
         errors: 0,
         refused: 0,
@@ -159,6 +160,8 @@ fn report(release: &str, device: &str, start: u64, sequence: u64) -> Report {
         features: heapless::Vec::new(),
         predictions: Histogram::default(),
         confidence: Histogram::default(),
+        entropy: serin_protocol::sketch::Histogram::default(),
+        quality: None,
         worker_peak: ByteCount(0),
         worker_deaths: 0,
         role: Role::Answers,

@@ -4,7 +4,9 @@
 use serin_protocol::bundle::{BundleFile, TRAILER, header, padding};
 use serin_protocol::chunk::{CHUNK_BYTES, ObjectRef};
 use serin_protocol::ids::{ByteCount, Digest};
-use serin_protocol::manifest::{FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec};
+use serin_protocol::manifest::{
+    ClassPrediction, FORMAT, FileEntry, Lineage, Manifest, Measured, PredictionSpec, TensorSpec, Watch,
+};
 use serin_protocol::release::Release;
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
@@ -28,6 +30,7 @@ pub fn profile() -> Profile {
         features: vec![FeatureProfile::of("x".parse().expect("name"), &values)],
         predictions: Some(SketchProfile::of(Bins::classes(CLASSES), &classes)),
         confidence: Some(SketchProfile::of(Bins::unit(10), &[0.9; 400])),
+        ..Profile::default()
     }
 }
 
@@ -119,11 +122,14 @@ fn manifest(version: &str, weights: Digest, files: Vec<FileEntry>) -> Manifest {
             tensor("class", DataType::Int64, &[-1], &[]),
             tensor("confidence", DataType::Fp32, &[-1], &[]),
         ],
-        prediction: Some(PredictionSpec {
+        prediction: Some(PredictionSpec::Class(ClassPrediction {
             class: "class".parse().expect("name"),
             confidence: Some("confidence".parse().expect("name")),
+            probabilities: None,
             classes: CLASSES,
-        }),
+        })),
+        watch: Watch::default(),
+        local_rollback: None,
         measured: Measured {
             minimum_memory: ByteCount::from_mib(4),
             memory_limit: ByteCount::from_mib(6),

@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Detail;
-use crate::ids::{ByteCount, TargetClass};
+use crate::ids::{BasisPoints, ByteCount, TargetClass};
 use crate::release::Decoder;
 
 /// A phase of the update machine, as reported.
@@ -183,6 +183,22 @@ pub enum Reason {
     BelowClass(Detail),
     /// Its pipeline needs a decoder that the agent was built without.
     NoDecoder(Decoder),
+    /// More inferences failed than its owner lets a device bear.
+    TooManyErrors {
+        /// Failed inferences.
+        errors: u32,
+        /// All inferences looked at.
+        requests: u32,
+    },
+    /// It predicted one class more often, and for longer, than its owner lets a device bear.
+    Collapsed {
+        /// The class.
+        class: u16,
+        /// Its share of the predictions looked at last.
+        share: BasisPoints,
+        /// How many these were.
+        predictions: u32,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -214,6 +230,18 @@ impl fmt::Display for Reason {
             Self::NoDecoder(decoder) => {
                 write!(f, "needs to decode {}, which the agent here was built without", decoder.name())
             }
+            Self::TooManyErrors { errors, requests } => {
+                write!(
+                    f,
+                    "{errors} of {requests} inferences failed, more than the release's own policy bears"
+                )
+            }
+            Self::Collapsed { class, share, predictions } => write!(
+                f,
+                "its predictions have collapsed: {}.{:02}% of the last {predictions} are class {class}",
+                share.0 / 100,
+                share.0 % 100
+            ),
             Self::TooSlow(detail) => write!(f, "given up after too long: {detail}"),
             Self::NoTrial(detail) => write!(f, "it cannot be tried: {detail}"),
         }

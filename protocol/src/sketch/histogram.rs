@@ -64,14 +64,7 @@ impl Histogram {
     fn record_few(&mut self, bins: &Bins, values: &[f32]) {
         let before = self.present() as f64;
         for value in values {
-            let counter = match bins.locate(*value) {
-                Place::Missing => &mut self.missing,
-                Place::Under => &mut self.under,
-                Place::Over => &mut self.over,
-                // Only when recorded with bins it was not made for is there none; never lose the count.
-                Place::Bin(bin) => self.counts.get_mut(bin).unwrap_or(&mut self.over),
-            };
-            *counter = counter.saturating_add(1);
+            self.count(bins.locate(*value));
         }
         let finite = || values.iter().filter(|value| value.is_finite()).map(|value| f64::from(*value));
         let count = finite().count() as f64;
@@ -89,10 +82,26 @@ impl Histogram {
         add(&mut self.over, counted.at(bins.len() + 1));
         add(&mut self.missing, counted.missing());
         for bin in 0..bins.len() {
-            add(self.counts.get_mut(bin).unwrap_or(&mut self.over), counted.at(bin + 1));
+            add(self.counter(Place::Bin(bin)), counted.at(bin + 1));
         }
         let (count, mean, m2) = counted.moments();
         self.add_moments(before, count, mean, m2);
+    }
+
+    /// Counts a value at `place`, without its moments: for categories, which have none. Allocates nothing.
+    pub fn count(&mut self, place: Place) {
+        let counter = self.counter(place);
+        *counter = counter.saturating_add(1);
+    }
+
+    fn counter(&mut self, place: Place) -> &mut u64 {
+        match place {
+            Place::Missing => &mut self.missing,
+            Place::Under => &mut self.under,
+            Place::Over => &mut self.over,
+            // Only when recorded with bins it was not made for is there none; never lose the count.
+            Place::Bin(bin) => self.counts.get_mut(bin).unwrap_or(&mut self.over),
+        }
     }
 
     /// Moments of `more` values are added to those of the `n` there were.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ed25519_dalek::SigningKey;
 use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use serin_agent::telemetry::watched::Asked;
 use serin_agent::telemetry::window::{Recorder, Stamp};
 use serin_agent::update::effect::Now;
 use serin_fleet_server::bundle::open::{OpenedBundle, read_bundle};
@@ -266,9 +267,11 @@ fn reports(bundle: &OpenedBundle) -> Result<Report> {
     for length in [1, input.features.len() as u32] {
         header.shape.push(length).ok().context("a dimension")?;
     }
+    let parameters = serde_json::Map::new();
     for at in 0..INFERENCES as u64 {
-        let prediction = Prediction { class: i64::try_from(at % 10)?, confidence: 0.9 };
-        recorder.answered(std::slice::from_ref(&header), &values, &[prediction], 150 + at);
+        let prediction = Prediction::of_class(i64::try_from(at % 10)?, 0.9);
+        let asked = Asked { inputs: std::slice::from_ref(&header), body: &values, parameters: &parameters };
+        recorder.answered(asked, &[prediction], 150 + at);
     }
     let mut stamp = Stamp::new(device(0)?, BootId(1));
     recorder.cut(now(30), &mut stamp).pop().context("no report")

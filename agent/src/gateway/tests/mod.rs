@@ -1,6 +1,7 @@
 //! A real listener and a real client; only the worker is a double.
 
 mod connections;
+mod labels;
 mod protocol;
 mod raw;
 mod switching;
@@ -106,7 +107,7 @@ impl Double {
             shape: [rows].into_iter().collect(),
             bytes: width * u64::from(rows),
         };
-        let predictions = classes.map(|class| Prediction { class, confidence: f32::NAN }).collect();
+        let predictions = classes.map(|class| Prediction::of_class(class, f32::NAN)).collect();
         let outputs = vec![header("sum", DataType::Fp32, 4), header("class", DataType::Int64, 8)];
         Inferred { micros: 100, waited_micros: 20, leads: true, outputs, body: body.into(), predictions }
     }
@@ -118,7 +119,7 @@ pub(crate) fn served(version: u8, mood: Mood, gate: Option<Arc<Semaphore>>) -> A
     let values = [0.0, 1.0, 2.0, 3.0];
     let features = ["a", "b"].map(|name| FeatureProfile::of(name.parse().expect("name"), &values));
     let predictions = Some(SketchProfile::of(Bins::classes(9), &[]));
-    let profile = Profile { features: features.into(), predictions, confidence: None };
+    let profile = Profile { features: features.into(), predictions, ..Profile::default() };
     let now = Now { wall: UnixMillis(0), elapsed: Millis(0) };
     let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(b"p"), Millis(1000), now);
     let double = Double { class: version.into(), mood, gate, asked: Arc::default() };

@@ -44,7 +44,7 @@ async fn flat_data_and_chosen_outputs_work_too() {
 async fn server_and_model_describe_themselves() {
     let (stage, _served) = Stage::with(Mood::Answer).await;
     let server = stage.get("/v2").await.json;
-    let extensions = json!(["binary_tensor_data", "statistics"]);
+    let extensions = json!(["binary_tensor_data", "statistics", "labels"]);
     assert_eq!((&server["name"], &server["extensions"]), (&json!("serin-agent"), &extensions));
     assert_eq!(stage.get("/v2/health/live").await.json, json!({ "live": true }));
     assert_eq!(stage.get("/v2/health/ready").await.json, json!({ "ready": true }));

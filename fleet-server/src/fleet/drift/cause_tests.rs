@@ -1,8 +1,15 @@
-//! World and release told apart, large numbers and small ones, columns that never move.
+//! World and release told apart, and what users of drift tools complain about, each a test: that everything drifts at
+//! large numbers, that small samples alarm, that many features alarm together, that a constant column is no number, that
+//! a category never seen crashes or is infinitely far, and that distances of merged sketches are unstable. That
+//! numbers of few different values are not taken for categories is tested where profiles are made.
 
+use serin_protocol::ids::FieldName;
 use serin_protocol::sketch::Bins;
+use serin_protocol::sketch::categories::Observed;
+use serin_protocol::sketch::profile::{Division, FeatureProfile};
 
 use super::*;
+use crate::stats::distance::kolmogorov_smirnov;
 use crate::stats::random::SplitMix64;
 
 fn bins() -> Bins {
@@ -89,4 +96,49 @@ fn many_features_raise_no_alarm_together() {
     };
     let alarms = (0..60).filter(|_| alarmed()).count();
     assert!(alarms <= 4, "{alarms} of 60");
+}
+
+#[test]
+fn a_category_that_was_never_seen_is_far_and_finite() {
+    let name: FieldName = "city".parse().expect("name");
+    let reference: Vec<_> =
+        (0..500).map(|at| Observed::Text(if at % 2 == 0 { "Oslo" } else { "Rome" })).collect();
+    let profile = FeatureProfile::categorical(name, &reference, Division::default());
+    let categories = profile.categories().expect("categorical");
+    let mut new = Histogram::over_bins(&profile.sketch.bins);
+    for _ in 0..500 {
+        new.count(categories.place(Observed::Text("Lima")));
+    }
+    assert_eq!(new.over, 500);
+    let finding = judge(&[Seen { reference: &profile.sketch.reference, release: &new, control: None }])[0];
+    assert_eq!(finding.cause, Cause::Unknown);
+    let far = psi(&counts(&profile.sketch.reference), &counts(&new)).expect("values");
+    assert!(far.is_finite() && far > 1.0, "{far}");
+}
+
+/// Sketches of devices are merged in whatever order reports come: the distance is the same to the last bit.
+#[test]
+fn the_order_in_which_devices_report_changes_no_distance() {
+    let mut random = SplitMix64::new(3);
+    let devices: Vec<Histogram> = (0..40)
+        .map(|_| {
+            let mut histogram = Histogram::over_bins(&bins());
+            histogram.record_all(&bins(), (0..25).map(|_| random.below(17) as f32));
+            histogram
+        })
+        .collect();
+    let reference = spread(8000, 0);
+    let distance = |devices: &[&Histogram]| {
+        let mut whole = Histogram::over_bins(&bins());
+        devices.iter().for_each(|device| whole.merge(device).expect("same bins"));
+        kolmogorov_smirnov(&counts(&reference), &counts(&whole)).expect("values")
+    };
+    let mut order: Vec<&Histogram> = devices.iter().collect();
+    let first = distance(&order);
+    for _ in 0..20 {
+        let at = random.below(40);
+        order.swap(0, at);
+        order.rotate_left(7);
+        assert_eq!(distance(&order).to_bits(), first.to_bits());
+    }
 }

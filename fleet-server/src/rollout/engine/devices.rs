@@ -47,6 +47,8 @@ fn blame(reason: Option<&Reason>) -> Blame {
             | Reason::WorkerDied(_)
             | Reason::ErrorRate { .. }
             | Reason::CrashLoop { .. }
+            | Reason::TooManyErrors { .. }
+            | Reason::Collapsed { .. }
             | Reason::TooSlow(_)
             | Reason::NoTrial(_)
             | Reason::NoDecoder(_)

@@ -1,0 +1,132 @@
+//! What turned out to be true reaches the devices later than the predictions, and the fleet learns how right its
+//! releases are, each where it was asked.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use serin_tests::bundles::text;
+use serin_tests::device::Device;
+use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
+use serin_tests::traffic::{rows, truths};
+use serin_tests::until;
+
+/// Rows that each device is asked about.
+const ASKED: usize = 150;
+
+/// Half of the devices get the release and stay so.
+const HALF: &str = "
+    [strategy.canary]
+    control = '50%'
+    [[strategy.canary.stages]]
+    share = '50%'
+    bake = '1h'
+    min_devices = 1
+    min_requests = 0
+    [probation]
+    duration = '1s'
+    max_error_rate = '5%'
+    min_requests = 20
+    max_worker_deaths = 1
+";
+
+/// Has a model say how torn it is, and tells its requests apart by their site, which the reference data knows too.
+fn by_site(folder: &Path) -> Result<()> {
+    let declaration = std::fs::read_to_string(folder.join("serin.toml"))?;
+    let declaration = declaration.replace("classes = 10", "classes = 10\nprobabilities = \"probabilities\"");
+    let watch = "
+[watch.segments]
+parameter = \"site\"
+named = [{ name = \"lisbon\", values = [\"lisbon\"] }, { name = \"porto\", values = [\"porto\"] }]
+";
+    std::fs::write(folder.join("serin.toml"), format!("{declaration}{watch}"))?;
+    let reference = std::fs::read_to_string(folder.join("reference.csv"))?;
+    let sites = ["lisbon", "porto", ""].iter().cycle();
+    let mut lines = reference.lines();
+    let mut with_site = format!("{},site\n", lines.next().context("a header")?);
+    lines.zip(sites).try_for_each(|(line, site)| writeln!(with_site, "{line},{site}"))?;
+    Ok(std::fs::write(folder.join("reference.csv"), with_site)?)
+}
+
+fn infer(device: &Device, id: &str, site: &str, row: &[f32]) -> Result<Value> {
+    let body = json!({
+        "id": id, "parameters": { "site": site },
+        "inputs": [{ "name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": row }],
+    });
+    let url = format!("http://127.0.0.1:{}/v2/models/digits/infer", device.gateway);
+    Ok(ureq::post(url).send_json(body)?.body_mut().read_json()?)
+}
+
+fn site(at: usize) -> &'static str {
+    ["lisbon", "porto", "elsewhere"][at % 3]
+}
+
+#[test]
+fn truth_arrives_late_and_the_server_shows_how_right_releases_are_by_segment() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(2)?;
+    lab.publish_changed("digits/v1", by_site)?;
+    let rollout = lab.server.roll_out("digits@1.0.0", ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    lab.publish_changed("digits/v2", by_site)?;
+    lab.server.roll_out("digits@2.0.0", HALF)?;
+    until("one has it", PATIENCE, || (lab.running("2.0.0") == 1).then_some(()))?;
+
+    // Both are asked the same; the truth becomes known afterwards.
+    let (rows, truths) = (rows()?, truths()?);
+    for device in &lab.devices {
+        for (at, row) in rows.iter().take(ASKED).enumerate() {
+            infer(device, &format!("order-{at}"), site(at), row)?;
+        }
+    }
+    for device in &lab.devices {
+        let mut csv = "id,value\n".to_owned();
+        (1..ASKED).try_for_each(|at| writeln!(csv, "order-{at},{}", truths[at]))?;
+        let path = device.folder.join("labels.csv");
+        std::fs::write(&path, csv)?;
+        let told = device.engineer(&["label", "--file", text(&path)])?;
+        assert_eq!(told["taken"], ASKED - 1, "{told}");
+        // By its name, and over HTTP, as an app would.
+        let names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+        let label = json!({ "labels": [
+            { "id": "order-0", "value": names[usize::from(truths[0])] },
+            { "id": "order-1", "value": truths[1] },
+            { "id": "order-999", "value": 1 },
+        ] });
+        let url = format!("http://127.0.0.1:{}/v2/labels", device.gateway);
+        let told: Value = ureq::post(url).send_json(label)?.body_mut().read_json()?;
+        let codes: Vec<_> =
+            told["refused"].as_array().context("a list")?.iter().map(|one| &one["code"]).collect();
+        assert!(told["taken"] == 1 && codes == ["known", "unknown"], "{told}");
+        let unknown = device.try_engineer(&["label", "order-1000", "4"])?;
+        assert_eq!(unknown.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+        assert!(said.contains("no request of this name is remembered"), "{said}");
+    }
+
+    let drift = until("the server has heard all of it", PATIENCE, || {
+        let drift = lab.server.operator(&["drift", "digits@2.0.0"]).ok()?;
+        let all = |quality: &Value| quality["labelled"] == ASKED;
+        (all(&drift["quality"]) && all(&drift["control_quality"])).then_some(drift)
+    })?;
+    let number = |value: &Value| value.as_f64().with_context(|| format!("no number: {drift}"));
+    // The second release is the better one, and that many labels on the same rows show it.
+    let (mine, control) = (&drift["quality"], &drift["control_quality"]);
+    assert!(
+        number(&mine["accuracy"]["value"])? > 0.9 && number(&control["accuracy"]["value"])? < 0.9,
+        "{drift}"
+    );
+    assert!(number(&mine["against_control"]["low"])? > 0.0, "{drift}");
+    assert!(number(&mine["calibration_error"])? < 0.2 && number(&mine["brier"])? < 0.2, "{drift}");
+    assert!(number(&drift["entropy"]["psi"])? >= 0.0 && drift["entropy"]["seen"] == ASKED, "{drift}");
+    let segments = drift["segments"].as_array().context("a list")?;
+    let shown: Vec<_> =
+        segments.iter().map(|one| (&one["name"], &one["requests"], &one["quality"]["labelled"])).collect();
+    let expected = [json!("lisbon"), json!("porto"), json!("other")];
+    let third = json!(ASKED / 3);
+    assert_eq!(shown, expected.iter().map(|name| (name, &third, &third)).collect::<Vec<_>>());
+    let porto = lab.server.operator(&["drift", "digits@2.0.0", "--segment", "porto"])?;
+    assert_eq!(porto["name"], "porto");
+    Ok(())
+}
