@@ -1,12 +1,15 @@
 //! The server's configuration: file and command line, parsed and checked once, before anything runs. An
 //! unknown key is an error that names it, because a misspelt limit that is silently ignored is no limit.
 
+mod alerts;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serin_protocol::ids::FleetId;
 
+pub use self::alerts::AlertConfig;
 use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
 use crate::broker::tls::TlsFiles;
@@ -28,6 +31,8 @@ pub struct Config {
     pub enrolment: Policy,
     /// The broker.
     pub broker: BrokerChoice,
+    /// Who is alerted of what.
+    pub alerts: AlertConfig,
 }
 
 /// Which broker.
@@ -124,6 +129,7 @@ struct File {
     http: Option<SocketAddr>,
     enrolment: Option<Policy>,
     broker: BrokerFile,
+    alerts: alerts::AlertsFile,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,6 +180,7 @@ impl Config {
             http: flags.http.or(file.http).unwrap_or(default_http),
             enrolment: flags.enrolment.or(file.enrolment).unwrap_or_default(),
             broker,
+            alerts: file.alerts.check()?,
         })
     }
 }

@@ -10,11 +10,15 @@
 //! | [`fleet`] | the only door through which anything changes | HTTP, MQTT |
 //! | [`rollout`] | plan, cohorts, engine, gates, verdicts: pure | tokio, files, clocks, randomness |
 //! | [`stats`] | distances and permutation tests: pure | the same |
+//! | [`alert`] | rules, what the fleet shows held against them, silences: pure | HTTP, files, clocks |
+//! | [`notify`] | receivers, what is not delivered yet, and delivering it | what is said |
 //! | [`store`] | what must survive | decisions |
 //! | [`authority`] | certificates for fleets without an authority of their own | who may run what |
 //! | [`api`] | REST, live stream, metrics, page: domain types become HTTP types here | decisions |
 //! | [`cli`] | the same nouns for a terminal | |
 
+#[cfg(feature = "server")]
+pub mod alert;
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
@@ -33,6 +37,8 @@ pub mod durable;
 pub mod fleet;
 #[cfg(feature = "server")]
 pub mod ingest;
+#[cfg(feature = "server")]
+pub mod notify;
 #[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]

@@ -68,6 +68,8 @@ impl From<FleetError> for Failure {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "reason_missing", text)
                     .next("say why with `--reason`")
             }
+            FleetError::Rule(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rule_refused", text),
+            FleetError::Silence(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "silence_refused", text),
             FleetError::Start(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plan_refused", text),
             FleetError::Release(error) => release(&error),
             FleetError::Store(_) | FleetError::Seal(_) | FleetError::Random(_) | FleetError::NoKey => {

@@ -17,6 +17,7 @@ use super::Context;
 use super::devices::{DeviceView, EventView};
 use super::failure::Failure;
 use super::rollouts::VerdictView;
+use crate::alert::webhook;
 use crate::fleet::feed::Happening;
 
 /// Comments between events, so that proxies keep a quiet stream open.
@@ -63,6 +64,7 @@ fn event(happening: &Happening) -> Event {
             let view = VerdictView::from(&**verdict);
             named("verdict", &json!({ "rollout": rollout.0, "verdict": view }))
         }
+        Happening::Alert(note) => named("alert", &webhook::note(note)),
         Happening::Refused { device, why } => {
             named("refused", &json!({ "device": device.to_string(), "why": why }))
         }

@@ -1,6 +1,7 @@
 //! The operator's command line: one file per noun. Results go to standard output, everything else to
 //! standard error; with `--json` both are JSON on standard output.
 
+mod alert;
 mod broker;
 mod bundle;
 mod ca;
@@ -61,6 +62,8 @@ enum Command {
     Release(release::ReleaseArgs),
     /// Try a release on one device, beside the one that answers there.
     Trial(trial::TrialArgs),
+    /// What rings, by which rules, who is told, and who is not for a while.
+    Alert(alert::AlertArgs),
     /// Start rollouts, watch and steer them.
     Rollout(rollout::RolloutArgs),
 }
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Device(arguments) => device::run(arguments),
         Command::Release(arguments) => release::run(arguments, cli.json),
         Command::Trial(arguments) => trial::run(arguments),
+        Command::Alert(arguments) => alert::run(arguments),
         Command::Rollout(arguments) => rollout::run(arguments, cli.json),
     };
     match outcome {

@@ -3,6 +3,7 @@
 use serin_protocol::ids::{DeviceId, ReleaseId, RolloutId};
 use serin_protocol::message::Event;
 
+use crate::alert::Note;
 use crate::rollout::state::{State, StateVersion};
 use crate::rollout::verdict::Verdict;
 use crate::store::DeviceRecord;
@@ -42,6 +43,8 @@ pub enum Happening {
         /// How.
         verdict: Box<Verdict>,
     },
+    /// An alert began to ring, or is over.
+    Alert(Box<Note>),
     /// A message was refused.
     Refused {
         /// Whose topic it came on.

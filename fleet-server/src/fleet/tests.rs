@@ -15,7 +15,7 @@ use serin_protocol::pause::{MAX_PAUSE, Pause};
 use serin_protocol::topic::Topic;
 
 use super::metrics::Metrics;
-use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
+use super::{Fleet, FleetError, FleetParts, Message, Outgoing, alerts};
 use crate::broker::publish::Job;
 use crate::fleet::enrolment::Policy;
 use crate::registry::made;
@@ -95,6 +95,7 @@ impl Rig {
             objects: Arc::new(ObjectStore::open(folder.path()).expect("opens")),
             metrics: Arc::new(Metrics::default()),
             outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
+            alerts: alerts::AlertParts::default(),
         });
         Self { folder, fleet: fleet.expect("opens"), listed, sent, connection: Cell::new(0) }
     }

@@ -1,6 +1,7 @@
 //! What the server keeps, as the domain sees it. `sled` is the implementation for one server; one suite
 //! of tests holds for every implementation.
 
+pub mod documents;
 pub mod history;
 pub mod seen;
 pub mod sled;
@@ -18,6 +19,8 @@ use serin_protocol::release::Release;
 use crate::rollout::event::{RolloutEvent, Sighting, Start};
 use crate::rollout::plan::selector::Tags;
 use crate::rollout::verdict::Verdict;
+
+pub use documents::{DocumentChange, Shelf};
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
 pub const EVENTS_PER_DEVICE: usize = 200;
@@ -240,6 +243,12 @@ pub trait Store: Send + Sync {
     fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError>;
     /// The last assignment of every device that has one.
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError>;
+    /// Changes documents, all or none.
+    fn put_documents(&self, changes: &[DocumentChange]) -> Result<(), StoreError>;
+    /// A document.
+    fn document(&self, shelf: Shelf, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// All documents of a shelf with their names, in the order of these.
+    fn documents(&self, shelf: Shelf) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Makes all changes durable.
     fn commit(&self) -> Result<(), StoreError>;
 }
