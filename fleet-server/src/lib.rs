@@ -11,6 +11,8 @@
 //! | [`rollout`] | plan, cohorts, engine, gates, verdicts: pure | tokio, files, clocks, randomness |
 //! | [`stats`] | distances and permutation tests: pure | the same |
 //! | [`alert`] | rules, what the fleet shows held against them, silences: pure | HTTP, files, clocks |
+//! | [`trigger`] | what asks for training, and which release answers: pure | HTTP, files, clocks |
+//! | [`review`] | the queue of samples that people look at, and the seal they lie under: pure | who may look |
 //! | [`notify`] | receivers, what is not delivered yet, and delivering it | what is said |
 //! | [`store`] | what must survive | decisions |
 //! | [`authority`] | certificates for fleets without an authority of their own | who may run what |
@@ -43,11 +45,15 @@ pub mod notify;
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod repository;
+#[cfg(feature = "server")]
+pub mod review;
 pub mod rollout;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod stats;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
+pub mod trigger;
 #[cfg(feature = "server")]
 pub mod trust;

@@ -25,6 +25,7 @@ use crate::broker::tls::{self, TlsError};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
 use crate::durable;
 use crate::fleet::metrics::Metrics;
+use crate::fleet::samples::ReviewParts;
 use crate::fleet::secrets::{SecretError, Secrets};
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
 use crate::notify;
@@ -143,6 +144,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         metrics: Arc::clone(&metrics),
         outlet: outlet(link.clone(), jobs, metrics),
         alerts: config.alerts.parts.clone(),
+        review: ReviewParts { key: secrets.review.clone(), keep: config.keep_samples },
     })?);
     let poster = Arc::new(Poster::new(config.fleet.clone(), Arc::clone(fleet.alert_routes()))?);
     let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);

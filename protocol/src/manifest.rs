@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::{BundleError, BundleFile};
 use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
 use crate::release::MAX_TARGETS;
+use crate::review::ReviewPolicy;
 use crate::sketch::MAX_BINS;
 use crate::tensor::{DataType, MAX_DIMENSIONS};
 
@@ -49,6 +50,12 @@ pub struct Manifest {
     pub inputs: Vec<TensorSpec>,
     /// Outputs after postprocessing.
     pub outputs: Vec<TensorSpec>,
+    /// The trigger of training that this version answers, such as `shop-7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<heapless::String<64>>,
+    /// Which of its requests people may look at; none if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<ReviewPolicy>,
     /// Which outputs are watched as the prediction.
     pub prediction: Option<PredictionSpec>,
     /// Measured in the real worker when it was packed.
@@ -207,6 +214,10 @@ impl Manifest {
         if self.features().count() > MAX_FEATURES {
             return Err(format!("more than {MAX_FEATURES} features"));
         }
+        if let Some(review) = &self.review {
+            let inputs = self.inputs.iter().map(|input| &input.name);
+            review.check(inputs.chain(self.features()))?;
+        }
         self.check_prediction()
     }
 
@@ -275,7 +286,7 @@ impl Manifest {
     }
 
     /// All watched features, in the order of inputs and of values within them.
-    pub fn features(&self) -> impl Iterator<Item = &FieldName> {
+    pub fn features(&self) -> impl Iterator<Item = &FieldName> + Clone {
         self.inputs.iter().flat_map(|input| &input.features)
     }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod alerts;
 mod attacks;
 mod bad_input;
 mod checkup;
@@ -15,6 +16,7 @@ mod pipeline;
 mod policies;
 mod power_cuts;
 mod publishing;
+mod review;
 mod rollouts;
 mod scoring;
 mod service;

@@ -73,7 +73,12 @@ impl Owner {
 
     /// Packs and signs the fixture model `model` (such as `digits/v1`) and returns the bundle's path.
     pub fn release(&self, model: &str) -> Result<PathBuf> {
-        let bundle = self.pack(model)?;
+        self.release_with(model, "", "")
+    }
+
+    /// The same with more lines before and behind those of its `serin.toml`.
+    pub fn release_with(&self, model: &str, before: &str, behind: &str) -> Result<PathBuf> {
+        let bundle = self.pack_with(model, before, behind)?;
         let (key, trust) = (self.key("owner"), self.trust());
         fleet(&["release", "sign", text(&bundle), "--key", text(&key), "--trust", text(&trust)])?;
         Ok(bundle)
@@ -81,8 +86,15 @@ impl Owner {
 
     /// Packs the fixture model `model` and returns the bundle's path.
     pub fn pack(&self, model: &str) -> Result<PathBuf> {
+        self.pack_with(model, "", "")
+    }
+
+    fn pack_with(&self, model: &str, before: &str, behind: &str) -> Result<PathBuf> {
         let source = self.folder.join(model.replace('/', "-"));
         copy_folder(&fixtures().join(model), &source)?;
+        let declaration = source.join("serin.toml");
+        let lines = std::fs::read_to_string(&declaration)?;
+        std::fs::write(&declaration, format!("{before}\n{lines}\n{behind}"))?;
         let bundle = source.with_extension("serin");
         fleet(&["bundle", "pack", text(&source), "-o", text(&bundle)])?;
         Ok(bundle)

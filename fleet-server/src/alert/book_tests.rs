@@ -102,7 +102,7 @@ fn an_owner_hears_once_that_it_rings_and_once_that_it_is_over() {
     );
     assert_eq!(watcher.look(20, &[("digits@1", errors(9))]).notices, [], "once is enough");
     assert_eq!(watcher.look(30, &[("digits@1", errors(0))]).notices, [], "not good for long enough");
-    assert_eq!(watcher.word("digits@1"), "firing");
+    assert_eq!(watcher.word("digits@1"), "clearing");
     let said = watcher.look(50, &[("digits@1", errors(0))]);
     assert_eq!(told(&said), [("pager".to_owned(), true)]);
     assert_eq!(said.notices[0].1.since, UnixMillis(10_000));

@@ -260,8 +260,9 @@ impl Latency {
         let value =
             reading.latency.quantile_micros(quantile).filter(|_| known).map(|micros| micros as f64 / 1000.0);
         let slow = reading.latency.count_from(self.above.0.saturating_mul(1000));
-        let allowed = total as f64 * (1.0 - quantile);
-        let is_bad = slow as f64 > allowed;
+        // In whole numbers: a tenth of a hundred is ten.
+        let allowed = u128::from(total) * u128::from(1000 - self.quantile.0.min(1000));
+        let is_bad = u128::from(slow) * 1000 > allowed;
         let signal = match (value, self.clear_below) {
             (None, _) => Signal::Unknown,
             (Some(_), _) if is_bad => Signal::Bad,

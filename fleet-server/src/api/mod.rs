@@ -12,10 +12,12 @@ mod overview;
 mod page;
 mod plans;
 mod releases;
+mod review;
 mod rollouts;
 mod stream;
 mod tokens;
 mod trials;
+mod triggers;
 mod trust;
 
 use std::net::SocketAddr;
@@ -104,6 +106,14 @@ pub fn router(
         .route("/api/v1/alerts/silences", post(alerts::silence))
         .route("/api/v1/alerts/silences/{id}", delete(alerts::unsilence))
         .route("/api/v1/alerts/test", post(alerts::test))
+        .route("/api/v1/triggers", get(triggers::list).post(triggers::fire))
+        .route("/api/v1/triggers/{id}/ack", post(triggers::acknowledge))
+        .route("/api/v1/triggers/{id}/answer", post(triggers::answer))
+        .route("/api/v1/review", get(review::list))
+        .route("/api/v1/review/views", get(review::views))
+        .route("/api/v1/review/{id}/show", post(review::show))
+        .route("/api/v1/review/{id}/judge", post(review::judge))
+        .route("/api/v1/review/{id}/drop", post(review::remove))
         .route("/api/v1/drift", get(drift::of_release))
         .route("/api/v1/shadow", get(trials::shadowed))
         .route("/api/v1/stream", get(stream::watch))

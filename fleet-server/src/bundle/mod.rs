@@ -10,6 +10,7 @@ pub mod open;
 pub mod pack;
 pub mod qualify;
 pub mod reference_rows;
+mod review;
 pub mod statement;
 pub mod target_class;
 

@@ -19,6 +19,7 @@ use super::RUNTIME;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::measurements::UNMEASURED;
 use super::reference_rows::{MAX_REFERENCE_BYTES, ReferenceColumn, ReferenceError, ReferenceRows};
+use super::review::DeclaredReview;
 
 const DECLARATION: &str = "serin.toml";
 const GOLDEN: &str = "golden.ndjson";
@@ -89,6 +90,9 @@ struct Declaration {
     outputs: Vec<TensorSpec>,
     prediction: Option<PredictionSpec>,
     golden: DeclaredGolden,
+    /// The trigger of training that it answers.
+    answers: Option<heapless::String<64>>,
+    review: Option<DeclaredReview>,
 }
 
 /// How far outputs may lie from the expected ones, and what computed those.
@@ -251,6 +255,8 @@ impl ModelFolder {
             targets: declaration.targets.clone(),
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
+            answers: declaration.answers.clone(),
+            review: declaration.review.as_ref().map(DeclaredReview::policy).transpose()?,
             prediction: declaration.prediction.clone(),
             measured,
             files,

@@ -15,6 +15,7 @@ use crate::alert::{Rule, alertmanager};
 use crate::fleet::alerts::AlertParts;
 use crate::notify::receiver::{Endpoint, Ownership, Receiver, ReceiverName, Routes, Speaks};
 use crate::rollout::notation::span;
+use crate::trigger::{self, TriggerRule};
 
 /// Most receivers: each may keep a connection.
 const MAX_RECEIVERS: usize = 64;
@@ -55,7 +56,7 @@ struct ReceiverFile {
 }
 
 impl AlertsFile {
-    pub(super) fn check(self) -> Result<AlertConfig, ConfigError> {
+    pub(super) fn check(self, triggers: Vec<TriggerRule>) -> Result<AlertConfig, ConfigError> {
         let invalid = |error: &dyn std::fmt::Display| ConfigError::Invalid(format!("alerts: {error}"));
         let every = self.every.as_deref().map_or(Ok(EVERY), span::parse).map_err(|error| invalid(&error))?;
         if every < Millis(100) || every > Millis::from_secs(3600) {
@@ -76,8 +77,17 @@ impl AlertsFile {
         if let Some(name) = unknown.into_iter().find(|name| !receivers.contains_key(name)) {
             return Err(invalid(&format!("there is no receiver {name}; add [alerts.receivers.{name}]")));
         }
+        trigger::rule::check_all(&triggers).map_err(ConfigError::Invalid)?;
+        for (rule, name) in
+            triggers.iter().flat_map(|rule| rule.receivers.iter().map(move |name| (rule, name)))
+        {
+            if receivers.get(name).is_none_or(|receiver| receiver.kind() != "webhook") {
+                let words = format!("trigger {}: {name} is no webhook among [alerts.receivers]", rule.name);
+                return Err(ConfigError::Invalid(words));
+            }
+        }
         let routes = Arc::new(Routes { receivers, owners: self.owners, default: self.default });
-        Ok(AlertConfig { every, parts: AlertParts { routes, rules: self.rules } })
+        Ok(AlertConfig { every, parts: AlertParts { routes, rules: self.rules, triggers } })
     }
 }
 
@@ -139,7 +149,7 @@ mod tests {
 
     fn check(text: &str) -> Result<AlertConfig, String> {
         let file: AlertsFile = toml::from_str(text).map_err(|error| error.to_string())?;
-        file.check().map_err(|error| error.to_string())
+        file.check(Vec::new()).map_err(|error| error.to_string())
     }
 
     #[test]

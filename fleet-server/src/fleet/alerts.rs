@@ -17,6 +17,7 @@ use crate::notify::outbox::{Content, Delivery, Outbox, Outcome};
 use crate::notify::receiver::{ReceiverName, Routes, Speaks};
 use crate::store::documents::{numbered, read};
 use crate::store::{DocumentChange, Shelf, Store, StoreError};
+use crate::trigger::TriggerRule;
 
 /// Notes kept, about 1 KiB each; older ones are dropped.
 pub const MAX_NOTES: u64 = 2000;
@@ -32,6 +33,8 @@ pub struct AlertParts {
     pub routes: Arc<Routes>,
     /// Rules that only the configuration changes.
     pub rules: Vec<Rule>,
+    /// What asks for training.
+    pub triggers: Vec<TriggerRule>,
 }
 
 /// Alerts and what is to be told.
@@ -71,7 +74,7 @@ pub struct Standings {
 impl Alerts {
     /// Takes them up where the store has them.
     pub(super) fn open(parts: AlertParts, store: &dyn Store) -> Result<Self, StoreError> {
-        let AlertParts { routes, rules: fixed } = parts;
+        let AlertParts { routes, rules: fixed, triggers: _ } = parts;
         let of_shelf = |name: &str| store.document(Shelf::Alerts, name);
         let book = match of_shelf(BOOK)? {
             Some(bytes) => read(BOOK, &bytes)?,
@@ -268,17 +271,18 @@ impl Fleet {
         (live.outbox.waiting().cloned().collect(), live.outbox.numbers().1)
     }
 
-    /// Queues a call of a webhook.
-    pub(super) fn queue_call(
+    /// Queues calls of webhooks, as one change with what they rest on.
+    pub(super) fn queue_calls(
         &self,
-        to: &ReceiverName,
-        call: serde_json::Value,
+        calls: Vec<(ReceiverName, serde_json::Value)>,
         mut with: Vec<DocumentChange>,
         now: UnixMillis,
     ) -> Result<(), FleetError> {
         let mut live = self.alerts.lock();
         let before = live.outbox.clone();
-        live.outbox.add(to, Content::Call(call), now);
+        for (to, call) in calls {
+            live.outbox.add(&to, Content::Call(call), now);
+        }
         with.extend(deliveries(&before, &live.outbox)?);
         self.keep(&with)?;
         self.alerts.waits.notify_one();

@@ -7,6 +7,7 @@ use crate::alert::Note;
 use crate::rollout::state::{State, StateVersion};
 use crate::rollout::verdict::Verdict;
 use crate::store::DeviceRecord;
+use crate::trigger::Trigger;
 
 /// Happenings kept for a watcher that lags; one that lags further is told that it missed some.
 pub const BACKLOG: usize = 1024;
@@ -45,6 +46,8 @@ pub enum Happening {
     },
     /// An alert began to ring, or is over.
     Alert(Box<Note>),
+    /// Training was asked for.
+    Trigger(Box<Trigger>),
     /// A message was refused.
     Refused {
         /// Whose topic it came on.

@@ -18,9 +18,11 @@ pub mod readings;
 pub mod releases;
 pub mod revocation;
 pub mod rollouts;
+pub mod samples;
 pub mod secrets;
 pub mod tags;
 pub mod trials;
+pub mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,8 @@ use feed::Happening;
 use metrics::Metrics;
 use releases::ReleaseFacts;
 use rollouts::Live;
+use samples::{ReviewParts, Samples};
+use triggers::Triggers;
 
 /// What a fleet is made of.
 pub struct FleetParts {
@@ -73,6 +77,8 @@ pub struct FleetParts {
     pub outlet: Outlet,
     /// Who is alerted of what.
     pub alerts: AlertParts,
+    /// How review samples are kept.
+    pub review: ReviewParts,
 }
 
 /// Names of the keys that sign for the fleet, as published; none before.
@@ -115,6 +121,15 @@ pub enum FleetError {
     /// An alert rule is refused.
     #[error(transparent)]
     Rule(#[from] crate::alert::RuleError),
+    /// An order about a trigger is refused.
+    #[error(transparent)]
+    Trigger(#[from] crate::trigger::TriggerError),
+    /// Something about a sample is refused.
+    #[error(transparent)]
+    Review(#[from] crate::review::ReviewError),
+    /// A sample cannot be sealed or opened.
+    #[error("a sample: {0}")]
+    Sample(#[from] crate::review::SealFault),
     /// A silence is refused.
     #[error(transparent)]
     Silence(#[from] crate::alert::SilenceError),
@@ -151,6 +166,8 @@ pub struct Fleet {
     failed: watch::Sender<bool>,
     state: Mutex<State>,
     alerts: Alerts,
+    triggers: Triggers,
+    samples: Samples,
 }
 
 /// What is kept in memory, always what the store has.
@@ -208,6 +225,7 @@ impl Fleet {
             metrics,
             outlet,
             alerts,
+            review,
         } = parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
@@ -223,6 +241,8 @@ impl Fleet {
             revoked_keys.insert(record.key);
         }
         let gaps = BTreeMap::new();
+        let samples = Samples::open(review, &*store)?;
+        let triggers = Triggers::open(alerts.triggers.clone(), &*store)?;
         let alerts = Alerts::open(alerts, &*store)?;
         let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
@@ -240,6 +260,8 @@ impl Fleet {
             failed: watch::channel(false).0,
             state: Mutex::new(state),
             alerts,
+            triggers,
+            samples,
         })
     }
 

@@ -104,7 +104,7 @@ fn read(presence: &Presence, reports: &[Report], since: UnixMillis) -> Reading {
     reading
 }
 
-fn add_drift(reading: &mut Reading, drift: &Drift) {
+pub(super) fn add_drift(reading: &mut Reading, drift: &Drift) {
     reading.features = drift.features.iter().map(shift).collect();
     reading.predictions = drift.predictions.iter().map(shift).collect();
 }

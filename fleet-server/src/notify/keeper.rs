@@ -31,7 +31,14 @@ pub async fn look(fleet: Arc<Fleet>, every: Duration, mut stopped: watch::Receiv
             _ = ticks.tick() => {}
         }
         let fleet = Arc::clone(&fleet);
-        match tokio::task::spawn_blocking(move || fleet.look_at_alerts(now())).await {
+        match tokio::task::spawn_blocking(move || {
+            fleet
+                .look_at_alerts(now())
+                .and_then(|()| fleet.look_at_triggers(now()))
+                .and_then(|()| fleet.forget_old_samples(now()))
+        })
+        .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => error!(%error, "alerts could not be looked at"),
             Err(error) => error!(%error, "looking at alerts ended abnormally"),

@@ -13,8 +13,10 @@ use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::{
     BootId, DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
+use serin_protocol::manifest::Lineage;
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
+use serin_protocol::review::ReviewPolicy;
 
 use crate::rollout::event::{RolloutEvent, Sighting, Start};
 use crate::rollout::plan::selector::Tags;
@@ -145,6 +147,15 @@ pub struct ReleaseRecord {
     pub description: String,
     /// Names of the watched features, in order.
     pub features: Vec<String>,
+    /// What it was made of; none of releases that were added before it was kept.
+    #[serde(default)]
+    pub lineage: Option<Lineage>,
+    /// The trigger of training that it answers.
+    #[serde(default)]
+    pub answers: Option<String>,
+    /// Which of its requests people may look at.
+    #[serde(default)]
+    pub review: Option<ReviewPolicy>,
 }
 
 /// An assignment ready to be published.

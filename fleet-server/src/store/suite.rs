@@ -235,6 +235,9 @@ fn releases_are_kept_with_their_parts(store: &dyn Store) {
         owner: "team".into(),
         description: String::new(),
         features: vec!["x".into()],
+        lineage: None,
+        answers: None,
+        review: None,
     };
     store.put_release(&record, b"statement", b"profile").expect("put");
     store.set_published(&record.release.id).expect("set");
