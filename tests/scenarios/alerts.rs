@@ -2,7 +2,6 @@
 //! webhook that fails first.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};

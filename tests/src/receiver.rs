@@ -69,8 +69,9 @@ impl Taken {
         let (Some(("t", at)), Some(("v1", signed))) = (parts.next(), parts.next()) else { return false };
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
         mac.update(format!("{at}.{}", self.text).as_bytes());
-        let expected: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        expected == signed
+        let expected = mac.finalize().into_bytes();
+        let byte = |at: usize| u8::from_str_radix(signed.get(2 * at..2 * at + 2)?, 16).ok();
+        signed.len() == 2 * expected.len() && (0..expected.len()).all(|at| byte(at) == Some(expected[at]))
     }
 }
 
@@ -87,8 +88,8 @@ fn serve(stream: &TcpStream, desk: &Mutex<Desk>) -> Result<()> {
         let Some((name, value)) = line.split_once(':') else { continue };
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.trim().parse()?,
-            "serin-delivery" => delivery = value.trim().to_owned(),
-            "serin-signature" => signature = value.trim().to_owned(),
+            "serin-delivery" => value.trim().clone_into(&mut delivery),
+            "serin-signature" => value.trim().clone_into(&mut signature),
             _ => {}
         }
     }

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(queue.judge(&id, judgement(" ")), Err(ReviewError::Unsaid));
         queue.judge(&id, judgement("ann")).expect("there");
         assert_eq!(queue.list().last().map(|listed| listed.id.clone()), Some(id.clone()), "others are first");
-        assert_eq!(queue.expire(Millis(10), UnixMillis(20)), [id.clone()]);
+        assert_eq!(queue.expire(Millis(10), UnixMillis(20)), std::slice::from_ref(&id));
         assert_eq!(queue.judge(&id, judgement("ann")), Err(ReviewError::Unknown(id)));
         assert_eq!(queue.list().len(), 1);
     }
