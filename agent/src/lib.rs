@@ -11,6 +11,7 @@
 //! | [`gateway`] | the pointer to the release that answers; the Open Inference Protocol | MQTT, the disk |
 //! | [`telemetry`] | sketches of what a release does, window by window | requests, MQTT |
 //! | [`field`] | the engineer on site: commands, replies | decisions |
+//! | [`review`] | rows that people may look at: which, what is left out, what waits | the disk, MQTT |
 //! | [`scoring`] | files, lines and topics scored in bulk, through the gateway | the disk, models |
 //! | [`supervisor`] | the loop that carries effects out | decisions |
 //! | [`logs`] | the last lines the agent logged | |
@@ -25,6 +26,7 @@ pub mod gateway;
 pub mod identity;
 pub mod link;
 pub mod logs;
+pub mod review;
 pub mod scoring;
 pub mod shelter;
 pub mod supervisor;

@@ -1,19 +1,29 @@
 //! The server's configuration: file and command line, parsed and checked once, before anything runs. An
 //! unknown key is an error that names it, because a misspelt limit that is silently ignored is no limit.
 
+mod alerts;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serin_protocol::ids::FleetId;
+use serin_protocol::ids::{FleetId, Millis};
 
+pub use self::alerts::AlertConfig;
 use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
 use crate::broker::tls::TlsFiles;
 use crate::fleet::enrolment::Policy;
+use crate::rollout::notation::span;
+use crate::trigger::TriggerRule;
 
 /// Largest configuration or key file in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// How long review samples are kept if the file does not say.
+const KEEP_SAMPLES: Millis = Millis::from_secs(30 * 24 * 3600);
+/// Longest that they can be kept: they may hold what people did.
+const KEEP_LONGEST: Millis = Millis::from_secs(366 * 24 * 3600);
 
 /// Everything a server needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -28,6 +38,10 @@ pub struct Config {
     pub enrolment: Policy,
     /// The broker.
     pub broker: BrokerChoice,
+    /// Who is alerted of what.
+    pub alerts: AlertConfig,
+    /// How long review samples are kept.
+    pub keep_samples: Millis,
 }
 
 /// Which broker.
@@ -124,6 +138,16 @@ struct File {
     http: Option<SocketAddr>,
     enrolment: Option<Policy>,
     broker: BrokerFile,
+    alerts: alerts::AlertsFile,
+    triggers: Vec<TriggerRule>,
+    review: ReviewFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReviewFile {
+    #[serde(with = "span::optional")]
+    keep: Option<Millis>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,8 +198,19 @@ impl Config {
             http: flags.http.or(file.http).unwrap_or(default_http),
             enrolment: flags.enrolment.or(file.enrolment).unwrap_or_default(),
             broker,
+            keep_samples: kept(file.review.keep)?,
+            alerts: file.alerts.check(file.triggers)?,
         })
     }
+}
+
+fn kept(keep: Option<Millis>) -> Result<Millis, ConfigError> {
+    let keep = keep.unwrap_or(KEEP_SAMPLES);
+    if keep < Millis::from_secs(1) || keep > KEEP_LONGEST {
+        let longest = span::text(KEEP_LONGEST);
+        return Err(ConfigError::Invalid(format!("review.keep is 1s to {longest}")));
+    }
+    Ok(keep)
 }
 
 fn choose_broker(

@@ -6,6 +6,7 @@ use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open
 use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
 use serin_protocol::manifest::MAX_FEATURES;
 use serin_protocol::message::{Comparison, Event, Hello, Report};
+use serin_protocol::review::Sample;
 use serin_protocol::sketch::{Histogram, MAX_SEGMENTS, Quality};
 use serin_protocol::topic::Topic;
 
@@ -26,6 +27,8 @@ pub enum Heard {
     Event(Box<Event>),
     /// What a release did there.
     Report(Box<Report>),
+    /// A row that people may look at.
+    Sample(Box<Sample>),
     /// It asks to be one of the fleet.
     Enrolment(Box<Enrolment>),
 }
@@ -80,6 +83,9 @@ pub enum Refused {
     /// The report is about a release that is not in the registry, or uses bins other than its own.
     #[error("the report does not fit any release here")]
     NotOurs,
+    /// The release's owner does not allow this sample.
+    #[error("the release's owner does not allow this sample")]
+    NotReviewed,
 }
 
 impl Refused {
@@ -103,6 +109,7 @@ impl Refused {
             Self::Revoked => "revoked",
             Self::FleetFull => "fleet_full",
             Self::NotOurs => "not_ours",
+            Self::NotReviewed => "not_reviewed",
         }
     }
 }
@@ -144,9 +151,15 @@ pub fn hear(
             }
             Ok(Heard::Enrolment(Box::new(enrolment)))
         }
-        // Review samples are taken in later.
-        Topic::Sample(_)
-        | Topic::Metadata(_)
+        Topic::Sample(device) => {
+            let sample: Sample = known(payload, key)?;
+            same(device, &sample.device)?;
+            if !sample.is_sane() {
+                return Err(Refused::Insane("a sample whose values are not what its headers say"));
+            }
+            Ok(Heard::Sample(Box::new(sample)))
+        }
+        Topic::Metadata(_)
         | Topic::Chunk { .. }
         | Topic::Assign(_)
         | Topic::Ack(_)

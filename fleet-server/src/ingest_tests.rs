@@ -152,7 +152,7 @@ fn nothing_but_a_hello_is_taken_from_a_stranger() {
 fn a_signed_message_on_the_wrong_topic_is_refused() {
     let refused = heard(&Topic::Report(device("a")), &event("a", 1), 1, Some(public(1)));
     assert!(matches!(refused, Err(Refused::Envelope(OpenError::Purpose { .. }))));
-    for topic in [Topic::Assign(device("a")), Topic::Ack(device("a")), Topic::Sample(device("a"))] {
+    for topic in [Topic::Assign(device("a")), Topic::Ack(device("a")), Topic::Pause(device("a"))] {
         assert_eq!(heard(&topic, &event("a", 1), 1, Some(public(1))), Err(Refused::Topic));
     }
 }

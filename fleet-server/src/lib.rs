@@ -10,11 +10,17 @@
 //! | [`fleet`] | the only door through which anything changes | HTTP, MQTT |
 //! | [`rollout`] | plan, cohorts, engine, gates, verdicts: pure | tokio, files, clocks, randomness |
 //! | [`stats`] | distances and permutation tests: pure | the same |
+//! | [`alert`] | rules, what the fleet shows held against them, silences: pure | HTTP, files, clocks |
+//! | [`trigger`] | what asks for training, and which release answers: pure | HTTP, files, clocks |
+//! | [`review`] | the queue of samples that people look at, and the seal they lie under: pure | who may look |
+//! | [`notify`] | receivers, what is not delivered yet, and delivering it | what is said |
 //! | [`store`] | what must survive | decisions |
 //! | [`authority`] | certificates for fleets without an authority of their own | who may run what |
 //! | [`api`] | REST, live stream, metrics, page: domain types become HTTP types here | decisions |
 //! | [`cli`] | the same nouns for a terminal | |
 
+#[cfg(feature = "server")]
+pub mod alert;
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
@@ -34,14 +40,20 @@ pub mod fleet;
 #[cfg(feature = "server")]
 pub mod ingest;
 #[cfg(feature = "server")]
+pub mod notify;
+#[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]
 pub mod repository;
+#[cfg(feature = "server")]
+pub mod review;
 pub mod rollout;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod stats;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
+pub mod trigger;
 #[cfg(feature = "server")]
 pub mod trust;

@@ -25,8 +25,11 @@ use crate::broker::tls::{self, TlsError};
 use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
 use crate::durable;
 use crate::fleet::metrics::Metrics;
+use crate::fleet::samples::ReviewParts;
 use crate::fleet::secrets::{SecretError, Secrets};
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
+use crate::notify;
+use crate::notify::post::{AuthoritiesError, Poster};
 use crate::registry::objects::{ObjectError, ObjectStore};
 use crate::registry::releases::Listed;
 use crate::repository::{Repository, RepositoryError, keeper};
@@ -80,6 +83,9 @@ pub enum ServeError {
     /// The repository.
     #[error("the repository: {0}")]
     Repository(#[from] RepositoryError),
+    /// A receiver of alerts.
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
     /// The fleet could not be taken up.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -137,7 +143,10 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         objects: Arc::clone(&objects),
         metrics: Arc::clone(&metrics),
         outlet: outlet(link.clone(), jobs, metrics),
+        alerts: config.alerts.parts.clone(),
+        review: ReviewParts { key: secrets.review.clone(), keep: config.keep_samples },
     })?);
+    let poster = Arc::new(Poster::new(config.fleet.clone(), Arc::clone(fleet.alert_routes()))?);
     let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);
     let publishing = tokio::spawn(publisher.run(waiting));
     fleet.resume_publishing();
@@ -161,14 +170,28 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         stopped.clone(),
         embedded.is_some(),
     ));
-    let router =
-        api::router(Arc::clone(&fleet), repository, online, secrets.operator, http_address, stopped.clone());
+    let every = Duration::from_millis(config.alerts.every.0);
+    let alerting = [
+        tokio::spawn(notify::keeper::look(Arc::clone(&fleet), every, stopped.clone())),
+        tokio::spawn(notify::keeper::deliver(Arc::clone(&fleet), Arc::clone(&poster), stopped.clone())),
+    ];
+    let router = api::router(
+        Arc::clone(&fleet),
+        repository,
+        (online, poster),
+        secrets.operator,
+        http_address,
+        stopped.clone(),
+    );
     let serving = tokio::spawn(serve_http(http, router, stopped));
     let outcome = until_told(&fleet).await;
     info!("stopping");
     let _ = stop.send(true);
     let _ = tokio::time::timeout(DRAIN, serving).await;
     let _ = clerk.await;
+    for task in alerting {
+        let _ = task.await;
+    }
     publishing.abort();
     keeping.abort();
     if let Some(broker) = embedded {

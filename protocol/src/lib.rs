@@ -13,6 +13,7 @@
 //! | [`sketch`] | mergeable summaries of fixed size |
 //! | `trust` | who may say what a device runs: TUF metadata and its checks (feature `alloc`) |
 //! | `parcel` | a release with its metadata in one file, for devices without a network (feature `alloc`) |
+//! | `review` | single requests that people may look at, and what an owner allows of them (feature `alloc`) |
 //! | `target` | classes of devices, and what a device lacks of its own (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
 //!
@@ -51,6 +52,8 @@ pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
 pub mod raw;
+#[cfg(feature = "alloc")]
+pub mod review;
 #[cfg(feature = "alloc")]
 pub mod target;
 #[cfg(feature = "alloc")]

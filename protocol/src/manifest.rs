@@ -18,6 +18,7 @@ pub use self::watch::{Source, Watch, WatchedFeature};
 use crate::bundle::{BundleError, BundleFile};
 use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
 use crate::release::MAX_TARGETS;
+use crate::review::ReviewPolicy;
 use crate::tensor::{DataType, MAX_DIMENSIONS};
 
 /// Largest `manifest.json` in bytes: a few thousand feature names.
@@ -57,6 +58,12 @@ pub struct Manifest {
     pub inputs: Vec<TensorSpec>,
     /// Outputs after postprocessing.
     pub outputs: Vec<TensorSpec>,
+    /// The trigger of training that this version answers, such as `shop-7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<heapless::String<64>>,
+    /// Which of its requests people may look at; none if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<ReviewPolicy>,
     /// Which outputs are watched as the prediction.
     pub prediction: Option<PredictionSpec>,
     /// What of the inputs is watched besides their named values.
@@ -214,6 +221,11 @@ impl Manifest {
         self.check_watch()?;
         if let Some(prediction) = &self.prediction {
             prediction.check(&self.outputs)?;
+        }
+        if let Some(review) = &self.review {
+            let features = self.features();
+            let inputs = self.inputs.iter().map(|input| &input.name);
+            review.check(inputs.chain(features.iter().map(|feature| &feature.name)))?;
         }
         match &self.local_rollback {
             Some(policy) => policy.check(self.prediction.as_ref()),

@@ -160,7 +160,7 @@ impl Topic {
             Self::Assign(_) => crate::assignment::MAX_ASSIGNMENT_BYTES,
             Self::Event(_) => crate::message::MAX_EVENT_BYTES,
             Self::Report(_) => crate::message::MAX_REPORT_BYTES,
-            // One opted-in sample with its inputs.
+            // One opted-in sample with its inputs: `review::MAX_SAMPLE_BYTES`.
             Self::Sample(_) => 32 * 1024,
             Self::Hello(_) => crate::message::MAX_HELLO_BYTES,
             Self::Ack(_) => crate::message::MAX_ACK_BYTES,

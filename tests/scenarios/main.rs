@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod alerts;
 mod attacks;
 mod bad_input;
 mod checkup;
@@ -19,6 +20,7 @@ mod power_cuts;
 mod publishing;
 mod quality;
 mod reference;
+mod review;
 mod rollouts;
 mod scoring;
 mod service;

@@ -84,6 +84,15 @@ impl Owner {
         Ok(bundle)
     }
 
+    /// The same with more lines before and behind those of its `serin.toml`.
+    pub fn release_with(&self, model: &str, before: &str, behind: &str) -> Result<PathBuf> {
+        self.release_changed(model, |folder| {
+            let declaration = folder.join("serin.toml");
+            let lines = std::fs::read_to_string(&declaration)?;
+            Ok(std::fs::write(&declaration, format!("{before}\n{lines}\n{behind}"))?)
+        })
+    }
+
     /// Packs the fixture model `model` and returns the bundle's path.
     pub fn pack(&self, model: &str) -> Result<PathBuf> {
         self.pack_changed(model, |_| Ok(()))

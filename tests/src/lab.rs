@@ -10,7 +10,7 @@ use crate::broker::Mosquitto;
 use crate::bundles::{Owner, text};
 use crate::certificates::Certificates;
 use crate::device::{Device, Provision};
-use crate::server::Server;
+use crate::server::{CONFIG, Server};
 
 /// Longest that anything awaited may take on a slow, busy machine; it normally comes within seconds.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -85,15 +85,20 @@ pub struct Lab {
 impl Lab {
     /// A server, a broker, an owner, and no device yet.
     pub fn new(broker: Broker) -> Result<Self> {
-        Self::with(broker, false)
+        Self::with(broker, false, None)
+    }
+
+    /// The same with a configuration file of the server.
+    pub fn configured(broker: Broker, config: &str) -> Result<Self> {
+        Self::with(broker, false, Some(config))
     }
 
     /// The same with mutual TLS.
     pub fn secure(broker: Broker) -> Result<Self> {
-        Self::with(broker, true)
+        Self::with(broker, true, None)
     }
 
-    fn with(broker: Broker, tls: bool) -> Result<Self> {
+    fn with(broker: Broker, tls: bool, config: Option<&str>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let certificates =
             if tls { Some(Certificates::new(&folder.path().join("certificates"))?) } else { None };
@@ -107,6 +112,11 @@ impl Lab {
         };
         let files = certificates.as_ref().map(Certificates::server);
         let external = mosquitto.as_ref().map(|mosquitto| mosquitto.port);
+        if let Some(config) = config {
+            let server = folder.path().join("server");
+            std::fs::create_dir_all(&server)?;
+            std::fs::write(server.join(CONFIG), config)?;
+        }
         let server = Server::start_with(&folder.path().join("server"), external, files.as_deref())?;
         owner.begin(&server)?;
         server.operator(&["trust", "publish", "--trust", text(&owner.trust())])?;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod adversary;
+pub mod alertmanager;
 pub mod broker;
 pub mod bundles;
 pub mod certificates;
@@ -14,6 +15,7 @@ pub mod lab;
 pub mod mlserver;
 pub mod power_cut;
 pub mod process;
+pub mod receiver;
 pub mod samples;
 pub mod server;
 pub mod sim;

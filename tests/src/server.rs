@@ -13,6 +13,9 @@ use crate::process::{Running, free_port, program};
 /// The fleet of every lab.
 pub const FLEET: &str = "lab";
 
+/// The configuration file of a server, in its folder, if it has one.
+pub const CONFIG: &str = "server.toml";
+
 /// A fleet server with the embedded broker or an external one.
 pub struct Server {
     pub url: String,
@@ -43,6 +46,10 @@ impl Server {
         match external {
             Some(port) => arguments.extend(["--broker".into(), format!("127.0.0.1:{port}")]),
             None => arguments.extend(["--mqtt".into(), format!("127.0.0.1:{mqtt}")]),
+        }
+        let config = folder.join(CONFIG);
+        if config.exists() {
+            arguments.extend(["--config".into(), text(&config).to_owned()]);
         }
         if let Some(tls) = tls {
             arguments.extend(["--tls".into(), text(tls).to_owned()]);

@@ -9,7 +9,10 @@ use serin_protocol::ids::{BasisPoints, Digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::call::Call;
+use super::infer::wall_clock;
 use super::router::{Infer, Served};
+use crate::review::Sampler;
+use crate::review::choose::Answered;
 use crate::telemetry::Made;
 use crate::worker::{Inferred, Worker};
 
@@ -85,14 +88,23 @@ impl<W> Beside<W> {
 }
 
 impl<W: Infer> Mirror<W> {
-    /// Computes `call` in the background and compares with what was answered.
-    pub(super) fn compute(self, call: Call, live: Inferred) {
+    /// Computes `call` in the background and compares with what was answered; of what differs `sampler` may take a row.
+    pub(super) fn compute(self, call: Call, live: Inferred, sampler: Option<Sampler>) {
         tokio::spawn(async move {
             let Self { served, place } = self;
             let outcome = match call.check(served.manifest()) {
                 Ok(()) => served.worker().infer(call.inputs.clone(), call.body.clone()).await.ok(),
                 Err(_) => None,
             };
+            if let (Some(sampler), Some(shadow)) = (sampler, &outcome) {
+                let answered = Answered {
+                    inputs: &call.inputs,
+                    body: &call.body,
+                    predictions: &live.predictions,
+                    shadow: Some(&shadow.predictions),
+                };
+                sampler.answered(answered, Some(served.release()), 0, wall_clock());
+            }
             let mut recorder = served.recording().lock();
             if let Some(shadow) = outcome {
                 recorder.answered(call.asked(), &shadow.predictions, shadow.micros);

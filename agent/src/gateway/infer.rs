@@ -21,6 +21,7 @@ use super::remember::{MAX_LABELS_BYTES, Remembered};
 use super::request_id::{REQUEST_ID, RequestIds};
 use super::route::Asked;
 use super::router::{Infer, Router, Served};
+use crate::review::choose::Answered;
 use crate::telemetry::Effort;
 use crate::worker::{InferError, Inferred};
 
@@ -213,9 +214,10 @@ impl<W: Infer> Desk<W> {
         loop {
             let error = match self.ask(&served, &call, &request).await {
                 Ok((written, inferred)) => {
+                    sample(&served, &call, &inferred);
                     // After the answer is made, so that nobody waits for it.
                     if let Some(mirror) = self.router.beside().and_then(|beside| beside.mirror()) {
-                        mirror.compute(call, inferred);
+                        mirror.compute(call, inferred, served.sampler().cloned());
                     }
                     return Ok(written);
                 }
@@ -298,8 +300,7 @@ impl<W: Infer> Desk<W> {
         took: Duration,
     ) {
         let took = micros(took);
-        let last =
-            Some(UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000));
+        let last = Some(wall_clock());
         let mut recorder = served.recording().lock();
         match outcome {
             Ok(inferred) => {
@@ -349,6 +350,20 @@ fn respond(Written { body, json: length }: Written) -> Answer {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     }
     answer
+}
+
+/// Lets a row be taken for review, where owner and device allow it.
+fn sample<W>(served: &Served<W>, call: &Call, inferred: &Inferred) {
+    let Some(sampler) = served.sampler() else { return };
+    let answered =
+        Answered { inputs: &call.inputs, body: &call.body, predictions: &inferred.predictions, shadow: None };
+    // Without randomness nothing is taken by lot.
+    let chance = getrandom::u32().map_or(u16::MAX, |chance| chance as u16);
+    sampler.answered(answered, None, chance, wall_clock());
+}
+
+pub(super) fn wall_clock() -> UnixMillis {
+    UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -11,6 +11,7 @@ use serin_protocol::tensor::TensorHeader;
 use tokio::sync::watch;
 
 use super::beside::Beside;
+use crate::review::Sampler;
 use crate::telemetry::Recording;
 use crate::worker::{InferError, Inferred, Worker};
 
@@ -48,13 +49,25 @@ pub struct Served<W = Worker> {
     manifest: Arc<Manifest>,
     worker: W,
     recording: Recording,
+    sampler: Option<Sampler>,
 }
 
 impl<W> Served<W> {
     /// The release of `manifest`, computed by `worker`. A new worker of the same release goes on with the
     /// same `recording`.
     pub fn new(manifest: Arc<Manifest>, worker: W, recording: Recording) -> Self {
-        Self { release: manifest.id(), manifest, worker, recording }
+        Self { release: manifest.id(), manifest, worker, recording, sampler: None }
+    }
+
+    /// The same, whose requests are sampled for review.
+    #[must_use]
+    pub fn sampled(self, sampler: Option<Sampler>) -> Self {
+        Self { sampler, ..self }
+    }
+
+    /// Who samples its requests for review, if anybody does.
+    pub const fn sampler(&self) -> Option<&Sampler> {
+        self.sampler.as_ref()
     }
 
     /// Model and version.

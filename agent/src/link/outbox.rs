@@ -139,6 +139,14 @@ impl Outbox {
         self.last - self.acknowledged
     }
 
+    /// Whether all there is was said and taken.
+    pub const fn is_idle(&self) -> bool {
+        self.pending() == 0
+            && self.again.is_empty()
+            && self.in_flight.is_empty()
+            && self.fresh_report >= self.end_report
+    }
+
     /// Takes in what happened at `now`, on a monotonic clock.
     #[must_use]
     pub fn handle(&mut self, now: Millis, input: Input) -> Effects {

@@ -53,6 +53,7 @@ use crate::link::outbox::{self, Outbox};
 use crate::link::pause::Pausing;
 use crate::link::tls::TimeFloor;
 use crate::logs::Logs;
+use crate::review::Tray;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
@@ -150,6 +151,8 @@ struct Supervisor {
     /// One per release with a worker since the agent started.
     recordings: HashMap<Digest, Recording>,
     stamp: Stamp,
+    /// Rows that people may look at.
+    tray: Tray,
     /// The release on probation or on trial, and what it had done before.
     probation: Option<(Digest, Counters)>,
     /// The active release, watched by its own policy.
@@ -266,6 +269,7 @@ impl Supervisor {
         self.roll_windows();
         self.ask_statement_again();
         self.outbox(outbox::Input::Tick);
+        self.send_sample();
     }
 
     fn on_inbox(&mut self, done: Inbox) {

@@ -23,7 +23,7 @@ use super::service::Service;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor};
 use crate::conditions::hardware;
-use crate::config::{Config, PolicyError};
+use crate::config::{Config, PolicyError, Review};
 use crate::disk::boot_record::{BootError, BootStore};
 use crate::disk::install;
 use crate::disk::journal::JournalError;
@@ -44,6 +44,7 @@ use crate::link::outbox::Outbox;
 use crate::link::pause::Pausing;
 use crate::link::tls::{self, TimeFloor, TlsError};
 use crate::logs::Logs;
+use crate::review::{self, Tray};
 use crate::telemetry::Stamp;
 use crate::trust::client::Client;
 use crate::trust::store::{TrustStore, TrustStoreError};
@@ -211,6 +212,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         workers: std::collections::HashMap::new(),
         recordings: std::collections::HashMap::new(),
         stamp: Stamp::new(config.device.clone(), boot),
+        tray: Tray::new(config.device.clone(), boot, sample_limits(&config)),
         probation: None,
         guard: None,
         trial: None,
@@ -271,6 +273,11 @@ impl Supervisor {
             seed: self.boot.0,
         }
     }
+}
+
+fn sample_limits(config: &Config) -> review::Limits {
+    let Review { per_day, bytes_per_day, .. } = config.review;
+    review::Limits { per_day, bytes_per_day }
 }
 
 /// Takes note of this start; returns how many before it ended without a stop. A disk that does not take it

@@ -282,6 +282,25 @@ impl Supervisor {
         }
     }
 
+    /// Sends one sample for review, once there is nothing else to say or to fetch.
+    pub(super) fn send_sample(&self) {
+        let held = self.pausing.until(self.now().elapsed).is_some();
+        let Some(session) = self.session.as_ref().filter(|_| !held) else { return };
+        if !self.outbox.is_idle() || self.download.is_some() {
+            return;
+        }
+        let Some(sample) = self.tray.take() else { return };
+        match seal_to_vec(&sample, &self.key) {
+            Ok(sealed) => {
+                let topic = Topic::Sample(self.config.device.clone());
+                if session.publish(&topic, sealed, false, None).is_err() {
+                    self.tray.put_back(sample);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a sample could not be signed"),
+        }
+    }
+
     fn reports_dropped(&mut self, count: u32) {
         if count > 0 {
             self.stamp.note_dropped(count);

@@ -6,7 +6,7 @@ use serin_protocol::assignment::TrialMode;
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::frame::Sandbox;
 use serin_protocol::golden::Golden;
-use serin_protocol::ids::{Digest, Millis};
+use serin_protocol::ids::{Digest, FieldName, Millis};
 use serin_protocol::message::{Detail, Phase, Reason, Role};
 use serin_protocol::sketch::profile::Profile;
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use super::{Inbox, Supervisor};
 use crate::config::{Confinement, Models};
 use crate::disk::releases::ReleaseStore;
 use crate::gateway::{Beside, Served};
+use crate::review::{Chooser, Sampler, Tray};
 use crate::telemetry::{Recorder, Recording};
 use crate::update::effect::{Event, Now};
 use crate::update::record::Slot;
@@ -38,6 +39,8 @@ struct Start {
     recording: Option<Recording>,
     window: Millis,
     now: Now,
+    /// Where samples for review go, and what is left out of them; none where the device lets none go.
+    review: Option<(Tray, Vec<FieldName>)>,
 }
 
 impl Supervisor {
@@ -55,6 +58,11 @@ impl Supervisor {
             recording: self.recordings.get(&slot.statement).cloned(),
             window: self.config.window(),
             now: self.now(),
+            review: self
+                .config
+                .review
+                .enabled
+                .then(|| (self.tray.clone(), self.config.review.redact.clone())),
         };
         let inbox = self.inbox.clone();
         let statement = slot.statement;
@@ -184,7 +192,7 @@ impl Supervisor {
 impl Start {
     async fn run(self) -> Result<Running, Reason> {
         let load = |text: &str| Reason::LoadFailed(Detail::new(text));
-        let Self { store, models, groups, slot, golden, recording, window, now } = self;
+        let Self { store, models, groups, slot, golden, recording, window, now, review } = self;
         let staged = store
             .open_release(slot.statement)
             .map_err(|error| load(&error.to_string()))?
@@ -220,7 +228,16 @@ impl Start {
             let report = golden_pass(&worker, &golden, &manifest).await.map_err(|fault| fault.reason())?;
             tracing::info!(release = %slot.release, ?report, "golden vectors hold");
         }
-        let served = Arc::new(Served::new(manifest, worker.clone(), recording));
+        let sampler = match review.filter(|_| manifest.review.is_some()) {
+            Some((tray, redact)) => {
+                let profile = Profile::parse(&read(BundleFile::Reference)?);
+                let profile = Arc::new(profile.map_err(|error| load(&error.to_string()))?);
+                let chooser = Chooser::new(&manifest, &profile, &redact);
+                chooser.map(|chooser| Sampler::new(chooser, manifest.id(), tray))
+            }
+            None => None,
+        };
+        let served = Arc::new(Served::new(manifest, worker.clone(), recording).sampled(sampler));
         Ok(Running { worker, served })
     }
 }

@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::fleet::FleetError;
 use crate::registry::releases::ReleaseError;
+use crate::review::ReviewError;
 use crate::rollout::event::Refusal;
+use crate::trigger::TriggerError;
 
 /// A failed request.
 #[derive(Debug)]
@@ -57,7 +59,9 @@ impl From<FleetError> for Failure {
     fn from(error: FleetError) -> Self {
         let text = error.to_string();
         match error {
-            FleetError::NotFound(_) => Self::not_found(text),
+            FleetError::NotFound(_)
+            | FleetError::Trigger(TriggerError::Unknown(_))
+            | FleetError::Review(ReviewError::Unknown(_)) => Self::not_found(text),
             FleetError::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", text),
             FleetError::Refused(Refusal::Conflict { .. }) => Self::new(StatusCode::CONFLICT, "changed", text)
                 .next("look at the rollout again, then decide"),
@@ -68,9 +72,17 @@ impl From<FleetError> for Failure {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "reason_missing", text)
                     .next("say why with `--reason`")
             }
+            FleetError::Rule(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "rule_refused", text),
+            FleetError::Silence(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "silence_refused", text),
+            FleetError::Trigger(_) => Self::new(StatusCode::CONFLICT, "trigger_refused", text),
+            FleetError::Review(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "review_refused", text),
             FleetError::Start(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plan_refused", text),
             FleetError::Release(error) => release(&error),
-            FleetError::Store(_) | FleetError::Seal(_) | FleetError::Random(_) | FleetError::NoKey => {
+            FleetError::Store(_)
+            | FleetError::Sample(_)
+            | FleetError::Seal(_)
+            | FleetError::Random(_)
+            | FleetError::NoKey => {
                 tracing::error!(error = text, "a request failed");
                 Self::internal()
             }

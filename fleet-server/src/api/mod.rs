@@ -2,6 +2,7 @@
 //! here; nothing below knows HTTP. `openapi.yaml` describes it for others.
 
 mod access;
+mod alerts;
 mod devices;
 mod download;
 mod drift;
@@ -11,10 +12,12 @@ mod overview;
 mod page;
 mod plans;
 mod releases;
+mod review;
 mod rollouts;
 mod stream;
 mod tokens;
 mod trials;
+mod triggers;
 mod trust;
 
 use std::net::SocketAddr;
@@ -27,6 +30,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::fleet::secrets::OperatorToken;
 use crate::fleet::{Fleet, FleetError};
+use crate::notify::post::Poster;
 use crate::repository::Repository;
 use crate::trust::Online;
 use crate::trust::folder::MAX_FILE_BYTES;
@@ -47,6 +51,7 @@ struct Context {
     fleet: Arc<Fleet>,
     repository: Arc<Repository>,
     online: Arc<Online>,
+    poster: Arc<Poster>,
     access: Arc<access::Access>,
     watchers: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -58,7 +63,7 @@ struct Context {
 pub fn router(
     fleet: Arc<Fleet>,
     repository: Arc<Repository>,
-    online: Online,
+    (online, poster): (Online, Arc<Poster>),
     operator: OperatorToken,
     listen: SocketAddr,
     stopped: watch::Receiver<bool>,
@@ -67,6 +72,7 @@ pub fn router(
         fleet,
         repository,
         online: Arc::new(online),
+        poster,
         access: Arc::new(access::Access::new(operator, listen)),
         watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
@@ -92,6 +98,22 @@ pub fn router(
         .route("/api/v1/rollouts/{id}/{command}", post(orders::order))
         .route("/api/v1/trust/publish", post(trust::publish))
         .route("/tuf/targets/{*path}", get(trust::target))
+        .route("/api/v1/alerts", get(alerts::standings))
+        .route("/api/v1/alerts/history", get(alerts::history))
+        .route("/api/v1/alerts/receivers", get(alerts::receivers))
+        .route("/api/v1/alerts/rules", get(alerts::rules).post(alerts::put_rules))
+        .route("/api/v1/alerts/rules/{name}", delete(alerts::remove_rule))
+        .route("/api/v1/alerts/silences", post(alerts::silence))
+        .route("/api/v1/alerts/silences/{id}", delete(alerts::unsilence))
+        .route("/api/v1/alerts/test", post(alerts::test))
+        .route("/api/v1/triggers", get(triggers::list).post(triggers::fire))
+        .route("/api/v1/triggers/{id}/ack", post(triggers::acknowledge))
+        .route("/api/v1/triggers/{id}/answer", post(triggers::answer))
+        .route("/api/v1/review", get(review::list))
+        .route("/api/v1/review/views", get(review::views))
+        .route("/api/v1/review/{id}/show", post(review::show))
+        .route("/api/v1/review/{id}/judge", post(review::judge))
+        .route("/api/v1/review/{id}/drop", post(review::remove))
         .route("/api/v1/drift", get(drift::of_release))
         .route("/api/v1/shadow", get(trials::shadowed))
         .route("/api/v1/stream", get(stream::watch))

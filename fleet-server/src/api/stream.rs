@@ -17,7 +17,9 @@ use super::Context;
 use super::devices::{DeviceView, EventView};
 use super::failure::Failure;
 use super::rollouts::VerdictView;
+use crate::alert::webhook;
 use crate::fleet::feed::Happening;
+use crate::trigger::view;
 
 /// Comments between events, so that proxies keep a quiet stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -63,6 +65,8 @@ fn event(happening: &Happening) -> Event {
             let view = VerdictView::from(&**verdict);
             named("verdict", &json!({ "rollout": rollout.0, "verdict": view }))
         }
+        Happening::Alert(note) => named("alert", &webhook::note(note)),
+        Happening::Trigger(trigger) => named("trigger", &view::trigger(trigger)),
         Happening::Refused { device, why } => {
             named("refused", &json!({ "device": device.to_string(), "why": why }))
         }

@@ -11,6 +11,7 @@ pub mod open;
 pub mod pack;
 pub mod qualify;
 pub mod reference;
+mod review;
 pub mod statement;
 pub mod target_class;
 

@@ -19,6 +19,7 @@ use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::local_rollback::DeclaredRollback;
 use super::measurements::UNMEASURED;
 use super::reference::{self, MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows, Watched};
+use super::review::DeclaredReview;
 
 const DECLARATION: &str = "serin.toml";
 const GOLDEN: &str = "golden.ndjson";
@@ -94,6 +95,9 @@ struct Declaration {
     watch: Watch,
     local_rollback: Option<DeclaredRollback>,
     golden: DeclaredGolden,
+    /// The trigger of training that it answers.
+    answers: Option<heapless::String<64>>,
+    review: Option<DeclaredReview>,
 }
 
 /// How far outputs may lie from the expected ones, and what computed those.
@@ -269,6 +273,8 @@ impl ModelFolder {
             targets: declaration.targets.clone(),
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
+            answers: declaration.answers.clone(),
+            review: declaration.review.as_ref().map(DeclaredReview::policy).transpose()?,
             prediction: declaration.prediction.clone(),
             watch: declaration.watch.clone(),
             local_rollback: declaration.local_rollback.as_ref().map(DeclaredRollback::policy),

@@ -59,6 +59,8 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
         },
         runtime: "tract-0.23".parse().expect("short"),
         nnef: None,
+        answers: None,
+        review: None,
         targets: Vec::new(),
         inputs: vec![spec("x", &["a"])],
         outputs: vec![spec("y", &[])],

@@ -94,6 +94,14 @@ impl Client {
         self.answer(request.header("Content-Type", "application/json").send(body.to_string()))
     }
 
+    /// Posts what is answered with nothing.
+    pub(super) fn send(&self, path: &str, body: &Value) -> Result<(), Failure> {
+        let request = self.authorized(self.agent.post(format!("{}{path}", self.server)));
+        let response = request.header("Content-Type", "application/json").send(body.to_string());
+        let response = response.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response)) }
+    }
+
     pub(super) fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, Failure> {
         let request = self.authorized(self.agent.post(format!("{}{path}", self.server)));
         self.answer(request.header("Content-Type", "application/octet-stream").send(body))

@@ -1,6 +1,7 @@
 //! The operator's command line: one file per noun. Results go to standard output, everything else to
 //! standard error; with `--json` both are JSON on standard output.
 
+mod alert;
 mod broker;
 mod bundle;
 mod ca;
@@ -13,10 +14,12 @@ mod keys;
 mod orders;
 mod plans;
 mod release;
+mod review;
 mod rollout;
 mod serve;
 mod table;
 mod trial;
+mod trigger;
 mod trust;
 
 use std::process::ExitCode;
@@ -64,6 +67,12 @@ enum Command {
     Trial(trial::TrialArgs),
     /// How far what a release sees and says has moved, and how right it is, over the last hour.
     Drift(drift::DriftArgs),
+    /// What rings, by which rules, who is told, and who is not for a while.
+    Alert(alert::AlertArgs),
+    /// What asked for training, and which release answers.
+    Trigger(trigger::TriggerArgs),
+    /// Samples of what models were asked: look at them and judge.
+    Review(review::ReviewArgs),
     /// Start rollouts, watch and steer them.
     Rollout(rollout::RolloutArgs),
 }
@@ -90,6 +99,9 @@ pub fn run() -> ExitCode {
         Command::Release(arguments) => release::run(arguments, cli.json),
         Command::Trial(arguments) => trial::run(arguments),
         Command::Drift(arguments) => drift::run(arguments),
+        Command::Alert(arguments) => alert::run(arguments),
+        Command::Trigger(arguments) => trigger::run(arguments),
+        Command::Review(arguments) => review::run(arguments),
         Command::Rollout(arguments) => rollout::run(arguments, cli.json),
     };
     match outcome {

@@ -120,6 +120,7 @@ impl Fleet {
             Ok(Heard::Enrolment(enrolment)) => self.enrol(state, draft, *enrolment, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
             Ok(Heard::Report(report)) => self.report(state, &report, now)?,
+            Ok(Heard::Sample(sample)) => self.sample(state, &sample, now)?,
             Err(refused) => Err(refused),
         };
         if let Err(refused) = taken {

@@ -3,9 +3,11 @@
 use serin_protocol::ids::{DeviceId, ReleaseId, RolloutId};
 use serin_protocol::message::Event;
 
+use crate::alert::Note;
 use crate::rollout::state::{State, StateVersion};
 use crate::rollout::verdict::Verdict;
 use crate::store::DeviceRecord;
+use crate::trigger::Trigger;
 
 /// Happenings kept for a watcher that lags; one that lags further is told that it missed some.
 pub const BACKLOG: usize = 1024;
@@ -42,6 +44,10 @@ pub enum Happening {
         /// How.
         verdict: Box<Verdict>,
     },
+    /// An alert began to ring, or is over.
+    Alert(Box<Note>),
+    /// Training was asked for.
+    Trigger(Box<Trigger>),
     /// A message was refused.
     Refused {
         /// Whose topic it came on.

@@ -14,11 +14,18 @@ use serin_protocol::ids::DeviceId;
 use serin_protocol::message::{EventKind, Presence, Report};
 use serin_protocol::topic::Topic;
 
+use crate::alert::{Alert, Severity, SilenceId};
+use crate::notify::outbox::Outcome;
 use crate::store::DeviceRecord;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Level {
+    severity: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,6 +49,8 @@ pub struct Metrics {
     pinned: Gauge<i64, AtomicI64>,
     broker: Gauge<i64, AtomicI64>,
     dropped: Counter,
+    deliveries: Family<Kind, Counter>,
+    firing: Family<Level, Gauge<i64, AtomicI64>>,
 }
 
 impl Default for Metrics {
@@ -56,6 +65,8 @@ impl Default for Metrics {
         let assignments = Counter::default();
         let verdicts = Family::default();
         let dropped = Counter::default();
+        let deliveries = Family::default();
+        let firing = Family::default();
         let (devices, online, pinned, broker) =
             (Gauge::default(), Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("messages", "Messages of devices, by topic", messages.clone());
@@ -71,6 +82,12 @@ impl Default for Metrics {
             "Messages that found no room to wait for the broker",
             dropped.clone(),
         );
+        registry.register(
+            "deliveries",
+            "Attempts to deliver alerts and triggers, by outcome",
+            deliveries.clone(),
+        );
+        registry.register("alerts_firing", "Alerts that ring, by severity", firing.clone());
         registry.register("devices", "Devices known", devices.clone());
         registry.register("devices_online", "Devices that are there", online.clone());
         registry.register("devices_pinned", "Devices pinned by a field engineer", pinned.clone());
@@ -90,6 +107,8 @@ impl Default for Metrics {
             pinned,
             broker,
             dropped,
+            deliveries,
+            firing,
         }
     }
 }
@@ -184,6 +203,23 @@ impl Metrics {
             Decision::Emergency => "emergency",
         };
         self.verdicts.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub(super) fn delivery(&self, outcome: &Outcome) {
+        let kind = match outcome {
+            Outcome::Taken => "taken",
+            Outcome::Later(_) => "later",
+            Outcome::Refused(_) => "refused",
+        };
+        self.deliveries.get_or_create(&Kind { kind }).inc();
+    }
+
+    pub(super) fn alerts(&self, firing: &[(Alert, Option<SilenceId>)]) {
+        for severity in [Severity::Info, Severity::Warning, Severity::Critical] {
+            let count = firing.iter().filter(|(alert, _)| alert.severity == severity).count();
+            let gauge = self.firing.get_or_create(&Level { severity: severity.as_str() });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(super) fn devices(&self, devices: &BTreeMap<DeviceId, DeviceRecord>) {

@@ -5,6 +5,7 @@
 //! the passing of time differ only in what they work out. Should the store fail, memory may be ahead of
 //! the disk: the server then stops, and goes on from the disk when it is started again.
 
+pub mod alerts;
 mod assignments;
 pub mod devices;
 pub mod drift;
@@ -13,12 +14,15 @@ pub mod evidence;
 pub mod feed;
 pub mod metrics;
 pub mod pause;
+pub mod readings;
 pub mod releases;
 pub mod revocation;
 pub mod rollouts;
+pub mod samples;
 pub mod secrets;
 pub mod tags;
 pub mod trials;
+pub mod triggers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,11 +44,14 @@ use crate::registry::objects::ObjectStore;
 use crate::registry::releases::Listed;
 use crate::rollout::event::{Refusal, StartError};
 use crate::store::{Assigned, DeviceRecord, Store, StoreError, TokenRecord};
+use alerts::{AlertParts, Alerts};
 use enrolment::Policy;
 use feed::Happening;
 use metrics::Metrics;
 use releases::ReleaseFacts;
 use rollouts::Live;
+use samples::{ReviewParts, Samples};
+use triggers::Triggers;
 
 /// What a fleet is made of.
 pub struct FleetParts {
@@ -68,6 +75,10 @@ pub struct FleetParts {
     pub metrics: Arc<Metrics>,
     /// Takes what is to be sent; must not wait.
     pub outlet: Outlet,
+    /// Who is alerted of what.
+    pub alerts: AlertParts,
+    /// How review samples are kept.
+    pub review: ReviewParts,
 }
 
 /// Names of the keys that sign for the fleet, as published; none before.
@@ -107,6 +118,21 @@ pub enum FleetError {
     /// The plan or the fleet does not allow a rollout.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// An alert rule is refused.
+    #[error(transparent)]
+    Rule(#[from] crate::alert::RuleError),
+    /// An order about a trigger is refused.
+    #[error(transparent)]
+    Trigger(#[from] crate::trigger::TriggerError),
+    /// Something about a sample is refused.
+    #[error(transparent)]
+    Review(#[from] crate::review::ReviewError),
+    /// A sample cannot be sealed or opened.
+    #[error("a sample: {0}")]
+    Sample(#[from] crate::review::SealFault),
+    /// A silence is refused.
+    #[error(transparent)]
+    Silence(#[from] crate::alert::SilenceError),
     /// The release is refused.
     #[error(transparent)]
     Release(#[from] crate::registry::releases::ReleaseError),
@@ -139,6 +165,9 @@ pub struct Fleet {
     feed: broadcast::Sender<Happening>,
     failed: watch::Sender<bool>,
     state: Mutex<State>,
+    alerts: Alerts,
+    triggers: Triggers,
+    samples: Samples,
 }
 
 /// What is kept in memory, always what the store has.
@@ -184,8 +213,20 @@ impl Draft {
 impl Fleet {
     /// Takes up the fleet where the store has it.
     pub fn open(parts: FleetParts) -> Result<Self, FleetError> {
-        let FleetParts { id, signers, named, listed, policy, revoked, store, objects, metrics, outlet } =
-            parts;
+        let FleetParts {
+            id,
+            signers,
+            named,
+            listed,
+            policy,
+            revoked,
+            store,
+            objects,
+            metrics,
+            outlet,
+            alerts,
+            review,
+        } = parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
@@ -200,6 +241,9 @@ impl Fleet {
             revoked_keys.insert(record.key);
         }
         let gaps = BTreeMap::new();
+        let samples = Samples::open(review, &*store)?;
+        let triggers = Triggers::open(alerts.triggers.clone(), &*store)?;
+        let alerts = Alerts::open(alerts, &*store)?;
         let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
             id,
@@ -215,6 +259,9 @@ impl Fleet {
             feed: broadcast::channel(feed::BACKLOG).0,
             failed: watch::channel(false).0,
             state: Mutex::new(state),
+            alerts,
+            triggers,
+            samples,
         })
     }
 
@@ -243,6 +290,7 @@ impl Fleet {
     /// All counts as text.
     pub fn metrics_text(&self) -> String {
         self.metrics.devices(&self.lock().devices);
+        self.metrics.alerts(&self.alert_standings(crate::serve::now()).firing);
         self.metrics.text()
     }
 

@@ -141,7 +141,9 @@ impl Fleet {
         // Long, and needs nothing that changes.
         let checked = check(&self.objects, statement, &*self.listed)?;
         let id = checked.release.id.clone();
-        self.change(now, |state, draft| {
+        let answers = checked.manifest.answers.clone();
+        let is_new = self.release(&id).is_err();
+        let added = self.change(now, |state, draft| {
             match state.releases.get(&id) {
                 Some(known) if known.record.release == checked.release => {
                     draft.outgoing.push(Outgoing::Publish(Job::Release(id.clone())));
@@ -162,7 +164,11 @@ impl Fleet {
             let facts = self.store_release(draft, checked, statement, now)?;
             state.releases.insert(id.clone(), Arc::new(facts));
             Ok(id.clone())
-        })
+        })?;
+        if let Some(trigger) = answers.filter(|_| is_new) {
+            self.release_answers(&added, &trigger, now);
+        }
+        Ok(added)
     }
 
     fn store_release(
@@ -182,6 +188,9 @@ impl Fleet {
             features: manifest.features().iter().map(|feature| feature.name.to_string()).collect(),
             owner: manifest.owner,
             description: manifest.description,
+            lineage: Some(manifest.lineage),
+            answers: manifest.answers.map(|trigger| trigger.as_str().to_owned()),
+            review: manifest.review,
         };
         self.store.put_release(&record, statement, &profile)?;
         info!(release = %id, owner = record.owner, "release added");

@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::durable;
+use crate::review::SampleKey;
 use crate::trust::Online;
 
 /// A secret cannot be made or read.
@@ -70,6 +71,8 @@ pub struct Secrets {
     pub timestamp: Vec<SigningKey>,
     /// Lets operators change things.
     pub operator: OperatorToken,
+    /// Seals review samples.
+    pub review: SampleKey,
     /// Lets the server's own client into the embedded broker.
     pub broker: Zeroizing<String>,
 }
@@ -102,6 +105,7 @@ impl Secrets {
             snapshot: signing_keys(&folder, "snapshot")?,
             timestamp: signing_keys(&folder, "timestamp")?,
             operator: OperatorToken::new(&operator),
+            review: sample_key(&folder.join("review.key"))?,
             broker: read_or_make(&folder.join("broker.password"))?,
         })
     }
@@ -186,6 +190,12 @@ fn numbered(folder: &Path, role: &str) -> Result<Vec<(u32, PathBuf)>, SecretErro
     Ok(found)
 }
 
+fn sample_key(path: &Path) -> Result<SampleKey, SecretError> {
+    let text = read_or_make(path)?;
+    let key: Digest = text.parse().map_err(|_| SecretError::Malformed(path.to_owned()))?;
+    Ok(SampleKey::new(key.0))
+}
+
 fn signing_key(path: &Path) -> Result<SigningKey, SecretError> {
     let text = read_or_make(path)?;
     let seed: Digest = text.parse().map_err(|_| SecretError::Malformed(path.to_owned()))?;
@@ -237,7 +247,9 @@ mod tests {
         let first = Secrets::open(folder.path()).expect("made");
         let again = Secrets::open(folder.path()).expect("read");
         assert_eq!(first.fleet, again.fleet);
-        for name in ["fleet.key", "snapshot.key", "timestamp.key", "operator.token", "broker.password"] {
+        for name in
+            ["fleet.key", "snapshot.key", "timestamp.key", "operator.token", "broker.password", "review.key"]
+        {
             let path = folder.path().join("keys").join(name);
             let mode = fs::metadata(&path).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");

@@ -15,11 +15,12 @@ use serin_protocol::pause::{MAX_PAUSE, Pause};
 use serin_protocol::topic::Topic;
 
 use super::metrics::Metrics;
-use super::{Fleet, FleetError, FleetParts, Message, Outgoing};
+use super::{Fleet, FleetError, FleetParts, Message, Outgoing, alerts, samples};
 use crate::broker::publish::Job;
 use crate::fleet::enrolment::Policy;
 use crate::registry::made;
 use crate::registry::objects::ObjectStore;
+use crate::review::SampleKey;
 use crate::rollout::event::{Command, OperatorOrder};
 use crate::rollout::plan::Plan;
 use crate::rollout::state::State;
@@ -95,6 +96,8 @@ impl Rig {
             objects: Arc::new(ObjectStore::open(folder.path()).expect("opens")),
             metrics: Arc::new(Metrics::default()),
             outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
+            alerts: alerts::AlertParts::default(),
+            review: samples::ReviewParts { key: SampleKey::new([3; 32]), keep: Millis::from_secs(3600) },
         });
         Self { folder, fleet: fleet.expect("opens"), listed, sent, connection: Cell::new(0) }
     }

@@ -65,6 +65,28 @@ pub mod share {
             u16::deserialize(deserializer).map(BasisPoints)
         }
     }
+
+    /// For `#[serde(with)]`.
+    pub mod optional {
+        use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+        use serin_protocol::ids::BasisPoints;
+
+        /// For `#[serde(with)]`.
+        pub fn serialize<S: Serializer>(
+            value: &Option<BasisPoints>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            value.map(super::text).serialize(serializer)
+        }
+
+        /// For `#[serde(with)]`.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<BasisPoints>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| super::parse(&text).map_err(D::Error::custom)).transpose()
+        }
+    }
 }
 
 /// Spans of time as `"1h30m"`.
@@ -130,6 +152,23 @@ pub mod span {
             parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
         } else {
             u64::deserialize(deserializer).map(Millis)
+        }
+    }
+
+    /// For `#[serde(with)]`.
+    pub mod optional {
+        use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+        use serin_protocol::ids::Millis;
+
+        /// For `#[serde(with)]`.
+        pub fn serialize<S: Serializer>(value: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+            value.map(super::text).serialize(serializer)
+        }
+
+        /// For `#[serde(with)]`.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Millis>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| super::parse(&text).map_err(D::Error::custom)).transpose()
         }
     }
 }

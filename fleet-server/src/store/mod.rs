@@ -1,6 +1,7 @@
 //! What the server keeps, as the domain sees it. `sled` is the implementation for one server; one suite
 //! of tests holds for every implementation.
 
+pub mod documents;
 pub mod history;
 pub mod seen;
 pub mod sled;
@@ -12,12 +13,16 @@ use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::{
     BootId, DeviceId, Digest, EventNumber, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
 };
+use serin_protocol::manifest::Lineage;
 use serin_protocol::message::{Event, Hello, Phase, Reason, Report};
 use serin_protocol::release::Release;
+use serin_protocol::review::ReviewPolicy;
 
 use crate::rollout::event::{RolloutEvent, Sighting, Start};
 use crate::rollout::plan::selector::Tags;
 use crate::rollout::verdict::Verdict;
+
+pub use documents::{DocumentChange, Shelf};
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
 pub const EVENTS_PER_DEVICE: usize = 200;
@@ -142,6 +147,15 @@ pub struct ReleaseRecord {
     pub description: String,
     /// Names of the watched features, in order.
     pub features: Vec<String>,
+    /// What it was made of; none of releases that were added before it was kept.
+    #[serde(default)]
+    pub lineage: Option<Lineage>,
+    /// The trigger of training that it answers.
+    #[serde(default)]
+    pub answers: Option<String>,
+    /// Which of its requests people may look at.
+    #[serde(default)]
+    pub review: Option<ReviewPolicy>,
 }
 
 /// An assignment ready to be published.
@@ -240,6 +254,12 @@ pub trait Store: Send + Sync {
     fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError>;
     /// The last assignment of every device that has one.
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError>;
+    /// Changes documents, all or none.
+    fn put_documents(&self, changes: &[DocumentChange]) -> Result<(), StoreError>;
+    /// A document.
+    fn document(&self, shelf: Shelf, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// All documents of a shelf with their names, in the order of these.
+    fn documents(&self, shelf: Shelf) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
     /// Makes all changes durable.
     fn commit(&self) -> Result<(), StoreError>;
 }

@@ -8,12 +8,13 @@ use serin_protocol::ids::{DeviceId, Digest, ReleaseId, RolloutId, SequenceNumber
 use serin_protocol::message::{Event, Report};
 use sled::{Batch, Db, Transactional as _, Tree};
 
+use super::documents;
 use super::history;
 use super::seen::SeenReports;
 use super::values::{all, from_json, from_wire, json, one, wire};
 use super::{
-    Assigned, DeviceRecord, EVENTS_PER_DEVICE, ReleaseRecord, RevokedKey, Store, StoreError, StoredRollout,
-    TokenRecord, VERDICTS_PER_ROLLOUT,
+    Assigned, DeviceRecord, DocumentChange, EVENTS_PER_DEVICE, ReleaseRecord, RevokedKey, Shelf, Store,
+    StoreError, StoredRollout, TokenRecord, VERDICTS_PER_ROLLOUT,
 };
 use crate::rollout::event::{RolloutEvent, Start};
 use crate::rollout::verdict::Verdict;
@@ -38,6 +39,7 @@ pub struct SledStore {
     assignments: Tree,
     tokens: Tree,
     revoked_keys: Tree,
+    documents: Tree,
 }
 
 impl SledStore {
@@ -59,6 +61,7 @@ impl SledStore {
             assignments: db.open_tree("assignments")?,
             tokens: db.open_tree("tokens")?,
             revoked_keys: db.open_tree("revoked keys")?,
+            documents: db.open_tree("documents")?,
             db,
         })
     }
@@ -304,6 +307,18 @@ impl Store for SledStore {
             })
         };
         self.assignments.iter().map(assigned).collect()
+    }
+
+    fn put_documents(&self, changes: &[DocumentChange]) -> Result<(), StoreError> {
+        documents::put(&self.documents, changes)
+    }
+
+    fn document(&self, shelf: Shelf, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        documents::one(&self.documents, shelf, name)
+    }
+
+    fn documents(&self, shelf: Shelf) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        documents::all(&self.documents, shelf)
     }
 
     fn commit(&self) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     rollouts_and_assignments_change_together(&*store);
     tokens_are_kept_until_forgotten(&*store);
     revoked_keys_are_kept_for_good(&*store);
+    documents_change_together_and_come_in_order(&*store);
     store.commit().expect("commits");
     drop(store);
 
@@ -31,6 +32,19 @@ pub(crate) fn check(open: &dyn Fn() -> Box<dyn Store>) {
     assert_eq!(store.assignments().expect("read").len(), 1);
     assert_eq!(store.tokens().expect("read").len(), 1);
     assert_eq!(store.revoked_keys().expect("read").len(), 1);
+}
+
+fn documents_change_together_and_come_in_order(store: &dyn Store) {
+    let name = documents::numbered;
+    let put = |number: u64| DocumentChange::put(Shelf::Notes, name(number), &number).expect("writes");
+    let other = DocumentChange::put(Shelf::Alerts, name(2), &"other").expect("writes");
+    store.put_documents(&[put(10), put(9), other]).expect("put");
+    store.put_documents(&[put(2), DocumentChange::remove(Shelf::Notes, name(9))]).expect("put");
+    let found = store.documents(Shelf::Notes).expect("read");
+    assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [name(2), name(10)]);
+    let one = store.document(Shelf::Alerts, &name(2)).expect("read").expect("there");
+    assert_eq!(documents::read::<String>("2", &one).expect("JSON"), "other");
+    assert_eq!(store.document(Shelf::Notes, &name(9)).expect("read"), None);
 }
 
 fn revoked_keys_are_kept_for_good(store: &dyn Store) {
@@ -224,6 +238,9 @@ fn releases_are_kept_with_their_parts(store: &dyn Store) {
         owner: "team".into(),
         description: String::new(),
         features: vec!["x".into()],
+        lineage: None,
+        answers: None,
+        review: None,
     };
     store.put_release(&record, b"statement", b"profile").expect("put");
     store.set_published(&record.release.id).expect("set");

@@ -116,6 +116,8 @@ fn manifest(version: &str, weights: Digest, files: Vec<FileEntry>) -> Manifest {
         },
         runtime: "tract-0.23".parse().expect("fits"),
         nnef: None,
+        answers: None,
+        review: None,
         targets: Vec::new(),
         inputs: vec![tensor("in", DataType::Fp32, &[-1, 1], &["x"])],
         outputs: vec![

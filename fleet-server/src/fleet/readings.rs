@@ -1,0 +1,132 @@
+//! What groups of devices show, as alert rules look at it: from reports, from drift, and from what devices last did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, UnixMillis};
+use serin_protocol::message::{Phase, Report, Role};
+use serin_protocol::sketch::Quality;
+
+use super::drift::cause::Cause;
+use super::drift::{Drift, Moved};
+use super::{Fleet, FleetError, State};
+use crate::alert::reading::Shift;
+use crate::alert::{Condition, Group, Grouping, Reading, Rule};
+
+/// Readings by group and window.
+pub type Readings = BTreeMap<(Group, Millis), Reading>;
+
+/// Of one release: who runs it, and who went back from it, and when.
+#[derive(Default)]
+struct Presence {
+    devices: BTreeSet<DeviceId>,
+    went_back: Vec<UnixMillis>,
+}
+
+impl Fleet {
+    /// Whatever `rules` look at, and no more.
+    pub fn readings(&self, rules: &[Rule], now: UnixMillis) -> Result<Readings, FleetError> {
+        let mut readings = Readings::new();
+        let windows: BTreeSet<Millis> = rules.iter().map(|rule| rule.window).collect();
+        let Some(longest) = windows.last().copied() else {
+            return Ok(readings);
+        };
+        for (release, presence) in presences(&self.lock(), before(now, longest)) {
+            let (single, owner) = (Group::of_release(&release), Group::of_owner(&release));
+            let concerned: Vec<&Rule> =
+                rules.iter().filter(|rule| rule.looks_at(&single) || rule.looks_at(&owner)).collect();
+            if concerned.is_empty() {
+                continue;
+            }
+            let looks_at_drift = |rule: &&Rule| {
+                matches!(rule.when, Condition::FeatureDrift(_) | Condition::PredictionDrift(_))
+            };
+            let drift =
+                if concerned.iter().any(looks_at_drift) { Some(self.drift(&release, now)?) } else { None };
+            let reports = self.store.reports(&release, before(now, longest))?;
+            for window in concerned.iter().map(|rule| rule.window).collect::<BTreeSet<_>>() {
+                let since = before(now, window);
+                let mut reading = read(&presence, &reports, since);
+                if let Some(drift) = &drift {
+                    add_drift(&mut reading, drift);
+                }
+                let by_owner =
+                    concerned.iter().any(|rule| rule.window == window && rule.by == Grouping::Owner);
+                if by_owner {
+                    let of_owner = readings.entry((owner.clone(), window)).or_default();
+                    of_owner.merge(reading.clone());
+                }
+                readings.insert((single.clone(), window), reading);
+            }
+        }
+        Ok(readings)
+    }
+}
+
+fn before(now: UnixMillis, window: Millis) -> UnixMillis {
+    UnixMillis(now.0.saturating_sub(window.0))
+}
+
+/// All releases here that a device runs, or went back from since then.
+fn presences(state: &State, since: UnixMillis) -> BTreeMap<ReleaseId, Presence> {
+    let mut presences: BTreeMap<ReleaseId, Presence> = BTreeMap::new();
+    for (device, record) in state.devices.iter().filter(|(_, record)| record.revoked.is_none()) {
+        if let Some(active) = &record.hello.active {
+            presences.entry(active.clone()).or_default().devices.insert(device.clone());
+        }
+        if let Some(moved) = record.last_move.as_ref().filter(|moved| moved.to == Phase::RolledBack)
+            && moved.at >= since
+        {
+            presences.entry(moved.release.clone()).or_default().went_back.push(moved.at);
+        }
+    }
+    presences.retain(|release, _| state.releases.contains_key(release));
+    presences
+}
+
+/// Sums over reports whose window ends after `since`.
+fn read(presence: &Presence, reports: &[Report], since: UnixMillis) -> Reading {
+    let mut reading = Reading {
+        devices: presence.devices.len() as u64,
+        rollbacks: presence.went_back.iter().filter(|at| **at >= since).count() as u64,
+        ..Reading::default()
+    };
+    let mut reporting = BTreeSet::new();
+    // A shadow's work is nobody's answers.
+    let counted = reports.iter().filter(|report| report.role != Role::Shadow && report.end > since);
+    for report in counted {
+        reading.requests = reading.requests.saturating_add(report.requests);
+        reading.errors = reading.errors.saturating_add(report.errors);
+        reading.latency.merge(&report.latency);
+        reading.add_quality(report.quality.as_ref().and_then(right));
+        if presence.devices.contains(&report.device) {
+            reporting.insert(&report.device);
+        }
+    }
+    reading.reporting = reporting.len() as u64;
+    reading
+}
+
+/// Of predicted classes: those whose truth is known, and those of them that were right.
+fn right(quality: &Quality) -> Option<(u64, u64)> {
+    match quality {
+        Quality::Classes(classes) => Some((classes.labelled, classes.right)),
+        Quality::Values(_) => None,
+    }
+}
+
+pub(super) fn add_drift(reading: &mut Reading, drift: &Drift) {
+    reading.features = drift.whole.features.iter().map(shift).collect();
+    reading.predictions = drift.whole.predictions.iter().map(shift).collect();
+}
+
+fn shift(moved: &Moved) -> Shift {
+    Shift {
+        name: moved.name.clone(),
+        psi: moved.distance.psi,
+        moved: match moved.finding.cause {
+            Cause::TooFew => None,
+            Cause::Steady => Some(false),
+            Cause::World | Cause::Release | Cause::Unknown => Some(true),
+        },
+    }
+}

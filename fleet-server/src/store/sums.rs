@@ -1,0 +1,226 @@
+//! What is left of reports that are too old to be told apart by device: sums per release and hour, then per release and
+//! day. Merging adds; no count is lost. Pure but for the trees at the end.
+
+use serde::{Deserialize, Serialize};
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, UnixMillis};
+use serin_protocol::message::{Report, Role};
+use serin_protocol::sketch::{Histogram, LatencyHistogram};
+
+/// How long sums stay by hour.
+pub const HOURS_KEPT: Millis = Millis::from_secs(30 * 24 * 3600);
+/// How long sums are kept at all.
+pub const DAYS_KEPT: Millis = Millis::from_secs(2 * 366 * 24 * 3600);
+/// Most bytes of the sums of one release: a model of 1,024 features takes about 40 KiB a sum, of 64 about 3 KiB.
+pub const MAX_RELEASE_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes of all sums.
+pub const MAX_TOTAL_BYTES: usize = 256 * 1024 * 1024;
+
+const HOUR: u64 = 3600 * 1000;
+const DAY: u64 = 24 * HOUR;
+
+/// How long a time one sum is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// An hour.
+    Hour,
+    /// A day of UTC.
+    Day,
+}
+
+impl Span {
+    /// Where the span begins that holds `at`.
+    pub const fn start_of(self, at: UnixMillis) -> UnixMillis {
+        let length = match self {
+            Self::Hour => HOUR,
+            Self::Day => DAY,
+        };
+        UnixMillis(at.0 - at.0 % length)
+    }
+}
+
+/// The sums of one release in one role over one span.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sum {
+    /// The release.
+    pub release: ReleaseId,
+    /// What it did.
+    pub role: Role,
+    /// Whose bins these are.
+    pub profile: Digest,
+    /// How long.
+    pub span: Span,
+    /// From then on.
+    pub start: UnixMillis,
+    /// Reports that went in.
+    pub reports: u64,
+    /// Most devices that any one of the hours in it had.
+    pub devices: u64,
+    /// Inferences.
+    pub requests: u64,
+    /// Those that failed.
+    pub errors: u64,
+    /// Requests refused before the worker.
+    pub refused: u64,
+    /// Time per inference.
+    pub latency: LatencyHistogram,
+    /// One per feature, in profile order.
+    pub features: Vec<Histogram>,
+    /// Predicted classes.
+    pub predictions: Histogram,
+    /// Confidence.
+    pub confidence: Histogram,
+    /// Worker deaths.
+    pub worker_deaths: u64,
+    /// Reports that devices dropped before they could be sent.
+    pub dropped_reports: u64,
+}
+
+impl Sum {
+    /// The sum of reports of one release, role, profile and span; none of no reports.
+    pub fn of(reports: &[Report], span: Span) -> Option<Self> {
+        let first = reports.first()?;
+        let mut sum = Self {
+            release: first.release.clone(),
+            role: first.role,
+            profile: first.profile,
+            span,
+            start: span.start_of(first.start),
+            reports: 0,
+            devices: 0,
+            requests: 0,
+            errors: 0,
+            refused: 0,
+            latency: LatencyHistogram::default(),
+            features: Vec::new(),
+            predictions: Histogram::default(),
+            confidence: Histogram::default(),
+            worker_deaths: 0,
+            dropped_reports: 0,
+        };
+        let mut devices: Vec<&DeviceId> = reports.iter().map(|report| &report.device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        sum.devices = devices.len() as u64;
+        for report in reports {
+            sum.add(report);
+        }
+        Some(sum)
+    }
+
+    fn add(&mut self, report: &Report) {
+        self.reports = self.reports.saturating_add(1);
+        self.requests = self.requests.saturating_add(report.requests);
+        self.errors = self.errors.saturating_add(report.errors);
+        self.refused = self.refused.saturating_add(report.refused);
+        self.latency.merge(&report.latency);
+        merge(&mut self.predictions, &report.predictions);
+        merge(&mut self.confidence, &report.confidence);
+        let first = usize::from(report.first_feature);
+        if self.features.len() < first + report.features.len() {
+            self.features.resize(first + report.features.len(), Histogram::default());
+        }
+        for (mine, theirs) in self.features.iter_mut().skip(first).zip(&report.features) {
+            merge(mine, theirs);
+        }
+        self.worker_deaths = self.worker_deaths.saturating_add(report.worker_deaths.into());
+        self.dropped_reports = self.dropped_reports.saturating_add(report.dropped_reports.into());
+    }
+
+    /// Whether `other` is about the same release, in the same role and on the same bins.
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.release == other.release && self.role == other.role && self.profile == other.profile
+    }
+
+    /// Adds what is like it. Of devices the larger number is kept: who they were is not known any more.
+    pub fn merge(&mut self, other: &Self) {
+        self.reports = self.reports.saturating_add(other.reports);
+        self.devices = self.devices.max(other.devices);
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.refused = self.refused.saturating_add(other.refused);
+        self.latency.merge(&other.latency);
+        merge(&mut self.predictions, &other.predictions);
+        merge(&mut self.confidence, &other.confidence);
+        if self.features.len() < other.features.len() {
+            self.features.resize(other.features.len(), Histogram::default());
+        }
+        for (mine, theirs) in self.features.iter_mut().zip(&other.features) {
+            merge(mine, theirs);
+        }
+        self.worker_deaths = self.worker_deaths.saturating_add(other.worker_deaths);
+        self.dropped_reports = self.dropped_reports.saturating_add(other.dropped_reports);
+    }
+
+    /// The same as part of its day.
+    #[must_use]
+    pub fn by_day(self) -> Self {
+        Self { span: Span::Day, start: Span::Day.start_of(self.start), ..self }
+    }
+}
+
+/// An empty histogram takes the other's bins. Reports were taken in only with their release's own, so that all others
+/// agree.
+fn merge(into: &mut Histogram, from: &Histogram) {
+    if into.counts.is_empty() && into.total() == 0 {
+        into.clone_from(from);
+    } else if !from.counts.is_empty() {
+        let _ = into.merge(from);
+    }
+}
+
+/// Adds `sum` to those that are like it and about the same time.
+pub fn add_to(sums: &mut Vec<Sum>, sum: Sum) {
+    let place = sums.iter_mut().find(|other| other.is_like(&sum) && other.span == sum.span && other.start == sum.start);
+    match place {
+        Some(other) => other.merge(&sum),
+        None => sums.push(sum),
+    }
+}
+
+/// Reports as sums by hour.
+pub fn by_hour(mut reports: Vec<Report>) -> Vec<Sum> {
+    let key = |report: &Report| (Span::Hour.start_of(report.start), report.role as u8, report.profile);
+    reports.sort_by_key(key);
+    reports.chunk_by(|a, b| key(a) == key(b)).filter_map(|some| Sum::of(some, Span::Hour)).collect()
+}
+
+/// What is too old to stay by hour becomes part of its day; what is too old at all goes. `bytes` measures one. More than
+/// [`MAX_RELEASE_BYTES`] is made to fit by folding the oldest hours early and, if that is not enough, by dropping the
+/// oldest days.
+pub fn age(sums: Vec<Sum>, now: UnixMillis, bytes: impl Fn(&Sum) -> usize) -> Vec<Sum> {
+    let mut aged: Vec<Sum> = Vec::with_capacity(sums.len());
+    for sum in sums {
+        if now.since(sum.start) >= DAYS_KEPT {
+            continue;
+        }
+        let old = sum.span == Span::Hour && now.since(sum.start) >= HOURS_KEPT;
+        add_to(&mut aged, if old { sum.by_day() } else { sum });
+    }
+    aged.sort_by_key(|sum| (sum.start, sum.span, sum.role as u8));
+    let mut total: usize = aged.iter().map(&bytes).sum();
+    while total > MAX_RELEASE_BYTES {
+        // A whole day of hours at once: less work, and the day is written once.
+        let day = aged.iter().find(|sum| sum.span == Span::Hour).map(|sum| Span::Day.start_of(sum.start));
+        let Some(day) = day else {
+            if aged.is_empty() {
+                break;
+            }
+            aged.remove(0);
+            total = aged.iter().map(&bytes).sum();
+            continue;
+        };
+        let (hours, mut rest): (Vec<Sum>, Vec<Sum>) = aged
+            .into_iter()
+            .partition(|sum| sum.span == Span::Hour && Span::Day.start_of(sum.start) == day);
+        hours.into_iter().for_each(|sum| add_to(&mut rest, sum.by_day()));
+        rest.sort_by_key(|sum| (sum.start, sum.span, sum.role as u8));
+        aged = rest;
+        total = aged.iter().map(&bytes).sum();
+    }
+    aged
+}
+
+#[cfg(test)]
+#[path = "sums_tests.rs"]
+mod tests;
