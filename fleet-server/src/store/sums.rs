@@ -171,7 +171,9 @@ fn merge(into: &mut Histogram, from: &Histogram) {
 
 /// Adds `sum` to those that are like it and about the same time.
 pub fn add_to(sums: &mut Vec<Sum>, sum: Sum) {
-    let place = sums.iter_mut().find(|other| other.is_like(&sum) && other.span == sum.span && other.start == sum.start);
+    let place = sums
+        .iter_mut()
+        .find(|other| other.is_like(&sum) && other.span == sum.span && other.start == sum.start);
     match place {
         Some(other) => other.merge(&sum),
         None => sums.push(sum),
@@ -210,9 +212,8 @@ pub fn age(sums: Vec<Sum>, now: UnixMillis, bytes: impl Fn(&Sum) -> usize) -> Ve
             total = aged.iter().map(&bytes).sum();
             continue;
         };
-        let (hours, mut rest): (Vec<Sum>, Vec<Sum>) = aged
-            .into_iter()
-            .partition(|sum| sum.span == Span::Hour && Span::Day.start_of(sum.start) == day);
+        let (hours, mut rest): (Vec<Sum>, Vec<Sum>) =
+            aged.into_iter().partition(|sum| sum.span == Span::Hour && Span::Day.start_of(sum.start) == day);
         hours.into_iter().for_each(|sum| add_to(&mut rest, sum.by_day()));
         rest.sort_by_key(|sum| (sum.start, sum.span, sum.role as u8));
         aged = rest;
