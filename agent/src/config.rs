@@ -2,6 +2,7 @@
 //! error that names it, because a misspelt limit that is silently ignored is no limit.
 
 mod policy;
+mod review;
 mod telemetry;
 
 use std::io::Read as _;
@@ -14,11 +15,11 @@ use crate::link::transfer::Pace;
 use crate::update::admission::Swap;
 use crate::update::crash_loop::CrashPolicy;
 use serde::{Deserialize, Deserializer};
-use serin_protocol::ids::{ByteCount, DeviceId, FieldName, FleetId, Millis, TargetClass};
-use serin_protocol::review::MAX_REDACTED;
+use serin_protocol::ids::{ByteCount, DeviceId, FleetId, Millis, TargetClass};
 use serin_protocol::target::{BUILT_IN, Hardware, MAX_TARGET_BYTES, TargetSpec};
 
 pub use self::policy::{PolicyConfig, PolicyError};
+pub use self::review::Review;
 pub use self::telemetry::Telemetry;
 
 /// Largest configuration file in bytes.
@@ -185,28 +186,6 @@ impl Default for Gateway {
     }
 }
 
-/// What of its requests leaves the device for people to look at: nothing unless it is said here and by the owner of the
-/// release.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Review {
-    /// Whether anything does.
-    pub enabled: bool,
-    /// Most samples in a day of UTC.
-    pub per_day: u32,
-    /// Most bytes in a day of UTC.
-    #[serde(deserialize_with = "size")]
-    pub bytes_per_day: ByteCount,
-    /// Inputs and features that are left out, besides those that the owner leaves out.
-    pub redact: Vec<FieldName>,
-}
-
-impl Default for Review {
-    fn default() -> Self {
-        Self { enabled: false, per_day: 50, bytes_per_day: ByteCount::from_mib(1), redact: Vec::new() }
-    }
-}
-
 /// A configuration file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -279,9 +258,7 @@ impl Config {
         }
         self.policy.check().map_err(|error| error.to_string())?;
         self.telemetry.check()?;
-        if self.review.redact.len() > MAX_REDACTED {
-            return Err(format!("review.redact: at most {MAX_REDACTED} fields"));
-        }
+        self.review.check()?;
         if self.models.job_deadline < Duration::from_secs(1) {
             return Err("models.job_deadline: must be at least 1s".into());
         }

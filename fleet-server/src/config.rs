@@ -14,6 +14,7 @@ use crate::broker::embedded::DEFAULT_MAX_SESSIONS;
 use crate::broker::identity::SERVER_USER;
 use crate::broker::tls::TlsFiles;
 use crate::fleet::enrolment::Policy;
+use crate::fleet::retention::{RAW, RAW_LONGEST, RAW_SHORTEST};
 use crate::rollout::notation::span;
 use crate::trigger::TriggerRule;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub alerts: AlertConfig,
     /// How long review samples are kept.
     pub keep_samples: Millis,
+    /// How long reports stay as they came.
+    pub raw_reports: Millis,
 }
 
 /// Which broker.
@@ -141,6 +144,14 @@ struct File {
     alerts: alerts::AlertsFile,
     triggers: Vec<TriggerRule>,
     review: ReviewFile,
+    reports: ReportsFile,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReportsFile {
+    #[serde(with = "span::optional")]
+    raw: Option<Millis>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,19 +209,31 @@ impl Config {
             http: flags.http.or(file.http).unwrap_or(default_http),
             enrolment: flags.enrolment.or(file.enrolment).unwrap_or_default(),
             broker,
-            keep_samples: kept(file.review.keep)?,
+            keep_samples: within(
+                "review.keep",
+                file.review.keep,
+                KEEP_SAMPLES,
+                (Millis::from_secs(1), KEEP_LONGEST),
+            )?,
+            raw_reports: within("reports.raw", file.reports.raw, RAW, (RAW_SHORTEST, RAW_LONGEST))?,
             alerts: file.alerts.check(file.triggers)?,
         })
     }
 }
 
-fn kept(keep: Option<Millis>) -> Result<Millis, ConfigError> {
-    let keep = keep.unwrap_or(KEEP_SAMPLES);
-    if keep < Millis::from_secs(1) || keep > KEEP_LONGEST {
-        let longest = span::text(KEEP_LONGEST);
-        return Err(ConfigError::Invalid(format!("review.keep is 1s to {longest}")));
+/// What the file says, or the default; refused where it is too short or too long.
+fn within(
+    name: &str,
+    said: Option<Millis>,
+    default: Millis,
+    (shortest, longest): (Millis, Millis),
+) -> Result<Millis, ConfigError> {
+    let value = said.unwrap_or(default);
+    if value < shortest || value > longest {
+        let (shortest, longest) = (span::text(shortest), span::text(longest));
+        return Err(ConfigError::Invalid(format!("{name} is {shortest} to {longest}")));
     }
-    Ok(keep)
+    Ok(value)
 }
 
 fn choose_broker(

@@ -1,8 +1,9 @@
 //! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
 //! in order.
 
+mod failure;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,31 +16,32 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
+pub use self::failure::ServeError;
 use crate::api;
-use crate::broker::embedded::{BrokerError, EmbeddedBroker, EmbeddedBrokerConfig};
-use crate::broker::identity::{EmptyPassword, SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedBrokerConfig};
+use crate::broker::identity::{SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
 use crate::broker::link::{self, Arrival, Link, LinkOptions, Transport};
 use crate::broker::publish::{Job, MAX_JOBS, Publisher};
 use crate::broker::revoked::Revoked;
-use crate::broker::tls::{self, TlsError};
-use crate::config::{BrokerChoice, Config, ConfigError, ExternalBroker, read};
+use crate::broker::tls;
+use crate::config::{BrokerChoice, Config, ExternalBroker, read};
 use crate::durable;
 use crate::fleet::metrics::Metrics;
 use crate::fleet::samples::ReviewParts;
-use crate::fleet::secrets::{SecretError, Secrets};
+use crate::fleet::secrets::Secrets;
 use crate::fleet::{Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
 use crate::notify;
-use crate::notify::post::{AuthoritiesError, Poster};
-use crate::registry::objects::{ObjectError, ObjectStore};
+use crate::notify::post::Poster;
+use crate::registry::objects::ObjectStore;
 use crate::registry::releases::Listed;
-use crate::repository::{Repository, RepositoryError, keeper};
+use crate::repository::{Repository, keeper};
+use crate::store::Store;
 use crate::store::sled::SledStore;
-use crate::store::{Store, StoreError};
 
 /// How often rollouts are asked whether something is due.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often old reports are forgotten.
+/// How often old reports become part of sums.
 const CLEANING: Duration = Duration::from_hours(1);
 
 /// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
@@ -47,63 +49,6 @@ const MAX_BATCH: usize = 512;
 
 /// How long requests under way may take once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// Why a server could not start, or had to stop.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// A file named in the configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The data folder.
-    #[error("{}: {source}", path.display())]
-    Data {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The server's own secrets.
-    #[error(transparent)]
-    Secrets(#[from] SecretError),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The object store.
-    #[error(transparent)]
-    Objects(#[from] ObjectError),
-    /// The embedded broker.
-    #[error("the embedded broker: {0}")]
-    Broker(#[from] BrokerError),
-    /// TLS with the broker.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The broker's password.
-    #[error(transparent)]
-    Password(#[from] EmptyPassword),
-    /// The repository.
-    #[error("the repository: {0}")]
-    Repository(#[from] RepositoryError),
-    /// A receiver of alerts.
-    #[error(transparent)]
-    Authorities(#[from] AuthoritiesError),
-    /// The fleet could not be taken up.
-    #[error(transparent)]
-    Fleet(#[from] FleetError),
-    /// The HTTP address.
-    #[error("listening on {address} for HTTP: {source}")]
-    Http {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Signals cannot be awaited.
-    #[error("waiting for signals: {0}")]
-    Signals(std::io::Error),
-    /// The store failed while serving.
-    #[error("the store failed; see the log")]
-    StoreFailed,
-}
 
 /// Milliseconds since 1970.
 pub fn now() -> UnixMillis {
@@ -144,6 +89,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         metrics: Arc::clone(&metrics),
         outlet: outlet(link.clone(), jobs, metrics),
         alerts: config.alerts.parts.clone(),
+        raw_reports: config.raw_reports,
         review: ReviewParts { key: secrets.review.clone(), keep: config.keep_samples },
     })?);
     let poster = Arc::new(Poster::new(config.fleet.clone(), Arc::clone(fleet.alert_routes()))?);
@@ -385,7 +331,7 @@ async fn clerk(
         let fleet = Arc::clone(&fleet);
         let worked = tokio::task::spawn_blocking(move || {
             if clean {
-                fleet.forget_old_reports(now())?;
+                fleet.fold_old_reports(now())?;
             }
             work(&fleet, arrived, fresh)
         })

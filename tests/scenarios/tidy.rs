@@ -59,7 +59,7 @@ fn each_library_is_known_in_its_room_only() {
         ),
         (
             "rustls::",
-            &["agent/src/link/tls.rs", "fleet-server/src/broker/tls.rs", "fleet-server/src/notify/post.rs"],
+            &["agent/src/link/tls.rs", "fleet-server/src/broker/tls.rs", "fleet-server/src/notify/post"],
         ),
         (
             "jiff::",

@@ -151,7 +151,6 @@ struct Supervisor {
     /// One per release with a worker since the agent started.
     recordings: HashMap<Digest, Recording>,
     stamp: Stamp,
-    /// Rows that people may look at.
     tray: Tray,
     /// The release on probation or on trial, and what it had done before.
     probation: Option<(Digest, Counters)>,

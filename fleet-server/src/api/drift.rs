@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use serin_protocol::ids::ReleaseId;
 
 use super::failure::Failure;
@@ -244,4 +245,35 @@ pub(super) async fn of_release(
     let release: ReleaseId = asked.release.parse().map_err(|error| Failure::bad_request(&error))?;
     let drift = blocking(move || context.fleet.drift(&release, now())).await?;
     Ok(Json(DriftView::from(&drift)))
+}
+
+/// What is left of older reports: by hour, then by day.
+pub(super) async fn history(
+    State(context): State<Context>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Value>, Failure> {
+    let release: ReleaseId = asked.release.parse().map_err(|error| Failure::bad_request(&error))?;
+    let of = release.clone();
+    let sums = blocking(move || context.fleet.history(&of)).await?;
+    let sums: Vec<Value> = sums
+        .iter()
+        .map(|sum| {
+            json!({
+                "span": sum.span,
+                "start": sum.start.0,
+                "role": sum.role,
+                "segment": sum.segment,
+                "devices": sum.devices,
+                "reports": sum.reports,
+                "requests": sum.requests,
+                "errors": sum.errors,
+                "latency_p50_micros": sum.latency.quantile_micros(0.5),
+                "latency_p99_micros": sum.latency.quantile_micros(0.99),
+                "classes": sum.predictions.counts,
+                "labelled": sum.quality.map(|quality| quality.labelled()),
+                "worker_deaths": sum.worker_deaths,
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "release": release.to_string(), "sums": sums })))
 }

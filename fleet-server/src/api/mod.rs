@@ -114,6 +114,7 @@ pub fn router(
         .route("/api/v1/review/{id}/show", post(review::show))
         .route("/api/v1/review/{id}/judge", post(review::judge))
         .route("/api/v1/review/{id}/drop", post(review::remove))
+        .route("/api/v1/history", get(drift::history))
         .route("/api/v1/drift", get(drift::of_release))
         .route("/api/v1/shadow", get(trials::shadowed))
         .route("/api/v1/stream", get(stream::watch))

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use serin_protocol::ids::{Digest, ReleaseId};
+use serin_protocol::ids::{Digest, ReleaseId, UnixMillis};
 use serin_protocol::trust::TargetFile;
 
 use super::bundle::read_statement;
@@ -19,6 +19,7 @@ use super::table::{bytes, table};
 use super::trust::{self, FolderArgs};
 use super::{Failure, Report, export};
 use crate::bundle::statement::{describe, statement_file};
+use crate::rollout::notation::instant;
 use crate::trust::TrustFolder;
 
 /// Between two looks at whether a release has reached the broker.
@@ -83,8 +84,24 @@ enum ReleaseCommand {
         #[arg(short, long, value_name = "FILE.parcel")]
         output: PathBuf,
     },
+    /// What is left of older reports about a release: sums by hour, and by day.
+    History {
+        /// The release, as MODEL@VERSION.
+        release: ReleaseId,
+    },
     /// All releases.
     List,
+}
+
+#[derive(Deserialize)]
+struct Sum {
+    span: String,
+    start: u64,
+    role: String,
+    devices: u64,
+    requests: u64,
+    errors: u64,
+    latency_p99_micros: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -119,6 +136,7 @@ pub(super) fn run(arguments: &ReleaseArgs, quiet: bool) -> Result<Report, Failur
             trust::sign(&folder.folder(), &role.map_err(|error| trust::failure(&error))?, key)
         }
         ReleaseCommand::Export { release, output } => export::run(&client()?, release, output, quiet),
+        ReleaseCommand::History { release } => history(&client()?, release),
         ReleaseCommand::List => list(&client()?),
     }
 }
@@ -222,4 +240,29 @@ fn list(client: &Client) -> Result<Report, Failure> {
         table(&["RELEASE", "PUBLISHED", "SIZE", "MEMORY", "OWNER"], &rows)
     };
     Ok(Report { text, json })
+}
+
+fn history(client: &Client, release: &ReleaseId) -> Result<Report, Failure> {
+    let json: Value = client.get(&format!("/api/v1/history?release={release}"))?;
+    let sums: Vec<Sum> = serde_json::from_value(json["sums"].clone()).map_err(Failure::new)?;
+    if sums.is_empty() {
+        let text =
+            format!("no report about {release} is old enough; `device list` and the page show what is young");
+        return Ok(Report { text, json });
+    }
+    let row = |sum: &Sum| {
+        let slow = sum.latency_p99_micros;
+        vec![
+            instant::text(UnixMillis(sum.start)),
+            sum.span.clone(),
+            sum.role.clone(),
+            sum.devices.to_string(),
+            sum.requests.to_string(),
+            sum.errors.to_string(),
+            slow.map_or_else(|| "-".into(), |micros| format!("{:.1} ms", micros as f64 / 1000.0)),
+        ]
+    };
+    let rows: Vec<_> = sums.iter().map(row).collect();
+    let heads = ["FROM", "SPAN", "ROLE", "DEVICES", "REQUESTS", "FAILED", "99% WITHIN"];
+    Ok(Report { text: table(&heads, &rows), json })
 }

@@ -299,20 +299,20 @@ impl Fleet {
         self.alerts.waits.notified().await;
     }
 
-    /// Takes in what came of a delivery.
+    /// Takes in what came of a delivery; true if it is given up.
     pub fn delivery_tried(
         &self,
         id: u64,
         outcome: Outcome,
         jitter: u8,
         now: UnixMillis,
-    ) -> Result<(), FleetError> {
+    ) -> Result<bool, FleetError> {
         let mut live = self.alerts.lock();
         let before = live.outbox.clone();
         self.metrics.delivery(&outcome);
-        live.outbox.tried(id, outcome, now, jitter);
-        let changes = deliveries(&before, &live.outbox)?;
-        self.keep(&changes)
+        let given_up = live.outbox.tried(id, outcome, now, jitter);
+        self.keep(&deliveries(&before, &live.outbox)?)?;
+        Ok(given_up)
     }
 
     /// Writes documents and makes them durable; when the store fails, the server stops.

@@ -1,6 +1,6 @@
 //! What devices say, taken in.
 
-use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
+use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
 use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
@@ -19,9 +19,6 @@ use crate::store::{DeviceRecord, Move};
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
 /// device takes about 2 KB of memory.
 pub const MAX_DEVICES: usize = 250_000;
-
-/// How long reports are kept: longer than any rollout, short enough for a disk.
-const REPORT_RETENTION: Millis = Millis::from_secs(30 * 24 * 3600);
 
 /// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
 /// a day is covered for two months, at 512 bytes of memory.
@@ -69,15 +66,6 @@ impl Fleet {
             }
             Ok(())
         })
-    }
-
-    /// Forgets what reports said long ago.
-    pub fn forget_old_reports(&self, now: UnixMillis) -> Result<(), FleetError> {
-        let before = UnixMillis(now.0.saturating_sub(REPORT_RETENTION.0));
-        for facts in self.releases() {
-            self.store.drop_reports(&facts.record.release.id, before)?;
-        }
-        Ok(())
     }
 
     /// Says again what may have been lost with a connection.

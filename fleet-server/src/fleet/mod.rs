@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod pause;
 pub mod readings;
 pub mod releases;
+pub mod retention;
 pub mod revocation;
 pub mod rollouts;
 pub mod samples;
@@ -31,7 +32,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
-use serin_protocol::ids::{DeviceId, EventNumber, FleetId, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::ids::{DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::{Key, KeyName};
@@ -79,6 +80,8 @@ pub struct FleetParts {
     pub alerts: AlertParts,
     /// How review samples are kept.
     pub review: ReviewParts,
+    /// How long reports stay as they came.
+    pub raw_reports: Millis,
 }
 
 /// Names of the keys that sign for the fleet, as published; none before.
@@ -168,6 +171,7 @@ pub struct Fleet {
     alerts: Alerts,
     triggers: Triggers,
     samples: Samples,
+    raw_reports: Millis,
 }
 
 /// What is kept in memory, always what the store has.
@@ -226,6 +230,7 @@ impl Fleet {
             outlet,
             alerts,
             review,
+            raw_reports,
         } = parts;
         let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
         let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
@@ -262,6 +267,7 @@ impl Fleet {
             alerts,
             triggers,
             samples,
+            raw_reports,
         })
     }
 

@@ -30,7 +30,9 @@ impl Fleet {
         let Some(longest) = windows.last().copied() else {
             return Ok(readings);
         };
-        for (release, presence) in presences(&self.lock(), before(now, longest)) {
+        // Apart, so that the lock is let go of before drift takes it.
+        let presences = presences(&self.lock(), before(now, longest));
+        for (release, presence) in presences {
             let (single, owner) = (Group::of_release(&release), Group::of_owner(&release));
             let concerned: Vec<&Rule> =
                 rules.iter().filter(|rule| rule.looks_at(&single) || rule.looks_at(&owner)).collect();

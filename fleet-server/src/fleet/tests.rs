@@ -28,6 +28,8 @@ use crate::store::Store;
 use crate::store::sled::SledStore;
 use serin_protocol::ids::{Millis, RolloutId};
 
+mod watching;
+
 const NOW: UnixMillis = UnixMillis(1_000_000_000);
 
 fn key(seed: u8) -> SigningKey {
@@ -97,6 +99,7 @@ impl Rig {
             metrics: Arc::new(Metrics::default()),
             outlet: Box::new(move |outgoing| outlet.lock().expect("whole").push(outgoing)),
             alerts: alerts::AlertParts::default(),
+            raw_reports: super::retention::RAW,
             review: samples::ReviewParts { key: SampleKey::new([3; 32]), keep: Millis::from_secs(3600) },
         });
         Self { folder, fleet: fleet.expect("opens"), listed, sent, connection: Cell::new(0) }

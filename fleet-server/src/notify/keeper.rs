@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
 use super::outbox::Outcome;
@@ -21,28 +20,30 @@ const MAX_POSTS: usize = 8;
 /// How long to wait for what becomes due, at most: new deliveries wake sooner.
 const NAP: Duration = Duration::from_secs(1);
 
+/// Of the time, looking takes a tenth at most: a large fleet's reports are looked at less often.
+const LOOKS_SHARE: u32 = 10;
+
 /// Looks at all rules `every` so often until told to stop.
 pub async fn look(fleet: Arc<Fleet>, every: Duration, mut stopped: watch::Receiver<bool>) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return,
-            _ = ticks.tick() => {}
+            () = tokio::time::sleep(pause) => {}
         }
+        let begun = Instant::now();
         let fleet = Arc::clone(&fleet);
-        match tokio::task::spawn_blocking(move || {
-            fleet
-                .look_at_alerts(now())
-                .and_then(|()| fleet.look_at_triggers(now()))
-                .and_then(|()| fleet.forget_old_samples(now()))
-        })
-        .await
-        {
+        let looked = tokio::task::spawn_blocking(move || {
+            fleet.look_at_alerts(now())?;
+            fleet.look_at_triggers(now())?;
+            fleet.forget_old_samples(now())
+        });
+        match looked.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => error!(%error, "alerts could not be looked at"),
             Err(error) => error!(%error, "looking at alerts ended abnormally"),
         }
+        pause = every.max(begun.elapsed().saturating_mul(LOOKS_SHARE - 1));
     }
 }
 
@@ -86,8 +87,8 @@ pub async fn deliver(fleet: Arc<Fleet>, poster: Arc<Poster>, mut stopped: watch:
 async fn note(fleet: &Arc<Fleet>, id: u64, to: &ReceiverName, outcome: Outcome) {
     match &outcome {
         Outcome::Taken => debug!(receiver = %to, delivery = id, "delivered"),
-        Outcome::Later(why) => warn!(receiver = %to, delivery = id, why, "not delivered; tried again later"),
-        Outcome::Refused(why) => error!(receiver = %to, delivery = id, why, "refused, and not tried again"),
+        Outcome::Later(why) => warn!(receiver = %to, delivery = id, why, "not delivered"),
+        Outcome::Refused(why) => warn!(receiver = %to, delivery = id, why, "refused"),
     }
     let mut jitter = [0; 1];
     // Without randomness waits are merely not spread.
@@ -95,7 +96,8 @@ async fn note(fleet: &Arc<Fleet>, id: u64, to: &ReceiverName, outcome: Outcome) 
     let (fleet, [jitter]) = (Arc::clone(fleet), jitter);
     let noted = tokio::task::spawn_blocking(move || fleet.delivery_tried(id, outcome, jitter, now())).await;
     match noted {
-        Ok(Ok(())) => {}
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => error!(receiver = %to, delivery = id, "given up"),
         Ok(Err(error)) => error!(%error, "a delivery could not be noted"),
         Err(error) => error!(%error, "noting a delivery ended abnormally"),
     }

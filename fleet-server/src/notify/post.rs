@@ -162,25 +162,5 @@ fn sign(secret: &[u8], now: UnixMillis, body: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signatures_are_what_others_compute() {
-        // Python: hmac.new(b"key", b'1700000000.{"a":1}', "sha256").hexdigest()
-        let expected = "t=1700000000,v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03";
-        let signed = sign(b"key", UnixMillis(1_700_000_000_999), r#"{"a":1}"#).expect("signed");
-        assert_eq!(signed, expected);
-    }
-
-    #[test]
-    fn what_can_be_mended_is_tried_again() {
-        assert_eq!(outcome(204), Outcome::Taken);
-        for later in [401, 403, 404, 408, 429, 500, 503] {
-            assert!(matches!(outcome(later), Outcome::Later(_)), "{later}");
-        }
-        for never in [301, 400, 413, 422] {
-            assert!(matches!(outcome(never), Outcome::Refused(_)), "{never}");
-        }
-    }
-}
+#[path = "post_tests.rs"]
+mod tests;

@@ -3,8 +3,10 @@
 
 pub mod documents;
 pub mod history;
+mod reports;
 pub mod seen;
 pub mod sled;
+pub mod sums;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use crate::rollout::plan::selector::Tags;
 use crate::rollout::verdict::Verdict;
 
 pub use documents::{DocumentChange, Shelf};
+pub use sums::Sum;
 
 /// Events kept per device; older ones are dropped. A whole update is about ten.
 pub const EVENTS_PER_DEVICE: usize = 200;
@@ -226,8 +229,17 @@ pub trait Store: Send + Sync {
     fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError>;
     /// All reports about `release` whose window starts at or after `since`, by device, then by window.
     fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError>;
-    /// Drops reports about `release` whose window starts before `before`.
-    fn drop_reports(&self, release: &ReleaseId, before: UnixMillis) -> Result<(), StoreError>;
+    /// Makes reports about `release` whose hour is over at `before` part of [`sums`], and lets these age as of `now`.
+    fn fold_reports(
+        &self,
+        release: &ReleaseId,
+        before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
+    /// What is left of older reports about `release`, oldest first.
+    fn sums(&self, release: &ReleaseId) -> Result<Vec<Sum>, StoreError>;
+    /// Drops the oldest sums of all releases beyond [`sums::MAX_TOTAL_BYTES`].
+    fn bound_sums(&self) -> Result<(), StoreError>;
     /// The number of a new rollout.
     fn next_rollout(&self) -> Result<RolloutId, StoreError>;
     /// Adds a rollout, with the assignments its start makes, as one change.

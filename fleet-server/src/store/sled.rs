@@ -9,8 +9,8 @@ use serin_protocol::message::{Event, Report};
 use sled::{Batch, Db, Transactional as _, Tree};
 
 use super::documents;
-use super::history;
-use super::seen::SeenReports;
+use super::reports::Reports;
+use super::sums::Sum;
 use super::values::{all, from_json, from_wire, json, one, wire};
 use super::{
     Assigned, DeviceRecord, DocumentChange, EVENTS_PER_DEVICE, ReleaseRecord, RevokedKey, Shelf, Store,
@@ -30,8 +30,7 @@ pub struct SledStore {
     releases: Tree,
     statements: Tree,
     profiles: Tree,
-    reports: Tree,
-    seen_reports: Tree,
+    reports: Reports,
     rollouts: Tree,
     rollout_events: Tree,
     snapshots: Tree,
@@ -52,8 +51,7 @@ impl SledStore {
             releases: db.open_tree("releases")?,
             statements: db.open_tree("statements")?,
             profiles: db.open_tree("profiles")?,
-            reports: db.open_tree("reports")?,
-            seen_reports: db.open_tree("seen reports")?,
+            reports: Reports::open(&db)?,
             rollouts: db.open_tree("rollouts")?,
             rollout_events: db.open_tree("rollout events")?,
             snapshots: db.open_tree("snapshots")?,
@@ -85,7 +83,8 @@ impl Store for SledStore {
         for key in self.events.scan_prefix(prefix(id.as_str())).keys() {
             self.events.remove(key?)?;
         }
-        for tree in [&self.assignments, &self.seen_reports, &self.devices] {
+        self.reports.forget_device(id)?;
+        for tree in [&self.assignments, &self.devices] {
             tree.remove(id.as_str())?;
         }
         Ok(())
@@ -169,45 +168,28 @@ impl Store for SledStore {
     }
 
     fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError> {
-        let device = report.device.as_str();
-        let mut seen = match self.seen_reports.get(device)? {
-            Some(bytes) => from_wire("seen reports of", device, &bytes)?,
-            None => SeenReports::default(),
-        };
-        if !seen.add(report.boot, report.sequence, report.first_feature) {
-            return Ok(false);
-        }
-        let mut reports = Batch::default();
-        reports.insert(report_key(report), wire("report", report)?);
-        let mut of_seen = Batch::default();
-        of_seen.insert(device, wire("seen reports", &seen)?);
-        together(&self.reports, &reports, &self.seen_reports, &of_seen)?;
-        self.merge_old_reports(report, fences)?;
-        Ok(true)
+        self.reports.add(report, fences)
     }
 
     fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError> {
-        let name = release.to_string();
-        let mut reports = Vec::new();
-        for value in self.reports.scan_prefix(prefix(&name)).values() {
-            let report: Report = from_wire("report", &name, &value?)?;
-            if report.start >= since {
-                reports.push(report);
-            }
-        }
-        Ok(reports)
+        self.reports.since(release, since)
     }
 
-    fn drop_reports(&self, release: &ReleaseId, before: UnixMillis) -> Result<(), StoreError> {
-        let name = release.to_string();
-        for entry in self.reports.scan_prefix(prefix(&name)) {
-            let (key, value) = entry?;
-            let report: Report = from_wire("report", &name, &value)?;
-            if report.start < before {
-                self.reports.remove(key)?;
-            }
-        }
-        Ok(())
+    fn fold_reports(
+        &self,
+        release: &ReleaseId,
+        before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.reports.fold(release, before, now)
+    }
+
+    fn sums(&self, release: &ReleaseId) -> Result<Vec<Sum>, StoreError> {
+        self.reports.sums(release)
+    }
+
+    fn bound_sums(&self) -> Result<(), StoreError> {
+        self.reports.bound()
     }
 
     fn next_rollout(&self) -> Result<RolloutId, StoreError> {
@@ -327,28 +309,6 @@ impl Store for SledStore {
     }
 }
 
-impl SledStore {
-    fn merge_old_reports(&self, newest: &Report, fences: &[UnixMillis]) -> Result<(), StoreError> {
-        let prefix = device_prefix(newest);
-        if self.reports.scan_prefix(&prefix).count() <= history::MAX_REPORTS {
-            return Ok(());
-        }
-        let name = newest.device.as_str();
-        let mut reports = Vec::new();
-        let mut batch = Batch::default();
-        for entry in self.reports.scan_prefix(&prefix) {
-            let (key, value) = entry?;
-            reports.push(from_wire("report", name, &value)?);
-            batch.remove(key);
-        }
-        for report in &history::merge_oldest(reports, fences) {
-            batch.insert(report_key(report), wire("report", report)?);
-        }
-        self.reports.apply_batch(batch)?;
-        Ok(())
-    }
-}
-
 /// The key after the last one of a rollout.
 fn next_key(tree: &Tree, id: RolloutId) -> Result<Vec<u8>, StoreError> {
     let prefix = id.0.to_be_bytes();
@@ -368,7 +328,12 @@ fn batch_of(assigned: &[Assigned]) -> Batch {
 }
 
 /// Applies two batches as one change.
-fn together(left: &Tree, of_left: &Batch, right: &Tree, of_right: &Batch) -> Result<(), StoreError> {
+pub(super) fn together(
+    left: &Tree,
+    of_left: &Batch,
+    right: &Tree,
+    of_right: &Batch,
+) -> Result<(), StoreError> {
     let applied = (left, right).transaction(|(left, right)| {
         left.apply_batch(of_left)?;
         right.apply_batch(of_right)?;
@@ -381,29 +346,15 @@ fn together(left: &Tree, of_left: &Batch, right: &Tree, of_right: &Batch) -> Res
 }
 
 /// Names hold no zero byte, so that one name's keys never lie among another's.
-fn prefix(name: &str) -> Vec<u8> {
+pub(super) fn prefix(name: &str) -> Vec<u8> {
     let mut key = name.as_bytes().to_vec();
     key.push(0);
     key
 }
 
-fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
+pub(super) fn numbered(prefix: &[u8], number: u64) -> Vec<u8> {
     let mut key = prefix.to_vec();
     key.extend(number.to_be_bytes());
-    key
-}
-
-fn device_prefix(report: &Report) -> Vec<u8> {
-    let mut key = prefix(&report.release.to_string());
-    key.extend(prefix(report.device.as_str()));
-    key
-}
-
-fn report_key(report: &Report) -> Vec<u8> {
-    let mut key = numbered(&device_prefix(report), report.start.0);
-    key.extend(report.boot.0.to_be_bytes());
-    key.extend(report.sequence.to_be_bytes());
-    key.extend(report.first_feature.to_be_bytes());
     key
 }
 

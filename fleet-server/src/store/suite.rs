@@ -196,9 +196,17 @@ fn reports_are_kept_once_and_by_window(store: &dyn Store) {
     };
     assert_eq!(starts(0), [10, 20]);
     assert_eq!(starts(11), [20]);
-    store.drop_reports(&release, UnixMillis(20)).expect("drop");
-    assert_eq!(starts(0), [20]);
-    assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "dropped, not forgotten");
+    let hour = 3_600_000;
+    assert!(store.add_report(&report("m@1", "b", hour + 10, 2), &[]).expect("add"));
+    store.fold_reports(&release, UnixMillis(hour - 1), UnixMillis(hour)).expect("folds");
+    assert_eq!(starts(0), [10, 20, hour + 10], "an hour is folded whole");
+    store.fold_reports(&release, UnixMillis(hour + 5), UnixMillis(hour + 5)).expect("folds");
+    assert_eq!(starts(0), [hour + 10]);
+    let sums = store.sums(&release).expect("read");
+    let counts: Vec<_> = sums.iter().map(|sum| (sum.requests, sum.devices, sum.reports)).collect();
+    assert_eq!(counts, [(30, 2, 2)]);
+    store.bound_sums().expect("bounds");
+    assert!(!store.add_report(&report("m@1", "a", 10, 1), &[]).expect("again"), "folded, not forgotten");
 }
 
 fn old_reports_are_merged_but_not_over_a_fence(store: &dyn Store) {

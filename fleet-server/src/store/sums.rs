@@ -1,10 +1,10 @@
-//! What is left of reports that are too old to be told apart by device: sums per release and hour, then per release and
-//! day. Merging adds; no count is lost. Pure but for the trees at the end.
+//! What is left of reports that are too old to be told apart by device: sums per release, segment and hour, then per
+//! release, segment and day. Merging adds; no count is lost. Pure but for the trees at the end.
 
 use serde::{Deserialize, Serialize};
-use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Digest, Millis, ReleaseId, SegmentNumber, UnixMillis};
 use serin_protocol::message::{Report, Role};
-use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality};
 
 /// How long sums stay by hour.
 pub const HOURS_KEPT: Millis = Millis::from_secs(30 * 24 * 3600);
@@ -39,13 +39,15 @@ impl Span {
     }
 }
 
-/// The sums of one release in one role over one span.
+/// The sums of one release in one role and segment over one span.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sum {
     /// The release.
     pub release: ReleaseId,
     /// What it did.
     pub role: Role,
+    /// Which part of its inputs.
+    pub segment: SegmentNumber,
     /// Whose bins these are.
     pub profile: Digest,
     /// How long.
@@ -70,6 +72,10 @@ pub struct Sum {
     pub predictions: Histogram,
     /// Confidence.
     pub confidence: Histogram,
+    /// How evenly probabilities were spread.
+    pub entropy: Histogram,
+    /// How right predictions were, as far as the truth became known.
+    pub quality: Option<Quality>,
     /// Worker deaths.
     pub worker_deaths: u64,
     /// Reports that devices dropped before they could be sent.
@@ -83,6 +89,7 @@ impl Sum {
         let mut sum = Self {
             release: first.release.clone(),
             role: first.role,
+            segment: first.segment,
             profile: first.profile,
             span,
             start: span.start_of(first.start),
@@ -95,6 +102,8 @@ impl Sum {
             features: Vec::new(),
             predictions: Histogram::default(),
             confidence: Histogram::default(),
+            entropy: Histogram::default(),
+            quality: None,
             worker_deaths: 0,
             dropped_reports: 0,
         };
@@ -116,6 +125,8 @@ impl Sum {
         self.latency.merge(&report.latency);
         merge(&mut self.predictions, &report.predictions);
         merge(&mut self.confidence, &report.confidence);
+        merge(&mut self.entropy, &report.entropy);
+        self.add_quality(report.quality.as_ref());
         let first = usize::from(report.first_feature);
         if self.features.len() < first + report.features.len() {
             self.features.resize(first + report.features.len(), Histogram::default());
@@ -127,9 +138,19 @@ impl Sum {
         self.dropped_reports = self.dropped_reports.saturating_add(report.dropped_reports.into());
     }
 
-    /// Whether `other` is about the same release, in the same role and on the same bins.
+    fn add_quality(&mut self, more: Option<&Quality>) {
+        match (&mut self.quality, more) {
+            // A release predicts classes or values, never both.
+            (Some(quality), Some(more)) => drop(quality.merge(more)),
+            (quality @ None, Some(more)) => *quality = Some(*more),
+            (_, None) => {}
+        }
+    }
+
+    /// Whether `other` is about the same release, in the same role, segment and on the same bins.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.release == other.release && self.role == other.role && self.profile == other.profile
+        (&self.release, self.role, self.segment, self.profile)
+            == (&other.release, other.role, other.segment, other.profile)
     }
 
     /// Adds what is like it. Of devices the larger number is kept: who they were is not known any more.
@@ -142,6 +163,8 @@ impl Sum {
         self.latency.merge(&other.latency);
         merge(&mut self.predictions, &other.predictions);
         merge(&mut self.confidence, &other.confidence);
+        merge(&mut self.entropy, &other.entropy);
+        self.add_quality(other.quality.as_ref());
         if self.features.len() < other.features.len() {
             self.features.resize(other.features.len(), Histogram::default());
         }
@@ -171,7 +194,9 @@ fn merge(into: &mut Histogram, from: &Histogram) {
 
 /// Adds `sum` to those that are like it and about the same time.
 pub fn add_to(sums: &mut Vec<Sum>, sum: Sum) {
-    let place = sums.iter_mut().find(|other| other.is_like(&sum) && other.span == sum.span && other.start == sum.start);
+    let place = sums
+        .iter_mut()
+        .find(|other| other.is_like(&sum) && other.span == sum.span && other.start == sum.start);
     match place {
         Some(other) => other.merge(&sum),
         None => sums.push(sum),
@@ -180,7 +205,9 @@ pub fn add_to(sums: &mut Vec<Sum>, sum: Sum) {
 
 /// Reports as sums by hour.
 pub fn by_hour(mut reports: Vec<Report>) -> Vec<Sum> {
-    let key = |report: &Report| (Span::Hour.start_of(report.start), report.role as u8, report.profile);
+    let key = |report: &Report| {
+        (Span::Hour.start_of(report.start), report.role as u8, report.segment, report.profile)
+    };
     reports.sort_by_key(key);
     reports.chunk_by(|a, b| key(a) == key(b)).filter_map(|some| Sum::of(some, Span::Hour)).collect()
 }
@@ -210,9 +237,8 @@ pub fn age(sums: Vec<Sum>, now: UnixMillis, bytes: impl Fn(&Sum) -> usize) -> Ve
             total = aged.iter().map(&bytes).sum();
             continue;
         };
-        let (hours, mut rest): (Vec<Sum>, Vec<Sum>) = aged
-            .into_iter()
-            .partition(|sum| sum.span == Span::Hour && Span::Day.start_of(sum.start) == day);
+        let (hours, mut rest): (Vec<Sum>, Vec<Sum>) =
+            aged.into_iter().partition(|sum| sum.span == Span::Hour && Span::Day.start_of(sum.start) == day);
         hours.into_iter().for_each(|sum| add_to(&mut rest, sum.by_day()));
         rest.sort_by_key(|sum| (sum.start, sum.span, sum.role as u8));
         aged = rest;

@@ -4,6 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use serin_protocol::ids::{BootId, ByteCount};
 use serin_protocol::message::Coverage;
+use serin_protocol::sketch::quality::ClassQuality;
 
 fn histogram(counts: [u64; 3]) -> Histogram {
     Histogram { counts: counts.into_iter().collect(), ..Histogram::default() }
@@ -34,13 +35,22 @@ fn report(device: u8, start: u64, counts: [u64; 3], requests: u64, role: Role) -
         worker_deaths: 1,
         dropped_reports: 2,
         comparison: None,
+        segment: SegmentNumber(u8::try_from(start % 3).expect("small")),
+        entropy: histogram(counts),
+        quality: Some(Quality::Classes(right(counts[0]))),
     }
+}
+
+fn right(labelled: u64) -> ClassQuality {
+    ClassQuality { labelled, right: labelled / 2, ..ClassQuality::default() }
 }
 
 fn any_report() -> impl Strategy<Value = Report> {
     let role = prop_oneof![Just(Role::Answers), Just(Role::Arm), Just(Role::Shadow)];
     (0_u8..5, 0_u64..100 * DAY, any::<[u16; 3]>(), 0_u64..20, role).prop_map(
-        |(device, start, counts, requests, role)| report(device, start, counts.map(u64::from), requests, role),
+        |(device, start, counts, requests, role)| {
+            report(device, start, counts.map(u64::from), requests, role)
+        },
     )
 }
 
@@ -54,7 +64,8 @@ fn counts(sums: &[Sum], role: Role) -> (u64, u64, u64, LatencyHistogram, Vec<u64
         requests += sum.requests;
         errors += sum.errors;
         others += sum.reports + sum.refused + sum.worker_deaths + sum.dropped_reports;
-        let histograms = sum.features.iter().chain([&sum.predictions, &sum.confidence]);
+        others += sum.quality.map_or(0, |quality| quality.labelled());
+        let histograms = sum.features.iter().chain([&sum.predictions, &sum.confidence, &sum.entropy]);
         let counts: Vec<u64> = histograms.flat_map(|histogram| histogram.counts.iter().copied()).collect();
         bins.resize(bins.len().max(counts.len()), 0);
         bins.iter_mut().zip(counts).for_each(|(bin, count)| *bin += count);
@@ -64,9 +75,9 @@ fn counts(sums: &[Sum], role: Role) -> (u64, u64, u64, LatencyHistogram, Vec<u64
 
 #[test]
 fn a_day_is_the_sum_of_its_hours_and_devices_are_those_of_the_fullest() {
-    let two = [report(1, 0, [1, 0, 0], 1, Role::Answers), report(2, 60_000, [1, 0, 0], 1, Role::Answers)];
-    let one = [report(1, HOUR, [1, 0, 0], 5, Role::Answers)];
-    let sums = by_hour([&two[..], &one[..]].concat());
+    let two = vec![report(1, 0, [1, 0, 0], 1, Role::Answers), report(2, 60_000, [1, 0, 0], 1, Role::Answers)];
+    let one = vec![report(1, HOUR, [1, 0, 0], 5, Role::Answers)];
+    let sums = by_hour([two, one].concat());
     assert_eq!(sums.iter().map(|sum| (sum.devices, sum.requests)).collect::<Vec<_>>(), [(2, 2), (1, 5)]);
     let aged = age(sums, UnixMillis(HOURS_KEPT.0 + HOUR), |_| 1);
     let [day] = aged.as_slice() else { panic!("{aged:?}") };

@@ -17,13 +17,18 @@ pub(super) enum Arm {
 }
 
 impl Rollout {
+    /// Reports from here on may still be asked for.
+    pub const fn looks_back_to(&self) -> UnixMillis {
+        UnixMillis(self.started.0.saturating_sub(BEFORE.0))
+    }
+
     /// What a look now would need; `None` when the rollout is past looking.
     pub fn evidence_wanted(&self) -> Option<EvidenceWanted> {
         self.state.is_forward().then(|| EvidenceWanted {
             stage: self.stage.index,
             look: self.stage.looks,
             since: self.stage.entered,
-            before: (UnixMillis(self.started.0.saturating_sub(BEFORE.0)), self.started),
+            before: (self.looks_back_to(), self.started),
             shadow: matches!(self.plan.purpose(self.stage.index), Purpose::Shadow(_)),
             release: self.release.id.clone(),
             baselines: self.baselines.iter().map(|baseline| baseline.id.clone()).collect(),
