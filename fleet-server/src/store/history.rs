@@ -113,7 +113,8 @@ mod tests {
             report.quality = Some(Quality::Classes(quality));
             report
         };
-        let reports: Vec<Report> = (0..8).flat_map(|start| [one(0, start, 1), one(3, start, 2)]).collect();
+        let reports: Vec<Report> =
+            (0..8).flat_map(|start| vec![one(0, start, 1), one(3, start, 2)]).collect();
         let merged = merge_oldest(reports, &[]);
         let of = |segment: u8| -> Vec<&Report> {
             merged.iter().filter(|report| report.segment == SegmentNumber(segment)).collect()
