@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use serin_protocol::envelope::WIRE_VERSION;
 use serin_tests::bundles::{Owner, text};
 use serin_tests::device::{Device, Provision};
 use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
@@ -43,10 +44,10 @@ fn malformed_forged_and_oversized_messages_are_refused_and_the_device_goes_on() 
     let assign = format!("serin/1/{FLEET}/d/device-01/assign");
     let ack = format!("serin/1/{FLEET}/d/device-01/ack");
     let messages = [
-        (assign.clone(), vec![1, 255, 255, 255]),
+        (assign.clone(), vec![WIRE_VERSION, 255, 255, 255]),
         (assign.clone(), vec![9; 20]),
         (assign, vec![1; 5000]),
-        (ack, b"\x01nonsense".to_vec()),
+        (ack, [&[WIRE_VERSION][..], b"nonsense"].concat()),
     ];
     publish_as_anybody(lab.server.mqtt, &messages)?;
     for words in

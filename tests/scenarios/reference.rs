@@ -1,4 +1,4 @@
-//! What is counted of the reference data at packing is what a device counts of the same rows.
+//! Reference data in any form makes the same profile, and a device counts the same rows as packing did.
 
 use std::sync::Arc;
 
@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 use serin_agent::telemetry::{Asked, Recorder, Stamp};
 use serin_agent::update::effect::Now;
+use serin_fleet_server::bundle::open::read_bundle;
 use serin_fleet_server::bundle::reference::{Format, ReferenceRows, columns, profile};
 use serin_protocol::ids::{BootId, Digest, Millis, UnixMillis};
 use serin_protocol::manifest::Manifest;
 use serin_protocol::tensor::{DataType, TensorHeader};
+use serin_tests::bundles::{copy_folder, fixtures, fleet, text};
 
 fn manifest() -> Result<Manifest> {
     let digest = Digest([1; 32]);
@@ -74,9 +76,9 @@ fn a_device_counts_reference_rows_as_packing_did() -> Result<()> {
         })
         .to_string()
     };
-    let text = rows.iter().map(line).collect::<Vec<_>>().join("\n");
+    let lines = rows.iter().map(line).collect::<Vec<_>>().join("\n");
     let wanted = columns(&manifest.inputs, &manifest.watch, false);
-    let reference = ReferenceRows::read(Format::JsonLines, text.into(), wanted)?;
+    let reference = ReferenceRows::read(Format::JsonLines, lines.into(), wanted)?;
     let packed = profile(&reference, &manifest.inputs, &manifest.watch).profile;
     // As devices read it.
     let packed = serin_protocol::sketch::profile::Profile::parse(&packed.encode()?)?;
@@ -133,5 +135,58 @@ fn a_device_counts_reference_rows_as_packing_did() -> Result<()> {
     }
     let all = packed.features.iter().find(|feature| feature.name.as_str() == "city").context("watched")?;
     assert_eq!(all.distinct, 23);
+    Ok(())
+}
+
+/// What `numpy.save` makes of single-precision rows.
+fn npy(rows: &[Vec<f32>]) -> Result<Vec<u8>> {
+    let width = rows.first().context("a row")?.len();
+    let header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {width}), }}\n", rows.len());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(u16::try_from(header.len())?.to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(rows.concat().iter().flat_map(|value| value.to_le_bytes()));
+    Ok(bytes)
+}
+
+#[test]
+fn data_scientist_packs_the_same_reference_profile_from_any_form_of_the_same_rows() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("digits");
+    copy_folder(&fixtures().join("digits/v1"), &source)?;
+    let csv = std::fs::read_to_string(source.join("reference.csv"))?;
+    let mut lines = csv.lines();
+    let names: Vec<&str> = lines.next().context("a header")?.split(',').collect();
+    let rows = lines
+        .map(|line| line.split(',').map(str::parse).collect::<Result<Vec<f32>, _>>())
+        .collect::<Result<Vec<_>, _>>()?;
+    let objects = rows.iter().map(|row| {
+        let members = names.iter().zip(row).map(|(name, value)| ((*name).to_owned(), json!(value)));
+        Value::Object(members.collect()).to_string()
+    });
+    let ndjson = objects.collect::<Vec<_>>().join("\n");
+    let mut profiles = Vec::new();
+    for (name, bytes) in [
+        ("reference.csv", csv.clone().into_bytes()),
+        ("reference.ndjson", ndjson.into_bytes()),
+        ("reference.npy", npy(&rows)?),
+    ] {
+        for old in ["reference.csv", "reference.ndjson", "reference.npy"] {
+            let _ = std::fs::remove_file(source.join(old));
+        }
+        std::fs::write(source.join(name), bytes)?;
+        let bundle = folder.path().join("digits.serin");
+        fleet(&["bundle", "pack", text(&source), "-o", text(&bundle)])?;
+        let opened = read_bundle(&bundle)?;
+        anyhow::ensure!(opened.profile.features.len() == 64 && opened.profile.predictions.is_some());
+        profiles.push(opened.profile);
+    }
+    assert!(profiles.iter().all(|profile| *profile == profiles[0]));
+    // Two at once leave open which is meant.
+    std::fs::write(source.join("reference.csv"), csv)?;
+    let bundle = folder.path().join("other.serin");
+    let error = fleet(&["bundle", "pack", text(&source), "-o", text(&bundle)]).expect_err("two files");
+    assert!(error.to_string().contains("reference.csv and reference.npy are here"), "{error}");
     Ok(())
 }

@@ -130,3 +130,59 @@ fn a_text_that_is_none_is_refused() {
     let error = ModelFolder::read(folder.path()).expect_err("not text").to_string();
     assert!(error.contains("card.md: not UTF-8"), "{error}");
 }
+
+#[test]
+fn what_is_watched_and_when_devices_go_back_is_declared() {
+    let folder = folder();
+    let more = "
+[watch]
+categorical = [\"b\"]
+[watch.segments]
+feature = \"a\"
+named = [{ name = \"low\", below = 2 }, { name = \"three\", values = [3] }]
+[local_rollback]
+errors = { share = \"5%\", requests = 200 }
+collapse = { share = \"99.5%\", predictions = 500, for = \"10m\" }
+";
+    std::fs::write(folder.path().join("serin.toml"), format!("{TOML}{more}")).expect("written");
+    let read = ModelFolder::read(folder.path()).expect("in order");
+    let manifest = read.manifest(UNMEASURED, b"profile", None).expect("consistent");
+    let policy = manifest.local_rollback.expect("declared");
+    let collapse = policy.collapse.expect("declared");
+    assert_eq!((collapse.share.0, collapse.predictions, collapse.hold.0), (9950, 500, 600_000));
+    assert_eq!(policy.errors.expect("declared").share.0, 500);
+    let profile = &read.watched.profile;
+    assert!(profile.features[0].categories().is_none() && profile.features[1].categories().is_some());
+    assert_eq!(profile.segments.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["low", "three"]);
+    let segments: Vec<u8> = read.watched.division().rows.iter().map(|segment| segment.0).collect();
+    assert_eq!(segments, [1, 2]);
+    for (from, to, says) in [
+        ("[\"b\"]", "[\"c\"]", "watch.categorical: c"),
+        ("feature = \"a\"", "feature = \"z\"", "watch.segments: z"),
+        ("below = 2", "under = 2", "under"),
+        ("\"5%\"", "\"105%\"", "105"),
+        ("\"99.5%\"", "\"100%\"", "local_rollback.collapse"),
+        ("\"10m\"", "\"10 parsecs\"", "parsecs"),
+        ("\"10m\"", "\"8d\"", "7 days at most"),
+    ] {
+        let text = format!("{TOML}{more}");
+        assert!(text.contains(from), "{from}");
+        std::fs::write(folder.path().join("serin.toml"), text.replacen(from, to, 1)).expect("written");
+        let error = ModelFolder::read(folder.path()).expect_err(to).to_string();
+        assert!(error.contains(says), "{to}: {error}");
+    }
+}
+
+#[test]
+fn an_input_without_names_has_its_rows_in_another_form_than_csv() {
+    let folder = folder();
+    let text = TOML.replace("features = [\"a\", \"b\"]\n", "");
+    std::fs::write(folder.path().join("serin.toml"), text).expect("written");
+    std::fs::remove_file(folder.path().join("reference.csv")).expect("there");
+    let error = ModelFolder::read(folder.path()).expect_err("none").to_string();
+    assert!(error.contains("reference.csv missing") && error.contains(".npy"), "{error}");
+    std::fs::write(folder.path().join("reference.ndjson"), "{\"x\": [1, 2]}\n{\"x\": [3, null]}\n")
+        .expect("written");
+    let read = ModelFolder::read(folder.path()).expect("in order");
+    assert_eq!((read.reference.len(), read.watched.profile.features.len()), (2, 0));
+}

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use serin_protocol::chunk::ChunkMap;
+use serin_protocol::manifest::LocalRollback;
+use serin_protocol::manifest::segments::{OTHER, SegmentKey};
 use serin_protocol::release::{MAX_STATEMENT_BYTES, Release};
 use serin_protocol::trust::layout::{bundle_path, statement_path};
 
@@ -15,6 +17,7 @@ use crate::bundle::open::{OpenedBundle, read_bundle};
 use crate::bundle::pack::{PackError, PackOrder, pack};
 use crate::bundle::qualify::{Preparation, QualifyError};
 use crate::bundle::statement;
+use crate::rollout::notation::{share, span};
 use crate::trust::change::owner;
 
 #[derive(Subcommand)]
@@ -167,8 +170,14 @@ fn describe(path: &Path, opened: &OpenedBundle) -> String {
             measured.latency_p50_micros, measured.latency_p99_micros, measured.load_micros
         ),
         format!("golden    {} cases", opened.golden.cases.len()),
-        format!("features  {}", opened.profile.features.len()),
+        watched(opened),
     ];
+    lines.extend(manifest.watch.segments.as_ref().map(|segmentation| {
+        let (SegmentKey::Feature(key) | SegmentKey::Parameter(key)) = &segmentation.key;
+        let names: Vec<&str> = segmentation.named.iter().map(|segment| segment.name.as_str()).collect();
+        format!("segments  by {key}: {}, {OTHER}", names.join(", "))
+    }));
+    lines.extend(manifest.local_rollback.as_ref().map(alone));
     lines.extend(
         manifest
             .files
@@ -176,6 +185,31 @@ fn describe(path: &Path, opened: &OpenedBundle) -> String {
             .map(|entry| format!("  {}  {:<13} {:>9} bytes", entry.digest, entry.name.name(), entry.size)),
     );
     lines.join("\n")
+}
+
+fn watched(opened: &OpenedBundle) -> String {
+    let features = &opened.profile.features;
+    let categorical = features.iter().filter(|feature| feature.categories().is_some()).count();
+    match categorical {
+        0 => format!("features  {}", features.len()),
+        _ => format!("features  {}, {categorical} of them categorical", features.len()),
+    }
+}
+
+/// When a device goes back by itself.
+fn alone(policy: &LocalRollback) -> String {
+    let errors = policy.errors.map(|limit| {
+        format!("when more than {} of {} or more inferences fail", share::text(limit.share), limit.requests)
+    });
+    let collapse = policy.collapse.map(|limit| {
+        let (share, time) = (share::text(limit.share), span::text(limit.hold));
+        format!(
+            "when more than {share} of {} or more predictions are one class for {time}",
+            limit.predictions
+        )
+    });
+    let reasons: Vec<String> = errors.into_iter().chain(collapse).collect();
+    format!("alone     a device goes back {}", reasons.join(", or "))
 }
 
 fn describe_json(path: &Path, opened: &OpenedBundle) -> Value {
