@@ -5,6 +5,7 @@ use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use serin_protocol::ids::ReleaseId;
+use serin_protocol::sketch::Quality;
 
 use super::failure::Failure;
 use super::{Context, blocking};
@@ -270,7 +271,7 @@ pub(super) async fn history(
                 "latency_p50_micros": sum.latency.quantile_micros(0.5),
                 "latency_p99_micros": sum.latency.quantile_micros(0.99),
                 "classes": sum.predictions.counts,
-                "labelled": sum.quality.map(|quality| quality.labelled()),
+                "labelled": sum.quality.as_ref().map(Quality::labelled),
                 "worker_deaths": sum.worker_deaths,
             })
         })

@@ -141,8 +141,10 @@ impl Sum {
     fn add_quality(&mut self, more: Option<&Quality>) {
         match (&mut self.quality, more) {
             // A release predicts classes or values, never both.
-            (Some(quality), Some(more)) => drop(quality.merge(more)),
-            (quality @ None, Some(more)) => *quality = Some(*more),
+            (Some(quality), Some(more)) => {
+                let _ = quality.merge(more);
+            }
+            (quality @ None, Some(more)) => *quality = Some(more.clone()),
             (_, None) => {}
         }
     }

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use serin_protocol::ids::{BootId, ByteCount};
 use serin_protocol::message::Coverage;
-use serin_protocol::sketch::quality::ClassQuality;
+use serin_protocol::sketch::ClassQuality;
 
 fn histogram(counts: [u64; 3]) -> Histogram {
     Histogram { counts: counts.into_iter().collect(), ..Histogram::default() }
@@ -64,7 +64,7 @@ fn counts(sums: &[Sum], role: Role) -> (u64, u64, u64, LatencyHistogram, Vec<u64
         requests += sum.requests;
         errors += sum.errors;
         others += sum.reports + sum.refused + sum.worker_deaths + sum.dropped_reports;
-        others += sum.quality.map_or(0, |quality| quality.labelled());
+        others += sum.quality.as_ref().map_or(0, Quality::labelled);
         let histograms = sum.features.iter().chain([&sum.predictions, &sum.confidence, &sum.entropy]);
         let counts: Vec<u64> = histograms.flat_map(|histogram| histogram.counts.iter().copied()).collect();
         bins.resize(bins.len().max(counts.len()), 0);
