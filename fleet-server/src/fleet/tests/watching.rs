@@ -1,7 +1,7 @@
 //! Alerts, samples and old reports through the fleet's door, over restarts.
 
 use serin_protocol::frame::Prediction;
-use serin_protocol::ids::BasisPoints;
+use serin_protocol::ids::{BasisPoints, SegmentNumber};
 use serin_protocol::message::{Coverage, Report, Role};
 use serin_protocol::review::{ReviewPolicy, Sample, SampleReason};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
@@ -53,6 +53,9 @@ fn report(rig: &Rig, release: &ReleaseId, sequence: u64, start: u64, requests: u
         worker_deaths: 0,
         dropped_reports: 0,
         comparison: None,
+        segment: SegmentNumber(0),
+        entropy: Histogram::default(),
+        quality: None,
     }
 }
 
@@ -102,7 +105,7 @@ fn old_reports_become_sums_and_young_ones_are_read_as_before() {
     let before = rig.fleet.drift(&release, LATE).expect("read");
     rig.fleet.fold_old_reports(LATE).expect("folds");
     let after = rig.fleet.drift(&release, LATE).expect("read");
-    assert_eq!((after.arm.requests, &after.features), (before.arm.requests, &before.features));
+    assert_eq!((after.arm.whole.requests, &after.whole.features), (before.arm.whole.requests, &before.whole.features));
     assert_eq!(rig.fleet.store.reports(&release, UnixMillis(0)).expect("read").len(), 1);
     let rig = rig.restart();
     let sums = rig.fleet.history(&release).expect("read");
@@ -134,7 +137,7 @@ fn sample(release: &ReleaseId, number: u64) -> Sample {
         }],
         body,
         redacted: Vec::new(),
-        prediction: Some(Prediction { class: 2, confidence: 0.5 }),
+        prediction: Some(Prediction::of_class(2, 0.5)),
         shadow: None,
     }
 }
