@@ -10,8 +10,7 @@ use serin_protocol::ids::Millis;
 
 use super::refusal::{Answer, Refusal, json};
 use crate::telemetry::answers::{Answers, Forgotten, Name, Row};
-use crate::telemetry::watched::Segments;
-use crate::telemetry::{Recording, Truth, Untrue};
+use crate::telemetry::{Recording, Segments, Truth, Untrue};
 
 /// Most labels in one request: what a person checks in a day.
 pub(crate) const MAX_LABELS: usize = 1000;
