@@ -196,7 +196,8 @@ pub struct Traffic {
     pub errors: u64,
     /// Requests refused: the caller's mistake, or too many at once.
     pub refused: u64,
-    /// Median time in the worker over the last one to two windows, in microseconds.
+    /// Median time in the worker over the last one to two windows, in microseconds: between 10 µs and 10 s never too
+    /// low, and at most 59 % too high.
     pub latency_p50_micros: Option<u64>,
     /// 99th percentile of the same.
     pub latency_p99_micros: Option<u64>,

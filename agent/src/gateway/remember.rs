@@ -10,8 +10,7 @@ use serin_protocol::ids::Millis;
 
 use super::refusal::{Answer, Refusal, json};
 use crate::telemetry::answers::{Answers, Forgotten, Name, Row};
-use crate::telemetry::watched::Segments;
-use crate::telemetry::{Recording, Truth, Untrue};
+use crate::telemetry::{Recording, Segments, Truth, Untrue};
 
 /// Most labels in one request: what a person checks in a day.
 pub(crate) const MAX_LABELS: usize = 1000;
@@ -117,7 +116,8 @@ impl Remembered {
             segment: segments.of(at),
         };
         let rows = predictions.iter().enumerate().map(row);
-        let names = names.map(|name| name.map(Name::of));
+        // An empty name is none: some clients send one with every request.
+        let names = names.map(|name| name.filter(|name| !name.is_empty()).map(Name::of));
         // What it holds is set whole.
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.remember(self.now(), names, recording.clone(), rows);

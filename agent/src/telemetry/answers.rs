@@ -266,6 +266,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_of_a_request_is_as_small_as_it_is_said_to_be() {
+        // 64 bytes in the queue, 16 of a row, and up to 50 in the table of names, which grows by doubling.
+        assert!(size_of::<Answer<std::sync::Arc<u8>>>() <= 72 && size_of::<Kept>() == 16);
+    }
+
+    #[test]
     fn a_name_that_is_used_again_is_the_later_request() {
         let mut answers = Answers::new(2, Millis(1000));
         told(&mut answers, 0, "a", 1, 1);

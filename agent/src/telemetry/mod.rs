@@ -13,7 +13,7 @@ pub mod resources;
 mod schedule;
 mod tally;
 pub mod truth;
-pub mod watched;
+mod watched;
 pub mod window;
 
 pub use answers::Answers;
@@ -22,5 +22,5 @@ pub use effort::Effort;
 pub use recording::Recording;
 pub use resources::Memory;
 pub use truth::{Truth, Untrue};
-pub use watched::Asked;
+pub use watched::{Asked, Segments};
 pub use window::{Conduct, Counters, Recorder, Snapshot, Stamp};

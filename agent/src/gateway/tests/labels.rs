@@ -36,6 +36,17 @@ async fn a_label_finds_its_row_by_the_id_of_the_request_or_of_its_answer() {
 }
 
 #[tokio::test]
+async fn an_empty_id_names_no_request() {
+    let (stage, _) = Stage::with(Mood::Answer).await;
+    let mut request: Value = serde_json::from_str(&rows(&[[1.0, 2.0]])).expect("json");
+    request["id"] = "".into();
+    let name =
+        stage.infer(request.to_string()).await.headers["x-request-id"].to_str().expect("text").to_owned();
+    assert_eq!(told(&label(&stage, json!([{ "id": "", "value": 1 }])).await), (0, vec!["unknown"]));
+    assert_eq!(told(&label(&stage, json!([{ "id": name, "value": 1 }])).await), (1, vec![]));
+}
+
+#[tokio::test]
 async fn what_is_not_to_be_remembered_is_not() {
     let (stage, _) = Stage::with(Mood::Answer).await;
     let mut request: Value = serde_json::from_str(&rows(&[[1.0, 2.0]])).expect("json");
