@@ -9,7 +9,7 @@ use serin_protocol::ids::{Millis, UnixMillis};
 use super::condition::Judged;
 use super::note::{Alert, Change, Kind, Note, Numbers};
 use super::reading::{Group, Reading};
-use super::rule::{Rule, RuleName};
+use super::rule::{Rule, RuleName, Severity};
 use super::silence::{MAX_SILENCES, Silence, SilenceError, SilenceId};
 use super::standing::{Signal, Standing};
 use crate::notify::receiver::{ReceiverName, Routes};
@@ -39,6 +39,8 @@ pub struct Watched {
     pub numbers: Numbers,
     /// When that was.
     pub at: UnixMillis,
+    /// As the rule says: receivers know an alert by it, so that it must be the same when it is over.
+    severity: Severity,
     /// Who was told that it rings.
     told: Vec<Told>,
 }
@@ -53,9 +55,9 @@ struct Told {
 }
 
 impl Watched {
-    fn new(found: Judged, numbers: Numbers, at: UnixMillis) -> Self {
+    fn new(found: Judged, numbers: Numbers, at: UnixMillis, severity: Severity) -> Self {
         let (breach, absence) = (Standing::Quiet, Standing::Quiet);
-        Self { breach, absence, found, numbers, at, told: Vec::new() }
+        Self { breach, absence, found, numbers, at, severity, told: Vec::new() }
     }
 
     /// Its standing in one word. No data is one of its own, whatever was before.
@@ -190,7 +192,7 @@ impl Book {
         let mut watched = match self.watched.remove(&key) {
             Some(watched) => Watched { found, numbers, at: now, ..watched },
             None if self.watched.len() >= MAX_WATCHED => return,
-            None => Watched::new(found, numbers, now),
+            None => Watched::new(found, numbers, now, rule.severity),
         };
         let signal = watched.found.signal;
         let breach = watched.breach.step(now, signal, rule.hold, rule.clear_for);
@@ -260,13 +262,17 @@ impl Book {
     }
 
     fn forget_what_is_gone(&mut self, now: UnixMillis, look: Look<'_>, said: &mut Said) {
-        let is_there = |key: &Key| {
+        let is_there = |key: &Key, watched: &Watched| {
             let rule = look.rules.iter().find(|rule| rule.name == key.rule);
             rule.is_some_and(|rule| {
-                rule.looks_at(&key.group) && look.readings.contains_key(&(key.group.clone(), rule.window))
+                // With another severity it is another alert.
+                rule.severity == watched.severity
+                    && rule.looks_at(&key.group)
+                    && look.readings.contains_key(&(key.group.clone(), rule.window))
             })
         };
-        let gone: Vec<Key> = self.watched.keys().filter(|key| !is_there(key)).cloned().collect();
+        let gone = self.watched.iter().filter(|(key, watched)| !is_there(key, watched));
+        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             let Some(watched) = self.watched.remove(&key) else { continue };
             said.changed = true;
@@ -274,7 +280,7 @@ impl Book {
             for (kind, since) in watched.firing().collect::<Vec<_>>() {
                 let over = Alert {
                     rule: key.rule.clone(),
-                    severity: rule.map_or_else(Default::default, |rule| rule.severity),
+                    severity: watched.severity,
                     kind,
                     group: key.group.clone(),
                     since,

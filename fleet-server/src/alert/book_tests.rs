@@ -32,7 +32,7 @@ fn rule(text: &str) -> Rule {
 
 fn failing() -> Rule {
     rule(
-        "name = 'failing'\nfor = '10s'\nclear_for = '20s'\nno_data_for = '30s'\nwhen.error_rate = { above = '5%' }",
+        "name = 'failing'\nseverity = 'critical'\nfor = '10s'\nclear_for = '20s'\nno_data_for = '30s'\nwhen.error_rate = { above = '5%' }",
     )
 }
 
@@ -188,8 +188,16 @@ fn what_nobody_runs_any_more_is_over_and_a_rule_that_is_gone_too() {
     let said = watcher.look(1, &[("digits@2", errors(9))]);
     assert_eq!(told(&said), [("pager".to_owned(), true), ("pager".to_owned(), false)]);
     assert_eq!(said.notes.first().map(|note| note.change), Some(Change::Gone));
+    // Receivers know an alert by its labels: with another severity it is another one, and the old one ends as it began.
+    watcher.rules[0].severity = Severity::Info;
+    let said = watcher.look(2, &[("digits@2", errors(9))]);
+    let severities: Vec<_> =
+        said.notices.iter().map(|(_, alert)| (alert.severity, alert.ended.is_some())).collect();
+    assert_eq!(severities, [(Severity::Critical, true), (Severity::Info, false)]);
     watcher.rules.clear();
-    assert_eq!(told(&watcher.look(2, &[("digits@2", errors(9))])), [("pager".to_owned(), true)]);
+    let said = watcher.look(3, &[("digits@2", errors(9))]);
+    assert_eq!(told(&said), [("pager".to_owned(), true)]);
+    assert_eq!(said.notices[0].1.severity, Severity::Info);
     assert_eq!(watcher.book().watched().count(), 0);
 }
 

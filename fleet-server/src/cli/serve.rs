@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serin_protocol::ids::FleetId;
@@ -12,6 +13,9 @@ use super::Failure;
 use crate::broker::tls::TlsFiles;
 use crate::config::{Config, Flags};
 use crate::fleet::enrolment::Policy;
+
+/// How long what is under way may take after the server has stopped.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(super) struct ServeArgs {
@@ -92,5 +96,8 @@ fn serve(arguments: &ServeArgs) -> Result<(), Failure> {
     // Before the runtime: a wrong configuration starts nothing.
     let config = Config::load(arguments.config.as_deref(), flags).map_err(Failure::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)?;
-    runtime.block_on(crate::serve::run(config)).map_err(Failure::new)
+    let outcome = runtime.block_on(crate::serve::run(config)).map_err(Failure::new);
+    // A receiver that does not answer holds nobody up: what is under way is delivered again at the next start.
+    runtime.shutdown_timeout(LAST_WORDS);
+    outcome
 }

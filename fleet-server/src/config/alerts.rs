@@ -13,6 +13,7 @@ use super::{ConfigError, read};
 use crate::alert::rule::check_all;
 use crate::alert::{Rule, alertmanager};
 use crate::fleet::alerts::AlertParts;
+use crate::notify::keeper::LONGEST_PAUSE;
 use crate::notify::receiver::{Endpoint, Ownership, Receiver, ReceiverName, Routes, Speaks};
 use crate::rollout::notation::span;
 use crate::trigger::{self, TriggerRule};
@@ -59,8 +60,8 @@ impl AlertsFile {
     pub(super) fn check(self, triggers: Vec<TriggerRule>) -> Result<AlertConfig, ConfigError> {
         let invalid = |error: &dyn std::fmt::Display| ConfigError::Invalid(format!("alerts: {error}"));
         let every = self.every.as_deref().map_or(Ok(EVERY), span::parse).map_err(|error| invalid(&error))?;
-        if every < Millis(100) || every > Millis::from_secs(3600) {
-            return Err(invalid(&"every is 100ms to 1h"));
+        if every < Millis(100) || u128::from(every.0) > LONGEST_PAUSE.as_millis() {
+            return Err(invalid(&"every is 100ms to 2m"));
         }
         if self.receivers.len() > MAX_RECEIVERS {
             return Err(invalid(&format!("there are more than {MAX_RECEIVERS} receivers")));

@@ -23,6 +23,9 @@ const NAP: Duration = Duration::from_secs(1);
 /// Of the time, looking takes a tenth at most: a large fleet's reports are looked at less often.
 const LOOKS_SHARE: u32 = 10;
 
+/// Longest pause between two looks: Alertmanager takes an alert that is not said again in time to be over.
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(2);
+
 /// Looks at all rules `every` so often until told to stop.
 pub async fn look(fleet: Arc<Fleet>, every: Duration, mut stopped: watch::Receiver<bool>) {
     let mut pause = Duration::ZERO;
@@ -43,7 +46,7 @@ pub async fn look(fleet: Arc<Fleet>, every: Duration, mut stopped: watch::Receiv
             Ok(Err(error)) => error!(%error, "alerts could not be looked at"),
             Err(error) => error!(%error, "looking at alerts ended abnormally"),
         }
-        pause = every.max(begun.elapsed().saturating_mul(LOOKS_SHARE - 1));
+        pause = every.max(begun.elapsed().saturating_mul(LOOKS_SHARE - 1)).min(LONGEST_PAUSE);
     }
 }
 
