@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use ed25519_dalek::SigningKey;
 use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
-use serin_agent::telemetry::watched::Asked;
+use serin_agent::telemetry::Asked;
 use serin_agent::telemetry::window::{Recorder, Stamp};
 use serin_agent::update::effect::Now;
 use serin_fleet_server::bundle::open::{OpenedBundle, read_bundle};
