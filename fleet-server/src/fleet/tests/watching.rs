@@ -105,7 +105,10 @@ fn old_reports_become_sums_and_young_ones_are_read_as_before() {
     let before = rig.fleet.drift(&release, LATE).expect("read");
     rig.fleet.fold_old_reports(LATE).expect("folds");
     let after = rig.fleet.drift(&release, LATE).expect("read");
-    assert_eq!((after.arm.whole.requests, &after.whole.features), (before.arm.whole.requests, &before.whole.features));
+    assert_eq!(
+        (after.arm.whole.requests, &after.whole.features),
+        (before.arm.whole.requests, &before.whole.features)
+    );
     assert_eq!(rig.fleet.store.reports(&release, UnixMillis(0)).expect("read").len(), 1);
     let rig = rig.restart();
     let sums = rig.fleet.history(&release).expect("read");
