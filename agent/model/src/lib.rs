@@ -1,6 +1,5 @@
 //! One model: its ONNX file read, put in order, rewritten to run well, and run by tract. Model files are untrusted input;
-//! only a worker's process comes here. A crate of its own, because what it instantiates of tract is compiled for size,
-//! while the rest of the agent is compiled for speed.
+//! only a worker's process comes here. A crate of its own, so that nothing else of the agent sees tract.
 //!
 //! | module | what lives there |
 //! |---|---|
