@@ -109,7 +109,7 @@ fn read(presence: &Presence, reports: &[Report], since: UnixMillis) -> Reading {
 }
 
 /// Of predicted classes: those whose truth is known, and those of them that were right.
-fn right(quality: &Quality) -> Option<(u64, u64)> {
+pub(super) fn right(quality: &Quality) -> Option<(u64, u64)> {
     match quality {
         Quality::Classes(classes) => Some((classes.labelled, classes.right)),
         Quality::Values(_) => None,

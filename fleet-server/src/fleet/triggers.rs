@@ -8,7 +8,7 @@ use serin_protocol::ids::{ModelName, ReleaseId, UnixMillis};
 use tracing::{info, warn};
 
 use super::feed::Happening;
-use super::readings::add_drift;
+use super::readings::{add_drift, right};
 use super::{Fleet, FleetError};
 use crate::alert::{Condition, Reading};
 use crate::notify::receiver::ReceiverName;
@@ -157,17 +157,21 @@ impl Fleet {
         let Some((facts, devices)) = facts else { return Ok(None) };
         let record = &facts.record;
         let mut reading = Reading { devices: devices as u64, ..Reading::default() };
-        let looks_at_drift = |rule: &TriggerRule| {
-            let drift = rule.when.condition().is_some_and(|condition| {
-                matches!(condition, Condition::FeatureDrift(_) | Condition::PredictionDrift(_))
+        let looks_at_reports = |rule: &TriggerRule| {
+            let reports = rule.when.condition().is_some_and(|condition| {
+                matches!(
+                    condition,
+                    Condition::FeatureDrift(_) | Condition::PredictionDrift(_) | Condition::Quality(_)
+                )
             });
-            drift && rule.models.contains(model)
+            reports && rule.models.contains(model)
         };
-        if self.triggers.rules.iter().any(looks_at_drift) {
+        if self.triggers.rules.iter().any(looks_at_reports) {
             let drift = self.drift(&record.release.id, now)?;
             reading.reporting = drift.arm.devices.len() as u64;
             (reading.requests, reading.errors) = (drift.arm.whole.requests, drift.arm.whole.errors);
             add_drift(&mut reading, &drift);
+            reading.add_quality(drift.arm.whole.quality.as_ref().and_then(right));
         }
         Ok(Some(Subject {
             release: record.release.id.clone(),

@@ -4,7 +4,7 @@ use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{BasisPoints, SegmentNumber};
 use serin_protocol::message::{Coverage, Report, Role};
 use serin_protocol::review::{ReviewPolicy, Sample, SampleReason};
-use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::sketch::{ClassQuality, Histogram, LatencyHistogram, Quality};
 use serin_protocol::tensor::{DataType, TensorHeader};
 
 use super::*;
@@ -76,7 +76,9 @@ fn with_device() -> (Rig, ReleaseId) {
 #[test]
 fn rules_see_who_runs_what_and_what_they_reported() {
     let (rig, release) = with_device();
-    say_report(&rig, &report(&rig, &release, 1, LATE.0 - 2 * 60_000, 200, 1.0));
+    let labelled = ClassQuality { labelled: 20, right: 13, ..ClassQuality::default() };
+    let told = report(&rig, &release, 1, LATE.0 - 2 * 60_000, 200, 1.0);
+    say_report(&rig, &Report { quality: Some(Quality::Classes(labelled)), ..told });
     let rules: Vec<Rule> = [
         "name = 'a'\nwindow = '10m'\nwhen.coverage = { below = '100%' }",
         "name = 'b'\nwindow = '30s'\nwhen.coverage = { below = '100%' }",
@@ -90,6 +92,7 @@ fn rules_see_who_runs_what_and_what_they_reported() {
     let (whole, recent) = (of(Group::of_release(&release), 600), of(Group::of_release(&release), 30));
     assert_eq!((whole.devices, whole.reporting, whole.requests), (1, 1, 200));
     assert_eq!((recent.devices, recent.reporting, recent.requests), (1, 0, 0));
+    assert_eq!((whole.quality, recent.quality), (Some((20, 13)), None));
     let owner = of(Group::of_owner(&release), 600);
     assert_eq!(owner.predictions.first().and_then(|shift| shift.moved), Some(true), "all of one class");
     assert_eq!(owner.features.first().and_then(|shift| shift.moved), Some(false));
