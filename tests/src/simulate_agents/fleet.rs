@@ -191,7 +191,10 @@ impl<'a> Fleet<'a> {
         };
         match command {
             Some(command) => {
-                *waiting = None;
+                // A drill decides nothing: whoever has waited goes on waiting.
+                if !matches!(command, Command::Drill { .. }) {
+                    *waiting = None;
+                }
                 let order = OperatorOrder { expected: None, by: "op".to_owned(), command };
                 self.say(live, RolloutEvent::Operator(order))
             }
