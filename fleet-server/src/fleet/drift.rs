@@ -13,10 +13,10 @@ use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::profile::{FeatureKind, Profile, SketchProfile};
 use serin_protocol::sketch::{Bins, Histogram};
 
-use super::evidence::merge;
 use super::releases::profile_of;
 use super::{Fleet, FleetError, State};
 use crate::stats::distance::{counts, jensen_shannon, kolmogorov_smirnov, psi, wasserstein};
+use crate::store::sums::merge;
 use arm::{Arm, Sums};
 use cause::{Cause, Finding, Seen, judge};
 use quality::Right;

@@ -8,6 +8,7 @@ use serin_protocol::sketch::Histogram;
 
 use super::releases::ReleaseFacts;
 use crate::rollout::evidence::{Before, DeviceEvidence, Evidence, EvidenceWanted, ShadowEvidence};
+use crate::store::sums::merge;
 use crate::store::{Store, StoreError};
 
 /// The evidence wanted, one entry per device and release. Each list is in the order of the store, so that
@@ -94,15 +95,5 @@ fn add(devices: &mut BTreeMap<DeviceId, DeviceEvidence>, facts: &ReleaseFacts, r
     }
     for (mine, theirs) in evidence.features.iter_mut().skip(first).zip(&report.features) {
         merge(mine, theirs);
-    }
-}
-
-/// Adds `from`; an empty histogram takes its bins. Ingest took only reports with the release's own bins, so
-/// that all others agree.
-pub(super) fn merge(into: &mut Histogram, from: &Histogram) {
-    if into.counts.is_empty() && into.total() == 0 {
-        into.clone_from(from);
-    } else if !from.counts.is_empty() {
-        let _ = into.merge(from);
     }
 }

@@ -83,59 +83,43 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The sum of reports of one release, role, profile and span; none of no reports.
+    /// The sum of reports of one release, role, segment, profile and span; none of no reports.
     pub fn of(reports: &[Report], span: Span) -> Option<Self> {
-        let first = reports.first()?;
-        let mut sum = Self {
-            release: first.release.clone(),
-            role: first.role,
-            segment: first.segment,
-            profile: first.profile,
-            span,
-            start: span.start_of(first.start),
-            reports: 0,
-            devices: 0,
-            requests: 0,
-            errors: 0,
-            refused: 0,
-            latency: LatencyHistogram::default(),
-            features: Vec::new(),
-            predictions: Histogram::default(),
-            confidence: Histogram::default(),
-            entropy: Histogram::default(),
-            quality: None,
-            worker_deaths: 0,
-            dropped_reports: 0,
-        };
+        let (first, rest) = reports.split_first()?;
+        let mut sum = Self::of_one(first, span);
+        rest.iter().for_each(|report| sum.merge(&Self::of_one(report, span)));
         let mut devices: Vec<&DeviceId> = reports.iter().map(|report| &report.device).collect();
         devices.sort_unstable();
         devices.dedup();
         sum.devices = devices.len() as u64;
-        for report in reports {
-            sum.add(report);
-        }
         Some(sum)
     }
 
-    fn add(&mut self, report: &Report) {
-        self.reports = self.reports.saturating_add(1);
-        self.requests = self.requests.saturating_add(report.requests);
-        self.errors = self.errors.saturating_add(report.errors);
-        self.refused = self.refused.saturating_add(report.refused);
-        self.latency.merge(&report.latency);
-        merge(&mut self.predictions, &report.predictions);
-        merge(&mut self.confidence, &report.confidence);
-        merge(&mut self.entropy, &report.entropy);
-        self.add_quality(report.quality.as_ref());
-        let first = usize::from(report.first_feature);
-        if self.features.len() < first + report.features.len() {
-            self.features.resize(first + report.features.len(), Histogram::default());
+    fn of_one(report: &Report, span: Span) -> Self {
+        // What lies before the first feature of a wide model's later report is in another one.
+        let mut features = vec![Histogram::default(); usize::from(report.first_feature)];
+        features.extend(report.features.iter().cloned());
+        Self {
+            release: report.release.clone(),
+            role: report.role,
+            segment: report.segment,
+            profile: report.profile,
+            span,
+            start: span.start_of(report.start),
+            reports: 1,
+            devices: 1,
+            requests: report.requests,
+            errors: report.errors,
+            refused: report.refused,
+            latency: report.latency,
+            features,
+            predictions: report.predictions.clone(),
+            confidence: report.confidence.clone(),
+            entropy: report.entropy.clone(),
+            quality: report.quality.clone(),
+            worker_deaths: report.worker_deaths.into(),
+            dropped_reports: report.dropped_reports.into(),
         }
-        for (mine, theirs) in self.features.iter_mut().skip(first).zip(&report.features) {
-            merge(mine, theirs);
-        }
-        self.worker_deaths = self.worker_deaths.saturating_add(report.worker_deaths.into());
-        self.dropped_reports = self.dropped_reports.saturating_add(report.dropped_reports.into());
     }
 
     fn add_quality(&mut self, more: Option<&Quality>) {
@@ -184,9 +168,9 @@ impl Sum {
     }
 }
 
-/// An empty histogram takes the other's bins. Reports were taken in only with their release's own, so that all others
-/// agree.
-fn merge(into: &mut Histogram, from: &Histogram) {
+/// Adds `from`; an empty histogram takes its bins. Reports were taken in only with their release's own bins, so that all
+/// others agree.
+pub fn merge(into: &mut Histogram, from: &Histogram) {
     if into.counts.is_empty() && into.total() == 0 {
         into.clone_from(from);
     } else if !from.counts.is_empty() {

@@ -7,9 +7,9 @@ use serin_protocol::message::{Report, Role};
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
 use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality};
 
-use crate::fleet::evidence::merge;
 use crate::fleet::releases::profile_of;
 use crate::fleet::{Fleet, FleetError};
+use crate::store::sums::merge;
 
 /// What some devices showed together.
 #[derive(Clone, Debug, Default)]
