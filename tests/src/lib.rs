@@ -10,6 +10,7 @@ pub mod bundles;
 pub mod certificates;
 pub mod device;
 pub mod drifting;
+pub mod goals;
 pub mod kill_loop;
 pub mod lab;
 pub mod mlserver;

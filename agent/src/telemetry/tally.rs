@@ -1,7 +1,7 @@
 //! The counts of one window in one segment, while it is open.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::{iter, mem};
+use std::mem;
 
 use serin_protocol::frame::Prediction;
 use serin_protocol::manifest::Source;
@@ -64,9 +64,14 @@ impl Tally {
         rows: Rows<'_>,
         takes: impl Fn(usize) -> bool + Copy,
     ) {
+        let takes_all = (0..rows.count).all(takes);
         let sketches = profile.features.iter().zip(&mut self.features).skip(watched.first);
         for (source, (feature, histogram)) in watched.sources.iter().zip(sketches) {
             match source {
+                Source::Value(place) if takes_all && rows.datatype == DataType::Fp32 => {
+                    let (values, _cut) = rows.values.as_chunks::<WIDTH>();
+                    histogram.record_column(&feature.sketch.bins, values, *place, rows.width, rows.count);
+                }
                 Source::Value(place) => record_numbers(feature, histogram, rows, *place, takes),
                 Source::Category(place) => {
                     let number = |row| rows.number(row, *place).unwrap_or(f64::NAN);
@@ -128,18 +133,9 @@ fn record_numbers(
     place: usize,
     takes: impl Fn(usize) -> bool,
 ) {
-    let bins = &feature.sketch.bins;
-    if rows.datatype == DataType::Fp32 {
-        let (values, _cut) = rows.values.as_chunks::<WIDTH>();
-        let column = values.iter().skip(place).step_by(rows.width).map(|raw| f32::from_le_bytes(*raw));
-        // What a cut row lacks is missing.
-        let column = column.chain(iter::repeat(f32::NAN)).take(rows.count).enumerate();
-        histogram.record_all(bins, column.filter(|(row, _)| takes(*row)).map(|(_, value)| value));
-    } else {
-        // Beyond the range of single precision is beyond every bin.
-        let value = |row| rows.number(row, place).map_or(f32::NAN, |value| value as f32);
-        histogram.record_all(bins, (0..rows.count).filter(|row| takes(*row)).map(value));
-    }
+    // Beyond the range of single precision is beyond every bin; what a cut row lacks is missing.
+    let value = |row| rows.number(row, place).map_or(f32::NAN, |value| value as f32);
+    histogram.record_all(&feature.sketch.bins, (0..rows.count).filter(|row| takes(*row)).map(value));
 }
 
 fn categorize(feature: &FeatureProfile, histogram: &mut Histogram, value: Observed<'_>) {

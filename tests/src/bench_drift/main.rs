@@ -12,29 +12,14 @@ mod subscriber;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use serin_tests::goals::conclude;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    let done = match arguments.get(1).map(String::as_str) {
-        Some(subscriber::COMMAND) => subscriber::count(&arguments).map(|()| Vec::new()),
-        _ => measure(),
-    };
-    match done {
-        Ok(missed) if missed.is_empty() => {
-            if arguments.len() == 1 {
-                println!("goals met");
-            }
-            ExitCode::SUCCESS
-        }
-        Ok(missed) => {
-            println!("goals MISSED: {}", missed.join("; "));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("the benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
+    if arguments.get(1).is_some_and(|command| command == subscriber::COMMAND) {
+        return if subscriber::count(&arguments).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    conclude(measure())
 }
 
 /// Prints the tables, and answers the goals that are missed.

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use serin_tests::goals::conclude;
 use serin_tests::mlserver::MlServer;
 use serin_tests::process::program;
 use serin_tests::samples::Samples;
@@ -47,20 +48,7 @@ fn main() -> ExitCode {
     if let Some(passed) = passed {
         return if passed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    match measure_all() {
-        Ok(missed) if missed.is_empty() => {
-            println!("goals met");
-            ExitCode::SUCCESS
-        }
-        Ok(missed) => {
-            println!("goals MISSED: {}", missed.join("; "));
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("the benchmark failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    conclude(measure_all())
 }
 
 /// Prints the tables, and answers the goals that are missed.
