@@ -6,6 +6,7 @@ set -euo pipefail
 missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 compgen -G "/usr/lib/*/faketime/libfaketime.so.1" >/dev/null || missing+=(faketime)
+command -v chromium-headless-shell >/dev/null || missing+=(chromium-headless-shell)
 command -v prometheus-alertmanager >/dev/null || missing+=(prometheus-alertmanager)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 

@@ -14,6 +14,7 @@ mod identity;
 mod keys;
 mod local_rollback;
 mod never_stuck;
+mod page;
 mod pipeline;
 mod policies;
 mod power_cuts;

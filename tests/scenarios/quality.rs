@@ -37,7 +37,7 @@ const HALF: &str = "
 ";
 
 /// Has a model say how torn it is, and tells its requests apart by their site, which the reference data knows too.
-fn by_site(folder: &Path) -> Result<()> {
+pub(crate) fn by_site(folder: &Path) -> Result<()> {
     let declaration = std::fs::read_to_string(folder.join("serin.toml"))?;
     let declaration = declaration.replace("classes = 10", "classes = 10\nprobabilities = \"probabilities\"");
     let watch = "
@@ -54,7 +54,7 @@ named = [{ name = \"lisbon\", values = [\"lisbon\"] }, { name = \"porto\", value
     Ok(std::fs::write(folder.join("reference.csv"), with_site)?)
 }
 
-fn infer(device: &Device, id: &str, site: &str, row: &[f32]) -> Result<Value> {
+pub(crate) fn infer(device: &Device, id: &str, site: &str, row: &[f32]) -> Result<Value> {
     let body = json!({
         "id": id, "parameters": { "site": site },
         "inputs": [{ "name": "pixels", "datatype": "FP32", "shape": [1, 64], "data": row }],
@@ -63,7 +63,7 @@ fn infer(device: &Device, id: &str, site: &str, row: &[f32]) -> Result<Value> {
     Ok(ureq::post(url).send_json(body)?.body_mut().read_json()?)
 }
 
-fn site(at: usize) -> &'static str {
+pub(crate) fn site(at: usize) -> &'static str {
     ["lisbon", "porto", "elsewhere"][at % 3]
 }
 

@@ -9,16 +9,14 @@ use serin_protocol::ids::FieldName;
 use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
 use serin_protocol::sketch::{Bins, Histogram};
 
-use crate::process::program;
+use crate::process::target;
 
 /// Where the data sets lie once `tests/needs.sh` has fetched them.
 ///
 /// # Errors
 /// Nothing is built here.
 pub fn folder() -> Result<PathBuf> {
-    let built = program("serin-agent")?;
-    let target = built.parent().and_then(Path::parent).context("no build folder")?;
-    Ok(target.join("drifting"))
+    Ok(target()?.join("drifting"))
 }
 
 /// Rows of a data set, column by column.

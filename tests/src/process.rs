@@ -84,6 +84,12 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The build folder, where also lies what tests fetch and what they leave to be looked at.
+pub fn target() -> Result<PathBuf> {
+    let built = program("serin-agent")?;
+    Ok(built.parent().and_then(Path::parent).context("no build folder")?.to_owned())
+}
+
 /// A port nobody listens on at this moment.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())

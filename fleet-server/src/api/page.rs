@@ -1,9 +1,25 @@
 //! The page and the description of the API, both part of the program.
 
+use std::sync::LazyLock;
+
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 
-const PAGE: &str = include_str!("../web/page.html");
+/// The page with its style and script inside: one answer, and no other thing that the page may load.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    // In this order: each may use what stands before it.
+    let script = [
+        include_str!("../web/base.js"),
+        include_str!("../web/fleet.js"),
+        include_str!("../web/watch.js"),
+        include_str!("../web/drift.js"),
+        include_str!("../web/review.js"),
+        include_str!("../web/live.js"),
+    ];
+    include_str!("../web/page.html")
+        .replace("__STYLE__", include_str!("../web/style.css"))
+        .replace("__SCRIPT__", &script.join("\n"))
+});
 const OPENAPI: &str = include_str!("../../openapi.yaml");
 
 /// Stands in the page where the number goes that lets its own script and style run.
