@@ -95,6 +95,7 @@ def main() -> None:
         expect(page.get_by_role("status")).to_have_text("live")
         expect(page.get_by_role("region", name="Devices")).to_contain_text("digits@1.0.0")
         expect(page.get_by_role("region", name="Rollouts")).to_contain_text("completed")
+        expect(page.get_by_role("region", name="Alerts")).to_contain_text("digits@1.0.0, segment other")
         seen: dict[str, object] = {"porto": segment(page)}
         page.screenshot(path=f"{pictures}/light.png", full_page=True)
         fits(page)

@@ -19,6 +19,15 @@ use crate::tuf_interop::script;
 /// Rows that the device is asked about.
 const ASKED: usize = 150;
 
+/// Rings for a segment in which the model is wrong more often than in the others.
+const RIGHT_IN_EACH: &str = "
+    alerts.every = '500ms'
+    [[alerts.rules]]
+    name = 'right'
+    by = 'segment'
+    when.quality = { below = '90%' }
+";
+
 /// A model whose requests are told apart by their site and may be looked at.
 fn watched(folder: &Path) -> Result<()> {
     by_site(folder)?;
@@ -28,7 +37,7 @@ fn watched(folder: &Path) -> Result<()> {
 
 #[test]
 fn an_operator_reads_segments_and_a_reviewer_judges_in_the_browser() -> Result<()> {
-    let mut lab = Lab::configured(Broker::Embedded, "alerts.every = '500ms'")?;
+    let mut lab = Lab::configured(Broker::Embedded, RIGHT_IN_EACH)?;
     lab.add_device("open", "review.enabled = true")?;
     lab.publish_changed("digits/v1", watched)?;
     let rollout = lab.server.roll_out("digits@1.0.0", ALL_AT_ONCE)?;
@@ -48,6 +57,15 @@ fn an_operator_reads_segments_and_a_reviewer_judges_in_the_browser() -> Result<(
         let samples = lab.server.operator(&["review", "list"]).ok()?["samples"].as_array()?.len();
         (drift["quality"]["labelled"] == ASKED && samples == 4).then_some(drift)
     })?;
+
+    let alerts = until("the alert rings", PATIENCE, || {
+        let alerts = lab.server.operator(&["alert", "list", "--all"]).ok()?;
+        (!alerts["firing"].as_array()?.is_empty()).then_some(alerts)
+    })?;
+    let [firing] = &alerts["firing"].as_array().context("a list")?[..] else { anyhow::bail!("{alerts}") };
+    assert!(firing["segment"] == "other" && firing["release"] == "digits@1.0.0", "{firing}");
+    assert_eq!(firing["numbers"]["requests"], ASKED / 3, "{firing}");
+    assert_eq!(alerts["watched"].as_array().map(Vec::len), Some(3), "each segment by itself: {alerts}");
 
     let mut browser = script("page.py");
     browser.arg(&lab.server.url).arg(lab.folder().join("server/keys/operator.token"));

@@ -26,8 +26,11 @@ fn one(alert: &Alert, fleet: &FleetId, now: UnixMillis) -> Value {
     label("kind", alert.kind.as_str());
     label("fleet", fleet.as_str());
     label("owner", alert.group.owner.as_str());
-    if let Some(release) = &alert.group.release {
+    if let Some(release) = alert.group.release() {
         label("release", &release.to_string());
+    }
+    if let Some(segment) = alert.group.segment() {
+        label("segment", segment);
     }
     let mut annotations = Map::new();
     annotations.insert("summary".into(), alert.summary().into());

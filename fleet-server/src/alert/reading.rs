@@ -6,33 +6,65 @@ use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{ModelName, ReleaseId};
 use serin_protocol::sketch::LatencyHistogram;
 
-/// Of what an alert is: a release, or all of an owner's. The owner is the delegation that signs a model's releases,
-/// which has the model's name.
+/// Of what an alert is. The owner is the delegation that signs a model's releases, which has the model's name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
     /// The delegation that signs.
     pub owner: ModelName,
-    /// The release; none for all of the owner's together.
-    pub release: Option<ReleaseId>,
+    /// How much of what it signs.
+    pub scope: Scope,
+}
+
+/// How much of an owner's models a group is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// All releases together.
+    Owner,
+    /// One release.
+    Release(ReleaseId),
+    /// One release, where it was asked about one of the segments that it names.
+    Segment(ReleaseId, String),
 }
 
 impl Group {
     /// One release.
     pub fn of_release(release: &ReleaseId) -> Self {
-        Self { owner: release.model.clone(), release: Some(release.clone()) }
+        Self { owner: release.model.clone(), scope: Scope::Release(release.clone()) }
+    }
+
+    /// One segment of a release.
+    pub fn of_segment(release: &ReleaseId, segment: &str) -> Self {
+        Self { owner: release.model.clone(), scope: Scope::Segment(release.clone(), segment.to_owned()) }
     }
 
     /// All releases of the owner of `release`.
     pub fn of_owner(release: &ReleaseId) -> Self {
-        Self { owner: release.model.clone(), release: None }
+        Self { owner: release.model.clone(), scope: Scope::Owner }
+    }
+
+    /// The release that it is about, if it is about one.
+    pub const fn release(&self) -> Option<&ReleaseId> {
+        match &self.scope {
+            Scope::Release(release) | Scope::Segment(release, _) => Some(release),
+            Scope::Owner => None,
+        }
+    }
+
+    /// The segment that it is about, if it is about one.
+    pub fn segment(&self) -> Option<&str> {
+        match &self.scope {
+            Scope::Segment(_, segment) => Some(segment),
+            Scope::Owner | Scope::Release(_) => None,
+        }
     }
 }
 
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.release {
-            Some(release) => fmt::Display::fmt(release, f),
-            None => write!(f, "all of {}", self.owner),
+        match &self.scope {
+            Scope::Release(release) => fmt::Display::fmt(release, f),
+            Scope::Segment(release, segment) => write!(f, "{release}, segment {segment}"),
+            Scope::Owner => write!(f, "all of {}", self.owner),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serin_protocol::ids::{Millis, ModelName};
 
 use super::condition::Condition;
-use super::reading::Group;
+use super::reading::{Group, Scope};
 use crate::notify::receiver::ReceiverName;
 use crate::rollout::notation::span;
 
@@ -92,6 +92,8 @@ pub enum Grouping {
     /// Each release that devices run.
     #[default]
     Release,
+    /// Each segment of each release, while it is asked about: what is seldom asked about is not missed.
+    Segment,
     /// Each owner, over all releases of theirs.
     Owner,
 }
@@ -172,6 +174,10 @@ impl Rule {
     pub fn check(&self) -> Result<(), RuleError> {
         let senseless = |why: String| RuleError::Senseless { rule: self.name.clone(), why };
         self.when.check().map_err(senseless)?;
+        if self.by == Grouping::Segment && matches!(self.when, Condition::Coverage(_) | Condition::Rollbacks(_)) {
+            let why = "coverage and rollbacks are of devices, not of what they are asked: by is release or owner";
+            return Err(senseless(why.to_owned()));
+        }
         let bounds = [
             ("window", self.window, Millis(1000), MAX_WINDOW),
             ("for", self.hold, Millis(0), MAX_HOLD),
@@ -197,11 +203,17 @@ impl Rule {
 
     /// Whether it looks at a group.
     pub fn looks_at(&self, group: &Group) -> bool {
-        let kind = match self.by {
-            Grouping::Release => group.release.is_some(),
-            Grouping::Owner => group.release.is_none(),
+        let kind = match group.scope {
+            Scope::Release(_) => self.by == Grouping::Release,
+            Scope::Segment(..) => self.by == Grouping::Segment,
+            Scope::Owner => self.by == Grouping::Owner,
         };
-        kind && (self.models.is_empty() || self.models.contains(&group.owner))
+        kind && self.is_about(&group.owner)
+    }
+
+    /// Whether it looks at releases of a model.
+    pub fn is_about(&self, model: &ModelName) -> bool {
+        self.models.is_empty() || self.models.contains(model)
     }
 }
 
@@ -248,6 +260,7 @@ mod tests {
             ("name = 'a'\nwhen.error_rate = { above = '5' }", "is not a share"),
             ("name = 'a'\nwhen.error_rate = { above = '5%', clear_below = '6%' }", "clear_below"),
             ("name = 'a'\nwhen.latency = { above = '5ms', quantile = 99 }", "quantile lies between"),
+            ("name = 'a'\nby = 'segment'\nwhen.rollbacks = {}", "are of devices"),
             ("name = 'a'\nwhen.rollbacks = {}\nwindow = '8d'", "window is 1s to 1d, not 8d"),
             ("name = 'a'\nfor = 'soon'\nwhen.rollbacks = {}", "span of time"),
         ] {

@@ -38,6 +38,8 @@ pub enum Label {
     Owner,
     /// The release, as `model@version`.
     Release,
+    /// The segment.
+    Segment,
     /// How bad it is.
     Severity,
     /// `breach` or `no_data`.
@@ -64,6 +66,7 @@ impl FromStr for Matcher {
             "rule" => Label::Rule,
             "owner" => Label::Owner,
             "release" => Label::Release,
+            "segment" => Label::Segment,
             "severity" => Label::Severity,
             "kind" => Label::Kind,
             _ => return Err(refused()),
@@ -78,6 +81,7 @@ impl fmt::Display for Matcher {
             Label::Rule => "rule",
             Label::Owner => "owner",
             Label::Release => "release",
+            Label::Segment => "segment",
             Label::Severity => "severity",
             Label::Kind => "kind",
         };
@@ -87,11 +91,12 @@ impl fmt::Display for Matcher {
 
 impl Matcher {
     fn matches(&self, alert: &Alert) -> bool {
-        let release = alert.group.release.as_ref().map(ToString::to_string);
+        let release = alert.group.release().map(ToString::to_string);
         let actual = match self.label {
             Label::Rule => alert.rule.as_str(),
             Label::Owner => alert.group.owner.as_str(),
             Label::Release => release.as_deref().unwrap_or_default(),
+            Label::Segment => alert.group.segment().unwrap_or_default(),
             Label::Severity => alert.severity.as_str(),
             Label::Kind => alert.kind.as_str(),
         };
@@ -124,7 +129,7 @@ pub struct Silence {
 pub enum SilenceError {
     /// Not a matcher.
     #[error(
-        "`{0}` matches nothing: write rule=, owner=, release=, severity= or kind= and a value, such as release=digits@2.*"
+        "`{0}` matches nothing: write rule=, owner=, release=, segment=, severity= or kind= and a value, such as release=digits@2.*"
     )]
     Matcher(String),
     /// None, or too many.

@@ -23,7 +23,8 @@ pub(super) async fn standings(State(context): State<Context>) -> Json<Value> {
             json!({
                 "rule": key.rule,
                 "owner": key.group.owner,
-                "release": key.group.release.as_ref().map(ToString::to_string),
+                "release": key.group.release().map(ToString::to_string),
+                "segment": key.group.segment(),
                 "state": watched.word(),
                 "at": watched.at.0,
                 "value": watched.found.value,

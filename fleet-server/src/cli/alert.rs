@@ -45,7 +45,7 @@ enum AlertCommand {
     },
     /// Have nobody told about some alerts for a while.
     Silence {
-        /// Which: rule=, owner=, release=, severity= or kind=, and a value or how it begins, such as `release=digits@2.*`.
+        /// Which: rule=, owner=, release=, segment=, severity= or kind=, and a value or how it begins, such as `release=digits@2.*`.
         #[arg(long = "match", value_name = "LABEL=VALUE", required = true)]
         matchers: Vec<String>,
         /// How long, such as 90m, 24h or 7d.
@@ -93,6 +93,7 @@ struct Watched {
     rule: String,
     owner: String,
     release: Option<String>,
+    segment: Option<String>,
     state: String,
     at: u64,
     text: String,
@@ -197,7 +198,11 @@ fn list(standings: &Standings, all: bool) -> String {
     let shown =
         |watched: &&Watched| all || matches!(watched.state.as_str(), "pending" | "clearing" | "no_data");
     let row = |watched: &Watched| {
-        let group = watched.release.clone().unwrap_or_else(|| format!("all of {}", watched.owner));
+        let group = match (&watched.release, &watched.segment) {
+            (Some(release), Some(segment)) => format!("{release}, segment {segment}"),
+            (Some(release), None) => release.clone(),
+            (None, _) => format!("all of {}", watched.owner),
+        };
         vec![watched.rule.clone(), group, watched.state.clone(), ago(watched.at), watched.text.clone()]
     };
     let rows: Vec<_> = standings.watched.iter().filter(shown).map(row).collect();

@@ -192,13 +192,21 @@ impl Fleet {
     }
 }
 
+/// Segments by number and name, the rest last; none where nothing is told apart.
+pub(super) fn named_segments(profile: &Profile) -> Vec<(SegmentNumber, String)> {
+    if profile.segments.is_empty() {
+        return Vec::new();
+    }
+    let numbers = (1_u8..).map(SegmentNumber);
+    let rest = (SegmentNumber(0), OTHER.to_owned());
+    numbers.zip(profile.segments.iter().map(ToString::to_string)).chain([rest]).collect()
+}
+
 /// Every segment by its name. Features of all are judged together: many segments must not alarm sooner than one.
 fn segments(profile: &Profile, arm: &Arm, control: Option<&Arm>) -> Vec<Segment> {
-    let named = profile.segments.iter().map(ToString::to_string).zip(1_u8..);
-    let all: Vec<(String, SegmentNumber, &Sums)> = named
-        .chain([(OTHER.to_owned(), 0)])
-        .filter_map(|(name, number)| Some((name, SegmentNumber(number), arm.segment(SegmentNumber(number))?)))
-        .collect();
+    let named = named_segments(profile).into_iter();
+    let all: Vec<(String, SegmentNumber, &Sums)> =
+        named.filter_map(|(number, name)| Some((name, number, arm.segment(number)?))).collect();
     let looked_at = all.iter().map(|(_, number, seen)| {
         (Some(*number), *seen, control.and_then(|control| control.segment(*number)))
     });

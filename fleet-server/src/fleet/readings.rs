@@ -7,7 +7,8 @@ use serin_protocol::message::{Phase, Report, Role};
 use serin_protocol::sketch::Quality;
 
 use super::drift::cause::Cause;
-use super::drift::{Drift, Moved};
+use super::drift::{Moved, Picture, named_segments};
+use super::releases::profile_of;
 use super::{Fleet, FleetError, State};
 use crate::alert::reading::Shift;
 use crate::alert::{Condition, Group, Grouping, Reading, Rule};
@@ -33,9 +34,7 @@ impl Fleet {
         // Apart, so that the lock is let go of before drift takes it.
         let presences = presences(&self.lock(), before(now, longest));
         for (release, presence) in presences {
-            let (single, owner) = (Group::of_release(&release), Group::of_owner(&release));
-            let concerned: Vec<&Rule> =
-                rules.iter().filter(|rule| rule.looks_at(&single) || rule.looks_at(&owner)).collect();
+            let concerned: Vec<&Rule> = rules.iter().filter(|rule| rule.is_about(&release.model)).collect();
             if concerned.is_empty() {
                 continue;
             }
@@ -45,19 +44,36 @@ impl Fleet {
             let drift =
                 if concerned.iter().any(looks_at_drift) { Some(self.drift(&release, now)?) } else { None };
             let reports = self.store.reports(&release, before(now, longest))?;
+            let segments = if concerned.iter().any(|rule| rule.by == Grouping::Segment) {
+                named_segments(&profile_of(&*self.store, &self.release(&release)?.record)?)
+            } else {
+                Vec::new()
+            };
             for window in concerned.iter().map(|rule| rule.window).collect::<BTreeSet<_>>() {
                 let since = before(now, window);
+                let is_by = |by| concerned.iter().any(|rule| rule.window == window && rule.by == by);
+                if is_by(Grouping::Segment) {
+                    for (number, name) in &segments {
+                        let of_segment = reports.iter().filter(|report| report.segment == *number);
+                        let mut reading = read(&presence, of_segment, since);
+                        let drift = drift.as_ref().map(|drift| drift.segments.iter());
+                        if let Some(drift) = drift.and_then(|mut all| all.find(|one| one.name == *name)) {
+                            add_drift(&mut reading, &drift.picture);
+                        }
+                        if reading.requests > 0 {
+                            readings.insert((Group::of_segment(&release, name), window), reading);
+                        }
+                    }
+                }
                 let mut reading = read(&presence, &reports, since);
                 if let Some(drift) = &drift {
-                    add_drift(&mut reading, drift);
+                    add_drift(&mut reading, &drift.whole);
                 }
-                let by_owner =
-                    concerned.iter().any(|rule| rule.window == window && rule.by == Grouping::Owner);
-                if by_owner {
-                    let of_owner = readings.entry((owner.clone(), window)).or_default();
+                if is_by(Grouping::Owner) {
+                    let of_owner = readings.entry((Group::of_owner(&release), window)).or_default();
                     of_owner.merge(reading.clone());
                 }
-                readings.insert((single.clone(), window), reading);
+                readings.insert((Group::of_release(&release), window), reading);
             }
         }
         Ok(readings)
@@ -86,7 +102,11 @@ fn presences(state: &State, since: UnixMillis) -> BTreeMap<ReleaseId, Presence> 
 }
 
 /// Sums over reports whose window ends after `since`.
-fn read(presence: &Presence, reports: &[Report], since: UnixMillis) -> Reading {
+fn read<'a>(
+    presence: &Presence,
+    reports: impl IntoIterator<Item = &'a Report>,
+    since: UnixMillis,
+) -> Reading {
     let mut reading = Reading {
         devices: presence.devices.len() as u64,
         rollbacks: presence.went_back.iter().filter(|at| **at >= since).count() as u64,
@@ -94,7 +114,7 @@ fn read(presence: &Presence, reports: &[Report], since: UnixMillis) -> Reading {
     };
     let mut reporting = BTreeSet::new();
     // A shadow's work is nobody's answers.
-    let counted = reports.iter().filter(|report| report.role != Role::Shadow && report.end > since);
+    let counted = reports.into_iter().filter(|report| report.role != Role::Shadow && report.end > since);
     for report in counted {
         reading.requests = reading.requests.saturating_add(report.requests);
         reading.errors = reading.errors.saturating_add(report.errors);
@@ -116,9 +136,9 @@ pub(super) fn right(quality: &Quality) -> Option<(u64, u64)> {
     }
 }
 
-pub(super) fn add_drift(reading: &mut Reading, drift: &Drift) {
-    reading.features = drift.whole.features.iter().map(shift).collect();
-    reading.predictions = drift.whole.predictions.iter().map(shift).collect();
+pub(super) fn add_drift(reading: &mut Reading, picture: &Picture) {
+    reading.features = picture.features.iter().map(shift).collect();
+    reading.predictions = picture.predictions.iter().map(shift).collect();
 }
 
 fn shift(moved: &Moved) -> Shift {

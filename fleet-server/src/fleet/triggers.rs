@@ -170,7 +170,7 @@ impl Fleet {
             let drift = self.drift(&record.release.id, now)?;
             reading.reporting = drift.arm.devices.len() as u64;
             (reading.requests, reading.errors) = (drift.arm.whole.requests, drift.arm.whole.errors);
-            add_drift(&mut reading, &drift);
+            add_drift(&mut reading, &drift.whole);
             reading.add_quality(drift.arm.whole.quality.as_ref().and_then(right));
         }
         Ok(Some(Subject {

@@ -16,7 +16,7 @@ function drawAlerts(alerts) {
   if (unclear.length) {
     parts.push(element("h3", "", "Not fine, not ringing"));
     parts.push(tableOf(["Rule", "Of", "State", "Found"], unclear.slice(0, MAX_ROWS).map(one => [
-      one.rule, one.release || `all of ${one.owner}`, ["warn", one.state.replace("_", " ")], one.text,
+      one.rule, one.segment ? `${one.release}, segment ${one.segment}` : one.release || `all of ${one.owner}`, ["warn", one.state.replace("_", " ")], one.text,
     ])));
   }
   if (silences.length) {
