@@ -85,8 +85,12 @@ fn an_operator_reads_segments_and_a_reviewer_judges_in_the_browser() -> Result<(
     assert_eq!(seen["porto"]["requests"], (ASKED / 3).to_string());
     // What the reviewer said in the browser is the server's word.
     let samples = lab.server.operator(&["review", "list"])?["samples"].clone();
-    let judged: Vec<&Value> =
-        samples.as_array().context("samples")?.iter().filter(|sample| !sample["judgement"].is_null()).collect();
+    let judged: Vec<&Value> = samples
+        .as_array()
+        .context("samples")?
+        .iter()
+        .filter(|sample| !sample["judgement"].is_null())
+        .collect();
     let [sample] = judged[..] else { anyhow::bail!("one is judged: {samples}") };
     assert_eq!(sample["id"], seen["judged"]);
     let word = &sample["judgement"];

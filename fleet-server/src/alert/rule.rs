@@ -174,8 +174,11 @@ impl Rule {
     pub fn check(&self) -> Result<(), RuleError> {
         let senseless = |why: String| RuleError::Senseless { rule: self.name.clone(), why };
         self.when.check().map_err(senseless)?;
-        if self.by == Grouping::Segment && matches!(self.when, Condition::Coverage(_) | Condition::Rollbacks(_)) {
-            let why = "coverage and rollbacks are of devices, not of what they are asked: by is release or owner";
+        if self.by == Grouping::Segment
+            && matches!(self.when, Condition::Coverage(_) | Condition::Rollbacks(_))
+        {
+            let why =
+                "coverage and rollbacks are of devices, not of what they are asked: by is release or owner";
             return Err(senseless(why.to_owned()));
         }
         let bounds = [

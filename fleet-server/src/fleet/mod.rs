@@ -7,6 +7,7 @@
 
 pub mod alerts;
 mod assignments;
+mod deciding;
 pub mod devices;
 pub mod drift;
 pub mod enrolment;

@@ -12,9 +12,10 @@ use super::{Draft, Fleet, FleetError, State, evidence};
 use crate::rollout::Rollout;
 use crate::rollout::cohort::Salt;
 use crate::rollout::event::{Effect, Effects, OperatorOrder, RolloutEvent, Sighting, Start};
+use crate::rollout::plan::selector::Selector;
 use crate::rollout::plan::{Plan, Preset};
 use crate::rollout::preview::Preview;
-use crate::rollout::state::{self, Outcome, StateVersion};
+use crate::rollout::state::StateVersion;
 use crate::rollout::verdict::Verdict;
 use crate::store::{Assigned, Store, StoreError, StoredRollout};
 
@@ -33,41 +34,6 @@ pub(super) struct Live {
     pub(super) rollout: Rollout,
     /// Stored since the last fold.
     events: usize,
-}
-
-impl State {
-    /// Who hears what happens: the youngest rollout; and where that one has taken its release back, also
-    /// the youngest completed one before it, whose release late devices still get.
-    fn listening(&self) -> Vec<RolloutId> {
-        let mut young = self.rollouts.iter().rev();
-        let Some((id, last)) = young.next() else {
-            return Vec::new();
-        };
-        let mut listening = Vec::new();
-        if outcome(&last.rollout) == Some(Outcome::RolledBack) {
-            let completed = young.find(|(_, live)| outcome(&live.rollout) == Some(Outcome::Completed));
-            listening.extend(completed.map(|(id, _)| *id));
-        }
-        listening.push(*id);
-        listening
-    }
-
-    /// Times over which reports must not be merged: evidence is asked for from there on.
-    pub(super) fn fences(&self) -> Vec<UnixMillis> {
-        let live = self.rollouts.values().filter(|live| !live.rollout.state().is_finished());
-        live.flat_map(|live| [live.rollout.started(), live.rollout.stage().entered]).collect()
-    }
-}
-
-fn outcome(rollout: &Rollout) -> Option<Outcome> {
-    match rollout.state() {
-        state::State::Finished { outcome, .. } => Some(*outcome),
-        state::State::Running
-        | state::State::Paused { .. }
-        | state::State::Holding { .. }
-        | state::State::AwaitingOperator { .. }
-        | state::State::RollingBack { .. } => None,
-    }
 }
 
 /// Takes all rollouts up where they were.
@@ -172,20 +138,18 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<Start, FleetError> {
         let wanted = self.publishable(state, release)?;
-        let mut live = state.rollouts.values().map(|live| &live.rollout);
-        if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
-            return Err(FleetError::Conflict(format!(
-                "rollout {} of {} is {}; a fleet has one rollout at a time",
-                busy.id(),
-                busy.release().id,
-                busy.state()
-            )));
-        }
-        let baselines = baselines(state, release);
+        let everybody = Selector::default();
+        let who = plan.as_ref().map_or(&everybody, |plan| &plan.who);
+        state.refuse_two_at_once(who)?;
+        let taking_part =
+            || state.devices.values().filter(|record| record.revoked.is_none()).map(Sighting::from);
+        let meant: Vec<Sighting> = taking_part()
+            .filter(|seen| who.matches(&seen.device, &seen.traits, seen.active.as_ref()))
+            .collect();
+        let baselines = baselines(state, release, &meant);
         let first = || Plan::all_at_once(FIRST_BAKE, 0);
-        let taking_part = state.devices.values().filter(|record| record.revoked.is_none());
-        let fitting = Preset::fitting(taking_part.clone().count());
-        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { fitting.plan() });
+        let fitting = || Preset::fitting(meant.len()).plan();
+        let plan = plan.unwrap_or_else(|| if baselines.is_empty() { first() } else { fitting() });
         Ok(Start {
             id: self.store.next_rollout()?,
             plan,
@@ -193,14 +157,16 @@ impl Fleet {
             baselines,
             salt,
             at: now,
-            devices: taking_part.map(Sighting::from).collect(),
+            devices: taking_part().collect(),
         })
     }
 
     fn forget_old_rollouts(&self, state: &mut State) -> Result<(), FleetError> {
+        let finished = |(id, live): (&RolloutId, &Live)| live.rollout.state().is_finished().then_some(*id);
         while state.rollouts.len() >= MAX_ROLLOUTS
-            && let Some((id, _)) = state.rollouts.pop_first()
+            && let Some(id) = state.rollouts.iter().find_map(finished)
         {
+            state.rollouts.remove(&id);
             self.store.drop_rollout(id)?;
         }
         Ok(())
@@ -217,9 +183,9 @@ impl Fleet {
             if !state.rollouts.contains_key(&id) {
                 return Err(FleetError::NotFound(format!("rollout {id}")));
             }
-            if !state.listening().contains(&id) {
+            if let Some(other) = state.taken_over(id) {
                 return Err(FleetError::Conflict(format!(
-                    "rollout {id} is over: a younger one took its place"
+                    "rollout {id} is over: rollout {other} took its place"
                 )));
             }
             info!(rollout = %id, by = order.by, command = ?order.command, "operator's order");
@@ -233,26 +199,22 @@ impl Fleet {
 
     /// Lets time pass for rollouts that wait for it.
     pub fn tick(&self, now: UnixMillis) -> Result<(), FleetError> {
-        let due = |live: &Live| live.rollout.next_deadline().is_some_and(|deadline| deadline <= now);
-        let is_due = |state: &State, id: RolloutId| state.rollouts.get(&id).is_some_and(due);
-        let any_due = {
-            let state = self.lock();
-            state.listening().into_iter().any(|id| is_due(&state, id))
+        let is_due = |live: &Live| live.rollout.next_deadline().is_some_and(|deadline| deadline <= now);
+        let due = |state: &State| -> Vec<RolloutId> {
+            state.rollouts.iter().filter(|(_, live)| is_due(live)).map(|(id, _)| *id).collect()
         };
-        if !any_due {
+        if due(&self.lock()).is_empty() {
             return Ok(());
         }
         self.change(now, |state, draft| {
-            for id in state.listening() {
-                if is_due(state, id) {
-                    self.step(state, draft, id, &RolloutEvent::Tick, now)?;
-                }
+            for id in due(state) {
+                self.step(state, draft, id, &RolloutEvent::Tick, now)?;
             }
             Ok(())
         })
     }
 
-    /// Tells the rollouts that listen.
+    /// Tells those that have a say about the device it is about.
     pub(super) fn tell_rollouts(
         &self,
         state: &mut State,
@@ -260,7 +222,10 @@ impl Fleet {
         now: UnixMillis,
         event: &RolloutEvent,
     ) -> Result<(), FleetError> {
-        for id in state.listening() {
+        let Some(device) = about(event) else {
+            return Ok(());
+        };
+        for id in state.deciding(&device) {
             self.step(state, draft, id, event, now)?;
         }
         Ok(())
@@ -300,13 +265,20 @@ impl Fleet {
         };
         let about = about(event);
         let before = about.as_ref().and_then(|device| live.rollout.fleet().get(device)).cloned();
-        let effects = live.rollout.handle(now, event.clone());
+        let mut effects = live.rollout.handle(now, event.clone());
         let after = about.as_ref().and_then(|device| live.rollout.fleet().get(device));
         // Most hellos say what is known; they need not be remembered for ever.
         if effects.is_empty() && about.is_some() && before.as_ref() == after {
             return Ok(None);
         }
         live.events += 1;
+        // What a rollout still has in mind for devices that a younger one has taken is not said.
+        effects.retain(|effect| match effect {
+            Effect::Assign { device, .. } | Effect::Shadow { device, .. } => {
+                state.deciding(device).contains(&id)
+            }
+            Effect::Gather(_) | Effect::Record(_) | Effect::StateChanged { .. } | Effect::Reply(_) => true,
+        });
         let assigned = self.assignments(state, id, &effects, now)?;
         self.store.add_rollout_event(id, now, event, &assigned)?;
         self.fold(state, id)?;
@@ -382,10 +354,10 @@ fn about(event: &RolloutEvent) -> Option<DeviceId> {
     }
 }
 
-/// What the fleet runs, the most frequent first.
-fn baselines(state: &State, release: &ReleaseId) -> Vec<ReleaseRef> {
+/// What those who are meant run, the most frequent first.
+fn baselines(state: &State, release: &ReleaseId, meant: &[Sighting]) -> Vec<ReleaseRef> {
     let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
-    for active in state.devices.values().filter_map(|record| record.hello.active.as_ref()) {
+    for active in meant.iter().filter_map(|seen| seen.active.as_ref()) {
         *counts.entry(active).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().filter(|(id, _)| *id != release).collect();

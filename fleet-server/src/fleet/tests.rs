@@ -28,6 +28,7 @@ use crate::store::Store;
 use crate::store::sled::SledStore;
 use serin_protocol::ids::{Millis, RolloutId};
 
+mod deciding;
 mod watching;
 
 const NOW: UnixMillis = UnixMillis(1_000_000_000);
@@ -333,7 +334,7 @@ fn numbers_grow_beyond_what_a_device_accepted_from_a_lost_server() {
 }
 
 #[test]
-fn one_rollout_at_a_time_and_only_of_what_is_published() {
+fn only_what_is_published_is_rolled_out_and_once_at_a_time() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
     let packed = made::pack("2", 100);

@@ -46,8 +46,8 @@ impl Fleet {
             if record.revoked.is_some() {
                 return Err(FleetError::Conflict(format!("device {device} is revoked: it hears nothing")));
             }
-            let mut live = state.rollouts.values().map(|live| &live.rollout);
-            if let Some(busy) = live.find(|rollout| !rollout.state().is_finished()) {
+            let busy = state.live().find(|rollout| rollout.fleet().get(device).is_some());
+            if let Some(busy) = busy {
                 let (id, of) = (busy.id(), &busy.release().id);
                 return Err(FleetError::Conflict(format!(
                     "rollout {id} of {of} is {}; a trial beside it would disturb what it measures",

@@ -64,6 +64,28 @@ impl Selector {
         let version = self.versions.is_empty() || active.is_some_and(runs);
         named && tagged && kind && version && !self.except.contains(device)
     }
+
+    /// Whether no device can be meant by both, whatever comes: they ask for different values of the same thing.
+    pub fn excludes(&self, other: &Self) -> bool {
+        let differs =
+            |(name, value): (&String, &String)| other.tags.get(name).is_some_and(|its| its != value);
+        let none_of = |named: &Self, left_out: &Self| {
+            !named.devices.is_empty() && named.devices.is_subset(&left_out.except)
+        };
+        self.tags.iter().any(differs)
+            || apart(&self.targets, &other.targets)
+            || apart(&self.versions, &other.versions)
+            || (!self.devices.is_empty()
+                && !other.devices.is_empty()
+                && self.devices.is_disjoint(&other.devices))
+            || none_of(self, other)
+            || none_of(other, self)
+    }
+}
+
+/// Both name some, and none that the other names.
+fn apart<T: PartialEq>(some: &[T], others: &[T]) -> bool {
+    !some.is_empty() && !others.is_empty() && !some.iter().any(|one| others.contains(one))
 }
 
 /// Releases as people write them.
@@ -108,5 +130,25 @@ mod tests {
             assert_eq!(read(text).matches(&device, &traits, Some(&active)), means, "{text}");
         }
         assert!(!read("versions = ['digits@1.0.0']").matches(&device, &traits, None));
+    }
+
+    #[test]
+    fn selectors_exclude_each_other_only_where_no_device_can_be_meant_by_both() {
+        let read = |text: &str| toml::from_str::<Selector>(text).expect(text);
+        for (one, other, excludes) in [
+            ("", "", false),
+            ("tags = { kind = 'camera' }", "tags = { kind = 'door' }", true),
+            ("tags = { kind = 'camera' }", "tags = { site = 'lisbon' }", false),
+            ("tags = { kind = 'camera' }", "", false),
+            ("targets = ['a', 'b']", "targets = ['c']", true),
+            ("targets = ['a', 'b']", "targets = ['b', 'c']", false),
+            ("versions = ['digits@1.0.0']", "versions = ['digits@2.0.0']", true),
+            ("devices = ['a']", "devices = ['b']", true),
+            ("devices = ['a']", "except = ['a', 'b']", true),
+            ("devices = ['a', 'c']", "except = ['a', 'b']", false),
+        ] {
+            assert_eq!(read(one).excludes(&read(other)), excludes, "{one} and {other}");
+            assert_eq!(read(other).excludes(&read(one)), excludes, "{other} and {one}");
+        }
     }
 }
