@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 CARGO ?= cargo
+# By package: otherwise what the tests need of them (Parquet, a simulated disk) would be in what devices get, too.
+PROGRAMS := --package serin-agent-program --package serin-fleet-server
 
 .PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
 
@@ -55,28 +57,27 @@ conformance: needs ## The public test-suite for TUF clients on our trust core (S
 bench-rollback: ## How long a rollback takes on the device, in the release build (PEER=1 beside MLServer, ROUNDS=n)
 	@if [ -n "$${PEER:-}" ]; then tests/peer.sh; fi
 	$(CARGO) build --release --locked --bin bench-rollback
-	@# Apart and last, so that they are built as `make release` builds them, without what simulations need.
-	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	$(CARGO) build --release --locked $(PROGRAMS)
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-rollback"
 
 bench-inference: needs ## What gateway and real models cost, in the release build, beside MLServer and onnxruntime (SECONDS=n, MODELS=1 for these alone)
 	@if [ -z "$${MODELS:-}" ]; then tests/peer.sh; fi
 	@tests/models.sh
 	$(CARGO) build --release --locked --bin bench-inference
-	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	$(CARGO) build --release --locked $(PROGRAMS)
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-inference"
 
 bench-drift: needs ## Devices' sketches beside datasketches and whylogs, reports taken in beside a bare subscriber, drift found in real data
 	@tests/drift_peers.sh
 	$(CARGO) build --release --locked --bin bench-drift
-	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	$(CARGO) build --release --locked $(PROGRAMS)
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-drift"
 
 deny: ## Licences, advisories and sources of all dependencies (needs cargo-deny)
 	$(CARGO) deny --locked check
 
 release: ## The small device binary and the fleet server, stripped
-	$(CARGO) build --release --locked --bin serin-agent --bin serin-fleet
+	$(CARGO) build --release --locked $(PROGRAMS)
 	@ls -l target/release/serin-agent target/release/serin-fleet
 
 clean: ## Remove what was built

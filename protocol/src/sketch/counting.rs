@@ -1,101 +1,169 @@
-//! Many values counted into bins at once. Places and moments of a block of values are found side by side without a
-//! branch that depends on them, which compilers turn into vector instructions.
+//! Many values counted into bins at once. Places and moments of a block of values are found side by side in vector
+//! registers, without a branch that depends on them.
+
+use wide::bytemuck::cast;
+use wide::{f32x4, f64x2, i32x4};
 
 use super::bins::{Bins, MAX_BINS};
 
 /// Values of a block: enough for every vector unit, few enough for registers.
 pub(super) const LANES: usize = 16;
+/// Values of a vector register that every processor with vectors has.
+const WIDTH: usize = 4;
 
-/// Places a value can fall in: under, the bins, over, missing.
-const PLACES: usize = MAX_BINS + 3;
+/// Room for every number of edges that can be at or below a value, 0 to `MAX_BINS + 1`; a power of two, so that it is
+/// kept by a mask and not by a branch.
+const PLACES: usize = 64;
+const _: () = assert!(MAX_BINS + 2 <= PLACES);
+
+/// Every value of a vector passes a test.
+const ALL: u32 = (1 << WIDTH) - 1;
 
 /// Blocks are counted in turn, so that equal values one after the other need not wait for each other.
 const TURNS: usize = 4;
 
+/// Some values, as many as a block holds; the rest of it no numbers.
+pub(super) struct Block {
+    pub(super) values: [f32; LANES],
+    pub(super) held: usize,
+}
+
+impl Block {
+    /// The next values.
+    pub(super) fn fill(values: &mut impl Iterator<Item = f32>) -> Self {
+        let mut block = Self { values: [f32::NAN; LANES], held: 0 };
+        for (slot, value) in block.values.iter_mut().zip(values) {
+            *slot = value;
+            block.held += 1;
+        }
+        block
+    }
+
+    /// Every `width`th of raw little-endian values, from the first one on, `wanted` at most.
+    pub(super) fn fill_raw(values: &[[u8; 4]], width: usize, wanted: usize) -> Self {
+        let mut block = Self { values: [f32::NAN; LANES], held: wanted.min(LANES) };
+        let mut at = 0;
+        for slot in block.values.iter_mut().take(block.held) {
+            if let Some(raw) = values.get(at) {
+                *slot = f32::from_le_bytes(*raw);
+            }
+            at += width;
+        }
+        block
+    }
+}
+
 /// What was seen of some values.
 pub(super) struct Counted {
-    /// By number of edges at or below the value; missing ones last, behind every number of edges there can be.
+    /// By number of edges at or below the value. No numbers lie below all.
     tallies: [[u64; PLACES]; TURNS],
     /// A value of the first block: what distances are taken from, so that no digits are lost while values lie nearer to
     /// each other than to zero.
-    origin: f64,
-    finite: [u64; LANES],
-    sums: [f64; LANES],
-    squares: [f64; LANES],
+    origin: f32,
+    missing: u64,
+    /// Places of blocks that were not filled; counted as no numbers.
+    unfilled: u64,
+    finite: u64,
+    sums: f64x2,
+    squares: f64x2,
 }
 
 impl Counted {
-    /// Counts a first block and what comes after it.
-    pub(super) fn of(bins: &Bins, first: &[f32; LANES], rest: impl Iterator<Item = f32>) -> Self {
-        let origin = first.iter().find(|value| value.is_finite());
+    /// Counts a first block.
+    pub(super) fn of(bins: &Bins, first: &Block) -> Self {
+        let origin = first.values.iter().find(|value| value.is_finite());
         let mut counted = Self {
             tallies: [[0; PLACES]; TURNS],
-            origin: origin.map_or(0.0, |value| f64::from(*value)),
-            finite: [0; LANES],
-            sums: [0.0; LANES],
-            squares: [0.0; LANES],
+            origin: origin.copied().unwrap_or(0.0),
+            missing: 0,
+            unfilled: 0,
+            finite: 0,
+            sums: f64x2::ZERO,
+            squares: f64x2::ZERO,
         };
-        counted.take(bins, first, LANES);
-        let (mut block, mut held) = ([f32::NAN; LANES], 0);
-        for value in rest {
-            if let Some(slot) = block.get_mut(held) {
-                *slot = value;
-            }
-            held += 1;
-            if held == LANES {
-                counted.take(bins, &block, held);
-                held = 0;
-            }
-        }
-        // What is left of the block before lies behind them and is not counted.
-        block.iter_mut().skip(held).for_each(|value| *value = f32::NAN);
-        counted.take(bins, &block, held);
+        counted.take(bins, first);
         counted
     }
 
-    /// Counts the first `held` of a block; the others are no numbers.
-    fn take(&mut self, bins: &Bins, block: &[f32; LANES], held: usize) {
-        let mut places = [0_u32; LANES];
-        for edge in bins.edges() {
-            for (place, value) in places.iter_mut().zip(block) {
-                *place += u32::from(*edge <= *value);
+    /// Counts another one.
+    pub(super) fn take(&mut self, bins: &Bins, block: &Block) {
+        let mut vectors = [f32x4::ZERO; LANES / WIDTH];
+        let (fours, _) = block.values.as_chunks::<WIDTH>();
+        for (vector, four) in vectors.iter_mut().zip(fours) {
+            *vector = f32x4::new(*four);
+        }
+        let mut places = [i32x4::ZERO; LANES / WIDTH];
+        let mut pass = |edge: f32| {
+            let edge = f32x4::splat(edge);
+            for (place, vector) in places.iter_mut().zip(vectors) {
+                // All bits are set where it holds: that is -1.
+                *place -= cast::<f32x4, i32x4>(edge.simd_le(vector));
+            }
+        };
+        let (fours, rest) = bins.edges().as_chunks::<WIDTH>();
+        fours.iter().for_each(|four| four.map(&mut pass).into_iter().collect());
+        rest.iter().copied().for_each(pass);
+        let is_finite = |vector: f32x4| vector.abs().simd_lt(f32x4::splat(f32::INFINITY));
+        let all = vectors.into_iter().fold(f32x4::splat(f32::from_bits(u32::MAX)), |all, one| all & is_finite(one));
+        if all.to_bitmask() == ALL {
+            self.finite += LANES as u64;
+            self.add_moments(&block.values);
+        } else {
+            self.add_moments(&self.only_finite(&block.values));
+            self.finite += block.values.iter().filter(|value| value.is_finite()).count() as u64;
+            self.missing += block.values.iter().filter(|value| value.is_nan()).count() as u64;
+            self.unfilled += (LANES - block.held) as u64;
+        }
+        for place in places {
+            for (place, tally) in place.to_array().iter().zip(&mut self.tallies) {
+                if let Some(count) = tally.get_mut(*place as usize % PLACES) {
+                    *count += 1;
+                }
             }
         }
-        let origin = self.origin;
-        let moments = self.finite.iter_mut().zip(&mut self.sums).zip(&mut self.squares);
-        for (value, ((finite, sum), square)) in block.iter().zip(moments) {
-            let is_finite = value.abs() < f32::INFINITY;
-            let distance = if is_finite { f64::from(*value) - origin } else { 0.0 };
-            *finite += u64::from(is_finite);
-            *sum += distance;
-            *square += distance * distance;
-        }
-        for (lane, (place, value)) in places.iter().zip(block).take(held).enumerate() {
-            let place = if value.is_nan() { PLACES - 1 } else { *place as usize };
-            if let Some(count) = self.tallies.get_mut(lane % TURNS).and_then(|tally| tally.get_mut(place)) {
-                *count += 1;
+    }
+
+    /// Others moved to where they add nothing to sums of distances.
+    fn only_finite(&self, values: &[f32; LANES]) -> [f32; LANES] {
+        values.map(|value| if value.is_finite() { value } else { self.origin })
+    }
+
+    fn add_moments(&mut self, values: &[f32; LANES]) {
+        let origin = f64x2::splat(f64::from(self.origin));
+        // Two of each, so that additions need not wait for each other.
+        let (mut sums, mut squares) = ([f64x2::ZERO; 2], [f64x2::ZERO; 2]);
+        let (pairs, _) = values.as_chunks::<2>();
+        let (fours, _) = pairs.as_chunks::<2>();
+        for four in fours {
+            for ((pair, sum), square) in four.iter().zip(&mut sums).zip(&mut squares) {
+                let distance = f64x2::new(pair.map(f64::from)) - origin;
+                *sum += distance;
+                *square += distance * distance;
             }
         }
+        self.sums += sums.into_iter().fold(f64x2::ZERO, |sum, more| sum + more);
+        self.squares += squares.into_iter().fold(f64x2::ZERO, |sum, more| sum + more);
     }
 
     /// Values at or above so many edges and no more: below all (`0`), in a bin, above all.
     pub(super) fn at(&self, edges: usize) -> u64 {
-        self.tallies.iter().filter_map(|tally| tally.get(edges)).sum()
+        let all: u64 = self.tallies.iter().filter_map(|tally| tally.get(edges)).sum();
+        if edges == 0 { all - self.missing } else { all }
     }
 
     /// Values that were no number.
-    pub(super) fn missing(&self) -> u64 {
-        self.at(PLACES - 1)
+    pub(super) const fn missing(&self) -> u64 {
+        self.missing - self.unfilled
     }
 
     /// How many were finite, their mean, and their squared distances from it.
     pub(super) fn moments(&self) -> (f64, f64, f64) {
-        let count = self.finite.iter().sum::<u64>() as f64;
-        if count == 0.0 {
+        let count = self.finite as f64;
+        if self.finite == 0 {
             return (0.0, 0.0, 0.0);
         }
-        let (sum, squares) = (self.sums.iter().sum::<f64>(), self.squares.iter().sum::<f64>());
-        let mean = self.origin + sum / count;
+        let (sum, squares) = (self.sums.reduce_add(), self.squares.reduce_add());
+        let mean = f64::from(self.origin) + sum / count;
         // Rounding may leave less than nothing.
         (count, mean, (squares - sum * sum / count).max(0.0))
     }

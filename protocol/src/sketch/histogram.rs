@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bins::{Bins, MAX_BINS, Place};
-use super::counting::{Counted, LANES};
+use super::counting::{Block, Counted, LANES};
 
 /// What was seen of one feature. Counts saturate instead of wrapping.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,16 +49,7 @@ impl Histogram {
     /// Counts `values`, in less time than one by one. Allocates nothing.
     pub fn record_all(&mut self, bins: &Bins, values: impl IntoIterator<Item = f32>) {
         let mut values = values.into_iter();
-        let (mut block, mut held) = ([0.0; LANES], 0);
-        for (slot, value) in block.iter_mut().zip(values.by_ref()) {
-            *slot = value;
-            held += 1;
-        }
-        if held == LANES {
-            self.add(bins, &Counted::of(bins, &block, values));
-        } else {
-            self.record_few(bins, block.get(..held).unwrap_or_default());
-        }
+        self.record_blocks(bins, || Block::fill(&mut values));
     }
 
     /// Counts one value of each of `rows` rows of `width` little-endian single-precision values: that at `place`. What a
@@ -72,8 +63,28 @@ impl Histogram {
         width: usize,
         rows: usize,
     ) {
-        let column = values.iter().skip(place).step_by(width.max(1)).map(|raw| f32::from_le_bytes(*raw));
-        self.record_all(bins, column.chain(core::iter::repeat(f32::NAN)).take(rows));
+        let mut column = values.get(place..).unwrap_or_default();
+        let mut left = rows;
+        self.record_blocks(bins, || {
+            let block = Block::fill_raw(column, width, left);
+            left -= block.held;
+            column = column.get(block.held.saturating_mul(width)..).unwrap_or_default();
+            block
+        });
+    }
+
+    fn record_blocks(&mut self, bins: &Bins, mut next: impl FnMut() -> Block) {
+        let mut block = next();
+        if block.held < LANES {
+            self.record_few(bins, block.values.get(..block.held).unwrap_or_default());
+            return;
+        }
+        let mut counted = Counted::of(bins, &block);
+        while block.held == LANES {
+            block = next();
+            counted.take(bins, &block);
+        }
+        self.add(bins, &counted);
     }
 
     fn record_few(&mut self, bins: &Bins, values: &[f32]) {

@@ -115,7 +115,7 @@ fn qualifying_tells_what_is_rewritten_and_whether_the_second_form_pays() {
 
 #[test]
 fn the_runtime_that_the_second_form_is_bound_to_is_the_one_that_is_linked() {
-    let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).expect("read");
+    let lock = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock")).expect("read");
     for package in ["tract-nnef", "tract-core"] {
         let version = lock.split(&format!("name = \"{package}\"\nversion = \"")).nth(1).expect("linked");
         let version = version.split('"').next().expect("a version");

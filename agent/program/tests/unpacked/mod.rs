@@ -19,7 +19,7 @@ struct GoldenLine {
 
 /// The folder `name` under the fixtures.
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
 
 /// Unpacks the fixture `name` into a new directory.
