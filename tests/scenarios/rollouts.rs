@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serin_tests::bundles::text;
 use serin_tests::lab::{ALL_AT_ONCE, Broker, CANARY, Lab, PATIENCE};
 use serin_tests::traffic::{Traffic, rows};
 use serin_tests::until;
@@ -156,5 +157,37 @@ fn on_a_device_with_memory_for_one_release_they_take_turns_and_no_app_hears_of_i
     lab.devices[0].engineer(&["rollback"])?;
     assert_eq!(lab.devices[0].infer(&rows()?[..1])?["model_version"], "1.0.0");
     assert_eq!(traffic.failed.load(std::sync::atomic::Ordering::Relaxed), 0);
+    Ok(())
+}
+
+#[test]
+fn two_groups_of_devices_get_their_releases_side_by_side() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(4)?;
+    for (device, kind) in lab.devices.iter().zip(["camera", "camera", "door", "door"]) {
+        lab.server.operator(&["device", "tag", &device.name, &format!("kind={kind}")])?;
+    }
+    lab.publish("digits/v1")?;
+    lab.publish("digits/v2")?;
+    // Long enough that the first is still under way when the second starts.
+    let plan = |kind: &str| {
+        let slow = ALL_AT_ONCE.replace("bake = '1s'", "bake = '5s'");
+        format!("{slow}\n[who]\ntags = {{ kind = '{kind}' }}")
+    };
+    let cameras = lab.server.roll_out("digits@1.0.0", &plan("camera"))?;
+    let doors = lab.server.roll_out("digits@2.0.0", &plan("door"))?;
+    assert_eq!(lab.server.rollout(cameras)?["state"], "running");
+    // A third would have devices of the first.
+    let path = lab.folder().join("third.toml");
+    std::fs::write(&path, plan("camera"))?;
+    let third = ["rollout", "start", "--release", "digits@2.0.0", "--plan", text(&path)];
+    let refused = lab.server.try_operator(&third)?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("a device is in one rollout at a time"), "{said}");
+
+    for rollout in [cameras, doors] {
+        lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    }
+    assert_eq!((lab.running("1.0.0"), lab.running("2.0.0")), (2, 2));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What devices say, taken in.
 
-use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
+use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
 use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Presence, Report};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
@@ -19,6 +19,10 @@ use crate::store::{DeviceRecord, Move};
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
 /// device takes about 2 KB of memory.
 pub const MAX_DEVICES: usize = 250_000;
+
+/// Reports that come closer together than this do not each say anew when their device was last seen: a record is written
+/// for it.
+const SEEN_STEP: Millis = Millis::from_secs(10);
 
 /// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
 /// a day is covered for two months, at 512 bytes of memory.
@@ -301,8 +305,10 @@ impl Fleet {
         if !facts.fits(report) {
             return Ok(Err(Refused::NotOurs));
         }
-        record.last_seen = now;
-        self.store.put_device(record)?;
+        if now.since(record.last_seen) >= SEEN_STEP {
+            record.last_seen = now;
+            self.store.put_device(record)?;
+        }
         let fences = state.fences();
         if self.store.add_report(report, &fences)? {
             self.metrics.report(report);

@@ -8,11 +8,9 @@ use serin_protocol::message::{Coverage, Report};
 /// last half hour stays exact and a month fits.
 pub const MAX_REPORTS: usize = 48;
 
-/// Of `reports` of one device about one release, in the order of their windows, merges pairs in the older
-/// half, but never over a fence: windows that start before and after one stay apart. Parts of a wide
-/// model's window merge only with the same part.
-pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
-    let young = reports.split_off(reports.len() / 2);
+/// Of `reports` of one device about one release, in the order of their windows, merges pairs, but never over a fence:
+/// windows that start before and after one stay apart. Parts of a wide model's window merge only with the same part.
+pub fn merge_pairs(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
     let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
@@ -29,7 +27,6 @@ pub fn merge_oldest(mut reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Repo
         open.push(merged.len());
         merged.push(report);
     }
-    merged.extend(young);
     merged
 }
 
@@ -115,11 +112,11 @@ mod tests {
         };
         let reports: Vec<Report> =
             (0..8).flat_map(|start| vec![one(0, start, 1), one(3, start, 2)]).collect();
-        let merged = merge_oldest(reports, &[]);
+        let merged = merge_pairs(reports, &[]);
         let of = |segment: u8| -> Vec<&Report> {
             merged.iter().filter(|report| report.segment == SegmentNumber(segment)).collect()
         };
-        assert_eq!((of(0).len(), of(3).len()), (6, 6));
+        assert_eq!((of(0).len(), of(3).len()), (4, 4));
         let known = |reports: &[&Report]| -> (u64, u64) {
             let qualities = reports.iter().filter_map(|report| match &report.quality {
                 Some(Quality::Classes(classes)) => Some((classes.labelled, classes.right)),

@@ -175,18 +175,20 @@ impl Reports {
 
     fn merge_old(&self, newest: &Report, fences: &[UnixMillis]) -> Result<(), StoreError> {
         let prefix = device_prefix(newest);
-        if self.young.scan_prefix(&prefix).count() <= history::MAX_REPORTS {
+        let count = self.young.scan_prefix(&prefix).count();
+        if count <= history::MAX_REPORTS {
             return Ok(());
         }
         let name = newest.device.as_str();
-        let mut reports = Vec::new();
+        let mut older = Vec::new();
         let mut batch = Batch::default();
-        for entry in self.young.scan_prefix(&prefix) {
+        // What is young stays as it is, and where it is.
+        for entry in self.young.scan_prefix(&prefix).take(count / 2) {
             let (key, value) = entry?;
-            reports.push(from_wire("report", name, &value)?);
+            older.push(from_wire("report", name, &value)?);
             batch.remove(key);
         }
-        for report in &history::merge_oldest(reports, fences) {
+        for report in &history::merge_pairs(older, fences) {
             batch.insert(report_key(report), wire("report", report)?);
         }
         self.young.apply_batch(batch)?;

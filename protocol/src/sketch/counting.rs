@@ -104,7 +104,8 @@ impl Counted {
         fours.iter().for_each(|four| four.map(&mut pass).into_iter().collect());
         rest.iter().copied().for_each(pass);
         let is_finite = |vector: f32x4| vector.abs().simd_lt(f32x4::splat(f32::INFINITY));
-        let all = vectors.into_iter().fold(f32x4::splat(f32::from_bits(u32::MAX)), |all, one| all & is_finite(one));
+        let all =
+            vectors.into_iter().fold(f32x4::splat(f32::from_bits(u32::MAX)), |all, one| all & is_finite(one));
         if all.to_bitmask() == ALL {
             self.finite += LANES as u64;
             self.add_moments(&block.values);

@@ -13,7 +13,7 @@ use serin_agent::telemetry::Asked;
 use serin_agent::telemetry::window::{Recorder, Stamp};
 use serin_agent::update::effect::Now;
 use serin_fleet_server::bundle::open::{OpenedBundle, read_bundle};
-use serin_protocol::envelope::{PublicKey, seal_to_vec};
+use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FleetId, Millis, UnixMillis};
 use serin_protocol::message::{Hello, Presence, Report, Turn};
@@ -74,6 +74,7 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         Ok(())
     })?;
 
+    let verified = verify(&messages, &keys)?;
     let mut counter = Counter::start(lab.server.mqtt)?;
     let pid = counter.child.id();
     let bare = flood("subscriber that counts", pid, &mut publisher, &messages, || counter.came(), || Ok(()))?;
@@ -83,13 +84,31 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         messages.len(),
         template.features.len()
     );
-    for taken in [&server, &bare] {
+    for taken in [&server, &verified, &bare] {
         let per = |span: Duration| messages.len() as f64 / span.as_secs_f64();
         println!("| {} | {:.0} | {:.0} |", taken.who, per(taken.processor), per(taken.whole));
     }
     let share = bare.processor.as_secs_f64() / server.processor.as_secs_f64();
-    println!("| … as a share of it | {share:.2} | |");
+    println!("| … as a share of the subscriber | {share:.2} | |");
+    let share_of_verified = verified.processor.as_secs_f64() / server.processor.as_secs_f64();
+    println!("| … as a share of verifying alone | {share_of_verified:.2} | |");
     Ok(if share < GOAL { vec![format!("{GOAL} of a bare subscriber's reports")] } else { Vec::new() })
+}
+
+/// Opens every message with its device's key and does nothing else: what no server that believes signatures only can be
+/// faster than.
+fn verify(messages: &[(String, Vec<u8>)], keys: &[SigningKey]) -> Result<Taken> {
+    let rings: Vec<KeyRing<1>> = keys
+        .iter()
+        .map(|key| KeyRing::new([PublicKey::of(key)]).context("one key"))
+        .collect::<Result<_>>()?;
+    let pid = std::process::id();
+    let (before, begin) = (processor_time(pid)?, Instant::now());
+    for ((_, payload), ring) in messages.iter().zip(rings.iter().cycle()) {
+        std::hint::black_box(open::<Report, 1>(payload, ring)?);
+    }
+    let processor = processor_time(pid)?.saturating_sub(before);
+    Ok(Taken { who: "opened with their keys, nothing else", processor, whole: begin.elapsed() })
 }
 
 /// Publishes everything, never more ahead of `seen` than the broker queues; then `merge`.

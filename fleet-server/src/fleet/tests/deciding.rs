@@ -15,7 +15,11 @@ fn tag(rig: &Rig, name: &str, kind: &str) -> Vec<Outgoing> {
 }
 
 fn told(sent: &[Outgoing]) -> Vec<(DeviceId, Option<RolloutId>)> {
-    assigned(sent).into_iter().map(|assignment| (assignment.device, assignment.rollout)).collect()
+    // Who is early is drawn by lot.
+    let mut told: Vec<_> =
+        assigned(sent).into_iter().map(|assignment| (assignment.device, assignment.rollout)).collect();
+    told.sort();
+    told
 }
 
 fn why(outcome: Result<RolloutId, FleetError>) -> String {
