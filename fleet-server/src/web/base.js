@@ -28,7 +28,7 @@ async function ask(path, body) {
   if (answer.status === 401) { byId("door").hidden = false; throw new Error("the operator's token is needed"); }
   if (!answer.ok) {
     const said = await answer.json().catch(() => null);
-    throw new Error((said && said.message) || path + ": " + answer.status);
+    throw new Error((said && said.error) || path + ": " + answer.status);
   }
   byId("door").hidden = true;
   return answer;
