@@ -1,5 +1,8 @@
 //! Where a value falls: half-open bins between edges chosen once on reference data.
 
+use wide::bytemuck::cast;
+use wide::{f32x4, i32x4};
+
 use serde::{Deserialize, Serialize};
 
 /// Most bins of a histogram between its outermost edges. 32 bins keep the Kolmogorov-Smirnov distance
@@ -107,12 +110,23 @@ impl Bins {
         if value.is_nan() {
             return Place::Missing;
         }
-        // Comparing with all of the few edges has no branch to guess wrongly, and the compiler does several at once.
-        match self.edges.iter().map(|edge| usize::from(*edge <= value)).sum() {
+        match self.passed(value) {
             0 => Place::Under,
             above if above == self.edges.len() => Place::Over,
             above => Place::Bin(above - 1),
         }
+    }
+
+    /// Edges at or below `value`. Comparing with all of the few has no branch to guess wrongly.
+    fn passed(&self, value: f32) -> usize {
+        let (fours, rest) = self.edges.as_chunks::<4>();
+        let four = f32x4::splat(value);
+        let passed = fours.iter().fold(i32x4::ZERO, |passed, edges| {
+            // All bits are set where it holds: that is -1.
+            passed - cast::<f32x4, i32x4>(f32x4::new(*edges).simd_le(four))
+        });
+        let of_rest = rest.iter().filter(|edge| **edge <= value).count();
+        of_rest + passed.reduce_add().unsigned_abs() as usize
     }
 }
 

@@ -43,7 +43,14 @@ impl Histogram {
 
     /// Counts `value`; NaN counts as missing. Allocates nothing.
     pub fn record(&mut self, bins: &Bins, value: f32) {
-        self.record_few(bins, &[value]);
+        if value.is_finite() {
+            // Welford (1962).
+            let (before, value) = (self.present() as f64, f64::from(value));
+            let delta = value - self.mean;
+            self.mean += delta / (before + 1.0);
+            self.m2 += delta * (value - self.mean);
+        }
+        self.count(bins.locate(value));
     }
 
     /// Counts `values`, in less time than one by one. Allocates nothing.
@@ -64,6 +71,10 @@ impl Histogram {
         rows: usize,
     ) {
         let mut column = values.get(place..).unwrap_or_default();
+        if rows == 1 {
+            let value = column.first().map_or(f32::NAN, |raw| f32::from_le_bytes(*raw));
+            return self.record(bins, value);
+        }
         let mut left = rows;
         self.record_blocks(bins, || {
             let block = Block::fill_raw(column, width, left);
@@ -158,6 +169,21 @@ impl Histogram {
 
     /// Values that were there, in range or not.
     pub fn present(&self) -> u64 {
+        // So many counts of so few bits cannot overflow; then they are added without looking at each.
+        const { assert!(MAX_BINS + 2 <= 1 << 6) };
+        let (fours, rest) = self.counts.as_chunks::<4>();
+        let (mut sums, mut bits) = ([0_u64; 4], self.under | self.over);
+        for four in fours {
+            for (sum, count) in sums.iter_mut().zip(four) {
+                *sum = sum.wrapping_add(*count);
+            }
+            bits = four.iter().fold(bits, |bits, count| bits | count);
+        }
+        let bits = rest.iter().fold(bits, |bits, count| bits | count);
+        if bits >> 58 == 0 {
+            let outside = self.under.wrapping_add(self.over);
+            return sums.iter().chain(rest).fold(outside, |sum, count| sum.wrapping_add(*count));
+        }
         let inside = self.counts.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
         inside.saturating_add(self.under).saturating_add(self.over)
     }
