@@ -63,6 +63,10 @@ def review(page: Page, token: str) -> str:
     looks.first.click()
     # Contents are for operators only.
     expect(page.get_by_label("Operator token")).to_be_visible()
+    # What is public goes on being shown, and the question stays.
+    with page.expect_response(lambda answer: "/api/v1/drift" in answer.url):
+        pass
+    expect(page.get_by_label("Operator token")).to_be_visible()
     page.get_by_label("Operator token").fill(token)
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_label("Operator token")).to_be_hidden()
@@ -91,6 +95,8 @@ def main() -> None:
         page.on("pageerror", lambda error: faults.append(str(error)))
         # That contents are refused without the token is part of the walk.
         page.on("console", lambda said: faults.append(said.text) if said.type == "error" and "401" not in said.text else None)
+        streams: list[str] = []
+        page.on("request", lambda asked: streams.append(asked.url) if asked.url.endswith("/stream") else None)
         page.goto(url)
         expect(page.get_by_role("status")).to_have_text("live")
         expect(page.get_by_role("region", name="Devices")).to_contain_text("digits@1.0.0")
@@ -105,6 +111,7 @@ def main() -> None:
         page.screenshot(path=f"{pictures}/dark.png", full_page=True)
         browser.close()
     assert not faults, faults
+    assert len(streams) == 1, f"a token that is shown later opens no second stream: {streams}"
     print(json.dumps(seen))
 
 

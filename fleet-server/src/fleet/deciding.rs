@@ -31,25 +31,25 @@ fn has(live: &Live, device: &DeviceId) -> bool {
 impl State {
     /// Rollouts that are not finished.
     pub(super) fn live(&self) -> impl Iterator<Item = &Rollout> {
-        self.rollouts.values().map(|live| &live.rollout).filter(|rollout| outcome(rollout).is_none())
+        self.rollouts.values().map(|live| &live.rollout).filter(|rollout| !rollout.state().is_finished())
     }
 
-    /// Who has a say about a device: the rollout it is in, while that is not finished. Else the youngest one that has
-    /// or means it; and where that one has taken its release back, also the youngest completed one before it, whose
+    /// Who has a say about a device: the rollout it is in, while that is not finished. Else the youngest one that has it
+    /// or lets it join; and where that one has taken its release back, also the youngest completed one before it, whose
     /// release late devices still get.
     pub(super) fn deciding(&self, device: &DeviceId) -> Vec<RolloutId> {
         let rollouts = || self.rollouts.iter().rev();
-        let unfinished = |live: &Live| outcome(&live.rollout).is_none();
+        let unfinished = |live: &Live| !live.rollout.state().is_finished();
         if let Some((id, _)) = rollouts().find(|(_, live)| unfinished(live) && has(live, device)) {
             return vec![*id];
         }
         let sighting = self.devices.get(device).map(Sighting::from);
-        let means = |live: &Live| {
-            sighting.as_ref().is_some_and(|seen| {
-                live.rollout.plan().who.matches(device, &seen.traits, seen.active.as_ref())
-            })
+        let lets_join = |live: &Live| {
+            let who = &live.rollout.plan().who;
+            let means = |seen: &Sighting| who.matches(device, &seen.traits, seen.active.as_ref());
+            who.dynamic && sighting.as_ref().is_some_and(means)
         };
-        let mut concerned = rollouts().filter(|(_, live)| has(live, device) || means(live));
+        let mut concerned = rollouts().filter(|(_, live)| has(live, device) || lets_join(live));
         let Some((id, youngest)) = concerned.next() else {
             return Vec::new();
         };

@@ -25,12 +25,11 @@ async function ask(path, body) {
     Object.assign(order, { method: "POST", body: JSON.stringify(body) });
   }
   const answer = await fetch(path, order);
-  if (answer.status === 401) { byId("door").hidden = false; throw new Error("the operator's token is needed"); }
+  if (answer.status === 401) { byId("door").hidden = false; throw Object.assign(new Error("the operator's token is needed"), { denied: true }); }
   if (!answer.ok) {
     const said = await answer.json().catch(() => null);
     throw new Error((said && said.error) || path + ": " + answer.status);
   }
-  byId("door").hidden = true;
   return answer;
 }
 const get = async path => (await ask(path)).json();

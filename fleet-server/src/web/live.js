@@ -124,12 +124,17 @@ async function watch() {
 let live = false;
 function complain(error) { byId("link").textContent = String(error.message || error); }
 
+let running = false;
 async function run() {
+  running = true;
+  try { await follow(); } finally { running = false; }
+}
+async function follow() {
   for (let wait = 500; ; wait = Math.min(wait * 2, 10000)) {
     try { await watch(); wait = 500; byId("link").textContent = "the server ended the stream; trying again…"; }
     catch (error) {
       complain(error);
-      if (!byId("door").hidden) return;
+      if (error.denied) return;
     } finally { live = false; }
     await new Promise(done => setTimeout(done, wait));
   }
@@ -141,7 +146,9 @@ byId("door").addEventListener("submit", event => {
   event.preventDefault();
   token = byId("token").value.trim();
   sessionStorage.setItem("token", token);
-  run();
+  byId("door").hidden = true;
+  // What is public is shown without a token: then the stream is there already.
+  if (!running) run();
 });
 setInterval(() => {
   if (document.hidden || !live) return;

@@ -109,7 +109,8 @@ fn what_a_younger_rollout_took_is_no_longer_the_older_ones() {
     }
     (1..10).for_each(|step| rig.fleet.tick(UnixMillis(NOW.0 + step * 200)).expect("ticks"));
     rig.sent();
-    let only_a = plan("devices = ['a']\ndynamic = false");
+    // Whoever comes later is meant by it, too, and may not join.
+    let only_a = plan("except = ['b']\ndynamic = false");
     let some = rig.fleet.start_rollout(&second, Some(only_a), None, NOW).expect("starts");
     assert_eq!(told(&rig.sent()), [(id("a"), Some(some))]);
     // Seen without the old release, `a` is not given it again; `b` is, and so is a newcomer.
