@@ -310,7 +310,8 @@ impl Fleet {
             self.store.put_device(record)?;
         }
         let fences = state.fences();
-        if self.store.add_report(report, &fences)? {
+        let wire = postcard::to_allocvec(report).unwrap_or_default();
+        if self.store.add_report(report, &wire, &fences)? {
             self.metrics.report(report);
         } else {
             self.metrics.repeated_report();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serin_protocol::ids::{DeviceId, Millis, ReleaseId, SegmentNumber, UnixMillis};
 use serin_protocol::manifest::segments::OTHER;
-use serin_protocol::message::{Report, Role};
+use serin_protocol::message::Role;
 use serin_protocol::sketch::profile::{FeatureKind, Profile, SketchProfile};
 use serin_protocol::sketch::{Bins, Histogram};
 
@@ -169,15 +169,14 @@ impl Fleet {
         if traced.is_empty() {
             return Ok(());
         }
-        let answered = |report: &Report| report.role != Role::Shadow;
-        for report in self.store.reports(release, since)?.into_iter().filter(answered) {
-            for (place, _, devices) in &mut traced {
+        self.store.visit_reports(release, since, &mut |report| {
+            for (place, _, devices) in traced.iter_mut().filter(|_| report.role != Role::Shadow) {
                 let at = place.checked_sub(usize::from(report.first_feature));
                 if let Some(seen) = at.and_then(|at| report.features.get(at)) {
                     merge(devices.entry(report.device.clone()).or_default(), seen);
                 }
             }
-        }
+        })?;
         for (place, moved, devices) in traced {
             let Some(feature) = profile.features.get(place) else { continue };
             let reference = counts(&feature.sketch.reference);

@@ -24,17 +24,19 @@ pub(super) fn gather(
     for release in std::iter::once(&wanted.release).chain(&wanted.baselines) {
         let Some(facts) = facts(release) else { continue };
         let mut devices = BTreeMap::new();
-        // A shadow answers nobody, and an arm only what falls into its share.
-        let answered = |report: &Report| report.role == Role::Answers;
-        for report in store.reports(release, begin.min(wanted.since))?.into_iter().filter(answered) {
+        store.visit_reports(release, begin.min(wanted.since), &mut |report| {
+            // A shadow answers nobody, and an arm only what falls into its share.
+            if report.role != Role::Answers {
+                return;
+            }
             if report.start >= wanted.since {
-                add(&mut devices, &facts, &report);
+                add(&mut devices, &facts, report);
             }
             // The release itself was nowhere then, and if it was, it is not what the device did before it.
-            if *release != wanted.release && is_before(&report, begin, end) {
-                note(before.entry(report.device.clone()).or_default(), &report);
+            if *release != wanted.release && is_before(report, begin, end) {
+                note(before.entry(report.device.clone()).or_default(), report);
             }
-        }
+        })?;
         all.extend(devices.into_values());
     }
     for shown in &mut all {
@@ -48,17 +50,17 @@ pub(super) fn gather(
 /// compute is one that they differ on.
 fn shadows(store: &dyn Store, wanted: &EvidenceWanted) -> Result<Vec<ShadowEvidence>, StoreError> {
     let mut devices: BTreeMap<DeviceId, ShadowEvidence> = BTreeMap::new();
-    for report in store.reports(&wanted.release, wanted.since)? {
-        let Some(comparison) = report.comparison else { continue };
+    store.visit_reports(&wanted.release, wanted.since, &mut |report| {
+        let Some(comparison) = &report.comparison else { return };
         let evidence = devices.entry(report.device.clone()).or_insert_with(|| ShadowEvidence {
-            device: report.device,
+            device: report.device.clone(),
             pairs: 0,
             disagreements: 0,
         });
         let unlike = comparison.rows.saturating_sub(comparison.agreed).saturating_add(comparison.failed);
         evidence.pairs = evidence.pairs.saturating_add(comparison.rows).saturating_add(comparison.failed);
         evidence.disagreements = evidence.disagreements.saturating_add(unlike);
-    }
+    })?;
     Ok(devices.into_values().collect())
 }
 

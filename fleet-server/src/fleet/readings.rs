@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serin_protocol::ids::{DeviceId, Millis, ReleaseId, UnixMillis};
+use serin_protocol::ids::{DeviceId, Millis, ReleaseId, SegmentNumber, UnixMillis};
 use serin_protocol::message::{Phase, Report, Role};
-use serin_protocol::sketch::Quality;
+use serin_protocol::sketch::{LatencyHistogram, Quality};
 
 use super::drift::cause::Cause;
 use super::drift::{Moved, Picture, named_segments};
@@ -21,6 +21,32 @@ pub type Readings = BTreeMap<(Group, Millis), Reading>;
 struct Presence {
     devices: BTreeSet<DeviceId>,
     went_back: Vec<UnixMillis>,
+}
+
+/// What readings are made of, of one report: a hundredth of it.
+struct Shown {
+    device: DeviceId,
+    segment: SegmentNumber,
+    end: UnixMillis,
+    requests: u64,
+    errors: u64,
+    latency: LatencyHistogram,
+    /// See [`right`].
+    right: Option<(u64, u64)>,
+}
+
+impl Shown {
+    fn of(report: &Report) -> Self {
+        Self {
+            device: report.device.clone(),
+            segment: report.segment,
+            end: report.end,
+            requests: report.requests,
+            errors: report.errors,
+            latency: report.latency,
+            right: report.quality.as_ref().and_then(right),
+        }
+    }
 }
 
 impl Fleet {
@@ -43,7 +69,13 @@ impl Fleet {
             };
             let drift =
                 if concerned.iter().any(looks_at_drift) { Some(self.drift(&release, now)?) } else { None };
-            let reports = self.store.reports(&release, before(now, longest))?;
+            let mut reports: Vec<Shown> = Vec::new();
+            self.store.visit_reports(&release, before(now, longest), &mut |report| {
+                // A shadow's work is nobody's answers.
+                if report.role != Role::Shadow {
+                    reports.push(Shown::of(report));
+                }
+            })?;
             let segments = if concerned.iter().any(|rule| rule.by == Grouping::Segment) {
                 named_segments(&profile_of(&*self.store, &self.release(&release)?.record)?)
             } else {
@@ -104,7 +136,7 @@ fn presences(state: &State, since: UnixMillis) -> BTreeMap<ReleaseId, Presence> 
 /// Sums over reports whose window ends after `since`.
 fn read<'a>(
     presence: &Presence,
-    reports: impl IntoIterator<Item = &'a Report>,
+    reports: impl IntoIterator<Item = &'a Shown>,
     since: UnixMillis,
 ) -> Reading {
     let mut reading = Reading {
@@ -113,13 +145,11 @@ fn read<'a>(
         ..Reading::default()
     };
     let mut reporting = BTreeSet::new();
-    // A shadow's work is nobody's answers.
-    let counted = reports.into_iter().filter(|report| report.role != Role::Shadow && report.end > since);
-    for report in counted {
+    for report in reports.into_iter().filter(|report| report.end > since) {
         reading.requests = reading.requests.saturating_add(report.requests);
         reading.errors = reading.errors.saturating_add(report.errors);
         reading.latency.merge(&report.latency);
-        reading.add_quality(report.quality.as_ref().and_then(right));
+        reading.add_quality(report.right);
         if presence.devices.contains(&report.device) {
             reporting.insert(&report.device);
         }

@@ -81,15 +81,15 @@ impl Fleet {
         let since = UnixMillis(now.0.saturating_sub(WINDOW.0));
         let mut devices = BTreeSet::new();
         let mut comparisons: BTreeMap<ReleaseId, Comparison> = BTreeMap::new();
-        for report in self.store.reports(release, since)? {
-            if let Some(comparison) = report.comparison {
+        self.store.visit_reports(release, since, &mut |report| {
+            if let Some(comparison) = &report.comparison {
                 let with = comparison.with.clone();
                 let sum = comparisons.entry(with.clone()).or_insert_with(|| Comparison::new(with));
                 // With the same release; its bins were checked when it came.
-                sum.merge(&comparison);
-                devices.insert(report.device);
+                sum.merge(comparison);
+                devices.insert(report.device.clone());
             }
-        }
+        })?;
         Ok(Shadowed { since, devices, comparisons: comparisons.into_values().collect() })
     }
 }

@@ -4,13 +4,38 @@
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::message::{Coverage, Report};
 
-/// Reports kept per device and release. 48 windows of 60 features are about 100 KB; at a window a minute the
-/// last half hour stays exact and a month fits.
-pub const MAX_REPORTS: usize = 48;
+/// Reports that stay as they came however many others there are, the youngest: at a window a minute, the last
+/// twenty-four minutes.
+pub const EXACT: usize = 24;
+
+/// Reports that one device and release is left with when its older ones were merged.
+const CONDENSED: usize = 40;
+
+/// Reports of one device and release that may come before its older ones are merged again.
+pub const FRESH: usize = 32;
+
+/// Reports kept per device and release at most, but for those that cannot be merged: of other parts of a wide model, other
+/// segments, the other side of a fence. As many windows of 60 features are about 150 KB; a month of any length of window
+/// fits.
+pub const MAX_REPORTS: usize = CONDENSED + FRESH;
+
+/// Merges the older ones of `reports`, which are all but the youngest [`EXACT`] of one device about one release in the
+/// order of their windows, until there are few enough with these, or no two can be merged any more.
+pub fn condense(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
+    let mut left = reports;
+    while left.len() + EXACT > CONDENSED {
+        let before = left.len();
+        left = merge_pairs(left, fences);
+        if left.len() == before {
+            break;
+        }
+    }
+    left
+}
 
 /// Of `reports` of one device about one release, in the order of their windows, merges pairs, but never over a fence:
 /// windows that start before and after one stay apart. Parts of a wide model's window merge only with the same part.
-pub fn merge_pairs(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
+fn merge_pairs(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
     let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
@@ -46,7 +71,7 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
 
 /// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
 /// nothing has changed.
-pub fn merge(older: &mut Report, younger: &Report) -> bool {
+fn merge(older: &mut Report, younger: &Report) -> bool {
     let mut sum = older.clone();
     let sketches = sum.features.iter_mut().zip(&younger.features);
     let rest = [

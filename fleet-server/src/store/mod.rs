@@ -39,6 +39,16 @@ pub enum StoreError {
     /// Disk or database.
     #[error("the store failed: {0}")]
     Database(#[from] ::sled::Error),
+    /// A file beside the database.
+    #[error("the store failed: {action} {}: {source}", path.display())]
+    Disk {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// It failed before, and nothing is trusted to it any more.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -222,13 +232,20 @@ pub trait Store: Send + Sync {
     fn statement(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
     /// A reference profile.
     fn profile(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
-    /// Adds a report; false when it was added before, even if it has been merged or dropped since.
+    /// Adds a report, which is `wire` on the wire; false when it was added before, even if it has been merged or dropped
+    /// since.
     ///
-    /// Of one device and release at most [`history::MAX_REPORTS`] are kept: older ones are merged two by
-    /// two, but never over one of the `fences`, so that what began at a fence can still be told apart.
-    fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError>;
-    /// All reports about `release` whose window starts at or after `since`, by device, then by window.
-    fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError>;
+    /// Of one device and release [`history::MAX_REPORTS`] are kept: older ones are merged two by two, but never over one
+    /// of the `fences`, so that what began at a fence can still be told apart.
+    fn add_report(&self, report: &Report, wire: &[u8], fences: &[UnixMillis]) -> Result<bool, StoreError>;
+    /// Tells `each` report about `release` whose window starts at or after `since`, by device, then by window. One at a
+    /// time: a whole fleet's are more than memory should hold.
+    fn visit_reports(
+        &self,
+        release: &ReleaseId,
+        since: UnixMillis,
+        each: &mut dyn FnMut(&Report),
+    ) -> Result<(), StoreError>;
     /// Makes reports about `release` whose hour is over at `before` part of [`sums`], and lets these age as of `now`.
     fn fold_reports(
         &self,

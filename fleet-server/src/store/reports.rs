@@ -1,71 +1,109 @@
-//! Reports in the `sled` store: as they came for a while, then as sums. Each step is one change, so that after a power
-//! cut a report is either itself or part of a sum.
+//! Reports: in a log as they came for a while, then as sums in the database. Wherever power is cut, a report is either
+//! itself or part of a sum, never both and never neither.
+//!
+//! A report is appended once, and what is old of a device is now and then written together; nothing else is written for
+//! it, so that taking one in costs little. Reports that were folded into sums are taken out of the log in three steps:
+//! sums and a note of what is in them, as one change; then the log without these reports; then the note goes. A note that
+//! is found at opening tells what is still to be taken out.
+
+mod kept;
+mod log;
+mod record;
+mod sum_tree;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serin_protocol::ids::{DeviceId, ReleaseId, UnixMillis};
 use serin_protocol::message::Report;
 use sled::{Batch, Db, Tree};
 
 use super::StoreError;
-use super::history;
 use super::seen::SeenReports;
-use super::sled::{numbered, prefix, together};
-use super::sums::{self, MAX_TOTAL_BYTES, Span, Sum};
-use super::values::{from_wire, wire};
+use super::sled::together;
+use super::sums::{self, Span, Sum};
+use super::values::{from_wire, unreadable, wire};
+use kept::{Kept, Piece};
 
-/// Reports folded in one change: of the widest model 16 MiB.
-const MAX_FOLDED: usize = 512;
+/// Reports folded in one change at least, if there are so many: of the widest model 16 MiB.
+const FOLDED: usize = 512;
+
+/// Devices folded in one change at most, so that its note stays small.
+const FOLDED_DEVICES: usize = 512;
+
+/// Under what the note of a folding is kept.
+const NOTE: &str = "folding";
 
 /// Reports, what is known of those that came, and sums.
 pub(super) struct Reports {
-    young: Tree,
+    db: Db,
     seen: Tree,
     sums: Tree,
+    folding: Tree,
+    kept: Mutex<Kept>,
+}
+
+/// Reports of these devices about this release, those of hours before that time, are in sums.
+#[derive(Serialize, Deserialize)]
+struct Folding {
+    release: ReleaseId,
+    devices: Vec<DeviceId>,
+    before: UnixMillis,
 }
 
 impl Reports {
-    pub(super) fn open(db: &Db) -> Result<Self, StoreError> {
-        Ok(Self {
-            young: db.open_tree("reports")?,
-            seen: db.open_tree("seen reports")?,
+    pub(super) fn open(db: &Db, folder: &Path) -> Result<Self, StoreError> {
+        Self::of_files(db, folder, log::FILE_BYTES)
+    }
+
+    fn of_files(db: &Db, folder: &Path, file_bytes: u32) -> Result<Self, StoreError> {
+        let seen = db.open_tree("seen reports")?;
+        let known = seen.iter().map(|entry| {
+            let (key, value) = entry?;
+            let name = String::from_utf8_lossy(&key).into_owned();
+            let device = DeviceId::new(&name)
+                .map_err(|error| unreadable("seen reports of", &name, &error.to_string()))?;
+            Ok((device, from_wire::<SeenReports>("seen reports of", &name, &value)?))
+        });
+        let known = known.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        let reports = Self {
+            db: db.clone(),
+            seen,
             sums: db.open_tree("sums")?,
-        })
+            folding: db.open_tree("folding")?,
+            kept: Mutex::new(Kept::open(folder, file_bytes, known)?),
+        };
+        reports.finish_folding()?;
+        Ok(reports)
     }
 
     pub(super) fn forget_device(&self, device: &DeviceId) -> Result<(), StoreError> {
+        self.lock().forget_device(device);
         self.seen.remove(device.as_str())?;
         Ok(())
     }
 
-    pub(super) fn add(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError> {
-        let device = report.device.as_str();
-        let mut seen = match self.seen.get(device)? {
-            Some(bytes) => from_wire("seen reports of", device, &bytes)?,
-            None => SeenReports::default(),
-        };
-        if !seen.add(report.boot, report.sequence, report.first_feature) {
-            return Ok(false);
-        }
-        let mut reports = Batch::default();
-        reports.insert(report_key(report), wire("report", report)?);
-        let mut of_seen = Batch::default();
-        of_seen.insert(device, wire("seen reports", &seen)?);
-        together(&self.young, &reports, &self.seen, &of_seen)?;
-        self.merge_old(report, fences)?;
-        Ok(true)
+    pub(super) fn add(&self, report: &Report, wire: &[u8], fences: &[UnixMillis]) -> Result<bool, StoreError> {
+        self.lock().add(report, wire, fences)
     }
 
-    pub(super) fn since(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError> {
-        let name = release.to_string();
-        let mut reports = Vec::new();
-        for value in self.young.scan_prefix(prefix(&name)).values() {
-            let report: Report = from_wire("report", &name, &value?)?;
-            if report.start >= since {
-                reports.push(report);
+    pub(super) fn visit(
+        &self,
+        release: &ReleaseId,
+        since: UnixMillis,
+        each: &mut dyn FnMut(&Report),
+    ) -> Result<(), StoreError> {
+        let (histories, reader) = self.lock().of(release)?;
+        for (device, history) in &histories {
+            for (when, bytes) in history.read(&reader)? {
+                if when.start >= since {
+                    each(&from_wire("report of", device.as_str(), &bytes)?);
+                }
             }
         }
-        Ok(reports)
+        Ok(())
     }
 
     /// Makes reports that end at or before `before` part of sums, and lets these age.
@@ -77,149 +115,123 @@ impl Reports {
     ) -> Result<(), StoreError> {
         // An hour is folded whole, so that its devices are counted together.
         let before = Span::Hour.start_of(before);
-        let name = release.to_string();
-        let mut hours: BTreeMap<UnixMillis, Vec<sled::IVec>> = BTreeMap::new();
-        for key in self.young.scan_prefix(prefix(&name)).keys() {
-            let key = key?;
-            if let Some(start) = start_of(&key).filter(|start| *start < before) {
-                hours.entry(Span::Hour.start_of(start)).or_default().push(key);
+        let (histories, _) = self.lock().of(release)?;
+        let mut met: BTreeMap<(UnixMillis, u8), BTreeSet<DeviceId>> = BTreeMap::new();
+        let (mut some, mut count) = (Vec::new(), 0);
+        for device in histories.into_keys() {
+            count += self.lock().read(release, &device)?.iter().filter(|piece| is_old(piece, before)).count();
+            some.push(device);
+            if count >= FOLDED || some.len() >= FOLDED_DEVICES {
+                self.fold_some(release, std::mem::take(&mut some), before, &mut met)?;
+                count = 0;
             }
         }
-        for keys in hours.into_values() {
-            let mut devices: BTreeMap<u8, BTreeSet<DeviceId>> = BTreeMap::new();
-            for some in keys.chunks(MAX_FOLDED) {
-                self.fold_some(&name, some, before, &mut devices)?;
-            }
+        if count > 0 {
+            self.fold_some(release, some, before, &mut met)?;
         }
-        self.age(release, now)
+        sum_tree::age(&self.sums, release, now)
     }
 
-    /// Some reports of one hour; `devices` are those of it that were met so far, by role.
+    /// `met` are the devices of each hour and role that were met so far.
     fn fold_some(
         &self,
-        name: &str,
-        keys: &[sled::IVec],
+        release: &ReleaseId,
+        devices: Vec<DeviceId>,
         before: UnixMillis,
-        devices: &mut BTreeMap<u8, BTreeSet<DeviceId>>,
+        met: &mut BTreeMap<(UnixMillis, u8), BTreeSet<DeviceId>>,
     ) -> Result<(), StoreError> {
-        let (mut gone, mut changed) = (Batch::default(), Batch::default());
-        let mut reports = Vec::with_capacity(keys.len());
-        for key in keys {
-            let Some(value) = self.young.get(key)? else { continue };
-            let report: Report = from_wire("report", name, &value)?;
-            // One that was merged on the way may reach into what is young.
-            if report.end <= before {
-                gone.remove(key);
-                devices.entry(report.role as u8).or_default().insert(report.device.clone());
-                reports.push(report);
+        let mut kept = self.lock();
+        let (mut old, mut concerned) = (Vec::new(), Vec::new());
+        for device in devices {
+            let pieces = kept.read(release, &device)?;
+            let before_it = old.len();
+            for (_, bytes) in pieces.iter().filter(|piece| is_old(piece, before)) {
+                let report: Report = from_wire("report of", device.as_str(), bytes)?;
+                let hour = (Span::Hour.start_of(report.start), report.role as u8);
+                met.entry(hour).or_default().insert(device.clone());
+                old.push(report);
+            }
+            if old.len() > before_it {
+                concerned.push(device);
             }
         }
-        for mut sum in sums::by_hour(reports) {
-            let key = sum_key(&sum);
-            if let Some(known) = self.sums.get(&key)? {
-                sum.merge(&from_wire("sum of", name, &known)?);
-            }
-            let met = devices.get(&(sum.role as u8)).map_or(0, BTreeSet::len);
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut sums = sums::by_hour(old);
+        for sum in &mut sums {
+            let met = met.get(&(sum.start, sum.role as u8)).map_or(0, BTreeSet::len);
             sum.devices = sum.devices.max(met as u64);
-            changed.insert(key, wire("sum", &sum)?);
         }
-        together(&self.young, &gone, &self.sums, &changed)
+        // Nothing that is in a sum may be lost with a power cut and come again.
+        kept.log.sync()?;
+        let folding = Folding { release: release.clone(), devices: concerned, before };
+        let mut note = Batch::default();
+        note.insert(NOTE, wire("folding", &folding)?);
+        together(&self.sums, &sum_tree::adding(&self.sums, sums)?, &self.folding, &note)?;
+        self.db.flush()?;
+        self.take_out(&mut kept, &folding)
+    }
+
+    fn finish_folding(&self) -> Result<(), StoreError> {
+        let Some(note) = self.folding.get(NOTE)? else { return Ok(()) };
+        let folding: Folding = from_wire("folding", "", &note)?;
+        self.take_out(&mut self.lock(), &folding)
+    }
+
+    /// Takes out of the log what is in sums. Done twice it changes nothing more; nothing may come in between.
+    fn take_out(&self, kept: &mut Kept, folding: &Folding) -> Result<(), StoreError> {
+        let Folding { release, devices, before } = folding;
+        for device in devices {
+            let mut left = kept.read(release, device)?;
+            left.retain(|piece| !is_old(piece, *before));
+            let left: Vec<Vec<u8>> = left.into_iter().map(|(_, bytes)| bytes).collect();
+            kept.replace(release, device, &left)?;
+        }
+        kept.log.sync()?;
+        self.folding.remove(NOTE)?;
+        // Before anything comes that is as old and in no sum.
+        self.db.flush()?;
+        Ok(())
     }
 
     pub(super) fn sums(&self, release: &ReleaseId) -> Result<Vec<Sum>, StoreError> {
-        let name = release.to_string();
-        let values = self.sums.scan_prefix(prefix(&name)).values();
-        let mut all: Vec<Sum> =
-            values.map(|value| from_wire("sum of", &name, &value?)).collect::<Result<_, _>>()?;
-        all.sort_by_key(|sum| (sum.start, sum.span, sum.role as u8));
-        Ok(all)
+        sum_tree::of(&self.sums, release)
     }
 
-    fn age(&self, release: &ReleaseId, now: UnixMillis) -> Result<(), StoreError> {
-        let before = self.sums(release)?;
-        let size = |sum: &Sum| wire("sum", sum).map_or(0, |bytes| bytes.len());
-        let after = sums::age(before.clone(), now, size);
-        if after == before {
-            return Ok(());
-        }
-        let mut batch = Batch::default();
-        before.iter().for_each(|sum| batch.remove(sum_key(sum)));
-        for sum in &after {
-            batch.insert(sum_key(sum), wire("sum", sum)?);
-        }
-        Ok(self.sums.apply_batch(batch)?)
-    }
-
-    /// Drops the oldest sums of all releases until the rest fits.
     pub(super) fn bound(&self) -> Result<(), StoreError> {
-        let mut all = Vec::new();
-        let mut total = 0_usize;
-        for entry in &self.sums {
-            let (key, value) = entry?;
-            total = total.saturating_add(value.len());
-            let start =
-                key.rchunks(8).next().and_then(|tail| tail.try_into().ok()).map_or(0, u64::from_be_bytes);
-            all.push((start, key, value.len()));
-        }
-        all.sort();
-        let mut batch = Batch::default();
-        for (_, key, size) in all {
-            if total <= MAX_TOTAL_BYTES {
-                break;
-            }
-            batch.remove(key);
-            total = total.saturating_sub(size);
-        }
-        Ok(self.sums.apply_batch(batch)?)
+        sum_tree::bound(&self.sums)
     }
 
-    fn merge_old(&self, newest: &Report, fences: &[UnixMillis]) -> Result<(), StoreError> {
-        let prefix = device_prefix(newest);
-        let count = self.young.scan_prefix(&prefix).count();
-        if count <= history::MAX_REPORTS {
+    /// Makes everything durable, and gives back what the log does not need.
+    pub(super) fn commit(&self) -> Result<(), StoreError> {
+        let mut kept = self.lock();
+        kept.tidy()?;
+        kept.log.sync()?;
+        if kept.log.empty().is_empty() {
             return Ok(());
         }
-        let name = newest.device.as_str();
-        let mut older = Vec::new();
-        let mut batch = Batch::default();
-        // What is young stays as it is, and where it is.
-        for entry in self.young.scan_prefix(&prefix).take(count / 2) {
-            let (key, value) = entry?;
-            older.push(from_wire("report", name, &value)?);
-            batch.remove(key);
+        // The log is about to forget what was seen.
+        let mut seen = Batch::default();
+        for (device, reports) in kept.unsaved() {
+            seen.insert(device.as_str(), wire("seen reports", reports)?);
         }
-        for report in &history::merge_pairs(older, fences) {
-            batch.insert(report_key(report), wire("report", report)?);
-        }
-        self.young.apply_batch(batch)?;
-        Ok(())
+        self.seen.apply_batch(seen)?;
+        self.db.flush()?;
+        kept.saved();
+        kept.give_back()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn device_prefix(report: &Report) -> Vec<u8> {
-    let mut key = prefix(&report.release.to_string());
-    key.extend(prefix(report.device.as_str()));
-    key
+/// Whether it belongs to an hour that is folded. One that was merged on the way may reach into what is young.
+fn is_old((when, _): &Piece, before: UnixMillis) -> bool {
+    when.start < before && when.end <= before
 }
 
-fn report_key(report: &Report) -> Vec<u8> {
-    let mut key = numbered(&device_prefix(report), report.start.0);
-    key.extend(report.boot.0.to_be_bytes());
-    key.extend(report.sequence.to_be_bytes());
-    key.extend(report.first_feature.to_be_bytes());
-    key
-}
-
-/// The start that a report's key holds.
-fn start_of(key: &[u8]) -> Option<UnixMillis> {
-    let (_, tail) = key.split_last_chunk::<26>()?;
-    tail.first_chunk::<8>().map(|start| UnixMillis(u64::from_be_bytes(*start)))
-}
-
-/// The start last, so that age can be read from the key.
-fn sum_key(sum: &Sum) -> Vec<u8> {
-    let mut key = prefix(&sum.release.to_string());
-    key.extend([sum.span as u8, sum.role as u8, sum.segment.0]);
-    key.extend(sum.profile.0);
-    numbered(&key, sum.start.0)
-}
+#[cfg(test)]
+#[path = "reports_tests.rs"]
+mod tests;

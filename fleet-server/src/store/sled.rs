@@ -1,5 +1,5 @@
 //! The store in a `sled` database: one tree per kind of thing, JSON values except where messages are
-//! stored as they came over the wire.
+//! stored as they came over the wire. Reports, of which there are most, are in a log beside it.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ impl SledStore {
             releases: db.open_tree("releases")?,
             statements: db.open_tree("statements")?,
             profiles: db.open_tree("profiles")?,
-            reports: Reports::open(&db)?,
+            reports: Reports::open(&db, &folder.join("reports"))?,
             rollouts: db.open_tree("rollouts")?,
             rollout_events: db.open_tree("rollout events")?,
             snapshots: db.open_tree("snapshots")?,
@@ -167,12 +167,17 @@ impl Store for SledStore {
         Ok(self.profiles.get(digest.0)?.map(|bytes| bytes.to_vec()))
     }
 
-    fn add_report(&self, report: &Report, fences: &[UnixMillis]) -> Result<bool, StoreError> {
-        self.reports.add(report, fences)
+    fn add_report(&self, report: &Report, wire: &[u8], fences: &[UnixMillis]) -> Result<bool, StoreError> {
+        self.reports.add(report, wire, fences)
     }
 
-    fn reports(&self, release: &ReleaseId, since: UnixMillis) -> Result<Vec<Report>, StoreError> {
-        self.reports.since(release, since)
+    fn visit_reports(
+        &self,
+        release: &ReleaseId,
+        since: UnixMillis,
+        each: &mut dyn FnMut(&Report),
+    ) -> Result<(), StoreError> {
+        self.reports.visit(release, since, each)
     }
 
     fn fold_reports(
@@ -304,6 +309,7 @@ impl Store for SledStore {
     }
 
     fn commit(&self) -> Result<(), StoreError> {
+        self.reports.commit()?;
         self.db.flush()?;
         Ok(())
     }

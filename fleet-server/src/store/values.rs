@@ -1,7 +1,7 @@
 //! Values as `sled` keeps them: JSON, or as they came over the wire; what cannot be read is named.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sled::Tree;
 
 use super::StoreError;
@@ -38,14 +38,14 @@ pub(super) fn wire<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8
     postcard::to_allocvec(value).map_err(|error| unreadable(what, "", &error.to_string()))
 }
 
-pub(super) fn from_wire<T: DeserializeOwned>(
+pub(super) fn from_wire<'a, T: Deserialize<'a>>(
     what: &'static str,
     name: &str,
-    bytes: &[u8],
+    bytes: &'a [u8],
 ) -> Result<T, StoreError> {
     postcard::from_bytes(bytes).map_err(|error| unreadable(what, name, &error.to_string()))
 }
 
-fn unreadable(what: &'static str, name: &str, why: &str) -> StoreError {
+pub(super) fn unreadable(what: &'static str, name: &str, why: &str) -> StoreError {
     StoreError::Unreadable { what, name: name.into(), why: why.into() }
 }

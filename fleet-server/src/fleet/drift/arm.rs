@@ -151,15 +151,19 @@ impl Fleet {
         for release in releases {
             let own = profile_of(&*self.store, &self.release(release)?.record)?;
             let places = Places::of(&own, profile);
-            let answered = |report: &Report| report.role != Role::Shadow;
-            for report in self.store.reports(release, since)?.into_iter().filter(answered) {
-                arm.whole.add(&report, &places);
+            self.store.visit_reports(release, since, &mut |report| {
+                if report.role == Role::Shadow {
+                    return;
+                }
+                arm.whole.add(report, &places);
                 let segment = arm.segments.get_mut(usize::from(report.segment.0));
                 if let Some(segment) = segment.filter(|_| places.segments) {
-                    segment.add(&report, &places);
+                    segment.add(report, &places);
                 }
-                arm.devices.insert(report.device);
-            }
+                if !arm.devices.contains(&report.device) {
+                    arm.devices.insert(report.device.clone());
+                }
+            })?;
         }
         Ok(arm)
     }
