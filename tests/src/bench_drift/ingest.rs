@@ -17,6 +17,7 @@ use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FleetId, Millis, UnixMillis};
 use serin_protocol::message::{Hello, Presence, Report, Turn};
+use serin_protocol::tag::{TagKey, open_tagged, seal_tagged_to_vec};
 use serin_protocol::tensor::{DataType, TensorHeader};
 use serin_protocol::topic::Topic;
 use serin_tests::lab::{Broker, Lab, PATIENCE};
@@ -28,6 +29,8 @@ use super::subscriber::{COMMAND, EVERY};
 const DEVICES: usize = 100;
 /// Reports of each.
 const REPORTS: usize = 200;
+/// What each is about: all of them are of the hour that drift is read over.
+const WINDOW: Millis = Millis::from_secs(15);
 /// Inferences in a report.
 const INFERENCES: usize = 50;
 /// Messages under way at most: what the broker queues for one subscriber, and well below.
@@ -57,7 +60,13 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         (known["devices"].as_array()?.len() == DEVICES).then_some(())
     })?;
     let template = reports(&opened)?;
-    let messages = messages(&template, &keys)?;
+    let server: PublicKey = lab.server.json("/api/v1/keys")?["fleet"].as_str().context("no key")?.parse()?;
+    let of_device = |key| TagKey::of_device(key, &server);
+    let tags: Vec<TagKey> = keys.iter().map(of_device).collect::<Result<_, _>>()?;
+    let messages = messages(&template, |number, report| {
+        let tag = tags.get(number).context("a device too many")?;
+        Ok(seal_tagged_to_vec(report, tag)?)
+    })?;
     let size = messages.iter().map(|(_, payload)| payload.len()).sum::<usize>() / messages.len();
 
     let pid = lab.server.id();
@@ -66,7 +75,7 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         let line = text.lines().find_map(|line| line.strip_prefix("serin_messages_total{kind=\"report\"} "));
         Ok(line.map_or(0, |count| count.trim().parse().unwrap_or(0)))
     };
-    let server = flood("server: verified, stored, merged", pid, &mut publisher, &messages, seen, || {
+    let server = flood("server: opened, stored, merged", pid, &mut publisher, &messages, seen, || {
         let drift = lab.server.json(&format!("/api/v1/drift?release={}", opened.manifest.id()))?;
         let counted = drift["fleet"]["requests"].as_u64().context("no requests")?;
         let sent = (messages.len() * INFERENCES) as u64;
@@ -74,7 +83,17 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         Ok(())
     })?;
 
-    let verified = verify(&messages, &keys)?;
+    let tagged = opened_with("opened by their tags, nothing else", &messages, |number, payload| {
+        let tag = tags.get(number);
+        open_tagged::<Report>(payload, &PublicKey::of(&key(number)), |_| tag).map(drop)
+    })?;
+    let signed = self::messages(&template, |number, report| {
+        Ok(seal_to_vec(report, keys.get(number).context("a device too many")?)?)
+    })?;
+    let signed = opened_with("signed instead and opened, nothing else", &signed, |number, payload| {
+        let ring = KeyRing::<1>::new([PublicKey::of(&key(number))]).unwrap_or_default();
+        open::<Report, 1>(payload, &ring).map(drop)
+    })?;
     let mut counter = Counter::start(lab.server.mqtt)?;
     let pid = counter.child.id();
     let bare = flood("subscriber that counts", pid, &mut publisher, &messages, || counter.came(), || Ok(()))?;
@@ -84,31 +103,28 @@ pub(crate) fn measure() -> Result<Vec<String>> {
         messages.len(),
         template.features.len()
     );
-    for taken in [&server, &verified, &bare] {
+    for taken in [&server, &tagged, &signed, &bare] {
         let per = |span: Duration| messages.len() as f64 / span.as_secs_f64();
         println!("| {} | {:.0} | {:.0} |", taken.who, per(taken.processor), per(taken.whole));
     }
     let share = bare.processor.as_secs_f64() / server.processor.as_secs_f64();
     println!("| … as a share of the subscriber | {share:.2} | |");
-    let share_of_verified = verified.processor.as_secs_f64() / server.processor.as_secs_f64();
-    println!("| … as a share of verifying alone | {share_of_verified:.2} | |");
     Ok(if share < GOAL { vec![format!("{GOAL} of a bare subscriber's reports")] } else { Vec::new() })
 }
 
-/// Opens every message with its device's key and does nothing else: what no server that believes signatures only can be
-/// faster than.
-fn verify(messages: &[(String, Vec<u8>)], keys: &[SigningKey]) -> Result<Taken> {
-    let rings: Vec<KeyRing<1>> = keys
-        .iter()
-        .map(|key| KeyRing::new([PublicKey::of(key)]).context("one key"))
-        .collect::<Result<_>>()?;
+/// Opens every message and does nothing else: of the server's work the part that is about trust.
+fn opened_with<E: std::error::Error + Send + Sync + 'static>(
+    who: &'static str,
+    messages: &[(String, Vec<u8>)],
+    open: impl Fn(usize, &[u8]) -> Result<(), E>,
+) -> Result<Taken> {
     let pid = std::process::id();
     let (before, begin) = (processor_time(pid)?, Instant::now());
-    for ((_, payload), ring) in messages.iter().zip(rings.iter().cycle()) {
-        std::hint::black_box(open::<Report, 1>(payload, ring)?);
+    for ((_, payload), number) in messages.iter().zip((0..DEVICES).cycle()) {
+        open(number, std::hint::black_box(payload))?;
     }
     let processor = processor_time(pid)?.saturating_sub(before);
-    Ok(Taken { who: "opened with their keys, nothing else", processor, whole: begin.elapsed() })
+    Ok(Taken { who, processor, whole: begin.elapsed() })
 }
 
 /// Publishes everything, never more ahead of `seen` than the broker queues; then `merge`.
@@ -271,9 +287,9 @@ fn reports(bundle: &OpenedBundle) -> Result<Report> {
         wall: wall.plus(Millis::from_secs(seconds)),
         elapsed: Millis::from_secs(seconds),
     };
-    let (digest, window) = (Digest::of(&bundle.profile_bytes), Millis::from_secs(60));
+    let digest = Digest::of(&bundle.profile_bytes);
     let mut recorder =
-        Recorder::new(&bundle.manifest, Arc::new(bundle.profile.clone()), digest, window, now(0))?;
+        Recorder::new(&bundle.manifest, Arc::new(bundle.profile.clone()), digest, WINDOW, now(0))?;
     recorder.enter();
     let input = bundle.manifest.inputs.first().context("no input")?;
     let values: Vec<u8> = (0..input.features.len()).flat_map(|at| ((at % 17) as f32).to_le_bytes()).collect();
@@ -298,13 +314,19 @@ fn reports(bundle: &OpenedBundle) -> Result<Report> {
     reports.into_iter().max_by_key(|report| report.requests).context("no report")
 }
 
-/// The same from every device, again and again.
-fn messages(template: &Report, keys: &[SigningKey]) -> Result<Vec<(String, Vec<u8>)>> {
+/// The same from every device, for one window after another, the last of which ends about now.
+fn messages(
+    template: &Report,
+    seal: impl Fn(usize, &Report) -> Result<Vec<u8>>,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let mut messages = Vec::with_capacity(DEVICES * REPORTS);
     for sequence in 1..=REPORTS as u64 {
-        for (number, key) in keys.iter().enumerate() {
-            let report = Report { device: device(number)?, sequence, ..template.clone() };
-            messages.push((topic(&Topic::Report(device(number)?))?, seal_to_vec(&report, key)?));
+        let earlier = (REPORTS as u64 - sequence) * WINDOW.0;
+        let at = |time: UnixMillis| UnixMillis(time.0.saturating_sub(earlier));
+        let (start, end) = (at(template.start), at(template.end));
+        for number in 0..DEVICES {
+            let report = Report { device: device(number)?, sequence, start, end, ..template.clone() };
+            messages.push((topic(&Topic::Report(device(number)?))?, seal(number, &report)?));
         }
     }
     Ok(messages)
