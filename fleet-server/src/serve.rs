@@ -29,7 +29,7 @@ use crate::durable;
 use crate::fleet::metrics::Metrics;
 use crate::fleet::samples::ReviewParts;
 use crate::fleet::secrets::Secrets;
-use crate::fleet::{Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
+use crate::fleet::{Delivery, Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
 use crate::notify;
 use crate::notify::post::Poster;
 use crate::registry::objects::ObjectStore;
@@ -353,7 +353,12 @@ fn work(fleet: &Fleet, arrived: Vec<Arrival>, fresh: bool) -> Result<(), FleetEr
         match arrival {
             Arrival::Connected => connected = true,
             Arrival::Message { topic, payload, kept } => {
-                messages.push(Message { topic, payload, stale: kept && fresh });
+                let delivery = match (kept, fresh) {
+                    (false, _) => Delivery::Live,
+                    (true, false) => Delivery::Kept,
+                    (true, true) => Delivery::Earlier,
+                };
+                messages.push(Message { topic, payload, delivery });
             }
             Arrival::Strange(_) => fleet.metrics().refused("topic"),
         }

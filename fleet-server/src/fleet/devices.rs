@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::assignments::say_again;
 use super::enrolment::Policy;
 use super::feed::Happening;
-use super::{Draft, Fleet, FleetError, Message, State};
+use super::{Delivery, Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
 use crate::fleet::Outgoing;
 use crate::ingest::{Heard, Refused, hear};
@@ -66,7 +66,7 @@ impl Fleet {
             for mut hello in hellos {
                 hello.presence = Presence::Offline;
                 // A device that is known is never refused here.
-                let _ = self.hello(state, draft, hello, now)?;
+                let _ = self.hello(state, draft, hello, Delivery::Live, now)?;
             }
             Ok(())
         })
@@ -104,10 +104,10 @@ impl Fleet {
         let key = known.map(|record| record.key);
         let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
             Ok(Heard::Hello(mut hello)) => {
-                if message.stale {
+                if message.delivery == Delivery::Earlier {
                     hello.presence = Presence::Offline;
                 }
-                self.hello(state, draft, *hello, now)?
+                self.hello(state, draft, *hello, message.delivery, now)?
             }
             Ok(Heard::Enrolment(enrolment)) => self.enrol(state, draft, *enrolment, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
@@ -115,9 +115,28 @@ impl Fleet {
             Ok(Heard::Sample(sample)) => self.sample(state, &sample, now)?,
             Err(refused) => Err(refused),
         };
-        if let Err(refused) = taken {
-            self.refused(draft, device, &refused);
+        match taken {
+            Err(refused) => self.refused(draft, device, &refused),
+            Ok(()) if message.delivery == Delivery::Live => self.is_there(state, draft, device, now)?,
+            Ok(()) => {}
         }
+        Ok(())
+    }
+
+    /// A device has just spoken; perhaps it was taken for gone.
+    fn is_there(
+        &self,
+        state: &mut State,
+        draft: &mut Draft,
+        device: &DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), FleetError> {
+        let Some(record) = state.devices.get(device).filter(|record| record.presumed_gone) else {
+            return Ok(());
+        };
+        let hello = Hello { presence: Presence::Online, ..record.hello.clone() };
+        // What it said itself is never refused here.
+        let _ = self.enrolled(state, draft, hello, Delivery::Live, now)?;
         Ok(())
     }
 
@@ -126,6 +145,7 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         hello: Hello,
+        delivery: Delivery,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         if state.is_revoked(&hello.key) {
@@ -134,7 +154,7 @@ impl Fleet {
         if self.policy == Policy::Token && !state.devices.contains_key(&hello.device) {
             return Ok(Err(Refused::NotEnrolled));
         }
-        self.enrolled(state, draft, hello, now)
+        self.enrolled(state, draft, hello, delivery, now)
     }
 
     /// Takes in a hello of a device that may be one of the fleet.
@@ -143,6 +163,7 @@ impl Fleet {
         state: &mut State,
         draft: &mut Draft,
         mut hello: Hello,
+        delivery: Delivery,
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         let device = hello.device.clone();
@@ -150,7 +171,11 @@ impl Fleet {
             Some(known) => {
                 let mut record = known.clone();
                 if hello.boot == known.hello.boot {
-                    if !is_news(&known.hello, &hello) {
+                    // Alive where it was taken for gone, over the connection that was taken for over.
+                    let is_there = known.presumed_gone
+                        && delivery == Delivery::Live
+                        && hello.turn.connection == known.hello.turn.connection;
+                    if !is_there && !is_news(&known.hello, &hello) {
                         return Ok(Err(Refused::Stale));
                     }
                 } else {
@@ -168,6 +193,8 @@ impl Fleet {
                 } else {
                     record.last_seen = now;
                 }
+                record.presumed_gone =
+                    hello.presence == Presence::Offline && delivery == Delivery::Earlier;
                 record.hello = hello;
                 record
             }
@@ -185,6 +212,7 @@ impl Fleet {
                     last_move: None,
                     revoked: None,
                     safe_mode: false,
+                    presumed_gone: delivery == Delivery::Earlier,
                     paused_until: None,
                     past_boots: Vec::new(),
                     tags: Tags::new(),

@@ -8,7 +8,7 @@ use tracing::info;
 use zeroize::Zeroizing;
 
 use super::devices::MAX_DEVICES;
-use super::{Draft, Fleet, FleetError, State};
+use super::{Delivery, Draft, Fleet, FleetError, State};
 use crate::ingest::Refused;
 use crate::store::{DeviceRecord, TokenRecord};
 
@@ -126,7 +126,7 @@ impl Fleet {
                 token.used_by = Some((device, key));
                 self.store.put_token(&token)?;
                 state.tokens.insert(token.id, token);
-                self.enrolled(state, draft, enrolment.hello, now)
+                self.enrolled(state, draft, enrolment.hello, Delivery::Live, now)
             }
             Err(refusal) => Ok(Err(Refused::Enrolment(refusal))),
         }

@@ -195,8 +195,20 @@ pub struct Message {
     pub topic: Topic,
     /// What it says.
     pub payload: Bytes,
-    /// Said to a broker that has been started since: of a hello, its presence is over.
-    pub stale: bool,
+    /// How it came.
+    pub delivery: Delivery,
+}
+
+/// How a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Just said.
+    Live,
+    /// Kept by the broker from before this session.
+    Kept,
+    /// Kept from before the broker was started, as far as can be told: its sender's connection is over. A device that was
+    /// quicker to connect than the server itself cannot be told from it.
+    Earlier,
 }
 
 /// What one change leads to once it is durable.

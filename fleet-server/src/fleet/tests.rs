@@ -15,7 +15,7 @@ use serin_protocol::pause::{MAX_PAUSE, Pause};
 use serin_protocol::topic::Topic;
 
 use super::metrics::Metrics;
-use super::{Fleet, FleetError, FleetParts, Message, Outgoing, alerts, samples};
+use super::{Delivery, Fleet, FleetError, FleetParts, Message, Outgoing, alerts, samples};
 use crate::broker::publish::Job;
 use crate::fleet::enrolment::Policy;
 use crate::registry::made;
@@ -113,7 +113,7 @@ impl Rig {
     }
 
     fn say(&self, topic: Topic, sealed: Vec<u8>) -> Vec<Outgoing> {
-        let message = Message { topic, payload: Bytes::from(sealed), stale: false };
+        let message = Message { topic, payload: Bytes::from(sealed), delivery: Delivery::Live };
         self.fleet.take_in(&[message], NOW).expect("taken in");
         self.sent()
     }
@@ -280,11 +280,42 @@ fn after_a_broker_has_been_started_nobody_is_there_until_they_say_so() {
     let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
     hello.presence = Presence::Online;
     let payload = Bytes::from(seal_to_vec(&hello, &key(9)).expect("fits"));
-    let kept = Message { topic: Topic::Hello(id("a")), payload, stale: true };
+    let kept = Message { topic: Topic::Hello(id("a")), payload, delivery: Delivery::Earlier };
     rig.fleet.take_in(&[kept], NOW).expect("taken in");
     assert_eq!(presence(), Presence::Offline);
     rig.hello("a", |_| {});
     assert_eq!(presence(), Presence::Online);
+}
+
+#[test]
+fn a_device_that_was_quicker_than_the_server_to_reach_a_started_broker_is_there_once_it_speaks() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    rig.fleet.nobody_is_there(NOW).expect("noted");
+    let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
+    let say = |hello: &Hello, delivery| {
+        let payload = Bytes::from(seal_to_vec(hello, &key(9)).expect("fits"));
+        rig.fleet.take_in(&[Message { topic: Topic::Hello(id("a")), payload, delivery }], NOW).expect("taken in");
+        rig.fleet.device(&id("a")).expect("known").0.hello
+    };
+    // Its new connection's first word is found as one that the broker kept.
+    hello.presence = Presence::Online;
+    hello.turn = Turn { connection: hello.turn.connection + 1, number: 1 };
+    assert_eq!(say(&hello, Delivery::Earlier).presence, Presence::Offline);
+    // What a broker repeats is no sign of life, the next word is; also where it has the number of the first.
+    assert_eq!(say(&hello, Delivery::Kept).presence, Presence::Offline);
+    hello.active = Some("m@9".parse().expect("id"));
+    let known = say(&hello, Delivery::Live);
+    assert_eq!((known.presence, &known.active), (Presence::Online, &hello.active));
+    // So it is with anything else that it says.
+    hello.turn = Turn { connection: hello.turn.connection + 1, number: 1 };
+    assert_eq!(say(&hello, Delivery::Earlier).presence, Presence::Offline);
+    rig.event("a", 1, EventKind::Unpinned { uid: 0 });
+    assert_eq!(rig.fleet.device(&id("a")).expect("known").0.hello.presence, Presence::Online);
+    // Its will ends that connection for good.
+    let will = Hello { presence: Presence::Offline, ..hello.clone() };
+    assert_eq!(say(&will, Delivery::Live).presence, Presence::Offline);
+    assert_eq!(say(&hello, Delivery::Live).presence, Presence::Offline);
 }
 
 #[test]
@@ -441,7 +472,7 @@ impl Rig {
     fn enrol_at(&self, now: UnixMillis, seed: u8, enrolment: &Enrolment) -> Option<EnrolmentRefusal> {
         let topic = Topic::Enrol(enrolment.hello.device.clone());
         let sealed = seal_to_vec(enrolment, &key(seed)).expect("fits");
-        let message = Message { topic, payload: Bytes::from(sealed), stale: false };
+        let message = Message { topic, payload: Bytes::from(sealed), delivery: Delivery::Live };
         self.fleet.take_in(&[message], now).expect("taken in");
         let answers = self.sent().into_iter().filter_map(|outgoing| match outgoing {
             Outgoing::Message { topic: Topic::Enrolled(_), payload, retain: false } => Some(payload),

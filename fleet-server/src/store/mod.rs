@@ -85,6 +85,9 @@ pub struct DeviceRecord {
     /// No release runs there, after a crash loop.
     #[serde(default)]
     pub safe_mode: bool,
+    /// That it is not there was concluded from what the broker had kept, and is wrong if it is heard of.
+    #[serde(default)]
+    pub presumed_gone: bool,
     /// It was asked to hold back until then.
     #[serde(default)]
     pub paused_until: Option<UnixMillis>,

@@ -104,6 +104,7 @@ fn device(name: &str) -> DeviceRecord {
         last_move: None,
         revoked: None,
         safe_mode: false,
+        presumed_gone: false,
         paused_until: None,
         past_boots: Vec::new(),
         tags: crate::rollout::plan::selector::Tags::new(),
