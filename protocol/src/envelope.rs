@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ids::Digest;
 
 /// First byte of every payload.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// Largest message inside an envelope, in bytes: a telemetry report.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024;
