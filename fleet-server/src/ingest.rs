@@ -1,13 +1,16 @@
 //! From bytes on a topic to a message that its device said, or a named refusal. Nothing here changes
 //! anything; [`crate::fleet`] does with what passes.
 
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use serin_protocol::enrolment::{Enrolment, EnrolmentRefusal};
-use serin_protocol::envelope::{KeyRing, OpenError, PublicKey, Signed, open, open_self_signed};
+use serin_protocol::envelope::{KeyId, KeyRing, OpenError, PublicKey, Signed, open, open_self_signed};
 use serin_protocol::ids::{DeviceId, FleetId, UnixMillis};
 use serin_protocol::manifest::MAX_FEATURES;
 use serin_protocol::message::{Comparison, Event, Hello, Report};
 use serin_protocol::review::Sample;
 use serin_protocol::sketch::{Histogram, MAX_SEGMENTS, Quality};
+use serin_protocol::tag::{TagKey, open_tagged};
 use serin_protocol::topic::Topic;
 
 /// Longest window that a device may report on, in milliseconds: two days, twice what an agent can be
@@ -26,11 +29,56 @@ pub enum Heard {
     /// What happened there.
     Event(Box<Event>),
     /// What a release did there.
-    Report(Box<Report>),
+    Report {
+        /// The report.
+        report: Box<Report>,
+        /// The same as it came, without its envelope.
+        message: Bytes,
+    },
     /// A row that people may look at.
     Sample(Box<Sample>),
     /// It asks to be one of the fleet.
     Enrolment(Box<Enrolment>),
+}
+
+/// A key of ours under which a device may tag reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Signer<'a> {
+    /// Its name.
+    pub id: KeyId,
+    /// The key.
+    pub key: &'a SigningKey,
+}
+
+impl<'a> Signer<'a> {
+    /// `key` with its name.
+    pub fn new(key: &'a SigningKey) -> Self {
+        Self { id: PublicKey::of(key).id(), key }
+    }
+}
+
+/// A known device, whose topic it is.
+#[derive(Debug)]
+pub struct Sender<'a> {
+    /// Its key.
+    pub key: PublicKey,
+    /// Those of our keys that it may have tagged reports for.
+    pub signers: &'a [Signer<'a>],
+    /// What it has in common with the one it tagged for last; drawn when it is first needed, as
+    /// that takes about as long as to check a signature.
+    pub tag: &'a mut Option<TagKey>,
+}
+
+impl<'a> Sender<'a> {
+    /// What it has in common with our key `server`, if it may tag for that.
+    fn tag_key(self, server: &KeyId) -> Option<&'a TagKey> {
+        let signer = self.signers.iter().find(|signer| signer.id == *server)?;
+        let device = self.key.id();
+        if self.tag.as_ref().is_none_or(|drawn| drawn.server() != *server || drawn.device() != device) {
+            *self.tag = TagKey::of_server(signer.key, &self.key).ok();
+        }
+        self.tag.as_ref()
+    }
 }
 
 /// Why a message is refused.
@@ -96,6 +144,8 @@ impl Refused {
             Self::Topic => "topic",
             Self::Envelope(OpenError::UnknownKey(_)) | Self::OtherKey => "other_key",
             Self::Envelope(OpenError::Signature(_) | OpenError::Purpose { .. }) => "signature",
+            Self::Envelope(OpenError::Tag(_) | OpenError::Tagged) => "tag",
+            Self::Envelope(OpenError::UnknownServer(_)) => "other_server",
             Self::Envelope(
                 OpenError::Empty | OpenError::Version(_) | OpenError::Malformed(_) | OpenError::Trailing(_),
             ) => "malformed",
@@ -114,14 +164,15 @@ impl Refused {
     }
 }
 
-/// Opens what arrived on `topic`, with the device's `key` if it is known. A first hello brings its own.
+/// Opens what arrived on `topic` from its `sender`, if that device is known. A first hello brings its own key.
 pub fn hear(
     topic: &Topic,
-    payload: &[u8],
+    payload: &Bytes,
     fleet: &FleetId,
-    key: Option<PublicKey>,
+    sender: Option<Sender<'_>>,
     now: UnixMillis,
 ) -> Result<Heard, Refused> {
+    let key = sender.as_ref().map(|sender| sender.key);
     let limit = topic.max_payload();
     if payload.len() > limit {
         return Err(Refused::TooLarge { limit, actual: payload.len() });
@@ -137,10 +188,13 @@ pub fn hear(
             Ok(Heard::Event(Box::new(event)))
         }
         Topic::Report(device) => {
-            let report: Report = known(payload, key)?;
+            let sender = sender.ok_or(Refused::UnknownDevice)?;
+            let key = sender.key;
+            let opened = open_tagged::<Report>(payload, &key, |server| sender.tag_key(server));
+            let (report, message) = opened.map_err(refused)?;
             same(device, &report.device)?;
             check_report(&report, now).map_err(Refused::Insane)?;
-            Ok(Heard::Report(Box::new(report)))
+            Ok(Heard::Report { report, message: payload.slice_ref(message) })
         }
         Topic::Enrol(device) => {
             let opened = open_self_signed(payload, |enrolment: &Enrolment| enrolment.hello.key);
@@ -193,7 +247,12 @@ fn hello(
 
 fn known<T: Signed>(payload: &[u8], key: Option<PublicKey>) -> Result<T, Refused> {
     let keys = KeyRing::<1>::new(key).filter(|_| key.is_some()).ok_or(Refused::UnknownDevice)?;
-    open(payload, &keys).map_err(|error| match error {
+    open(payload, &keys).map_err(refused)
+}
+
+/// Of a device whose key is known.
+fn refused(error: OpenError) -> Refused {
+    match error {
         OpenError::UnknownKey(_) => Refused::OtherKey,
         OpenError::TooLarge { .. }
         | OpenError::Empty
@@ -201,8 +260,11 @@ fn known<T: Signed>(payload: &[u8], key: Option<PublicKey>) -> Result<T, Refused
         | OpenError::Malformed(_)
         | OpenError::Trailing(_)
         | OpenError::Signature(_)
+        | OpenError::Tagged
+        | OpenError::UnknownServer(_)
+        | OpenError::Tag(_)
         | OpenError::Purpose { .. } => Refused::Envelope(error),
-    })
+    }
 }
 
 fn same(topic: &DeviceId, message: &DeviceId) -> Result<(), Refused> {

@@ -7,6 +7,7 @@ use serin_protocol::envelope::seal_to_vec;
 use serin_protocol::ids::{BootId, ByteCount, Digest, EventNumber, SequenceNumber};
 use serin_protocol::message::{Coverage, EventKind, Presence, Role, Turn};
 use serin_protocol::sketch::LatencyHistogram;
+use serin_protocol::tag::seal_tagged_to_vec;
 
 const NOW: UnixMillis = UnixMillis(1_000_000_000);
 
@@ -113,8 +114,71 @@ fn heard<T: Signed>(
     seed: u8,
     known: Option<PublicKey>,
 ) -> Result<Heard, Refused> {
-    let payload = seal_to_vec(message, &key(seed)).expect("fits");
-    hear(topic, &payload, &fleet(), known, NOW)
+    heard_bytes(topic, &seal_to_vec(message, &key(seed)).expect("fits").into(), known, &[])
+}
+
+/// At a server whose keys `ours` are named.
+fn heard_bytes(
+    topic: &Topic,
+    payload: &Bytes,
+    known: Option<PublicKey>,
+    ours: &[SigningKey],
+) -> Result<Heard, Refused> {
+    let signers: Vec<Signer<'_>> = ours.iter().map(Signer::new).collect();
+    let mut tag = None;
+    let sender = known.map(|key| Sender { key, signers: &signers, tag: &mut tag });
+    hear(topic, payload, &fleet(), sender, NOW)
+}
+
+/// A report of `device`, whose key `seed` is, under a tag for `server`.
+fn tagged(name: &str, seed: u8, server: u8) -> Bytes {
+    let tag = TagKey::of_device(&key(seed), &public(server)).expect("honest keys");
+    seal_tagged_to_vec(&report(name), &tag).expect("fits").into()
+}
+
+#[test]
+fn a_tagged_report_counts_under_a_key_of_ours_that_is_named() {
+    let topic = Topic::Report(device("a"));
+    let ours = [key(7), key(8)];
+    for server in [7, 8] {
+        let heard = heard_bytes(&topic, &tagged("a", 1, server), Some(public(1)), &ours);
+        let Ok(Heard::Report { report: told, message }) = heard else { panic!("{heard:?}") };
+        assert_eq!(*told, report("a"));
+        assert_eq!(Report::read(&message).expect("reads").0, told);
+    }
+    // A key that was rotated out, or somebody else's.
+    let elsewhere =
+        heard_bytes(&topic, &tagged("a", 1, 7), Some(public(1)), &ours[1..]).expect_err("refused");
+    assert_eq!(elsewhere, Refused::Envelope(OpenError::UnknownServer(public(7).id())));
+    assert_eq!(elsewhere.label(), "other_server");
+    // Replayed to the topic of another device; made by another; from a stranger.
+    let other = heard_bytes(&Topic::Report(device("b")), &tagged("a", 1, 7), Some(public(2)), &ours);
+    assert_eq!(other, Err(Refused::OtherKey));
+    let other = heard_bytes(&topic, &tagged("a", 2, 7), Some(public(1)), &ours);
+    assert_eq!(other, Err(Refused::OtherKey));
+    let about = heard_bytes(&topic, &tagged("b", 1, 7), Some(public(1)), &ours);
+    assert_eq!(about, Err(Refused::OtherDevice(device("b"))));
+    assert_eq!(heard_bytes(&topic, &tagged("a", 1, 7), None, &ours), Err(Refused::UnknownDevice));
+    // On topics where only signatures count.
+    for topic in [Topic::Event(device("a")), Topic::Hello(device("a"))] {
+        let refused = heard_bytes(&topic, &tagged("a", 1, 7), Some(public(1)), &ours).expect_err("refused");
+        assert!(matches!(refused, Refused::Envelope(OpenError::Tagged)), "{refused:?}");
+        assert_eq!(refused.label(), "tag");
+    }
+}
+
+#[test]
+fn what_a_device_and_a_key_have_in_common_is_drawn_anew_when_either_is_another() {
+    let topic = Topic::Report(device("a"));
+    let ours = [key(7), key(8)];
+    let signers: Vec<Signer<'_>> = ours.iter().map(Signer::new).collect();
+    let mut tag = None;
+    for (seed, server) in [(1, 7), (1, 7), (1, 8), (2, 8), (1, 7)] {
+        let sender = Sender { key: public(seed), signers: &signers, tag: &mut tag };
+        assert!(hear(&topic, &tagged("a", seed, server), &fleet(), Some(sender), NOW).is_ok());
+        let drawn = tag.as_ref().expect("drawn");
+        assert_eq!((drawn.device(), drawn.server()), (public(seed).id(), public(server).id()));
+    }
 }
 
 #[test]
@@ -160,8 +224,8 @@ fn a_signed_message_on_the_wrong_topic_is_refused() {
 #[test]
 fn what_is_too_large_is_refused_before_it_is_parsed() {
     let topic = Topic::Event(device("a"));
-    let payload = vec![1; topic.max_payload() + 1];
-    let refused = hear(&topic, &payload, &fleet(), Some(public(1)), NOW);
+    let payload = vec![1; topic.max_payload() + 1].into();
+    let refused = heard_bytes(&topic, &payload, Some(public(1)), &[]);
     assert!(matches!(refused, Err(Refused::TooLarge { .. })));
     assert_eq!(refused.expect_err("refused").label(), "too_large");
 }
@@ -195,6 +259,6 @@ proptest! {
             _ => Topic::Report(device("a")),
         };
         let key = known.then(|| public(1));
-        prop_assert!(hear(&topic, &bytes, &fleet(), key, NOW).is_err());
+        prop_assert!(heard_bytes(&topic, &bytes.into(), key, &[self::key(7)]).is_err());
     }
 }

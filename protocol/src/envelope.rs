@@ -1,8 +1,8 @@
-//! The signed envelope around every message: `version byte · postcard {payload, key id, signature}`.
+//! The envelope around every message: `version byte · postcard {payload, key id, proof}`.
 //!
-//! The signed payload is itself `purpose byte · postcard(message)`, so that a signature made for one
-//! kind of message can never be taken for another. Verification is `verify_strict` (no small-order
-//! keys, no malleable signatures).
+//! The proof is a signature; of reports it may be a tag instead ([`crate::tag`]). What it is made over, the payload, is
+//! itself `purpose byte · postcard(message)`, so that a proof made for one kind of message can never be taken for another.
+//! Verification is `verify_strict` (no small-order keys, no malleable signatures).
 
 use core::fmt;
 
@@ -13,12 +13,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::ids::Digest;
 
 /// First byte of every payload.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// Largest message inside an envelope, in bytes: a telemetry report.
 pub const MAX_MESSAGE_BYTES: usize = 32 * 1024;
 
-/// What an envelope adds to its payload: version, length, key id, signature, rounded up.
+/// What an envelope adds to its payload: version, length, key id, proof, rounded up.
 pub const OVERHEAD_BYTES: usize = 128;
 
 /// A message that travels signed.
@@ -32,7 +32,7 @@ pub trait Signed: Serialize + for<'de> Deserialize<'de> {
 /// An Ed25519 public key: 32 bytes, hex in JSON and text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKey(Digest);
+pub struct PublicKey(pub(crate) Digest);
 
 /// SHA-256 of the public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,6 +116,14 @@ impl<const N: usize> KeyRing<N> {
     pub fn find(&self, id: &KeyId) -> Option<&PublicKey> {
         self.0.iter().find(|key| key.id() == *id)
     }
+
+    /// The key, if there is one and no other.
+    pub fn only(&self) -> Option<&PublicKey> {
+        match self.0.as_slice() {
+            [key] => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// A message could not be put into an envelope.
@@ -158,6 +166,15 @@ pub enum OpenError {
     /// The signature is wrong.
     #[error("the signature of key {0} is wrong")]
     Signature(KeyId),
+    /// Under a tag, where only a signature counts.
+    #[error("under a tag, where only a signature counts")]
+    Tagged,
+    /// Under a tag that no key here can have made.
+    #[error("tagged for the server key {0}, under which nothing is taken here")]
+    UnknownServer(KeyId),
+    /// The tag is wrong.
+    #[error("the tag of key {0} is wrong")]
+    Tag(KeyId),
     /// Signed for another purpose.
     #[error("signed for purpose {found}, expected {expected}")]
     Purpose {
@@ -168,7 +185,15 @@ pub enum OpenError {
     },
 }
 
-struct Signature([u8; 64]);
+/// An Ed25519 signature.
+pub(crate) struct Signature([u8; 64]);
+
+impl Signature {
+    /// Of `key` over `payload`.
+    pub(crate) fn of(payload: &[u8], key: &SigningKey) -> Self {
+        Self(key.sign(payload).to_bytes())
+    }
+}
 
 impl Serialize for Signature {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -192,11 +217,27 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
+/// What shows who made a payload. Append only: postcard numbers the variants.
 #[derive(Serialize, Deserialize)]
-struct Envelope<'a> {
-    payload: &'a [u8],
-    key: KeyId,
-    signature: Signature,
+pub(crate) enum Proof {
+    /// By the device or the server.
+    Signature(Signature),
+    /// By the device, or by the server whose key this is ([`crate::tag`]).
+    Tag {
+        /// The server's key.
+        server: KeyId,
+        /// HMAC-SHA256 over the payload.
+        tag: [u8; 32],
+    },
+}
+
+/// All behind the version byte.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) payload: &'a [u8],
+    /// Of the sender.
+    pub(crate) key: KeyId,
+    pub(crate) proof: Proof,
 }
 
 /// Signs `message` with `key` into `out`, using `scratch` for the payload; returns the envelope.
@@ -208,23 +249,39 @@ pub fn seal<'a, T: Signed>(
     scratch: &mut [u8],
     out: &'a mut [u8],
 ) -> Result<&'a [u8], SealError> {
-    let too_large = SealError::TooLarge { limit: T::MAX_BYTES };
-    let (purpose, body) = scratch.split_first_mut().ok_or_else(|| too_large.clone())?;
+    let sign = |payload: &[u8]| Proof::Signature(Signature::of(payload, key));
+    seal_proven(message, PublicKey::of(key).id(), sign, scratch, out)
+}
+
+/// [`seal`] with any proof, made over the payload.
+pub(crate) fn seal_proven<'a, T: Signed>(
+    message: &T,
+    key: KeyId,
+    prove: impl FnOnce(&[u8]) -> Proof,
+    scratch: &mut [u8],
+    out: &'a mut [u8],
+) -> Result<&'a [u8], SealError> {
+    let too_large = || SealError::TooLarge { limit: T::MAX_BYTES };
+    let (purpose, body) = scratch.split_first_mut().ok_or_else(too_large)?;
     *purpose = T::PURPOSE;
-    let length = 1 + postcard::to_slice(message, body).map_err(|_| too_large.clone())?.len();
-    let payload = scratch.get(..length).ok_or_else(|| too_large.clone())?;
-    let envelope = Envelope {
-        payload,
-        key: PublicKey::of(key).id(),
-        signature: Signature(key.sign(payload).to_bytes()),
-    };
-    let (version, body) = out.split_first_mut().ok_or_else(|| too_large.clone())?;
+    let length = 1 + postcard::to_slice(message, body).map_err(|_| too_large())?.len();
+    let payload = scratch.get(..length).ok_or_else(too_large)?;
+    write_envelope::<T>(&Envelope { payload, key, proof: prove(payload) }, out)
+}
+
+/// Writes the version and `envelope` into `out`.
+pub(crate) fn write_envelope<'a, T: Signed>(
+    envelope: &Envelope<'_>,
+    out: &'a mut [u8],
+) -> Result<&'a [u8], SealError> {
+    let too_large = || SealError::TooLarge { limit: T::MAX_BYTES };
+    let (version, body) = out.split_first_mut().ok_or_else(too_large)?;
     *version = WIRE_VERSION;
-    let length = 1 + postcard::to_slice(&envelope, body).map_err(|_| too_large.clone())?.len();
+    let length = 1 + postcard::to_slice(envelope, body).map_err(|_| too_large())?.len();
     if length > T::MAX_BYTES {
-        return Err(too_large);
+        return Err(too_large());
     }
-    out.get(..length).ok_or(too_large)
+    out.get(..length).ok_or_else(too_large)
 }
 
 /// [`seal`] into a fresh vector.
@@ -243,7 +300,13 @@ pub fn seal_to_vec<T: Signed>(message: &T, key: &SigningKey) -> Result<alloc::ve
 pub fn open<T: Signed, const N: usize>(bytes: &[u8], keys: &KeyRing<N>) -> Result<T, OpenError> {
     let envelope = parse_envelope::<T>(bytes)?;
     let key = *keys.find(&envelope.key).ok_or(OpenError::UnknownKey(envelope.key))?;
-    verified(&envelope, &key)
+    verify(&envelope, &key)?;
+    decode_all(body::<T>(envelope.payload)?)
+}
+
+/// Whose key an envelope names, which proves nothing before it is opened.
+pub fn named_key<T: Signed>(bytes: &[u8]) -> Result<KeyId, OpenError> {
+    Ok(parse_envelope::<T>(bytes)?.key)
 }
 
 /// Decodes a message that brings its own key, and returns both: the signature proves possession of
@@ -253,15 +316,16 @@ pub fn open_self_signed<T: Signed>(
     key_of: impl Fn(&T) -> PublicKey,
 ) -> Result<(T, PublicKey), OpenError> {
     let envelope = parse_envelope::<T>(bytes)?;
-    let claimed: T = decode_payload(envelope.payload)?;
+    let claimed: T = decode_all(body::<T>(envelope.payload)?)?;
     let key = key_of(&claimed);
     if key.id() != envelope.key {
         return Err(OpenError::UnknownKey(envelope.key));
     }
-    Ok((verified(&envelope, &key)?, key))
+    verify(&envelope, &key)?;
+    Ok((claimed, key))
 }
 
-fn parse_envelope<T: Signed>(bytes: &[u8]) -> Result<Envelope<'_>, OpenError> {
+pub(crate) fn parse_envelope<T: Signed>(bytes: &[u8]) -> Result<Envelope<'_>, OpenError> {
     if bytes.len() > T::MAX_BYTES {
         return Err(OpenError::TooLarge { limit: T::MAX_BYTES, actual: bytes.len() });
     }
@@ -272,20 +336,22 @@ fn parse_envelope<T: Signed>(bytes: &[u8]) -> Result<Envelope<'_>, OpenError> {
     decode_all(body)
 }
 
-fn verified<T: Signed>(envelope: &Envelope<'_>, key: &PublicKey) -> Result<T, OpenError> {
-    let wrong = OpenError::Signature(envelope.key);
-    let verifier = VerifyingKey::from_bytes(&key.0.0).map_err(|_| wrong.clone())?;
-    let signature = ed25519_dalek::Signature::from_bytes(&envelope.signature.0);
-    verifier.verify_strict(envelope.payload, &signature).map_err(|_| wrong)?;
-    decode_payload(envelope.payload)
+/// Succeeds if the payload is signed by `key`.
+pub(crate) fn verify(envelope: &Envelope<'_>, key: &PublicKey) -> Result<(), OpenError> {
+    let Proof::Signature(signature) = &envelope.proof else { return Err(OpenError::Tagged) };
+    let wrong = |_| OpenError::Signature(envelope.key);
+    let verifier = VerifyingKey::from_bytes(&key.0.0).map_err(wrong)?;
+    let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+    verifier.verify_strict(envelope.payload, &signature).map_err(wrong)
 }
 
-fn decode_payload<T: Signed>(payload: &[u8]) -> Result<T, OpenError> {
+/// The message in a payload, if it is of this kind.
+pub(crate) fn body<T: Signed>(payload: &[u8]) -> Result<&[u8], OpenError> {
     let (purpose, body) = payload.split_first().ok_or(OpenError::Empty)?;
     if *purpose != T::PURPOSE {
         return Err(OpenError::Purpose { expected: T::PURPOSE, found: *purpose });
     }
-    decode_all(body)
+    Ok(body)
 }
 
 fn decode_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OpenError> {
@@ -295,64 +361,5 @@ fn decode_all<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OpenError> {
 
 #[cfg(test)]
 #[cfg(feature = "alloc")]
-mod tests {
-    use super::*;
-    use crate::message::Ack;
-    use proptest::prelude::*;
-    use std::vec::Vec;
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Other(u64);
-    impl Signed for Other {
-        const PURPOSE: u8 = 250;
-        const MAX_BYTES: usize = 256;
-    }
-
-    fn key(seed: u8) -> SigningKey {
-        SigningKey::from_bytes(&[seed; 32])
-    }
-
-    fn ring(seed: u8) -> KeyRing<2> {
-        KeyRing::new([PublicKey::of(&key(seed))]).expect("fits")
-    }
-
-    #[test]
-    fn a_sealed_message_opens_with_its_key_only() {
-        let sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
-        assert_eq!(open::<Other, 2>(&sealed, &ring(1)), Ok(Other(7)));
-        assert!(matches!(open::<Other, 2>(&sealed, &ring(2)), Err(OpenError::UnknownKey(_))));
-    }
-
-    #[test]
-    fn a_signature_for_one_purpose_is_refused_for_another() {
-        let sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
-        let refused = open::<Ack, 2>(&sealed, &ring(1));
-        assert_eq!(refused, Err(OpenError::Purpose { expected: Ack::PURPOSE, found: 250 }));
-    }
-
-    #[test]
-    fn oversized_empty_and_future_messages_are_named() {
-        assert_eq!(open::<Other, 2>(&[], &ring(1)), Err(OpenError::Empty));
-        assert_eq!(open::<Other, 2>(&[9, 0], &ring(1)), Err(OpenError::Version(9)));
-        let refused = open::<Other, 2>(&[1; 257], &ring(1));
-        assert_eq!(refused, Err(OpenError::TooLarge { limit: 256, actual: 257 }));
-        let mut sealed = seal_to_vec(&Other(7), &key(1)).expect("seals");
-        sealed.push(0);
-        assert_eq!(open::<Other, 2>(&sealed, &ring(1)), Err(OpenError::Trailing(1)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_changed_bit_is_refused(value: u64, at: prop::sample::Index, bit in 0..8_u8) {
-            let mut sealed = seal_to_vec(&Other(value), &key(1)).expect("seals");
-            let position = at.index(sealed.len());
-            sealed[position] ^= 1 << bit;
-            prop_assert!(open::<Other, 2>(&sealed, &ring(1)).is_err());
-        }
-
-        #[test]
-        fn any_bytes_are_refused_without_a_crash(bytes: Vec<u8>) {
-            prop_assert!(open::<Other, 2>(&bytes, &ring(1)).is_err());
-        }
-    }
-}
+#[path = "envelope_tests.rs"]
+mod tests;

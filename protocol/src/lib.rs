@@ -5,6 +5,7 @@
 //! | [`ids`] | names, digests and counters that cannot be confused with each other |
 //! | [`topic`] | the MQTT topic grammar, both directions, with a size cap per topic |
 //! | [`envelope`] | version byte, purpose, Ed25519 signature |
+//! | `tag` | what shows that a device made a report in less time than a signature (feature `alloc`) |
 //! | [`assignment`] | what one device is told to run |
 //! | [`enrolment`] | how a device becomes one of a fleet |
 //! | [`release`] | what an owner signs about a bundle |
@@ -54,6 +55,8 @@ pub mod pipeline;
 pub mod raw;
 #[cfg(feature = "alloc")]
 pub mod review;
+#[cfg(feature = "alloc")]
+pub mod tag;
 #[cfg(feature = "alloc")]
 pub mod target;
 #[cfg(feature = "alloc")]

@@ -2,6 +2,7 @@
 //! their variants, and a device in the field may be years older than its server.
 
 mod comparison;
+mod report;
 mod update;
 mod waiting;
 
@@ -11,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{PublicKey, Signed};
 use crate::ids::{
-    BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SegmentNumber,
-    SequenceNumber, TargetClass, UnixMillis,
+    BootId, ByteCount, DeviceId, Digest, EventNumber, FleetId, ReleaseId, RolloutId, SequenceNumber,
+    TargetClass, UnixMillis,
 };
 use crate::release::Decoders;
-use crate::sketch::{Histogram, LatencyHistogram, Quality};
 
 pub use self::comparison::{Comparison, Role, distance_bins, ratio_bins};
+pub use self::report::{Coverage, MAX_REPORT_BYTES, MAX_REPORT_FEATURES, Report};
 pub use self::update::{CrashAction, Phase, Reason, WorkerDeath};
 pub use self::waiting::{MAX_INTERFACE_BYTES, Start, TransferKind, Wait};
 
@@ -25,12 +26,8 @@ pub use self::waiting::{MAX_INTERFACE_BYTES, Start, TransferKind, Wait};
 pub const MAX_HELLO_BYTES: usize = 2048;
 /// Largest event: one transition with two names and a detail text.
 pub const MAX_EVENT_BYTES: usize = 1024;
-/// Largest report: [`MAX_REPORT_FEATURES`] histograms of at most 35 counters.
-pub const MAX_REPORT_BYTES: usize = crate::envelope::MAX_MESSAGE_BYTES;
 /// Largest acknowledgement.
 pub const MAX_ACK_BYTES: usize = 512;
-/// Features in one report; wider models send several reports per window.
-pub const MAX_REPORT_FEATURES: usize = 64;
 
 /// A short explanation for people, cut at [`DETAIL_BYTES`].
 #[derive(Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -302,80 +299,6 @@ pub enum EventKind {
         /// How many since this was last said.
         count: u32,
     },
-}
-
-/// How much of its window a report covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Coverage {
-    /// The agent watched from start to end.
-    Complete,
-    /// The agent or the release came or went within the window.
-    Partial,
-    /// The agent watched from start to end, and the release was not asked.
-    Empty,
-}
-
-/// What one release did on one device within one window of time, in one segment of its inputs: all segments of a window
-/// together are what it did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// The device.
-    pub device: DeviceId,
-    /// Together with `sequence` makes a report unique, so that a repeated delivery changes nothing.
-    pub boot: BootId,
-    /// Counts reports within one boot.
-    pub sequence: u64,
-    /// Start of the window, a multiple of its length.
-    pub start: UnixMillis,
-    /// End of the window.
-    pub end: UnixMillis,
-    /// How much of it was watched.
-    pub coverage: Coverage,
-    /// The release in question.
-    pub release: ReleaseId,
-    /// What it did meanwhile.
-    pub role: Role,
-    /// Digest of the reference profile whose bins are used.
-    pub profile: Digest,
-    /// The segment. A request whose rows belong to several counts where its first row does. Deaths of workers, and
-    /// reports dropped, are with segment 0.
-    pub segment: SegmentNumber,
-    /// Inferences answered or failed; of a shadow, those it computed.
-    pub requests: u64,
-    /// Inferences that failed in the worker.
-    pub errors: u64,
-    /// Requests refused before the worker: malformed, or too many at once.
-    pub refused: u64,
-    /// Time in the worker per inference.
-    pub latency: LatencyHistogram,
-    /// Number of the first feature in `features`; above 0 in the second and later reports of a wide
-    /// model's window, whose other counts are then zero.
-    pub first_feature: u16,
-    /// One sketch per feature, in profile order.
-    pub features: heapless::Vec<Histogram, MAX_REPORT_FEATURES>,
-    /// Predicted classes, one bin each, or predicted values.
-    pub predictions: Histogram,
-    /// Confidence of the prediction.
-    pub confidence: Histogram,
-    /// Entropy of its probabilities, over its largest possible one.
-    pub entropy: Histogram,
-    /// How right those predictions were whose truth became known in this window, whenever they were made; none if
-    /// there were none.
-    pub quality: Option<Quality>,
-    /// Largest resident memory of the worker so far.
-    pub worker_peak: ByteCount,
-    /// Worker deaths in the window.
-    pub worker_deaths: u32,
-    /// Reports dropped on the device, oldest first, because its disk budget was used up.
-    pub dropped_reports: u32,
-    /// How a shadow did beside the release that answered.
-    pub comparison: Option<Comparison>,
-}
-
-impl Signed for Report {
-    const PURPOSE: u8 = 5;
-    const MAX_BYTES: usize = MAX_REPORT_BYTES;
 }
 
 /// The server's word that it has stored events.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::assignment::{Assignment, Order, Probation, ReleaseRef};
 use crate::envelope::{KeyRing, open, seal_to_vec};
-use crate::ids::{BasisPoints, Millis};
-use crate::sketch::{Bins, ClassQuality, MAX_BINS};
+use crate::ids::{BasisPoints, Millis, SegmentNumber};
+use crate::sketch::{Bins, ClassQuality, Histogram, LatencyHistogram, MAX_BINS, Quality};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -101,8 +101,8 @@ fn the_largest_of_every_kind_fits_its_cap() {
     }
 }
 
-#[test]
-fn a_report_of_64_full_histograms_fits_its_cap() {
+/// Of 64 full histograms.
+fn full_report() -> Report {
     let bins = Bins::classes(MAX_BINS);
     let mut histogram = Histogram::over_bins(&bins);
     // A week of 30 inferences a second in every bin.
@@ -110,7 +110,7 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
     (histogram.under, histogram.over, histogram.missing) = (18_000_000, 18_000_000, 18_000_000);
     let mut latency = LatencyHistogram::default();
     latency.record_micros(77);
-    survives(&Report {
+    Report {
         role: Role::Shadow,
         comparison: Some(Comparison::new("m@1".parse().expect("id"))),
         device: longest_device(),
@@ -135,7 +135,35 @@ fn a_report_of_64_full_histograms_fits_its_cap() {
         worker_peak: ByteCount(u64::MAX),
         worker_deaths: u32::MAX,
         dropped_reports: u32::MAX,
-    });
+    }
+}
+
+#[test]
+fn a_report_of_64_full_histograms_fits_its_cap() {
+    survives(&full_report());
+}
+
+#[test]
+fn a_report_read_to_its_place_is_the_one_that_postcard_reads() {
+    let mut small = full_report();
+    small.features.truncate(3);
+    (small.quality, small.comparison) = (None, None);
+    for report in std::vec![full_report(), small] {
+        let mut coded = postcard::to_allocvec(&report).expect("fits");
+        coded.push(7);
+        let (read, rest) = Report::read(&coded).expect("reads");
+        assert_eq!((&*read, rest), (&report, &[7][..]));
+        coded.pop();
+        for length in 0..coded.len() {
+            assert!(Report::read(&coded[..length]).is_err(), "{length}");
+        }
+    }
+    // One histogram more than there may be.
+    let more: heapless::Vec<Histogram, 65> =
+        core::iter::repeat_n(Histogram::default(), MAX_REPORT_FEATURES + 1).collect();
+    let coded = postcard::to_allocvec(&more).expect("fits");
+    let mut source = postcard::Deserializer::from_bytes(&coded);
+    assert!(crate::sketch::packed::list::<_, MAX_REPORT_FEATURES>(&mut source).is_err());
 }
 
 #[test]
@@ -148,8 +176,8 @@ fn the_largest_feature_takes_less_than_a_kilobyte() {
         let mut buffer = [0; 1024];
         postcard::to_slice(&histogram, &mut buffer).map(|coded| coded.len())
     };
-    // No counter is larger, no sketch has more bins; categories have 15.
-    assert_eq!(largest(MAX_BINS), Ok(1 + 35 * 10 + 16));
+    // No counter is larger, no sketch has more bins; categories have 15. Two bytes say how long it is.
+    assert_eq!(largest(MAX_BINS), Ok(2 + 1 + 35 * 10 + 16));
     assert!(largest(crate::sketch::profile::FEATURE_BINS).is_ok_and(|bytes| bytes < 256));
 }
 
@@ -207,7 +235,8 @@ proptest! {
     #[test]
     fn any_bytes_decode_or_err(bytes: Vec<u8>) {
         let _ = postcard::from_bytes::<Event>(&bytes);
-        let _ = postcard::from_bytes::<Report>(&bytes);
+        let plain = postcard::take_from_bytes::<Report>(&bytes).ok().map(|(report, _)| report);
+        prop_assert!(Report::read(&bytes).is_ok() == plain.is_some());
         let _ = postcard::from_bytes::<Hello>(&bytes);
         let _ = postcard::from_bytes::<Assignment>(&bytes);
     }

@@ -1,7 +1,7 @@
 //! The agent's one loop: it takes what happens, asks the update machine what to do about it, and carries
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
-//! `effects` carries out, `uplink` speaks to the fleet, `workers` starts and watches workers, `field`
+//! `effects` carries out, `uplink` speaks to the fleet, `reports` keeps what is reported, `workers` starts and watches workers, `field`
 //! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
 //! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
 
@@ -16,6 +16,7 @@ mod jobs;
 mod pause;
 mod policy;
 mod refusals;
+mod reports;
 mod service;
 mod sideload;
 mod start;

@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serin_protocol::assignment::{Assignment, Order, ReleaseRef};
-use serin_protocol::envelope::open;
+use serin_protocol::envelope::{named_key, open};
 use serin_protocol::message::{Ack, Detail, Reason, RefusedKind};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
+use super::reports::Tagging;
 use crate::link::outbox;
 use crate::trust::client::{Client, Effect, Effects};
 use crate::update::effect::Event;
@@ -26,12 +27,15 @@ pub(super) struct Trust {
     ack: Option<Bytes>,
     pub(super) enrolled: Option<Bytes>,
     pub(super) pause: Option<Bytes>,
+    /// For which of the server's keys reports are tagged.
+    pub(super) tagging: Tagging,
 }
 
 impl Trust {
     pub(super) fn new(client: Client) -> Self {
         let (effects, postponed) = (VecDeque::new(), Effects::new());
-        Self { client, effects, postponed, assignment: None, ack: None, enrolled: None, pause: None }
+        let (assignment, ack, enrolled, pause) = (None, None, None, None);
+        Self { client, effects, postponed, assignment, ack, enrolled, pause, tagging: Tagging::default() }
     }
 }
 
@@ -147,6 +151,7 @@ impl Supervisor {
         match checked {
             Ok(assignment) => {
                 tracing::info!(sequence = assignment.sequence.0, order = ?assignment.order, "assignment");
+                self.trust.tagging.heard_from(named_key::<Assignment>(payload).ok());
                 let event = match self.returns_below_floor(&assignment.order) {
                     Some(why) => Event::AssignedBelowFloor(Box::new(assignment), why),
                     None => Event::Assigned(assignment),
@@ -178,6 +183,7 @@ impl Supervisor {
         };
         match open::<Ack, _>(payload, keys) {
             Ok(ack) if ack.device == self.config.device => {
+                self.trust.tagging.heard_from(named_key::<Ack>(payload).ok());
                 self.outbox(outbox::Input::Acknowledged(ack.stored));
             }
             Ok(ack) => {

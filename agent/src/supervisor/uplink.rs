@@ -1,8 +1,8 @@
-//! What the device says: hello, events and reports, and its subscriptions.
+//! What the device says: hello and events, and its subscriptions. Reports are in `reports`.
 
 use serin_protocol::envelope::{SealError, seal_to_vec};
 use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
-use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Report, Turn};
+use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Turn};
 use serin_protocol::topic::{FileName, Topic};
 
 use super::Supervisor;
@@ -188,7 +188,7 @@ impl Supervisor {
     }
 
     /// From now on the journal is in memory, if it is not there already.
-    fn take_shelter(&mut self, why: &JournalError) -> bool {
+    pub(super) fn take_shelter(&mut self, why: &JournalError) -> bool {
         if self.sheltered.is_some() {
             return false;
         }
@@ -235,7 +235,7 @@ impl Supervisor {
         }
     }
 
-    fn note_losses(&mut self, note: impl FnOnce(&mut Losses) -> Result<(), FileError>) {
+    pub(super) fn note_losses(&mut self, note: impl FnOnce(&mut Losses) -> Result<(), FileError>) {
         if let Err(error) = note(&mut self.losses) {
             tracing::warn!(%error, "what was lost is known only until the agent ends");
         }
@@ -254,32 +254,6 @@ impl Supervisor {
         self.journal.append_event(number, &sealed)?;
         self.outbox(Input::EventStored(number));
         Ok(())
-    }
-
-    pub(super) fn store_report(&mut self, report: &Report) {
-        let sealed = match seal_to_vec(report, &self.key) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                tracing::error!(%error, "a report could not be signed");
-                return;
-            }
-        };
-        let dropped = self.journal.dropped_reports();
-        match self.journal.append_report(&sealed) {
-            Ok(stored) => {
-                let dropped = self.journal.dropped_reports().saturating_sub(dropped);
-                self.reports_dropped(dropped);
-                self.outbox(Input::ReportStored { key: stored.key, oldest: stored.oldest });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a report could not be stored");
-                if matches!(error, JournalError::Io(_) | JournalError::File(_)) {
-                    // The next one can.
-                    self.take_shelter(&error);
-                }
-                self.reports_dropped(1);
-            }
-        }
     }
 
     /// Sends one sample for review, once there is nothing else to say or to fetch.
@@ -301,14 +275,6 @@ impl Supervisor {
         }
     }
 
-    fn reports_dropped(&mut self, count: u32) {
-        if count > 0 {
-            self.stamp.note_dropped(count);
-            // The report that says so may be dropped itself.
-            self.note_losses(|losses| losses.add(Lost { events: 0, reports: count }));
-        }
-    }
-
     /// Hands what happened to the outbox and carries out what it wants.
     pub(super) fn outbox(&mut self, input: Input) {
         let now = self.now().elapsed;
@@ -326,7 +292,7 @@ impl Supervisor {
                     Effect::PublishReport(key) => match self.journal.report(key) {
                         Ok(Some(sealed)) => {
                             let topic = Topic::Report(self.config.device.clone());
-                            self.publish(&topic, sealed, Some(key.0));
+                            self.publish(&topic, self.still_proven(sealed), Some(key.0));
                         }
                         Ok(None) => inputs.push(Input::ReportGone(key)),
                         Err(error) => tracing::error!(%error, "a report could not be read"),

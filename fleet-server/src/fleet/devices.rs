@@ -1,13 +1,14 @@
 //! What devices say, taken in.
 
-use serin_protocol::ids::{DeviceId, EventNumber, Millis, UnixMillis};
-use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Presence, Report};
+use serin_protocol::ids::{DeviceId, EventNumber, UnixMillis};
+use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Presence};
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
 use super::assignments::say_again;
 use super::enrolment::Policy;
 use super::feed::Happening;
+use super::reports::Batch;
 use super::{Delivery, Draft, Fleet, FleetError, Message, State};
 use crate::broker::publish::Job;
 use crate::fleet::Outgoing;
@@ -19,10 +20,6 @@ use crate::store::{DeviceRecord, Move};
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
 /// device takes about 2 KB of memory.
 pub const MAX_DEVICES: usize = 250_000;
-
-/// Reports that come closer together than this do not each say anew when their device was last seen: a record is written
-/// for it.
-const SEEN_STEP: Millis = Millis::from_secs(10);
 
 /// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
 /// a day is covered for two months, at 512 bytes of memory.
@@ -47,10 +44,11 @@ impl Fleet {
     /// Takes in what devices said, all made durable together.
     pub fn take_in(&self, messages: &[Message], now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
+            let mut batch = Batch::new(self.tag_signers());
             for message in messages {
                 if let Some(device) = message.topic.device() {
                     self.metrics.message(&message.topic, message.payload.len());
-                    self.take_in_one(state, draft, device, message, now)?;
+                    self.take_in_one(state, draft, &mut batch, device, message, now)?;
                 }
             }
             Ok(())
@@ -88,6 +86,7 @@ impl Fleet {
         &self,
         state: &mut State,
         draft: &mut Draft,
+        batch: &mut Batch<'_>,
         device: &DeviceId,
         message: &Message,
         now: UnixMillis,
@@ -101,8 +100,9 @@ impl Fleet {
             self.refused(draft, device, &Refused::Revoked);
             return Ok(());
         }
-        let key = known.map(|record| record.key);
-        let taken = match hear(&message.topic, &message.payload, &self.id, key, now) {
+        batch.next(&message.topic);
+        let sender = known.map(|record| batch.sender(record, &mut state.tag_keys));
+        let taken = match hear(&message.topic, &message.payload, &self.id, sender, now) {
             Ok(Heard::Hello(mut hello)) => {
                 if message.delivery == Delivery::Earlier {
                     hello.presence = Presence::Offline;
@@ -111,7 +111,7 @@ impl Fleet {
             }
             Ok(Heard::Enrolment(enrolment)) => self.enrol(state, draft, *enrolment, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
-            Ok(Heard::Report(report)) => self.report(state, &report, now)?,
+            Ok(Heard::Report { report, message }) => self.report(state, batch, (&report, &message), now)?,
             Ok(Heard::Sample(sample)) => self.sample(state, &sample, now)?,
             Err(refused) => Err(refused),
         };
@@ -318,33 +318,6 @@ impl Fleet {
             | EventKind::EventsLost { .. }
             | EventKind::ReportsDropped { .. } => Ok(()),
         }
-    }
-
-    fn report(
-        &self,
-        state: &mut State,
-        report: &Report,
-        now: UnixMillis,
-    ) -> Result<Result<(), Refused>, FleetError> {
-        let facts = state.releases.get(&report.release).cloned();
-        let (Some(facts), Some(record)) = (facts, state.devices.get_mut(&report.device)) else {
-            return Ok(Err(Refused::NotOurs));
-        };
-        if !facts.fits(report) {
-            return Ok(Err(Refused::NotOurs));
-        }
-        if now.since(record.last_seen) >= SEEN_STEP {
-            record.last_seen = now;
-            self.store.put_device(record)?;
-        }
-        let fences = state.fences();
-        let wire = postcard::to_allocvec(report).unwrap_or_default();
-        if self.store.add_report(report, &wire, &fences)? {
-            self.metrics.report(report);
-        } else {
-            self.metrics.repeated_report();
-        }
-        Ok(Ok(()))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod pause;
 pub mod readings;
 pub mod releases;
+mod reports;
 pub mod retention;
 pub mod revocation;
 pub mod rollouts;
@@ -35,6 +36,7 @@ use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
 use serin_protocol::ids::{DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, UnixMillis};
 use serin_protocol::message::Ack;
+use serin_protocol::tag::TagKey;
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::{Key, KeyName};
 use tokio::sync::{broadcast, watch};
@@ -186,6 +188,8 @@ struct State {
     tokens: BTreeMap<TokenId, TokenRecord>,
     /// Of devices that were cut off, forgotten since or not.
     revoked_keys: BTreeSet<PublicKey>,
+    /// Of devices that are known and have tagged reports: what each has in common with our key. Not stored: drawn anew.
+    tag_keys: BTreeMap<DeviceId, Option<TagKey>>,
 }
 
 /// A message of a device.
@@ -262,7 +266,8 @@ impl Fleet {
         let samples = Samples::open(review, &*store)?;
         let triggers = Triggers::open(alerts.triggers.clone(), &*store)?;
         let alerts = Alerts::open(alerts, &*store)?;
-        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
+        let tag_keys = BTreeMap::new();
+        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys, tag_keys };
         Ok(Self {
             id,
             signers,

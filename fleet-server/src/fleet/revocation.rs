@@ -35,6 +35,7 @@ impl Fleet {
             state.revoked_keys.insert(record.key);
             state.devices.insert(id.clone(), record);
             state.assigned.remove(id);
+            state.tag_keys.remove(id);
             draft.say(Topic::Assign(id.clone()), Vec::new(), true);
             draft.say(Topic::Pause(id.clone()), Vec::new(), true);
             self.revoked.insert(id.clone());
@@ -57,6 +58,7 @@ impl Fleet {
             self.revoked.remove(id);
             state.assigned.remove(id);
             state.gaps.remove(id);
+            state.tag_keys.remove(id);
             // An empty retained message takes the kept one away.
             for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
                 draft.say(topic, Vec::new(), true);

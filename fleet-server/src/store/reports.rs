@@ -33,6 +33,9 @@ const FOLDED: usize = 512;
 /// Devices folded in one change at most, so that its note stays small.
 const FOLDED_DEVICES: usize = 512;
 
+/// Where sums are; their histograms are written as they were not before version 3 of the wire.
+const SUMS: &str = "sums 3";
+
 /// Under what the note of a folding is kept.
 const NOTE: &str = "folding";
 
@@ -71,7 +74,7 @@ impl Reports {
         let reports = Self {
             db: db.clone(),
             seen,
-            sums: db.open_tree("sums")?,
+            sums: db.open_tree(SUMS)?,
             folding: db.open_tree("folding")?,
             kept: Mutex::new(Kept::open(folder, file_bytes, known)?),
         };

@@ -47,7 +47,7 @@ impl Block {
             if let Some(raw) = values.get(at) {
                 *slot = f32::from_le_bytes(*raw);
             }
-            at += width;
+            at = at.saturating_add(width);
         }
         block
     }

@@ -1,12 +1,10 @@
 //! Counts per bin with everything that falls outside, and the moments of what falls anywhere.
 
-use serde::{Deserialize, Serialize};
-
 use super::bins::{Bins, MAX_BINS, Place};
 use super::counting::{Block, Counted, LANES};
 
-/// What was seen of one feature. Counts saturate instead of wrapping.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What was seen of one feature. Counts saturate instead of wrapping. What it looks like on the wire is in `packed`.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Count per bin, in order.
     pub counts: heapless::Vec<u64, MAX_BINS>,

@@ -7,6 +7,7 @@ pub mod categories;
 mod counting;
 mod histogram;
 mod latency;
+pub(crate) mod packed;
 #[cfg(feature = "alloc")]
 pub mod profile;
 mod quality;

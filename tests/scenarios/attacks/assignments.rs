@@ -1,12 +1,13 @@
 //! Orders: for others, old, expired, forged, below the owner's floor; and reports in another's name.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ed25519_dalek::Signer as _;
 use serin_protocol::assignment::Order;
 use serin_protocol::envelope::{PublicKey, Signed, seal_to_vec};
 use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, EventNumber, SequenceNumber, UnixMillis};
 use serin_protocol::message::{Coverage, Event, EventKind, Hello, Presence, Report, Role, Turn};
 use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::tag::{TagKey, seal_tagged_to_vec};
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::TargetFile;
 use serin_protocol::trust::forge::key;
@@ -109,6 +110,19 @@ fn what_one_device_says_in_anothers_name_is_counted_and_not_taken() -> Result<()
     assert!(!events.iter().any(|event| event.contains("4711")), "{events:?}");
 
     say(Topic::Report(victim.clone()), seal_to_vec(&forged_report(victim.clone()), &key)?)?;
+    // Under tags: the forger's own for the server, and what it has in common with the victim, as if it were the server.
+    let keys = lab.server.json("/api/v1/keys")?;
+    let server: PublicKey = keys["fleet"].as_str().context("the fleet's key")?.parse()?;
+    let victims = PublicKey::of(&signing_key(&lab.devices[0])?);
+    for tag in [TagKey::of_device(&key, &server)?, TagKey::of_server(&key, &victims)?] {
+        say(Topic::Report(victim.clone()), seal_tagged_to_vec(&forged_report(victim.clone()), &tag)?)?;
+    }
+    // A tag counts for reports only; and one of a report of the forger's own, which is genuine, not on this topic.
+    let tag = TagKey::of_device(&key, &server)?;
+    let own = seal_tagged_to_vec(&forged_report("device-02".parse()?), &tag)?;
+    for topic in [Topic::Report(victim.clone()), Topic::Event("device-02".parse()?)] {
+        say(topic, own.clone())?;
+    }
 
     // A hello brings its own key: with the forger's, and with the victim's that the forger lacks.
     for shown in [PublicKey::of(&key), PublicKey::of(&signing_key(&lab.devices[0])?)] {
