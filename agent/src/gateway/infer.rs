@@ -43,7 +43,7 @@ pub(super) struct Desk<W> {
     bodies: Arc<Semaphore>,
     ids: RequestIds,
     /// What was predicted lately.
-    pub(super) remembered: Remembered,
+    pub(super) remembered: Arc<Remembered>,
 }
 
 /// Why a release did not answer.
@@ -96,7 +96,7 @@ impl<W> Desk<W> {
         let bodies = Arc::new(Semaphore::new(limits.bodies));
         // Without randomness names are only less easily told apart.
         let ids = RequestIds::new(getrandom::u32().unwrap_or_default());
-        let remembered = Remembered::new(limits.answers, limits.answers_for);
+        let remembered = Arc::new(Remembered::new(limits.answers, limits.answers_for));
         Self { router, limits, in_flight, bodies, ids, remembered }
     }
 
