@@ -314,7 +314,12 @@ impl<W: Infer> Desk<W> {
                     failed_micros: 0,
                     last,
                 });
-                let segments = recorder.answered(call.asked(), &inferred.predictions, inferred.micros);
+                let segments = recorder.answered_seeing(
+                    call.asked(),
+                    &inferred.pictures,
+                    &inferred.predictions,
+                    inferred.micros,
+                );
                 let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
                 if call.may_be_labelled() {
                     self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
