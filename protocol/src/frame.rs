@@ -53,6 +53,9 @@ pub enum WorkerResponse {
         outputs: Vec<TensorHeader>,
         /// What is predicted per row, where the manifest declares a prediction.
         predictions: Vec<Prediction>,
+        /// Behind the outputs the body holds so many numbers about the pictures that were decoded, row by row, each
+        /// little-endian `FP32`; those of a row are in the order of [`crate::manifest::watch::Pictured`].
+        pictures: u32,
     },
     /// The request failed; the worker goes on.
     InferFailed {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+use serin_fleet_server::bundle::open::read_bundle;
 use serin_tests::bundles::{copy_folder, fleet, text};
 use serin_tests::device::Device;
 use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
+use serin_tests::until;
 use tempfile::TempDir;
 
 use crate::tuf_interop::script;
@@ -248,5 +250,66 @@ fn a_file_of_an_image_is_answered_and_a_broken_or_huge_one_costs_nothing() -> Re
     assert!(ask_about_file(device, &good)?.0);
     let status = device.status()?;
     assert_eq!(status["active"]["traffic"]["errors"], 0, "{status}");
+    Ok(())
+}
+
+#[test]
+fn what_is_watched_of_pictures_is_the_same_at_packing_and_on_the_device() -> Result<()> {
+    const FILES: usize = 7;
+    let folder = folders()?;
+    let png = folder.path().join("png");
+    let declaration = std::fs::read_to_string(png.join("serin.toml"))?;
+    let watch = |image: &str| {
+        format!(
+            "{declaration}\n[[watch.summaries]]\ninput = \"image\"\n{image}\nof = [\"brightness\", \"channels\"]\n"
+        )
+    };
+    for (image, says) in
+        [("", "image = \"rgb\" or \"grey\""), ("image = \"grey\"", "no decode_image step makes of image")]
+    {
+        std::fs::write(png.join("serin.toml"), watch(image))?;
+        let error = pack(&png).expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    std::fs::write(png.join("serin.toml"), watch("image = \"rgb\""))?;
+    let packed = read_bundle(&pack(&png)?)?;
+    let names: Vec<_> = packed.profile.features.iter().map(|feature| feature.name.to_string()).collect();
+    let watched = ["image.brightness", "image.channel0", "image.channel1", "image.channel2"];
+    assert_eq!(names, watched);
+    for feature in &packed.profile.features {
+        let (low, high) = feature.extremes.context("pictures were seen")?;
+        assert!(low >= 0.0 && low < high && high <= 255.0, "{feature:?}");
+    }
+
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    install(&lab, &png)?;
+    let device = &lab.devices[0];
+    for at in 0..FILES {
+        assert!(ask_about_file(device, &std::fs::read(png.join(format!("{at}.png")))?)?.0);
+    }
+    let drift = |seen: usize| {
+        until(&format!("the server has heard of {seen} pictures"), PATIENCE, || {
+            let drift = lab.server.operator(&["drift", "digits@png"]).ok()?;
+            let features = drift["features"].as_array()?.clone();
+            let all = features.iter().all(|feature| feature["seen"] == seen);
+            (all && features.len() == watched.len()).then_some(features)
+        })
+    };
+    for feature in drift(FILES)? {
+        // The very pictures of the reference data fall into the very bins.
+        assert_eq!(
+            (feature["psi"].as_f64(), feature["missing"].as_f64()),
+            (Some(0.0), Some(0.0)),
+            "{feature}"
+        );
+    }
+    // Always the same picture is something else.
+    for _ in 0..FILES {
+        assert!(ask_about_file(device, &std::fs::read(png.join("3.png"))?)?.0);
+    }
+    for feature in drift(2 * FILES)? {
+        assert!(feature["psi"].as_f64() > Some(0.1), "{feature}");
+    }
     Ok(())
 }

@@ -144,3 +144,66 @@ fn truth_arrives_late_and_the_server_shows_how_right_releases_are_by_segment() -
     assert_eq!(porto["name"], "porto");
     Ok(())
 }
+
+/// Tells one device that the request's class was 3, and returns how many labels were taken, and why not.
+fn label(device: &Device, id: &str) -> Result<(u64, Vec<String>)> {
+    let label = json!({ "labels": [{ "id": id, "value": 3 }] });
+    let url = format!("http://127.0.0.1:{}/v2/labels", device.gateway);
+    let told: Value = ureq::post(url).send_json(label)?.body_mut().read_json()?;
+    let refused = told["refused"].as_array().context("a list")?;
+    let codes = refused.iter().map(|one| one["code"].as_str().unwrap_or_default().to_owned());
+    Ok((told["taken"].as_u64().context("a number")?, codes.collect()))
+}
+
+#[test]
+fn a_label_finds_its_prediction_after_the_agent_was_restarted() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    let rows = rows()?;
+    for (at, row) in rows.iter().take(6).enumerate() {
+        infer(&lab.devices[0], &format!("order-{at}"), "lisbon", row)?;
+    }
+    assert_eq!(label(&lab.devices[0], "order-0")?, (1, vec![]));
+
+    lab.devices[0].stop();
+    lab.devices[0].power_on()?;
+    until("it answers again", PATIENCE, || lab.devices[0].runs("1.0.0").then_some(()))?;
+    assert_eq!(label(&lab.devices[0], "order-0")?, (0, vec!["known".to_owned()]), "it counts once");
+    assert_eq!(label(&lab.devices[0], "order-1")?, (1, vec![]));
+
+    // Its release is not the active one any more, and the device is started anew once more.
+    lab.publish("digits/v2")?;
+    let rollout = lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    infer(&lab.devices[0], "order-6", "lisbon", &rows[6])?;
+    lab.devices[0].stop();
+    lab.devices[0].power_on()?;
+    assert_eq!(label(&lab.devices[0], "order-2")?, (1, vec![]));
+    assert_eq!(label(&lab.devices[0], "order-6")?, (1, vec![]));
+    let labelled = |release: &str, count: u64| {
+        until(&format!("the server knows of {count} labels of {release}"), PATIENCE, || {
+            let drift = lab.server.operator(&["drift", release]).ok()?;
+            (drift["quality"]["labelled"] == count).then_some(())
+        })
+    };
+    labelled("digits@1.0.0", 3)?;
+    labelled("digits@2.0.0", 1)?;
+
+    // What was told of is on disk with the report that counts it: without a stop, too, it counts once.
+    lab.devices[0].power_off();
+    lab.devices[0].power_on()?;
+    assert_eq!(label(&lab.devices[0], "order-2")?, (0, vec!["known".to_owned()]));
+    assert_eq!(label(&lab.devices[0], "order-3")?, (1, vec![]));
+    labelled("digits@1.0.0", 4)?;
+
+    // A journal that cannot be read takes them along, and nothing else.
+    lab.devices[0].stop();
+    std::fs::write(lab.devices[0].folder.join("journal/conf"), b"no configuration of sled's")?;
+    lab.devices[0].power_on()?;
+    assert_eq!(label(&lab.devices[0], "order-4")?, (0, vec!["unknown".to_owned()]));
+    until("it answers as ever", PATIENCE, || lab.devices[0].runs("2.0.0").then_some(()))?;
+    infer(&lab.devices[0], "order-7", "lisbon", &rows[7])?;
+    assert_eq!(label(&lab.devices[0], "order-7")?, (1, vec![]));
+    Ok(())
+}

@@ -79,7 +79,7 @@ fn a_device_counts_reference_rows_as_packing_did() -> Result<()> {
     let lines = rows.iter().map(line).collect::<Vec<_>>().join("\n");
     let wanted = columns(&manifest.inputs, &manifest.watch, false);
     let reference = ReferenceRows::read(Format::JsonLines, lines.into(), wanted)?;
-    let packed = profile(&reference, &manifest.inputs, &manifest.watch).profile;
+    let packed = profile(&reference, &manifest.inputs, &manifest.watch, &[]).profile;
     // As devices read it.
     let packed = serin_protocol::sketch::profile::Profile::parse(&packed.encode()?)?;
 

@@ -1,7 +1,9 @@
 //! The steps before the model, from raw rows to what is handed to it.
 
 use serin_protocol::ids::FieldName;
+use serin_protocol::manifest::watch::Pictured;
 use serin_protocol::pipeline::{Flow, Kind, PreStep, Stage, shorter};
+use serin_protocol::sketch::summary::RowSums;
 
 use super::categories::{Positions, Windows, one_hot, ordinal};
 use super::decode;
@@ -52,6 +54,8 @@ pub struct Preparation {
     positions: Vec<Option<Positions>>,
     /// Images are large and of any size: with them rows are prepared one by one.
     one_by_one: bool,
+    /// What is watched of pictures.
+    pictured: Vec<Pictured>,
 }
 
 /// A step refuses a value: which of the value's places, and why.
@@ -73,7 +77,18 @@ impl Preparation {
             }
         }
         let is_image = |stage: &Stage| matches!(stage.after, Kind::Image { .. });
-        Ok(Self { one_by_one: flow.stages.iter().any(is_image), flow, positions })
+        Ok(Self { one_by_one: flow.stages.iter().any(is_image), flow, positions, pictured: Vec::new() })
+    }
+
+    /// The same, watching pictures.
+    #[must_use]
+    pub fn watching(self, pictured: Vec<Pictured>) -> Self {
+        Self { pictured, ..self }
+    }
+
+    /// Numbers about the pictures of one row.
+    fn watched(&self) -> usize {
+        self.pictured.iter().map(|pictured| pictured.summaries.len()).sum()
     }
 
     /// What is handed to the model, in the order in which it is.
@@ -88,21 +103,36 @@ impl Preparation {
         self.flow.fed().map(feed).collect()
     }
 
-    /// `count` rows from row `first` on, in the order of [`Self::feeds`]. The error names step, row and
-    /// feature.
-    pub fn prepare(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Fed>, String> {
+    /// `count` rows from row `first` on, in the order of [`Self::feeds`]. What is watched of their pictures goes behind
+    /// `seen`, row by row. The error names step, row and feature.
+    pub fn prepare(
+        &self,
+        raw: &[Raw<'_>],
+        first: usize,
+        count: usize,
+        seen: &mut Vec<f32>,
+    ) -> Result<Vec<Fed>, String> {
         if !self.one_by_one || count < 2 {
-            return self.run(raw, first, count);
+            return self.run(raw, first, count, seen);
         }
-        let mut all = self.run(raw, first, 1)?;
+        let mut all = self.run(raw, first, 1, seen)?;
         for row in first + 1..first + count {
-            let more = self.run(raw, row, 1)?;
+            let more = self.run(raw, row, 1, seen)?;
             all.iter_mut().zip(more).for_each(|(all, more)| all.extend(more));
         }
         Ok(all)
     }
 
-    fn run(&self, raw: &[Raw<'_>], first: usize, count: usize) -> Result<Vec<Fed>, String> {
+    fn run(
+        &self,
+        raw: &[Raw<'_>],
+        first: usize,
+        count: usize,
+        seen: &mut Vec<f32>,
+    ) -> Result<Vec<Fed>, String> {
+        let behind = seen.len();
+        seen.resize(behind + count * self.watched(), f32::NAN);
+        let seen = seen.get_mut(behind..).unwrap_or_default();
         let mut values: Vec<Value<'_>> =
             raw.iter().map(|raw| raw.rows(first, count)).collect::<Result<_, _>>()?;
         values.resize_with(self.flow.places, || Value::None);
@@ -126,11 +156,27 @@ impl Preparation {
                 _ => apply(stage, positions.as_ref(), take(&mut values, stage.writes)),
             };
             let made = made.map_err(|refused| told(stage, first, refused))?;
+            if let (PreStep::DecodeImage { .. }, Value::Images(images)) = (&stage.step, &made) {
+                self.look_at(images, stage.writes, seen);
+            }
             if let Some(place) = values.get_mut(stage.writes) {
                 *place = made;
             }
         }
         Ok(fed)
+    }
+}
+
+impl Preparation {
+    /// Writes what is watched of decoded `images`, one a row, of the input at `place` into those rows' places in `seen`.
+    fn look_at(&self, images: &[Image], place: usize, seen: &mut [f32]) {
+        let Some(pictured) = self.pictured.iter().find(|pictured| pictured.place == place) else { return };
+        for (image, row) in images.iter().zip(seen.chunks_mut(self.watched().max(1))) {
+            let sums = RowSums::of_pixels(&image.pixels, image.channels);
+            for (number, summary) in row.iter_mut().skip(pictured.first).zip(&pictured.summaries) {
+                *number = sums.get(*summary);
+            }
+        }
     }
 }
 

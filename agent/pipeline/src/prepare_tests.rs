@@ -53,7 +53,7 @@ fn prepared(inputs: &Json, steps: &Json, rows: usize, values: &[Json]) -> Result
         bodies.push(body);
     }
     let raw = manifest.inputs.iter().zip(&bodies).map(|(spec, body)| Raw::of(spec, body, rows));
-    preparation.prepare(&raw.collect::<Result<Vec<_>, _>>()?, 0, rows)
+    preparation.prepare(&raw.collect::<Result<Vec<_>, _>>()?, 0, rows, &mut Vec::new())
 }
 
 fn x(features: &[&str]) -> Json {
@@ -84,7 +84,7 @@ fn texts_reach_a_model_that_takes_texts() {
     let preparation = preparation(&inputs, &json!([feed()])).expect("sound");
     let spec = &manifest(&inputs).inputs[0];
     let broken = Raw::of(spec, &[1, 0, 0, 0, 0xff], 1).expect("a text");
-    let error = preparation.prepare(&[broken], 0, 1).expect_err("not UTF-8");
+    let error = preparation.prepare(&[broken], 0, 1, &mut Vec::new()).expect_err("not UTF-8");
     assert!(error.contains("row 0, feature x: the text is not UTF-8"), "{error}");
 }
 
@@ -297,5 +297,60 @@ proptest! {
             let resized = image.clone().resized(new, new, filter);
             prop_assert_eq!(&resized.pixels, &vec![grey; new * new]);
         }
+    }
+}
+
+/// A PNG file of `pixels`.
+#[cfg(feature = "png")]
+fn png(width: u32, height: u32, grey: bool, pixels: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(if grey { png::ColorType::Grayscale } else { png::ColorType::Rgb });
+    let mut writer = encoder.write_header().expect("a head");
+    writer.write_image_data(pixels).expect("pixels");
+    writer.finish().expect("finished");
+    file
+}
+
+#[cfg(feature = "png")]
+#[test]
+fn what_is_watched_of_a_picture_is_of_the_whole_of_it_as_it_was_decoded() {
+    use serin_protocol::manifest::Watch;
+
+    let inputs = json!([
+        {"name": "n", "datatype": "FP32", "shape": [-1]},
+        {"name": "x", "datatype": "BYTES", "shape": [-1]},
+    ]);
+    let steps = json!([
+        {"op": "decode_image", "input": "x", "formats": ["png"], "channels": "rgb", "max_pixels": 100},
+        {"op": "resize", "input": "x", "width": 1, "height": 1, "filter": "nearest"},
+        {"op": "image_tensor", "input": "x", "layout": "nchw", "scale": 0.5, "mean": 7, "std": 3},
+        feed(),
+        {"op": "feed", "input": "n", "model_input": "N"},
+    ]);
+    let watch: Watch = serde_json::from_value(json!({
+        "summaries": [{"input": "x", "image": "rgb", "of": ["channels", "brightness", "contrast"]}],
+    }))
+    .expect("sound");
+    let manifest = manifest(&inputs);
+    let preparation = preparation(&inputs, &steps).expect("sound");
+    let preparation = preparation.watching(watch.pictures(&manifest.inputs));
+    let files = [png(2, 1, false, &[0, 10, 20, 100, 30, 20]), png(1, 2, true, &[40, 60])];
+    let mut body = Vec::new();
+    for file in &files {
+        body.extend(u32::try_from(file.len()).expect("small").to_le_bytes());
+        body.extend(file);
+    }
+    let raw = [
+        Raw::of(&manifest.inputs[0], &[0; 8], 2).expect("numbers"),
+        Raw::of(&manifest.inputs[1], &body, 2).expect("files"),
+    ];
+    let mut seen = vec![1.0];
+    preparation.prepare(&raw, 0, 2, &mut seen).expect("prepared");
+    // numpy.std([0, 10, 20, 100, 30, 20]); grey is all three.
+    let expected = [1.0, 50.0, 20.0, 20.0, 30.0, 32.659_863, 50.0, 50.0, 50.0, 50.0, 10.0];
+    assert_eq!(seen.len(), expected.len());
+    for (number, wanted) in seen.iter().zip(expected) {
+        assert!((number - wanted).abs() < 1e-4, "{seen:?}");
     }
 }

@@ -18,7 +18,7 @@ pub struct Telemetry {
     /// Reports kept while offline, in bytes; beyond that the oldest are dropped and counted.
     #[serde(deserialize_with = "size")]
     pub backlog: ByteCount,
-    /// Requests whose predictions are remembered in memory until the truth becomes known; 0 for none.
+    /// Requests whose predictions are remembered, over restarts too, until the truth becomes known; 0 for none.
     pub answers: usize,
     /// How long each is: 14 days at most.
     #[serde(deserialize_with = "span")]

@@ -3,7 +3,7 @@
 //!
 //! One sled tree with a letter before each key. Flush policy: an event or report is on disk when its
 //! `append` returns; history, counters and removals ride along with the next of these, since losing them
-//! costs a repetition at most. A journal that is corrupt, or that ended the process while it was being
+//! costs a repetition at most. So do pages of answers (`journal_answers`), in a tree of their own. A journal that is corrupt, or that ended the process while it was being
 //! opened, is set aside and begun anew, and the caller is told.
 
 use std::fs::File;
@@ -11,12 +11,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serin_protocol::ids::{ByteCount, EventNumber, UnixMillis};
-use serin_protocol::message::{Detail, EventKind, MAX_EVENT_BYTES, MAX_REPORT_BYTES};
+use serin_protocol::ids::{ByteCount, EventNumber};
+use serin_protocol::message::{Detail, MAX_EVENT_BYTES, MAX_REPORT_BYTES};
 
+use super::journal_answers::Pages;
 pub use super::journal_guard::Loss;
 use super::journal_guard::{JOURNAL, Numbers, mark, set_aside, unfinished_openings, unmark};
+pub use super::journal_history::{HISTORY_ENTRIES, HistoryEntry, HistoryItem};
 use super::journal_tree::{
     DROPPED_REPORTS, LOG, NEXT_EVENT, NEXT_REPORT, classify, key, open_sled, parse_counter, parse_number,
 };
@@ -26,8 +27,6 @@ use crate::link::outbox::{ReportKey, Stored};
 /// Most events kept: 16 MiB at their largest, years of updates without a server. Events are never
 /// dropped; what would exceed this is refused, and counted in [`super::losses`].
 pub const MAX_EVENTS: usize = 16_384;
-/// History entries kept, the newest: some weeks of an eventful device, 1 MiB at their largest.
-pub const HISTORY_ENTRIES: usize = 1000;
 /// Unfinished openings in a row after which the journal is taken to be what ends the process. A power cut
 /// can explain two.
 const MAX_OPENINGS: u32 = 3;
@@ -65,24 +64,6 @@ pub enum JournalError {
     Full,
 }
 
-/// An entry of the local history. Its enum is append only, as on the wire.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// Device time.
-    pub at: UnixMillis,
-    /// What happened.
-    pub what: HistoryItem,
-}
-
-/// What happened, for the history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HistoryItem {
-    /// Something that was also said to the fleet.
-    Event(EventKind),
-    /// Something local.
-    Note(Detail),
-}
-
 /// A report that was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredReport {
@@ -97,7 +78,7 @@ pub struct StoredReport {
 pub struct Journal {
     files: Files,
     dir: PathBuf,
-    db: sled::Db,
+    pub(super) db: sled::Db,
     /// Sled's file, to be synced.
     log: File,
     numbers: Numbers,
@@ -107,8 +88,9 @@ pub struct Journal {
     next_report: u64,
     report_bytes: u64,
     dropped_reports: u32,
-    next_history: u64,
-    history: usize,
+    pub(super) next_history: u64,
+    pub(super) history: usize,
+    pub(super) pages: Pages,
 }
 
 impl Journal {
@@ -265,36 +247,6 @@ impl Journal {
         self.dropped_reports
     }
 
-    /// Adds to the history, dropping its oldest entry when it is full.
-    pub fn append_history(&mut self, entry: &HistoryEntry) -> Result<(), JournalError> {
-        // Plain data into a growing vector: postcard has nothing to fail on.
-        let bytes = postcard::to_allocvec(entry).unwrap_or_default();
-        let mut batch = sled::Batch::default();
-        batch.insert(&key(b'h', self.next_history), bytes);
-        let mut entries = self.history + 1;
-        let surplus = entries.saturating_sub(HISTORY_ENTRIES);
-        for found in self.db.scan_prefix(b"h").take(surplus) {
-            let (key, _) = self.done(found)?;
-            batch.remove(key);
-            entries -= 1;
-        }
-        self.done(self.db.apply_batch(batch))?;
-        self.next_history += 1;
-        self.history = entries;
-        Ok(())
-    }
-
-    /// The last `count` history entries, oldest first. Entries of a later version are left out.
-    pub fn history(&self, count: usize) -> Result<Vec<HistoryEntry>, JournalError> {
-        let mut entries = Vec::new();
-        for found in self.db.scan_prefix(b"h").rev().take(count) {
-            let (_, bytes) = self.done(found)?;
-            entries.extend(postcard::from_bytes::<HistoryEntry>(&bytes).ok());
-        }
-        entries.reverse();
-        Ok(entries)
-    }
-
     /// Makes everything durable; called by `append`, and before an orderly stop.
     pub fn flush(&self) -> Result<(), JournalError> {
         self.done(self.db.flush())?;
@@ -309,6 +261,7 @@ impl Journal {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = open_sled(&dir.join(JOURNAL)).map_err(classify)?;
             let log = File::open(dir.join(JOURNAL).join(LOG)).map_err(JournalError::Io)?;
+            let pages = Pages::open(&db).map_err(classify)?;
             let mut journal = Self {
                 files: files.clone(),
                 dir: dir.to_owned(),
@@ -323,6 +276,7 @@ impl Journal {
                 dropped_reports: 0,
                 next_history: 0,
                 history: 0,
+                pages,
             };
             journal.read_all()?;
             Ok((journal, used.unwrap_or_default()))
@@ -381,11 +335,11 @@ impl Journal {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    fn number(&self, key: &[u8]) -> Result<u64, JournalError> {
+    pub(super) fn number(&self, key: &[u8]) -> Result<u64, JournalError> {
         parse_number(key).inspect_err(|error| self.condemn(error))
     }
 
-    fn done<T>(&self, result: sled::Result<T>) -> Result<T, JournalError> {
+    pub(super) fn done<T>(&self, result: sled::Result<T>) -> Result<T, JournalError> {
         result.map_err(|error| {
             let error = classify(error);
             self.condemn(&error);
@@ -404,7 +358,7 @@ impl Journal {
     }
 }
 
-fn fits(sealed: &[u8], limit: usize) -> Result<(), JournalError> {
+pub(super) fn fits(sealed: &[u8], limit: usize) -> Result<(), JournalError> {
     if sealed.len() > limit {
         return Err(JournalError::TooLarge { actual: sealed.len(), limit });
     }

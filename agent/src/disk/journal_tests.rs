@@ -3,6 +3,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use serin_protocol::ids::UnixMillis;
 use std::collections::BTreeMap;
 use std::fs;
 

@@ -10,7 +10,8 @@
 //! trust/roles/<role>.json            other trusted metadata
 //! fetched.today                      bytes fetched today           spent
 //! starts                             starts without a stop since   starts
-//! journal/  journal.corrupt-<n>/     outbox, history, counters     journal
+//! journal/  journal.corrupt-<n>/     outbox, history, counters     journal, journal_history
+//!                                    answers that wait for truth   journal_answers
 //! journal.opening                    how often opening it failed  journal_guard
 //! journal.next_event                 its highest number, beside it
 //! journal.losses                     what found no room in it      losses
@@ -25,7 +26,9 @@ pub mod boot_record;
 pub mod install;
 pub mod intake;
 pub mod journal;
+mod journal_answers;
 mod journal_guard;
+mod journal_history;
 pub mod journal_home;
 mod journal_tree;
 pub mod losses;

@@ -148,8 +148,8 @@ mod tests {
             header("class", DataType::Int64, &[2], 16),
             header("label", DataType::Bytes, &[2], 10),
         ];
-        let (body, predictions) = (body.into(), vec![]);
-        Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions }
+        let (body, predictions, pictures) = (body.into(), vec![], bytes::Bytes::new());
+        Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
     }
 
     fn wanted(names: &[(&str, bool)]) -> Wanted {

@@ -107,7 +107,7 @@ impl<W: Infer> Mirror<W> {
             }
             let mut recorder = served.recording().lock();
             if let Some(shadow) = outcome {
-                recorder.answered(call.asked(), &shadow.predictions, shadow.micros);
+                recorder.answered_seeing(call.asked(), &shadow.pictures, &shadow.predictions, shadow.micros);
                 recorder.compared(made(&live), made(&shadow));
             } else {
                 recorder.failed(call.asked());

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::infer::Desk;
 use super::limits::Limits;
 use super::refusal::{self, Answer, Refusal};
+use super::remember::Remembered;
 use super::route::{Asked, Route};
 use super::router::{Infer, Router, Served};
 use super::{describe, origin};
@@ -46,6 +47,11 @@ impl<W> Gateway<W> {
     /// The bounds.
     pub fn limits(&self) -> &Limits {
         &self.desk.limits
+    }
+
+    /// What was predicted lately, for whoever keeps it over a restart.
+    pub(crate) fn remembered(&self) -> Arc<Remembered> {
+        Arc::clone(&self.desk.remembered)
     }
 
     fn asked(&self, asked: &Asked) -> Result<Arc<Served<W>>, Refusal> {

@@ -43,7 +43,7 @@ pub(super) struct Desk<W> {
     bodies: Arc<Semaphore>,
     ids: RequestIds,
     /// What was predicted lately.
-    pub(super) remembered: Remembered,
+    pub(super) remembered: Arc<Remembered>,
 }
 
 /// Why a release did not answer.
@@ -96,7 +96,7 @@ impl<W> Desk<W> {
         let bodies = Arc::new(Semaphore::new(limits.bodies));
         // Without randomness names are only less easily told apart.
         let ids = RequestIds::new(getrandom::u32().unwrap_or_default());
-        let remembered = Remembered::new(limits.answers, limits.answers_for);
+        let remembered = Arc::new(Remembered::new(limits.answers, limits.answers_for));
         Self { router, limits, in_flight, bodies, ids, remembered }
     }
 
@@ -314,7 +314,12 @@ impl<W: Infer> Desk<W> {
                     failed_micros: 0,
                     last,
                 });
-                let segments = recorder.answered(call.asked(), &inferred.predictions, inferred.micros);
+                let segments = recorder.answered_seeing(
+                    call.asked(),
+                    &inferred.pictures,
+                    &inferred.predictions,
+                    inferred.micros,
+                );
                 let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
                 if call.may_be_labelled() {
                     self.remembered.keep(names, served.recording(), &inferred.predictions, segments);

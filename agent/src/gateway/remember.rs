@@ -1,15 +1,15 @@
 //! What was predicted lately, and the truth about it, which apps and people bring later.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serin_protocol::frame::Prediction;
-use serin_protocol::ids::Millis;
+use serin_protocol::ids::{Millis, ReleaseId, UnixMillis};
 
 use super::refusal::{Answer, Refusal, json};
-use crate::telemetry::answers::{Answers, Forgotten, Name, Row};
+use crate::telemetry::answers::{Answers, Forgotten, MAX_LIFE, Name, Page, PageKey, Row};
 use crate::telemetry::{Recording, Segments, Truth, Untrue};
 
 /// Most labels in one request: what a person checks in a day.
@@ -18,13 +18,17 @@ pub(crate) const MAX_LABELS: usize = 1000;
 /// Largest request with labels: names of 128 bytes and texts as long.
 pub(super) const MAX_LABELS_BYTES: usize = 512 << 10;
 
-/// Predictions that were made lately.
+/// What was remembered before the start lies behind it, and nothing is remembered longer than this.
+const BEFORE: Millis = Millis(MAX_LIFE.0 * 2);
+
+/// Predictions that were made lately. The supervisor writes them down from time to time, and brings them back at a start.
 #[derive(Debug)]
-pub(super) struct Remembered {
+pub(crate) struct Remembered {
     start: Instant,
     /// Labels are taken one request after the other, so that two of the same do not both count.
     taking: Mutex<()>,
-    answers: Mutex<Answers<Recording>>,
+    /// Nobody's are those of a release that is not on this device any more.
+    answers: Mutex<Answers<Option<Recording>>>,
 }
 
 /// What turned out to be true, as it is told.
@@ -91,13 +95,53 @@ impl Fault {
 }
 
 impl Remembered {
-    pub(super) fn new(most: usize, life: Duration) -> Self {
+    pub(crate) fn new(most: usize, life: Duration) -> Self {
         let life = Millis(u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
         Self { start: Instant::now(), taking: Mutex::new(()), answers: Mutex::new(Answers::new(most, life)) }
     }
 
     fn now(&self) -> Millis {
-        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+        BEFORE.plus(Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers<Option<Recording>>> {
+        // What it holds is set whole.
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be written down next, at device time `wall`: a page holds every label that was counted before.
+    pub(crate) fn take_page(&self, wall: UnixMillis) -> Option<Page> {
+        // A label that is being taken is counted and not settled yet.
+        let _one = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        let release_of = |of: &Option<Recording>| of.as_ref().map(|recording| recording.release().clone());
+        self.answers().take_page(self.now(), wall, release_of)
+    }
+
+    /// The page taken last was written under `key`, or was not. Returns the last one that may be dropped, with all before it.
+    pub(crate) fn page_written(&self, page: Page, key: Option<PageKey>) -> Option<PageKey> {
+        let mut answers = self.answers();
+        let Some(key) = key else {
+            answers.not_written(page);
+            return None;
+        };
+        answers.wrote(&page, key)
+    }
+
+    /// The last page that nobody needs any more, with all before it.
+    pub(crate) fn useless_pages(&self) -> Option<PageKey> {
+        self.answers().useless()
+    }
+
+    /// Brings back what was written down; `of` says who counts for a release. All pages come in their order, before anything is
+    /// asked.
+    pub(crate) fn recall(
+        &self,
+        page: &Page,
+        key: PageKey,
+        wall: UnixMillis,
+        mut of: impl FnMut(&ReleaseId) -> Option<Recording>,
+    ) {
+        self.answers().recall(page, key, self.now(), wall, |release| release.and_then(&mut of));
     }
 
     /// Remembers what was predicted for a request of these names, by the release that `recording` counts.
@@ -118,9 +162,7 @@ impl Remembered {
         let rows = predictions.iter().enumerate().map(row);
         // An empty name is none: some clients send one with every request.
         let names = names.map(|name| name.filter(|name| !name.is_empty()).map(Name::of));
-        // What it holds is set whole.
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.remember(self.now(), names, recording.clone(), rows);
+        self.answers().remember(self.now(), names, Some(recording.clone()), rows);
     }
 
     /// Takes the labels in `body`: each counts once, in the window and segment of the release that answered.
@@ -147,12 +189,12 @@ impl Remembered {
 
     fn label(&self, name: Name, row: usize, truth: &Truth) -> Result<(), Fault> {
         let now = self.now();
-        let lock = || self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = lock().find(now, name, row);
+        let found = self.answers().find(now, name, row);
         let (recording, predicted) = found?;
+        let recording = recording.ok_or(Untrue::Gone)?;
         // The recorder is locked before the answers where requests are counted: never the other way round.
         recording.lock().truth_known(predicted.segment, predicted.prediction, truth)?;
-        lock().settle(name, row);
+        self.answers().settle(name, row);
         Ok(())
     }
 }

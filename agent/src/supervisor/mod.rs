@@ -1,10 +1,12 @@
 //! The agent's one loop: it takes what happens, asks the update machine what to do about it, and carries
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
-//! `effects` carries out, `uplink` speaks to the fleet, `reports` keeps what is reported, `workers` starts and watches workers, `field`
+//! `effects` carries out, `uplink` speaks to the fleet, `reports` keeps what is reported, `answers` what waits for its truth,
+//! `workers` starts and watches workers, `field`
 //! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
 //! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
 
+mod answers;
 mod checkup;
 mod clock;
 pub mod download;
@@ -48,6 +50,7 @@ use crate::disk::releases::ReleaseStore;
 use crate::disk::starts::StartLog;
 use crate::field::FieldRequest;
 use crate::gateway::Router;
+use crate::gateway::remember::Remembered;
 use crate::link::backoff::Jitter;
 use crate::link::mqtt::{LinkEvent, Session};
 use crate::link::outbox::{self, Outbox};
@@ -152,6 +155,9 @@ struct Supervisor {
     /// One per release with a worker since the agent started.
     recordings: HashMap<Digest, Recording>,
     stamp: Stamp,
+    /// What was predicted lately, and when it is written down next.
+    remembered: Arc<Remembered>,
+    answers_at: Millis,
     tray: Tray,
     /// The release on probation or on trial, and what it had done before.
     probation: Option<(Digest, Counters)>,
@@ -267,6 +273,7 @@ impl Supervisor {
         self.tick_trust();
         self.tick_enrolment();
         self.roll_windows();
+        self.tick_answers();
         self.ask_statement_again();
         self.outbox(outbox::Input::Tick);
         self.send_sample();

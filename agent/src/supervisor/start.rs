@@ -21,7 +21,7 @@ use super::policy::Watch;
 use super::refusals::Refusals;
 use super::service::Service;
 use super::trust::Trust;
-use super::{FIELD_QUEUE, INBOX, Supervisor};
+use super::{FIELD_QUEUE, INBOX, Supervisor, answers};
 use crate::conditions::hardware;
 use crate::config::{Config, PolicyError, Review};
 use crate::disk::boot_record::{BootError, BootStore};
@@ -125,7 +125,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     };
     time_floor.set(record.clock_floor);
     let backlog = config.telemetry.backlog;
-    let Opened { journal, loss, sheltered } =
+    let Opened { mut journal, loss, sheltered } =
         journal_home::open(&files, &config.data, record.event_floor, backlog)?;
     let losses = Losses::open(&files, &config.data).unwrap_or_else(|error| {
         tracing::warn!(%error, "what is lost is known only until the agent ends");
@@ -147,6 +147,11 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         ..Limits::default()
     };
     let gateway = Gateway::new(Arc::clone(&router), field_sender, limits);
+    let remembered = gateway.remembered();
+    let releases = ReleaseStore::open(files.clone(), &config.data)?;
+    // Before anybody can ask for it.
+    let now = clock.now(record.clock_floor);
+    let recordings = answers::recall(&mut journal, &remembered, &releases, &record, config.window(), now);
     let address = config.gateway.listen;
     let listen = |source| StartError::Listen { address, source };
     let tcp = TcpListener::bind(address).await.map_err(listen)?;
@@ -167,7 +172,6 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let spent = SpentFile::new(files.clone(), &config.data);
     let watch = Watch::new(&config.policy, spent, clock.now(record.clock_floor))?;
     let (hold_link, link_hold) = watch::channel(None);
-    let releases = ReleaseStore::open(files.clone(), &config.data)?;
     let partials = PartialStore::open(files.clone(), &config.data)?;
     // After the last step that can fail: a wrong configuration is no crash.
     let starts = StartLog::new(files, config.data.clone());
@@ -210,8 +214,10 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         download: None,
         fetched: None,
         workers: std::collections::HashMap::new(),
-        recordings: std::collections::HashMap::new(),
+        recordings,
         stamp: Stamp::new(config.device.clone(), boot),
+        remembered,
+        answers_at: Millis(0),
         tray: Tray::new(config.device.clone(), boot, sample_limits(&config)),
         probation: None,
         guard: None,

@@ -342,9 +342,8 @@ impl Supervisor {
         for recording in self.recordings.values() {
             reports.extend(recording.lock().cut(now, &mut self.stamp));
         }
-        for report in reports {
-            self.store_report(&report);
-        }
+        self.store_reports(&reports);
+        self.write_answers();
         self.watch.close();
         if let Err(error) = self.journal.flush() {
             tracing::warn!(%error, "the journal could not be flushed");

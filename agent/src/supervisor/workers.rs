@@ -11,7 +11,7 @@ use serin_protocol::message::{Detail, Phase, Reason, Role};
 use serin_protocol::sketch::profile::Profile;
 use tokio::sync::mpsc;
 
-use super::{Inbox, Supervisor};
+use super::{Inbox, Supervisor, answers};
 use crate::config::{Confinement, Models};
 use crate::disk::releases::ReleaseStore;
 use crate::gateway::{Beside, Served};
@@ -144,9 +144,7 @@ impl Supervisor {
             change(&mut recorder);
             reports
         };
-        for report in reports {
-            self.store_report(&report);
-        }
+        self.store_reports(&reports);
     }
 
     /// What the release on probation, or the one being tried, has done since that began.
@@ -183,9 +181,7 @@ impl Supervisor {
             }
             kept
         });
-        for report in reports {
-            self.store_report(&report);
-        }
+        self.store_reports(&reports);
     }
 }
 
@@ -204,12 +200,7 @@ impl Start {
         let recording = if let Some(recording) = recording {
             recording
         } else {
-            let bytes = read(BundleFile::Reference)?;
-            let profile = Profile::parse(&bytes).map_err(|error| load(&error.to_string()))?;
-            let recorder = Recorder::new(&manifest, Arc::new(profile), Digest::of(&bytes), window, now);
-            let labels = read(BundleFile::Labels)?;
-            let recorder = recorder.map_err(|error| load(&error.to_string()))?;
-            Recording::new(recorder.with_labels(String::from_utf8_lossy(&labels).lines()))
+            answers::recording(&staged, window, now)?
         };
         let spec = WorkerSpec {
             program: WorkerSpec::own_program(),

@@ -1,11 +1,16 @@
 //! What was predicted lately, by the names of the requests, so that the truth can be held against it when it becomes
-//! known. Pure.
+//! known. `pages` is how it outlives the agent. Pure.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod pages;
 
 use std::collections::{HashMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use serin_protocol::frame::Prediction;
 use serin_protocol::ids::{Digest, Millis, SegmentNumber};
+
+pub use self::pages::{MAX_PAGE_BYTES, Page, PageError, PageKey};
 
 /// Requests remembered unless configured otherwise: an answer a second for two hours; with a row each, some 130 bytes,
 /// about a megabyte.
@@ -25,7 +30,7 @@ pub const DEFAULT_LIFE: Millis = Millis::from_secs(24 * 3600);
 pub const MAX_LIFE: Millis = Millis::from_secs(14 * 24 * 3600);
 
 /// The name of a request, shortened, so that the memory it takes is known however long it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Name([u8; 16]);
 
 impl Name {
@@ -50,7 +55,7 @@ pub struct Row {
 pub enum Forgotten {
     /// No request of this name is remembered.
     #[error(
-        "no request of this name is remembered: it was never answered here, it predicted nothing, it was before the agent started, or {0} came after it"
+        "no request of this name is remembered: it was never answered here, it predicted nothing, {0} came after it, or the power went before it was kept"
     )]
     Unknown(usize),
     /// It was too long ago.
@@ -80,6 +85,12 @@ pub struct Answers<O> {
     rows: VecDeque<Kept>,
     /// How many rows were forgotten.
     rows_forgotten: u64,
+    /// What is below this number is on pages.
+    written: u64,
+    /// Rows on pages, by answer and row, whose truth came since.
+    settled: VecDeque<(u64, u32)>,
+    /// The pages, each with the number behind its last answer.
+    pages: VecDeque<(PageKey, u64)>,
 }
 
 #[derive(Debug)]
@@ -93,14 +104,14 @@ struct Answer<O> {
 }
 
 /// A row in 16 bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Kept {
     predicted: Predicted,
     segment: SegmentNumber,
     known: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Predicted {
     Class { class: i32, confidence: f32 },
     Value(f32),
@@ -140,6 +151,9 @@ impl<O: Clone> Answers<O> {
             numbers: HashMap::new(),
             rows: VecDeque::new(),
             rows_forgotten: 0,
+            written: 0,
+            settled: VecDeque::new(),
+            pages: VecDeque::new(),
         }
     }
 
@@ -152,27 +166,54 @@ impl<O: Clone> Answers<O> {
         of: O,
         rows: impl ExactSizeIterator<Item = Row>,
     ) {
-        let most_rows = self.most.saturating_mul(ROWS_PER_REQUEST);
         let count = rows.len();
-        let Ok(counted) = u32::try_from(count) else { return };
-        if count == 0 || count > most_rows || self.most == 0 {
+        if count == 0 || !self.has_room_for(count) {
             return;
-        }
-        while self.kept.len() >= self.most || self.rows.len().saturating_add(count) > most_rows {
-            self.forget_oldest();
         }
         // What is twice too old is not even told apart from what never was.
         let twice = self.life.0.saturating_mul(2);
         while self.kept.front().is_some_and(|answer| age(answer, now).0 > twice) {
             self.forget_oldest();
         }
-        let number = self.forgotten.saturating_add(self.kept.len() as u64);
+        self.push(now, names, of, rows.map(Kept::from));
+    }
+
+    /// Whether an answer of so many rows fits, were it alone.
+    fn has_room_for(&self, rows: usize) -> bool {
+        self.most > 0 && rows <= self.most_rows() && u32::try_from(rows).is_ok()
+    }
+
+    const fn most_rows(&self) -> usize {
+        self.most.saturating_mul(ROWS_PER_REQUEST)
+    }
+
+    /// The number of the next answer.
+    fn next(&self) -> u64 {
+        self.forgotten.saturating_add(self.kept.len() as u64)
+    }
+
+    /// Takes an answer that fits, in place of the oldest.
+    fn push(
+        &mut self,
+        at: Millis,
+        names: [Option<Name>; 2],
+        of: O,
+        rows: impl ExactSizeIterator<Item = Kept>,
+    ) {
+        let count = rows.len();
+        while !self.kept.is_empty()
+            && (self.kept.len() >= self.most || self.rows.len().saturating_add(count) > self.most_rows())
+        {
+            self.forget_oldest();
+        }
+        let number = self.next();
         for name in names.iter().flatten() {
             self.numbers.insert(*name, number);
         }
         let first = self.rows_forgotten.saturating_add(self.rows.len() as u64);
-        self.rows.extend(rows.map(Kept::from));
-        self.kept.push_back(Answer { names, at: now, of, first, rows: counted });
+        self.rows.extend(rows);
+        // It fits, so that its rows were counted.
+        self.kept.push_back(Answer { names, at, of, first, rows: count as u32 });
     }
 
     fn forget_oldest(&mut self) {
@@ -204,14 +245,27 @@ impl<O: Clone> Answers<O> {
 
     /// Notes that the truth of a row found is known: another word about it counts no more.
     pub fn settle(&mut self, name: Name, row: usize) {
-        let place = self.answer(name).and_then(|answer| self.place(answer, row));
-        if let Some(kept) = place.and_then(|place| self.rows.get_mut(place)) {
-            kept.known = true;
+        let Some(number) = self.numbers.get(&name).copied() else { return };
+        if self.know(number, row)
+            && number < self.written
+            && let Ok(row) = u32::try_from(row)
+        {
+            self.settled.push_back((number, row));
         }
     }
 
+    /// Notes that the truth of a row of the answer `number` is known, if it is there and was not.
+    fn know(&mut self, number: u64, row: usize) -> bool {
+        let place = self.numbered(number).and_then(|answer| self.place(answer, row));
+        let Some(kept) = place.and_then(|place| self.rows.get_mut(place)) else { return false };
+        !std::mem::replace(&mut kept.known, true)
+    }
+
     fn answer(&self, name: Name) -> Option<&Answer<O>> {
-        let number = self.numbers.get(&name)?;
+        self.numbered(*self.numbers.get(&name)?)
+    }
+
+    fn numbered(&self, number: u64) -> Option<&Answer<O>> {
         self.kept.get(usize::try_from(number.checked_sub(self.forgotten)?).ok()?)
     }
 

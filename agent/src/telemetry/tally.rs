@@ -86,7 +86,7 @@ impl Tally {
                 Source::Summary(_) => {}
             }
         }
-        if watched.form.is_some() {
+        if watched.is_summarized() {
             self.summarize(profile, watched, rows, takes);
         }
     }
@@ -99,11 +99,12 @@ impl Tally {
         takes: impl Fn(usize) -> bool,
     ) {
         for row in (0..rows.count).filter(|row| takes(*row)) {
-            let Some(sums) = watched.sums(profile, rows, row) else { continue };
-            let sketches = profile.features.iter().zip(&mut self.features).skip(watched.first);
-            for (source, (feature, histogram)) in watched.sources.iter().zip(sketches) {
-                if let Source::Summary(summary) = source {
-                    histogram.record(&feature.sketch.bins, sums.get(*summary));
+            let Some(about) = watched.about(profile, rows, row) else { continue };
+            for (at, (feature, summary)) in watched.summaries().enumerate() {
+                let number = watched.first + feature;
+                let (feature, histogram) = (profile.features.get(number), self.features.get_mut(number));
+                if let (Some(feature), Some(histogram)) = (feature, histogram) {
+                    histogram.record(&feature.sketch.bins, about.get(at, summary));
                 }
             }
         }

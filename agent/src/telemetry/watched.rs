@@ -10,7 +10,7 @@ use serin_protocol::manifest::segments::{SegmentKey, Segmentation};
 use serin_protocol::manifest::{Manifest, Source};
 use serin_protocol::sketch::categories::Observed;
 use serin_protocol::sketch::profile::Profile;
-use serin_protocol::sketch::summary::{Form, RowSums};
+use serin_protocol::sketch::summary::{Form, RowSums, Summary};
 use serin_protocol::tensor::{DataType, TensorHeader};
 
 /// An inference as it was asked for: the raw inputs, before any preprocessing.
@@ -48,7 +48,39 @@ pub(super) struct Watched {
     /// What its features are, in order.
     pub(super) sources: Vec<Source>,
     /// How its values lie, where numbers about whole rows are watched.
-    pub(super) form: Option<Form>,
+    form: Option<Form>,
+    /// Where what the worker saw of its pictures lies, where that is watched.
+    pictured: Option<Columns>,
+}
+
+/// Which of the numbers about a row's pictures are an input's.
+#[derive(Clone, Copy, Debug)]
+struct Columns {
+    /// The first of them.
+    first: usize,
+    /// All numbers of a row.
+    stride: usize,
+}
+
+/// The numbers about one row of an input.
+#[derive(Debug)]
+pub(super) enum About<'a> {
+    /// They follow from its values.
+    Sums(RowSums),
+    /// The worker saw them: little-endian, in the order of the input's features.
+    Seen(&'a [u8]),
+}
+
+impl About<'_> {
+    /// The number `summary`, the input's `at`th; NaN where there is none.
+    pub(super) fn get(&self, at: usize, summary: Summary) -> f32 {
+        match self {
+            Self::Sums(sums) => sums.get(summary),
+            Self::Seen(numbers) => {
+                numbers.as_chunks().0.get(at).copied().map_or(f32::NAN, f32::from_le_bytes)
+            }
+        }
+    }
 }
 
 /// Rows of one input.
@@ -59,6 +91,8 @@ pub(super) struct Rows<'a> {
     pub(super) width: usize,
     pub(super) count: usize,
     pub(super) values: &'a [u8],
+    /// What the worker saw of the pictures of all inputs.
+    pub(super) pictures: &'a [u8],
 }
 
 impl Rows<'_> {
@@ -82,8 +116,11 @@ impl Watched {
     /// All inputs of which something is watched.
     pub(super) fn all(manifest: &Manifest) -> Vec<Self> {
         let features = manifest.features();
+        let pictures = manifest.watch.pictures(&manifest.inputs);
+        let stride = pictures.iter().map(|pictured| pictured.summaries.len()).sum();
         let mut first = 0;
-        let watched = manifest.inputs.iter().map(|input| {
+        let watched = manifest.inputs.iter().enumerate().map(|(place, input)| {
+            let pictured = pictures.iter().find(|pictured| pictured.place == place);
             let sources: Vec<Source> = features
                 .iter()
                 .filter(|feature| *feature.input == input.name)
@@ -97,14 +134,23 @@ impl Watched {
                 first: from,
                 sources,
                 form: manifest.watch.form(input),
+                pictured: pictured.map(|pictured| Columns { first: pictured.first, stride }),
             }
         });
         watched.filter(|watched| !watched.sources.is_empty()).collect()
     }
 
-    fn rows<'a>(&self, header: &TensorHeader, values: &'a [u8]) -> Rows<'a> {
+    /// Its features that are numbers about whole rows: which of all its features each is, and which number.
+    pub(super) fn summaries(&self) -> impl Iterator<Item = (usize, Summary)> {
+        self.sources.iter().enumerate().filter_map(|(feature, source)| match source {
+            Source::Summary(summary) => Some((feature, *summary)),
+            Source::Value(_) | Source::Category(_) | Source::Text => None,
+        })
+    }
+
+    fn rows<'a>(&self, header: &TensorHeader, values: &'a [u8], pictures: &'a [u8]) -> Rows<'a> {
         let (datatype, width) = (header.datatype, self.width);
-        let rows = Rows { datatype, width, count: 0, values };
+        let rows = Rows { datatype, width, count: 0, values, pictures };
         let count = match datatype.width() {
             Some(bytes) => values.len().div_ceil(width.saturating_mul(bytes).max(1)),
             None => rows.texts().count(),
@@ -112,10 +158,20 @@ impl Watched {
         Rows { count, ..rows }
     }
 
-    /// What the numbers about one row follow from.
-    pub(super) fn sums(&self, profile: &Profile, rows: Rows<'_>, row: usize) -> Option<RowSums> {
+    /// Whether numbers about whole rows are watched.
+    pub(super) const fn is_summarized(&self) -> bool {
+        self.form.is_some() || self.pictured.is_some()
+    }
+
+    /// The numbers about one row, where such are watched.
+    pub(super) fn about<'a>(&self, profile: &Profile, rows: Rows<'a>, row: usize) -> Option<About<'a>> {
+        if let Some(Columns { first, stride }) = self.pictured {
+            let begin = row.checked_mul(stride)?.checked_add(first)?;
+            let seen = rows.pictures.get(begin.checked_mul(size_of::<f32>())?..);
+            return Some(About::Seen(seen.unwrap_or_default()));
+        }
         let values = (0..self.width).map(|place| rows.number(row, place).unwrap_or(f64::NAN));
-        Some(RowSums::of(values, self.form?, profile.centroid(&self.input)))
+        Some(About::Sums(RowSums::of(values, self.form?, profile.centroid(&self.input))))
     }
 }
 
@@ -182,10 +238,11 @@ impl Division {
         }
     }
 
-    /// The segments of all rows of a request. `scratch` is room for them.
+    /// The segments of all rows of a request, of whose `pictures` the worker saw this. `scratch` is room for them.
     pub(super) fn divide<'s>(
         &self,
         asked: Asked<'_>,
+        pictures: &[u8],
         watched: &[Watched],
         profile: &Profile,
         scratch: &'s mut Vec<SegmentNumber>,
@@ -207,7 +264,7 @@ impl Division {
                 let part = asked.parts().find(|(header, _)| header.name == *input);
                 let watched = watched.iter().find(|watched| watched.input == *input);
                 if let (Some((header, values)), Some(watched)) = (part, watched) {
-                    let rows = watched.rows(header, values);
+                    let rows = watched.rows(header, values, pictures);
                     let number =
                         |value: Option<f64>| segmentation.of(Observed::Number(value.unwrap_or(f64::NAN)));
                     match source {
@@ -218,8 +275,11 @@ impl Division {
                             scratch.extend(rows.texts().map(|text| segmentation.of(Observed::Text(&text))));
                         }
                         Source::Summary(summary) => {
-                            let sums = |row| watched.sums(profile, rows, row);
-                            let value = |row| sums(row).map(|sums| f64::from(sums.get(*summary)));
+                            let at = watched.summaries().position(|(_, other)| other == *summary);
+                            let value = |row| {
+                                let about = watched.about(profile, rows, row)?;
+                                Some(f64::from(about.get(at?, *summary)))
+                            };
                             scratch.extend((0..rows.count).map(|row| number(value(row))));
                         }
                     }
@@ -237,12 +297,13 @@ impl Division {
 /// Hands every watched input with its rows to `each`.
 pub(super) fn each_input<'a>(
     asked: Asked<'a>,
+    pictures: &'a [u8],
     watched: &[Watched],
     mut each: impl FnMut(&Watched, Rows<'a>),
 ) {
     for (header, values) in asked.parts() {
         if let Some(watched) = watched.iter().find(|watched| watched.input == header.name) {
-            each(watched, watched.rows(header, values));
+            each(watched, watched.rows(header, values, pictures));
         }
     }
 }

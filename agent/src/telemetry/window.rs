@@ -162,24 +162,35 @@ impl Recorder {
         self
     }
 
-    /// What was `asked` was answered in `micros`. The raw inputs are looked at before any preprocessing; what is cut
-    /// short counts as missing, and so does what is no number. Returns the segments of
-    /// its rows.
+    /// As [`Recorder::answered_seeing`], of a request without pictures.
     pub fn answered<'r>(
         &'r mut self,
         asked: Asked<'_>,
         predictions: &[Prediction],
         micros: u64,
     ) -> Segments<'r> {
+        self.answered_seeing(asked, &[], predictions, micros)
+    }
+
+    /// What was `asked` was answered in `micros`. The raw inputs are looked at before any preprocessing; what is cut
+    /// short counts as missing, and so does what is no number. `pictures` has what the worker saw of each row's pictures,
+    /// as [`crate::worker::Inferred`] has it. Returns the segments of its rows.
+    pub fn answered_seeing<'r>(
+        &'r mut self,
+        asked: Asked<'_>,
+        pictures: &[u8],
+        predictions: &[Prediction],
+        micros: u64,
+    ) -> Segments<'r> {
         self.totals.requests = self.totals.requests.saturating_add(1);
         let Self { division, watched, profile, rows, tallies, classes, .. } = self;
-        let segments = division.divide(asked, watched, profile, rows);
+        let segments = division.divide(asked, pictures, watched, profile, rows);
         let at = |segment: SegmentNumber| usize::from(segment.0);
         if let Some(tally) = tallies.get_mut(at(segments.first())) {
             tally.counters.requests = tally.counters.requests.saturating_add(1);
             tally.latency.record_micros(micros);
         }
-        each_input(asked, watched, |watched, rows| match segments {
+        each_input(asked, pictures, watched, |watched, rows| match segments {
             Segments::All(segment) => {
                 if let Some(tally) = tallies.get_mut(at(segment)) {
                     tally.record_rows(profile, watched, rows, |_| true);
@@ -207,7 +218,7 @@ impl Recorder {
     /// What was `asked` failed in the worker, or the worker died of it.
     pub fn failed(&mut self, asked: Asked<'_>) {
         let Self { division, watched, profile, rows, tallies, totals, .. } = self;
-        let segment = division.divide(asked, watched, profile, rows).first();
+        let segment = division.divide(asked, &[], watched, profile, rows).first();
         let tally = tallies.get_mut(usize::from(segment.0)).map(|tally| &mut tally.counters);
         for counters in tally.into_iter().chain([totals]) {
             counters.requests = counters.requests.saturating_add(1);
@@ -316,6 +327,9 @@ impl Recorder {
 #[cfg(test)]
 #[path = "window_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod pictures_tests;
 
 #[cfg(test)]
 mod segments_tests;

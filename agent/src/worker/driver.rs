@@ -214,8 +214,13 @@ async fn exchange(
     wire::send(socket, &run.head, &run.parts).await.map_err(broken)?;
     let (response, body) = wire::receive(socket).await.map_err(broken)?;
     match response {
-        WorkerResponse::Inferred { request, micros, outputs, predictions } if request == run.number => {
-            Ok(Ok(Inferred { micros, waited_micros: 0, leads: true, outputs, body, predictions }))
+        WorkerResponse::Inferred { request, micros, outputs, predictions, pictures }
+            if request == run.number =>
+        {
+            // It was checked when it was received.
+            let end = wire::outputs_end(body.len(), pictures).unwrap_or(body.len());
+            let (body, pictures) = (body.slice(..end), body.slice(end..));
+            Ok(Ok(Inferred { micros, waited_micros: 0, leads: true, outputs, body, predictions, pictures }))
         }
         WorkerResponse::InferFailed { request, fault } if request == run.number => match fault {
             InferFault::Input(text) => Ok(Err(InferError::Input(text))),

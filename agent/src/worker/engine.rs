@@ -51,6 +51,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// One per row, where the manifest declares a prediction.
     pub(super) predictions: Vec<Prediction>,
+    /// Numbers about pictures behind the outputs.
+    pub(super) pictures: u32,
 }
 
 impl Engine {
@@ -116,27 +118,35 @@ impl Engine {
         let (rows, raw) = self.check_inputs(inputs, body)?;
         let at_once = self.model.rows_at_once();
         let mut taken: Vec<(String, Column<'static>)> = Vec::new();
+        let mut seen = Vec::new();
         for first in (0..rows).step_by(at_once) {
             let count = at_once.min(rows - first);
-            let values = self.preparation.prepare(&raw, first, count).map_err(InferFault::Input)?;
+            let values = self.preparation.prepare(&raw, first, count, &mut seen);
+            let values = values.map_err(InferFault::Input)?;
             let part = self.model.run(&self.feeds, &values, count)?;
             append(&mut taken, part, count)?;
         }
         let made = serin_pipeline::finish(&self.post, &taken, &self.labels).map_err(InferFault::Model)?;
         drop(taken);
-        let (outputs, body) = self.encode(&made, rows)?;
+        let (outputs, mut body) = self.encode(&made, rows)?;
+        body.extend(seen.iter().flat_map(|number| number.to_le_bytes()));
+        if body.len() > MAX_BODY_BYTES as usize {
+            return Err(too_large(rows));
+        }
         let predictions = match &self.manifest.prediction {
             Some(spec) => predictions::of(spec, &made).map_err(InferFault::Model)?,
             None => Vec::new(),
         };
-        Ok(Answer { outputs, body, predictions })
+        // Within the body, which is bounded.
+        Ok(Answer { outputs, body, predictions, pictures: seen.len() as u32 })
     }
 
     /// Runs only the steps before the model, and answers what they hand to it.
     pub(super) fn prepare(&self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
         let (rows, raw) = self.check_inputs(inputs, body)?;
-        let values = self.preparation.prepare(&raw, 0, rows).map_err(InferFault::Input)?;
-        let mut answer = Answer { outputs: Vec::new(), body: Vec::new(), predictions: Vec::new() };
+        let values = self.preparation.prepare(&raw, 0, rows, &mut Vec::new()).map_err(InferFault::Input)?;
+        let mut answer =
+            Answer { outputs: Vec::new(), body: Vec::new(), predictions: Vec::new(), pictures: 0 };
         for (feed, values) in self.feeds.iter().zip(values) {
             let start = answer.body.len();
             let datatype = write_fed(&values, &mut answer.body);
@@ -205,9 +215,7 @@ impl Engine {
             let start = body.len();
             write_values(&column.data, &mut body);
             if body.len() > MAX_BODY_BYTES as usize {
-                return Err(InferFault::Input(format!(
-                    "the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes"
-                )));
+                return Err(too_large(rows));
             }
             headers.push(TensorHeader {
                 name: spec.name.clone(),
@@ -221,6 +229,10 @@ impl Engine {
     }
 }
 
+fn too_large(rows: usize) -> InferFault {
+    InferFault::Input(format!("the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes"))
+}
+
 /// Manifest and pipeline of the release unpacked in `dir`.
 fn declared(dir: &Path) -> Result<(Manifest, Pipeline), LoadFault> {
     let manifest = read(dir, BundleFile::Manifest)?;
@@ -232,7 +244,10 @@ fn declared(dir: &Path) -> Result<(Manifest, Pipeline), LoadFault> {
 
 fn preparation(manifest: &Manifest, steps: &Pipeline) -> Result<Preparation, LoadFault> {
     let flow = steps.flow(&manifest.inputs).map_err(|error| LoadFault::File(error.to_string()))?;
-    Preparation::of(flow).map_err(|error| {
+    let preparation = Preparation::of(flow);
+    let preparation =
+        preparation.map(|preparation| preparation.watching(manifest.watch.pictures(&manifest.inputs)));
+    preparation.map_err(|error| {
         if tells_of_exhaustion(&error) { LoadFault::MemoryLimit } else { LoadFault::Invalid(error) }
     })
 }

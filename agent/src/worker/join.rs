@@ -117,10 +117,15 @@ pub(super) fn split(inferred: &Inferred, rows: &[u32]) -> Option<Vec<Inferred>> 
             }
             _ => return None,
         };
+        let pictures = match inferred.pictures.len() {
+            0 => Bytes::new(),
+            length => inferred.pictures.slice(fixed(length, all, start..end)?),
+        };
         answers.push(Inferred {
             outputs: headers,
             body: body.freeze(),
             predictions,
+            pictures,
             leads: inferred.leads && number == 0,
             ..*inferred
         });

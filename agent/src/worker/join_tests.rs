@@ -52,7 +52,10 @@ fn answer(inputs: &[TensorHeader], body: &[u8]) -> Inferred {
         .iter()
         .map(|number| Prediction::Class { class: *number as i64, confidence: 0.5, entropy: 0.25 })
         .collect();
-    Inferred { micros: 9, waited_micros: 0, leads: true, outputs, body: body.into(), predictions }
+    // Two numbers about each row's picture.
+    let seen = numbers.iter().flat_map(|number| [*number, -number]).flat_map(f32::to_le_bytes);
+    let (body, pictures) = (body.into(), seen.collect::<Vec<u8>>().into());
+    Inferred { micros: 9, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
 }
 
 fn count(requests: &[(Vec<TensorHeader>, Bytes)], bounds: &Bounds) -> usize {
@@ -139,8 +142,10 @@ proptest! {
     ) {
         let datatype = if texts { DataType::Bytes } else { DataType::Fp32 };
         let outputs = vec![header("o", datatype, &shape, body.len())];
-        let (body, predictions) = (body.into(), Vec::new());
-        let inferred = Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions };
+        let (body, predictions) = (Bytes::from(body), Vec::new());
+        let pictures = body.clone();
+        let inferred =
+            Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions, pictures };
         let _ = split(&inferred, &rows);
     }
 }

@@ -80,6 +80,9 @@ pub struct Inferred {
     pub body: Bytes,
     /// Class and confidence (NaN: none) per row, where the manifest declares a prediction.
     pub predictions: Vec<Prediction>,
+    /// Numbers about the pictures of each row, where the manifest has them watched: little-endian `FP32`, in the order
+    /// of [`serin_protocol::manifest::watch::Pictured`].
+    pub pictures: Bytes,
 }
 
 /// Why a worker is not ready.

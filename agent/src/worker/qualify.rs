@@ -209,16 +209,27 @@ impl Bench {
             latency_p99_micros: percentile(&micros, 99),
             load_micros: worker.load_micros(),
         };
-        let predictions = match rows {
-            Some(path) => Some(self.predict(&worker, path).await?),
-            None => None,
+        let (predictions, pictures) = match rows {
+            Some(path) => {
+                let (predictions, pictures) = self.predict(&worker, path).await?;
+                (Some(predictions), (!pictures.is_empty()).then_some(pictures))
+            }
+            None => (None, None),
         };
         worker.stop().await;
         let golden = GoldenSummary { cases: self.golden.cases.len(), worst };
-        Ok(Qualified { golden, measured, preparation, predictions })
+        Ok(Qualified { golden, measured, preparation, predictions, pictures })
     }
 
-    async fn predict(&self, worker: &Worker, path: &Path) -> Result<Vec<Predicted>, Fault> {
+    /// What is predicted for each row of the file at `path`, and what is watched of each row's pictures, if anything is.
+    async fn predict(
+        &self,
+        worker: &Worker,
+        path: &Path,
+    ) -> Result<(Vec<Predicted>, Vec<Vec<Option<f32>>>), Fault> {
+        let pictured = self.manifest.watch.pictures(&self.manifest.inputs);
+        let width = pictured.iter().map(|pictured| pictured.summaries.len()).sum::<usize>();
+        let mut pictures = Vec::new();
         let rows = read_rows(path, &self.manifest.inputs)?;
         let mut predictions = Vec::with_capacity(rows.len());
         for (number, batch) in rows.chunks(ROWS_AT_ONCE).enumerate() {
@@ -229,8 +240,14 @@ impl Bench {
             let answer = worker.infer(headers, body).await;
             let answer = answer.map_err(|error| Fault::of_infer(&error, &format!("rows from {}", at(0))))?;
             predictions.extend(answer.predictions.iter().map(|row| Predicted::from(*row)));
+            let numbers = answer.pictures.as_chunks().0.iter().copied().map(f32::from_le_bytes);
+            let finite: Vec<Option<f32>> =
+                numbers.map(|number| Some(number).filter(|number| number.is_finite())).collect();
+            if width > 0 {
+                pictures.extend(finite.chunks(width).map(<[_]>::to_vec));
+            }
         }
-        Ok(predictions)
+        Ok((predictions, pictures))
     }
 }
 

@@ -203,7 +203,8 @@ mod tests {
         let request = decode_header(&run.head[PREFIX_BYTES..]).expect("well-formed");
         let WorkerRequest::Infer { inputs, .. } = request else { panic!("an inference") };
         let body = run.parts.concat().into();
-        Inferred { micros: 10, waited_micros: 0, leads: true, outputs: inputs, body, predictions: vec![] }
+        let (outputs, predictions, pictures) = (inputs, vec![], Bytes::new());
+        Inferred { micros: 10, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
     }
 
     fn done(queue: &mut Queue, outcome: Result<Inferred, InferError>) {

@@ -15,7 +15,7 @@ use serin_protocol::frame::{
 };
 use serin_protocol::ids::ByteCount;
 
-use super::engine::{Engine, FILES};
+use super::engine::{Answer, Engine, FILES};
 use super::limits;
 use super::{calls, group, sandbox};
 use serin_model::tells_of_exhaustion;
@@ -166,9 +166,9 @@ fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
         let micros = micros_since(start);
         match outcome {
             Ok(answer) => {
-                let (outputs, predictions) = (answer.outputs, answer.predictions);
-                let response = WorkerResponse::Inferred { request, micros, outputs, predictions };
-                send(socket, &response, &answer.body)?;
+                let Answer { outputs, body, predictions, pictures } = answer;
+                let response = WorkerResponse::Inferred { request, micros, outputs, predictions, pictures };
+                send(socket, &response, &body)?;
             }
             Err(fault) => send(socket, &WorkerResponse::InferFailed { request, fault }, &[])?,
         }

@@ -22,6 +22,10 @@ pub struct Qualified {
     /// With `--rows`: what is predicted per row, where the manifest declares a prediction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predictions: Option<Vec<Predicted>>,
+    /// With `--rows`: the numbers about the pictures of each row that the manifest has watched, where it does; null
+    /// where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<Vec<Vec<Option<f32>>>>,
 }
 
 /// What is predicted for one row, as short as JSON can have it: there are up to 200,000.

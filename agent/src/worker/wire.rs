@@ -16,6 +16,9 @@ use tokio::net::UnixStream;
 use super::engine::MAX_ROWS;
 use super::queue::Wanted;
 
+/// Bytes of one number about a picture.
+const PICTURE_BYTES: usize = size_of::<f32>();
+
 /// Whether sizes and headers of a request agree; the worker judges everything else.
 pub(super) fn check_request(inputs: &[TensorHeader], body: &[u8]) -> Result<(), String> {
     if let Some(input) = inputs.iter().find(|input| !input.is_consistent()) {
@@ -77,11 +80,14 @@ pub(super) async fn receive(socket: &mut BufReader<UnixStream>) -> io::Result<(W
 
 fn check(response: &WorkerResponse, body: &[u8]) -> Result<(), String> {
     match response {
-        WorkerResponse::Inferred { outputs, predictions, .. } => {
+        WorkerResponse::Inferred { outputs, predictions, pictures, .. } => {
             if outputs.len() > MAX_TENSORS || predictions.len() > MAX_ROWS {
                 return Err("more outputs or predictions than there can be".into());
             }
-            let parts = split_body(outputs, body).ok_or("the outputs do not use up the body exactly")?;
+            let behind =
+                outputs_end(body.len(), *pictures).ok_or("fewer numbers about pictures than it says")?;
+            let values = body.get(..behind).unwrap_or_default();
+            let parts = split_body(outputs, values).ok_or("the outputs do not use up the body exactly")?;
             match outputs.iter().zip(parts).find(|(output, part)| !is_sound(output, part)) {
                 Some((output, _)) => Err(format!("output {} contradicts its header", output.name)),
                 None => Ok(()),
@@ -95,6 +101,11 @@ fn check(response: &WorkerResponse, body: &[u8]) -> Result<(), String> {
             }
         }
     }
+}
+
+/// Where the outputs end in a body of `length` bytes that holds so many numbers behind them; `None` if it cannot.
+pub(super) fn outputs_end(length: usize, pictures: u32) -> Option<usize> {
+    length.checked_sub((pictures as usize).checked_mul(PICTURE_BYTES)?)
 }
 
 fn is_sound(output: &TensorHeader, part: &[u8]) -> bool {
@@ -131,7 +142,13 @@ mod tests {
     }
 
     fn answer(output: TensorHeader) -> WorkerResponse {
-        WorkerResponse::Inferred { request: 1, micros: 1, outputs: vec![output], predictions: vec![] }
+        WorkerResponse::Inferred {
+            request: 1,
+            micros: 1,
+            outputs: vec![output],
+            predictions: vec![],
+            pictures: 0,
+        }
     }
 
     #[test]
@@ -144,6 +161,13 @@ mod tests {
         assert_eq!(check(&answer(header(DataType::Bytes, &[2], 9)), &texts), Ok(()));
         assert!(check(&answer(header(DataType::Bytes, &[3], 9)), &texts).is_err());
         assert!(check(&answer(header(DataType::Bytes, &[1], 6)), &[1, 0, 0, 0, 0xFF, 0]).is_err());
+        let output = || header(DataType::Fp32, &[2, 1], 8);
+        let seen = |pictures| {
+            let (outputs, predictions) = (vec![output()], vec![]);
+            WorkerResponse::Inferred { request: 1, micros: 1, outputs, predictions, pictures }
+        };
+        assert_eq!(check(&seen(2), &[0; 16]), Ok(()));
+        assert!(check(&seen(3), &[0; 16]).is_err() && check(&seen(u32::MAX), &[0; 16]).is_err());
         let failed = WorkerResponse::Ready(Ready {
             load_micros: 1,
             rows_at_once: 1,

@@ -18,7 +18,8 @@ use super::qualify::{Predicted, Preparation};
 /// Name of the file in a model folder.
 pub const FILE: &str = "measured.json";
 
-/// Largest file read: 200,000 predictions of up to 40 bytes, and room to spare.
+/// Largest file read: 200,000 predictions of up to 40 bytes, six numbers of up to 15 about a picture with each, and room to
+/// spare.
 const MAX_BYTES: u64 = 32 << 20;
 
 /// Nothing was measured yet.
@@ -47,6 +48,9 @@ pub struct Measurements {
     pub second_form: Option<SecondForm>,
     /// What the model says about each reference row, where it declares a prediction.
     pub predictions: Option<Vec<Predicted>>,
+    /// What is watched of each reference row's pictures; none where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures: Option<Vec<Vec<Option<f32>>>>,
 }
 
 /// A second form that was kept.
@@ -75,7 +79,7 @@ pub struct Subject {
     pub golden: Digest,
     /// The reference data.
     pub reference: Digest,
-    /// Inputs, outputs and prediction as declared.
+    /// Inputs, outputs, prediction, and what is watched of pictures, as declared.
     pub interface: Digest,
     /// Inference engine and series.
     pub runtime: String,
@@ -116,7 +120,12 @@ impl Subject {
         let digest = |file| manifest.entry(file).map_or(Digest([0; 32]), |entry| entry.digest);
         let interface = (&manifest.inputs, &manifest.outputs, &manifest.prediction);
         // Plain data with text keys: nothing to fail on.
-        let interface = serde_json::to_vec(&interface).unwrap_or_default();
+        let mut interface = serde_json::to_vec(&interface).unwrap_or_default();
+        let pictures = manifest.watch.summaries.iter().filter(|declared| declared.image.is_some());
+        let pictures: Vec<_> = pictures.collect();
+        if !pictures.is_empty() {
+            interface.extend(serde_json::to_vec(&pictures).unwrap_or_default());
+        }
         Self {
             model: digest(BundleFile::Model),
             pipeline: digest(BundleFile::Pipeline),
@@ -176,6 +185,28 @@ impl Measurements {
         written.and_then(|()| file.write_all(b"\n")).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(Self::read(path)?.unwrap_or(self))
+    }
+
+    /// What is watched of the pictures of each of `rows` reference rows of the model in `manifest`.
+    ///
+    /// # Errors
+    /// There is something to watch, and it was not seen in every row.
+    pub fn pictures(
+        &self,
+        manifest: &Manifest,
+        rows: usize,
+    ) -> Result<&[Vec<Option<f32>>], MeasurementsError> {
+        let pictured = manifest.watch.pictures(&manifest.inputs);
+        let width: usize = pictured.iter().map(|pictured| pictured.summaries.len()).sum();
+        let seen = self.pictures.as_deref().unwrap_or_default();
+        if width > 0 && (seen.len() != rows || seen.iter().any(|row| row.len() != width)) {
+            return Err(MeasurementsError::Predictions(format!(
+                "the device program saw the pictures of {} reference rows, not of all {rows}, or not all that is watched \
+                 of them; it may be of another version",
+                seen.len()
+            )));
+        }
+        Ok(seen)
     }
 
     /// Adds to `profile` what is predicted for the `rows` reference rows of the model in `manifest`.
@@ -249,7 +280,14 @@ mod tests {
             interface: digest,
             runtime: "tract-0.23".into(),
         };
-        Measurements { subject, measured: UNMEASURED, preparation: None, second_form: None, predictions }
+        Measurements {
+            subject,
+            measured: UNMEASURED,
+            preparation: None,
+            second_form: None,
+            predictions,
+            pictures: None,
+        }
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl ModelFolder {
             card: bundled(BundleFile::Card)?,
             golden: read_golden(path, &declaration, &pipeline)?.encode()?,
             pipeline,
-            watched: reference::profile(&reference, inputs, watch),
+            watched: reference::profile(&reference, inputs, watch, &[]),
             reference,
             data: digest,
             data_file: format.file(),
@@ -283,6 +283,12 @@ impl ModelFolder {
         };
         manifest.check().map_err(ModelFolderError::Invalid)?;
         Ok(manifest)
+    }
+
+    /// Knows what the device program saw of the pictures of each reference row.
+    pub fn see(&mut self, pictures: &[Vec<Option<f32>>]) {
+        let Declaration { inputs, watch, .. } = &self.declaration;
+        self.watched = reference::profile(&self.reference, inputs, watch, pictures);
     }
 
     /// Has it packed for devices of `class` as well; where nothing is declared it is packed for any, and now for these.

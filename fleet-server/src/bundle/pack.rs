@@ -123,15 +123,16 @@ pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> 
     let mut classes = target_class::built_in();
     classes.retain(|spec| named.iter().all(|named| named.class != spec.class));
     classes.extend(named);
-    let mut profile = folder.watched.profile.clone();
     // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
-    let draft_profile = profile.encode()?;
+    let draft_profile = folder.watched.profile.encode()?;
     let draft = folder.manifest(UNMEASURED, &draft_profile, None)?;
     let path = order.measurements.clone().unwrap_or_else(|| order.folder.join(measurements::FILE));
     let (measurements, measured_now) = measurements(order, &path, &folder, &draft, &draft_profile, say)?;
     let second = measurements.second_form_beside(&path);
-    let (rows, division) = (folder.reference.len(), folder.watched.division());
-    measurements.add_predictions(&mut profile, &draft, rows, division)?;
+    let rows = folder.reference.len();
+    folder.see(measurements.pictures(&draft, rows)?);
+    let mut profile = folder.watched.profile.clone();
+    measurements.add_predictions(&mut profile, &draft, rows, folder.watched.division())?;
     let profile = profile.encode()?;
     let manifest = folder.manifest(measurements.measured, &profile, second.as_ref())?;
     classes.retain(|spec| manifest.targets.contains(&spec.class));
@@ -184,10 +185,12 @@ fn measurements(
         preparation,
         second_form,
         predictions: qualified.predictions,
+        pictures: qualified.pictures,
     };
     // Before they are kept: predictions that contradict the declaration must not wait for the next time.
     let (rows, division) = (folder.reference.len(), folder.watched.division());
     made.add_predictions(&mut Profile::default(), draft, rows, division)?;
+    made.pictures(draft, rows)?;
     Ok((made.keep(path)?, true))
 }
 
@@ -205,7 +208,7 @@ fn keep_second_form(
 }
 
 /// Lays out the files in `dir` as a device would unpack them; returns the file with the reference rows,
-/// where there is something to predict.
+/// where there is something to predict or to see.
 fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> io::Result<Option<PathBuf>> {
     let manifest = encode(draft).map_err(io::Error::other)?;
     for file in BundleFile::ALL {
@@ -216,7 +219,7 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
             None => {}
         }
     }
-    if draft.prediction.is_none() {
+    if draft.prediction.is_none() && draft.watch.pictures(&draft.inputs).is_empty() {
         return Ok(None);
     }
     let path = dir.join("rows.ndjson");

@@ -15,7 +15,8 @@ const PROGRAM: &str = "serin-agent";
 /// Environment variable with its path.
 pub const PROGRAM_VARIABLE: &str = "SERIN_AGENT";
 
-/// Largest answer read: 200,000 predictions of up to 40 bytes, and room to spare.
+/// Largest answer read: 200,000 predictions of up to 40 bytes, six numbers of up to 15 about a picture with each, and room
+/// to spare.
 const MAX_ANSWER_BYTES: u64 = 32 << 20;
 
 /// What is predicted for one row, in the device program's words.
@@ -73,6 +74,9 @@ pub struct Qualified {
     /// One for each row.
     #[serde(default)]
     pub predictions: Option<Vec<Predicted>>,
+    /// What is watched of each row's pictures; none where nothing is.
+    #[serde(default)]
+    pub pictures: Option<Vec<Vec<Option<f32>>>>,
 }
 
 /// What loading does to a model, and whether the second form pays, in the device program's words.

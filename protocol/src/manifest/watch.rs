@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::segments::{SegmentKey, Segmentation};
 use super::{MAX_FEATURES, Manifest, TensorSpec};
 use crate::ids::FieldName;
+use crate::pipeline::Channels;
 use crate::sketch::profile::MAX_CENTROID_VALUES;
 use crate::sketch::summary::{Form, Layout, MAX_CHANNELS, Summary};
 use crate::tensor::DataType;
@@ -32,13 +33,30 @@ pub struct Watch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summarized {
-    /// The input, of numbers.
+    /// The input, of numbers, or of files of images.
     pub input: FieldName,
+    /// That its rows are files of images, which the pipeline decodes to these channels: the numbers are about the picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Channels>,
     /// How its channels lie, where they are watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
     /// Which numbers.
     pub of: Vec<SummaryKind>,
+}
+
+/// What is watched of the pictures that an input is files of. The numbers about all pictures of one row of a request lie beside
+/// each other, in the order of inputs and of their features.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pictured {
+    /// Place of the input among all.
+    pub place: usize,
+    /// To which channels it is decoded.
+    pub channels: Channels,
+    /// Place of its first number among those of a row.
+    pub first: usize,
+    /// Its numbers.
+    pub summaries: Vec<Summary>,
 }
 
 /// Which number about a row.
@@ -123,14 +141,32 @@ impl Watch {
         all
     }
 
-    /// How the rows of `input` lie, where numbers about them are watched.
+    /// How the rows of `input` lie, where numbers about them are watched; none where they are files of images.
     pub fn form(&self, input: &TensorSpec) -> Option<Form> {
         let declared = self.summaries.iter().find(|declared| declared.input == input.name)?;
+        if declared.image.is_some() {
+            return None;
+        }
         Some(Form {
             width: input.row_elements()?,
             channels: declared.channels(input).unwrap_or(1),
             layout: declared.layout.unwrap_or(Layout::Hwc),
         })
+    }
+
+    /// Of every one of `inputs` that is files of images, what is watched of the pictures in them, in order.
+    pub fn pictures(&self, inputs: &[TensorSpec]) -> Vec<Pictured> {
+        let mut first = 0;
+        let mut all = Vec::new();
+        for (place, input) in inputs.iter().enumerate() {
+            let declared = self.summaries.iter().find(|declared| declared.input == input.name);
+            let Some(channels) = declared.and_then(|declared| declared.image) else { continue };
+            let summaries: Vec<Summary> = self.summaries_of(input).collect();
+            let behind = first + summaries.len();
+            all.push(Pictured { place, channels, first, summaries });
+            first = behind;
+        }
+        all
     }
 
     fn is_categorical_text(&self, input: &TensorSpec) -> bool {
@@ -156,8 +192,11 @@ impl Watch {
 }
 
 impl Summarized {
-    /// Channels of the input, by its layout.
+    /// Channels of the input, by its layout, or as it is decoded.
     fn channels(&self, input: &TensorSpec) -> Option<usize> {
+        if let Some(channels) = self.image {
+            return Some(channels.count());
+        }
         let ((Layout::Hwc, [_, _, _, place]) | (Layout::Chw, [_, place, _, _])) =
             (self.layout?, input.shape.as_slice())
         else {
@@ -166,15 +205,38 @@ impl Summarized {
         usize::try_from(*place).ok().filter(|channels| (1..=MAX_CHANNELS).contains(channels))
     }
 
+    fn check_image(&self, input: &TensorSpec) -> Result<(), String> {
+        let name = &self.input;
+        if !input.is_text() {
+            return Err(format!(
+                "watch.summaries: image is for files of images; input {name} is not one BYTES value a row"
+            ));
+        }
+        if self.layout.is_some() {
+            return Err(format!("watch.summaries: the decoder knows the layout of {name}; leave it out"));
+        }
+        if self.of.iter().any(|kind| matches!(kind, SummaryKind::Norm | SummaryKind::Distance)) {
+            return Err(format!(
+                "watch.summaries: pictures of any size, as {name} has them, have neither norm nor distance"
+            ));
+        }
+        Ok(())
+    }
+
     fn check(&self, inputs: &[TensorSpec]) -> Result<(), String> {
         let name = &self.input;
         let Some(input) = inputs.iter().find(|input| input.name == *name) else {
             return Err(format!("watch.summaries: there is no input {name}"));
         };
-        if input.datatype == DataType::Bytes {
-            return Err(format!(
-                "watch.summaries: input {name} holds texts; numbers about it need its raw values"
-            ));
+        match self.image {
+            Some(_) => self.check_image(input)?,
+            None if input.datatype == DataType::Bytes => {
+                return Err(format!(
+                    "watch.summaries: input {name} holds texts; numbers about it need its raw values or, where it is files \
+                     of images that the pipeline decodes, image = \"rgb\" or \"grey\""
+                ));
+            }
+            None => {}
         }
         if self.of.is_empty() {
             return Err(format!("watch.summaries: of says which numbers about {name} are watched"));

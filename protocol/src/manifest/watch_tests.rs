@@ -41,6 +41,33 @@ fn features_come_in_the_order_of_their_inputs() {
 }
 
 #[test]
+fn numbers_about_pictures_lie_in_the_order_of_inputs() {
+    let mut json = manifest_json();
+    json["inputs"] = json!([
+        { "name": "front", "datatype": "BYTES", "shape": [-1] },
+        { "name": "x", "datatype": "FP32", "shape": [-1, 4] },
+        { "name": "back", "datatype": "BYTES", "shape": [-1, 1] },
+    ]);
+    json["watch"] = json!({ "summaries": [
+        { "input": "back", "image": "grey", "of": ["channels", "energy"] },
+        { "input": "x", "of": ["norm"] },
+        { "input": "front", "image": "rgb", "of": ["channels", "brightness"] },
+    ] });
+    let manifest = Manifest::parse(&serde_json::to_vec(&json).expect("json")).expect("sound");
+    let pictures = manifest.watch.pictures(&manifest.inputs);
+    let told: Vec<_> = pictures
+        .iter()
+        .map(|picture| (picture.place, picture.first, picture.summaries.len(), picture.channels))
+        .collect();
+    assert_eq!(told, [(0, 0, 4, Channels::Rgb), (2, 4, 2, Channels::Grey)]);
+    let features = manifest.features();
+    let names: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
+    let front = ["front.channel0", "front.channel1", "front.channel2", "front.brightness"];
+    assert_eq!(names, [&front[..], &["x.norm", "back.channel0", "back.energy"]].concat());
+    assert_eq!(manifest.watch.form(&manifest.inputs[0]), None);
+}
+
+#[test]
 fn what_cannot_be_watched_is_named() {
     for (watch, says) in [
         (json!({ "categorical": ["c"] }), "c is neither a feature"),
@@ -54,6 +81,15 @@ fn what_cannot_be_watched_is_named() {
         (
             json!({ "segments": { "feature": "z", "named": [{ "name": "n", "values": [1] }] } }),
             "z is no watched",
+        ),
+        (
+            json!({ "summaries": [{ "input": "sound", "image": "rgb", "of": ["norm"] }] }),
+            "not one BYTES value",
+        ),
+        (json!({ "summaries": [{ "input": "city", "image": "grey", "of": ["norm"] }] }), "neither norm"),
+        (
+            json!({ "summaries": [{ "input": "city", "image": "grey", "layout": "hwc", "of": ["contrast"] }] }),
+            "leave it out",
         ),
         (json!({ "colour": true }), "colour"),
     ] {

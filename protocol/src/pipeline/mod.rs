@@ -67,6 +67,23 @@ pub enum PipelineError {
     Step(String),
 }
 
+/// Every input whose pictures are watched is decoded to the channels that are said.
+fn check_pictures(flow: &Flow, manifest: &Manifest) -> Result<(), PipelineError> {
+    for pictured in manifest.watch.pictures(&manifest.inputs) {
+        let name = manifest.inputs.get(pictured.place).map_or("", |input| input.name.as_str());
+        let decoded = flow.stages.iter().find_map(|stage| match &stage.step {
+            PreStep::DecodeImage { channels, .. } if stage.writes == pictured.place => Some(*channels),
+            _ => None,
+        });
+        if decoded != Some(pictured.channels) {
+            return Err(PipelineError::Step(format!(
+                "watch.summaries: no decode_image step makes of {name} the channels that image says"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Pipeline {
     /// Parses `pipeline.json` and checks every step against `manifest`: values are made before they are
     /// used and are of a kind the step can work on, numbers are finite and as many as features, every
@@ -86,7 +103,7 @@ impl Pipeline {
     }
 
     fn check(&self, manifest: &Manifest) -> Result<(), PipelineError> {
-        self.flow(&manifest.inputs)?;
+        check_pictures(&self.flow(&manifest.inputs)?, manifest)?;
         if self.post.len() > MAX_STEPS {
             return Err(PipelineError::Step(format!("post: more than {MAX_STEPS} steps")));
         }

@@ -262,6 +262,16 @@ pub enum Channels {
     Grey,
 }
 
+impl Channels {
+    /// How many.
+    pub const fn count(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Grey => 1,
+        }
+    }
+}
+
 /// How an image is resampled, as PIL (Pillow) does it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::kind::{Kind, Precision, elements, unfit};
-use super::pre::{Category, Channels, Layout, PerValue, PreStep, UnknownCode, UnknownColumn};
+use super::pre::{Category, Layout, PerValue, PreStep, UnknownCode, UnknownColumn};
 use super::{MAX_CATEGORIES, MAX_PIXELS, MAX_SIDE, MAX_WINDOW_BYTES};
 use crate::ids::FieldName;
 
@@ -83,11 +83,7 @@ pub(super) fn after(step: &PreStep, kinds: &[Kind]) -> Result<Kind, String> {
             }
             match kind {
                 Kind::Texts { row, .. } if elements(row) == Some(1) => {
-                    let channels = match channels {
-                        Channels::Rgb => 3,
-                        Channels::Grey => 1,
-                    };
-                    Ok(Kind::Image { channels, size: None })
+                    Ok(Kind::Image { channels: channels.count(), size: None })
                 }
                 other => Err(unfit("one BYTES value a row", input, other)),
             }

@@ -1,5 +1,6 @@
 //! A few numbers about a row too wide to watch value by value: an image, a piece of sound, an embedding. Computed by
-//! this code from the raw input, on reference data and on devices alike.
+//! this code on reference data and on devices alike: from the raw input, or, where that is a file of an image, from the
+//! picture in it as it was decoded, before it is resized, 0 to 255 a channel.
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,44 @@ impl RowSums {
         sums
     }
 
+    /// Of the pixels of one picture, 8 bits a channel, the channels of a pixel beside each other. Exact, whatever the order of
+    /// pixels, and many times faster than [`RowSums::of`], as pictures are large.
+    pub fn of_pixels(pixels: &[u8], channels: usize) -> Self {
+        let channels = channels.clamp(1, MAX_CHANNELS);
+        let mut counts = [[0_u64; 256]; MAX_CHANNELS];
+        for pixel in pixels.chunks_exact(channels) {
+            for (counts, value) in counts.iter_mut().zip(pixel) {
+                if let Some(count) = counts.get_mut(usize::from(*value)) {
+                    *count += 1;
+                }
+            }
+        }
+        let mut sums = Self::default();
+        // Of 2^26 values, more than a picture has, each is below 2^43.
+        let (mut all, mut sum, mut squares) = (0_u64, 0_u64, 0_u64);
+        for (counts, channel) in counts.iter().zip(&mut sums.channels) {
+            let (mut of_channel, mut count_of_channel) = (0_u64, 0_u64);
+            for (value, count) in (0_u64..).zip(counts) {
+                count_of_channel += count;
+                of_channel += value * count;
+                squares += value * value * count;
+            }
+            all += count_of_channel;
+            sum += of_channel;
+            *channel = (count_of_channel as f64, of_channel as f64);
+        }
+        if all > 0 {
+            sums.count = all as f64;
+            sums.mean = sum as f64 / all as f64;
+            // Exact up to the one division: the two differ little where the spread is small.
+            let spread =
+                (u128::from(all) * u128::from(squares)).saturating_sub(u128::from(sum) * u128::from(sum));
+            sums.m2 = spread as f64 / all as f64;
+            sums.squares = squares as f64;
+        }
+        sums
+    }
+
     /// One number about the row; NaN, which is missing, where it has no value that counts.
     pub fn get(&self, summary: Summary) -> f32 {
         if self.count == 0.0 {
@@ -117,7 +156,7 @@ mod tests {
     use std::vec::Vec;
 
     fn near(left: f32, right: f64) {
-        assert!((f64::from(left) - right).abs() < 1e-5, "{left} is not {right}");
+        assert!((f64::from(left) - right).abs() <= 1e-5 * right.abs().max(1.0), "{left} is not {right}");
     }
 
     #[test]
@@ -159,7 +198,30 @@ mod tests {
         assert!(sums.get(Summary::Brightness).is_nan() && sums.get(Summary::Norm).is_nan());
     }
 
+    #[test]
+    fn a_grey_picture_of_one_value_has_no_contrast() {
+        let sums = RowSums::of_pixels(&[200; 12], 1);
+        near(sums.get(Summary::Brightness), 200.0);
+        near(sums.get(Summary::Contrast), 0.0);
+        assert!(RowSums::of_pixels(&[], 3).get(Summary::Brightness).is_nan());
+    }
+
     proptest! {
+        #[test]
+        fn pixels_are_summed_up_as_their_values_are(
+            pixels in prop::collection::vec(any::<[u8; 3]>(), 1..60), grey: bool
+        ) {
+            let pixels: Vec<u8> = pixels.into_iter().flatten().collect();
+            let channels = if grey { 1 } else { 3 };
+            let form = Form { width: pixels.len(), channels, layout: Layout::Hwc };
+            let one_by_one = RowSums::of(pixels.iter().map(|value| f64::from(*value)), form, &[]);
+            let counted = RowSums::of_pixels(&pixels, channels);
+            let all = [Summary::Brightness, Summary::Contrast, Summary::Energy, Summary::Norm];
+            for summary in all.into_iter().chain((0..channels as u8).map(Summary::Channel)) {
+                near(counted.get(summary), one_by_one.get(summary).into());
+            }
+        }
+
         #[test]
         fn any_values_give_numbers_or_nothing(
             values in prop::collection::vec(any::<f32>(), 0..40), width in 0_usize..40, channels in 0_usize..9

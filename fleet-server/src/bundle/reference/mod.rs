@@ -93,7 +93,7 @@ pub fn columns(inputs: &[TensorSpec], watch: &Watch, predicts: bool) -> Vec<Colu
         columns.extend(input.features.iter().map(|name| column(name, ColumnKind::Number)));
         let summarized = watch.summaries.iter().any(|summarized| summarized.input == input.name);
         if input.is_text() {
-            if predicts || watch.categorical.contains(&input.name) {
+            if predicts || summarized || watch.categorical.contains(&input.name) {
                 columns.push(column(&input.name, ColumnKind::Text));
             }
         } else if input.features.is_empty() && (predicts || summarized) {

@@ -2,7 +2,7 @@
 
 use serin_protocol::ids::{FieldName, SegmentNumber};
 use serin_protocol::manifest::segments::{SegmentKey, Segmentation};
-use serin_protocol::manifest::watch::SummaryKind;
+use serin_protocol::manifest::watch::{Pictured, SummaryKind};
 use serin_protocol::manifest::{Source, TensorSpec, Watch, WatchedFeature};
 use serin_protocol::sketch::categories::Observed;
 use serin_protocol::sketch::profile::{Centroid, Division, FeatureProfile, Profile};
@@ -45,15 +45,36 @@ impl Seen<'_> {
     }
 }
 
-/// What the watched features of `inputs` look like in `rows`.
-pub fn profile(rows: &ReferenceRows, inputs: &[TensorSpec], watch: &Watch) -> Watched {
+/// What the watched features of `inputs` look like in `rows`. `pictures` has what the device program saw of the pictures of
+/// each row, none where it saw none; without it what is watched of them is missing everywhere.
+pub fn profile(
+    rows: &ReferenceRows,
+    inputs: &[TensorSpec],
+    watch: &Watch,
+    pictures: &[Vec<Option<f32>>],
+) -> Watched {
+    let pictured = watch.pictures(inputs);
     let centroids = centroids(rows, inputs, watch);
     let features = watch.features(inputs);
     let mut seen = Vec::with_capacity(features.len());
-    for input in inputs {
+    for (place, input) in inputs.iter().enumerate() {
         let about: Vec<&WatchedFeature<'_>> =
             features.iter().filter(|feature| *feature.input == input.name).collect();
-        seen.extend(of_input(rows, input, &about, watch, &centroids));
+        let of_pictures = pictured.iter().find(|pictured| pictured.place == place);
+        let column = |pictured: &Pictured, at: usize| {
+            let number = |row: usize| pictures.get(row)?.get(pictured.first + at).copied()?;
+            (0..rows.len()).map(|row| number(row).unwrap_or(f32::NAN)).collect()
+        };
+        match of_pictures {
+            Some(pictured) => {
+                let mut numbers = (0..pictured.summaries.len()).map(|at| column(pictured, at));
+                seen.extend(about.iter().map(|feature| match feature.source {
+                    Source::Summary(_) => Seen::Numbers(numbers.next().unwrap_or_default()),
+                    Source::Value(_) | Source::Category(_) | Source::Text => texts(rows, input),
+                }));
+            }
+            None => seen.extend(of_input(rows, input, &about, watch, &centroids)),
+        }
     }
     let segments = watch.segments.as_ref();
     let segments_of = |segmentation| divide(rows, segmentation, &features, &seen);
@@ -96,13 +117,15 @@ fn of_input<'a>(
     let seen = about.iter().map(|feature| match feature.source {
         Source::Value(_) => Seen::Numbers(numbers(&feature.name).map(|number| number as f32).collect()),
         Source::Category(_) => Seen::Categories(numbers(&feature.name).map(Observed::Number).collect()),
-        Source::Text => {
-            let texts = rows.texts(&input.name).unwrap_or_default();
-            Seen::Categories(texts.iter().map(|text| Observed::Text(text)).collect())
-        }
+        Source::Text => texts(rows, input),
         Source::Summary(summary) => Seen::Numbers(sums.iter().map(|sums| sums.get(summary)).collect()),
     });
     seen.collect()
+}
+
+fn texts<'a>(rows: &'a ReferenceRows, input: &TensorSpec) -> Seen<'a> {
+    let texts = rows.texts(&input.name).unwrap_or_default();
+    Seen::Categories(texts.iter().map(|text| Observed::Text(text)).collect())
 }
 
 /// A number as an input of this type holds it.

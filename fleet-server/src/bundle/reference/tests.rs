@@ -175,7 +175,7 @@ fn a_wrong_array_says_what_it_is() {
 fn a_model_of_which_nothing_is_watched_has_an_empty_reference() {
     let rows = ReferenceRows::read(Format::Csv, Vec::new(), Vec::new()).expect("nothing to say");
     assert!(rows.is_empty());
-    assert!(profile(&rows, &[], &Watch::default()).profile.features.is_empty());
+    assert!(profile(&rows, &[], &Watch::default(), &[]).profile.features.is_empty());
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn the_profile_counts_what_devices_will_count() {
     let text = lines.map(|line| line.to_string()).join("\n");
     let columns = columns(&inputs(), &watch, false);
     let rows = ReferenceRows::read(Format::JsonLines, text.into(), columns).expect("good");
-    let watched = profile(&rows, &inputs(), &watch);
+    let watched = profile(&rows, &inputs(), &watch, &[]);
     let features = &watched.profile.features;
     let shown: Vec<&str> = features.iter().map(|feature| feature.name.as_str()).collect();
     assert_eq!(shown, ["lux", "kind", "city", "sound.energy", "sound.distance"]);
@@ -251,7 +251,7 @@ fn a_parameter_of_requests_is_a_column_too() {
     let columns = columns(&inputs()[..1], &watch, false);
     let text = "lux,kind,site\n1,2,Oslo\n1,2,7.0\n1,2,\n";
     let rows = ReferenceRows::read(Format::Csv, text.into(), columns).expect("good");
-    let watched = profile(&rows, &inputs()[..1], &watch);
+    let watched = profile(&rows, &inputs()[..1], &watch, &[]);
     let segments: Vec<u8> = watched.division().rows.iter().map(|segment| segment.0).collect();
     assert_eq!(segments, [1, 2, 0]);
 }
