@@ -7,7 +7,7 @@
 //! | [`envelope`] | version byte, purpose, Ed25519 signature |
 //! | [`assignment`] | what one device is told to run |
 //! | [`enrolment`] | how a device becomes one of a fleet |
-//! | [`release`] | what an owner signs about a bundle |
+//! | [`release`], [`class_needs`] | what an owner signs about a bundle; what it needs of a class of devices |
 //! | [`message`] | hello, events, reports, acknowledgements |
 //! | [`chunk`] | how an object is cut into retained messages, and which are here |
 //! | [`sketch`] | mergeable summaries of fixed size |
@@ -30,6 +30,7 @@ extern crate std;
 
 pub mod assignment;
 pub mod chunk;
+pub mod class_needs;
 pub mod enrolment;
 pub mod envelope;
 pub mod ids;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
+use serin_protocol::class_needs::ClassNeeds;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, Version};
 use serin_protocol::manifest::{
@@ -46,6 +47,8 @@ pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
     declaration: Declaration,
+    /// Classes of devices that it is packed for, with what is needed of them where that is known by now.
+    targets: Vec<ClassNeeds>,
     /// The model, which stays on disk.
     pub model: StoredFile,
     /// `labels.txt`.
@@ -223,6 +226,7 @@ impl ModelFolder {
             reference,
             data: digest,
             data_file: format.file(),
+            targets: declaration.targets.iter().cloned().map(ClassNeeds::from).collect(),
             declaration,
             model,
         };
@@ -270,7 +274,7 @@ impl ModelFolder {
             // A constant that fits.
             runtime: RUNTIME.parse().unwrap_or_default(),
             nnef: second.map(|(form, _)| form.clone()),
-            targets: declaration.targets.clone(),
+            targets: self.targets.clone(),
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
             answers: declaration.answers.clone(),
@@ -285,11 +289,14 @@ impl ModelFolder {
         Ok(manifest)
     }
 
-    /// Has it packed for devices of `class` as well; where nothing is declared it is packed for any, and now for these.
-    pub fn add_target(&mut self, class: &TargetClass) {
-        if !self.declaration.targets.contains(class) {
-            self.declaration.targets.push(class.clone());
-        }
+    /// The classes of devices that `serin.toml` names; none for any.
+    pub fn declared_targets(&self) -> &[TargetClass] {
+        &self.declaration.targets
+    }
+
+    /// Has it packed for devices of these classes, and of no others; for any where there is none.
+    pub fn pack_for(&mut self, targets: Vec<ClassNeeds>) {
+        self.targets = targets;
     }
 
     /// What is wrong with where the golden outputs come from, if anything is: only the training side's runtime can

@@ -102,6 +102,9 @@ impl PackError {
             Self::Target(TargetError::Memory { .. } | TargetError::Flash { .. }) => {
                 Some("take the class out of targets in serin.toml, or pack a smaller model".into())
             }
+            Self::Target(TargetError::Undescribed { .. }) => Some(
+                "describe the class in a file like those in targets/, and give it with --target FILE".into(),
+            ),
             Self::Measurements(MeasurementsError::Predictions(_))
             | Self::Target(_)
             | Self::Folder(_)
@@ -118,11 +121,17 @@ impl PackError {
 pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> {
     let mut folder = ModelFolder::read(&order.folder)?;
     let named = order.targets.iter().map(|named| target_class::find(named)).collect::<Result<Vec<_>, _>>()?;
-    named.iter().for_each(|spec| folder.add_target(&spec.class));
-    // Of a class that only its fleet knows nothing can be said here.
     let mut classes = target_class::built_in();
     classes.retain(|spec| named.iter().all(|named| named.class != spec.class));
-    classes.extend(named);
+    let mut targets = folder.declared_targets().to_vec();
+    for spec in named {
+        // Where nothing is declared it is packed for any, and now for these.
+        if !targets.contains(&spec.class) {
+            targets.push(spec.class.clone());
+        }
+        classes.push(spec);
+    }
+    folder.pack_for(target_class::needs(&targets, &classes)?);
     let mut profile = folder.watched.profile.clone();
     // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
     let draft_profile = profile.encode()?;
@@ -134,7 +143,7 @@ pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> 
     measurements.add_predictions(&mut profile, &draft, rows, division)?;
     let profile = profile.encode()?;
     let manifest = folder.manifest(measurements.measured, &profile, second.as_ref())?;
-    classes.retain(|spec| manifest.targets.contains(&spec.class));
+    classes.retain(|spec| targets.contains(&spec.class));
     classes.iter().try_for_each(|spec| target_class::fits_memory(spec, &manifest))?;
     say(&format!("packing {}", manifest.id()));
     let second = second.as_ref().map(|(_, file)| file);
