@@ -16,6 +16,7 @@
 //! | `review` | single requests that people may look at, and what an owner allows of them (feature `alloc`) |
 //! | `target` | classes of devices, and what a device lacks of its own (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
+//! | `raw`, `base64` | raw values as people write them; files as text (feature `alloc`) |
 //!
 //! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
 //! Every parser of outside bytes has a size cap, refuses trailing bytes and answers any input with a
@@ -41,6 +42,8 @@ pub mod sketch;
 pub mod topic;
 
 #[cfg(feature = "alloc")]
+pub mod base64;
+#[cfg(feature = "alloc")]
 pub mod bundle;
 #[cfg(feature = "alloc")]
 pub mod frame;
@@ -52,6 +55,7 @@ pub mod manifest;
 pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
+#[cfg(feature = "alloc")]
 pub mod raw;
 #[cfg(feature = "alloc")]
 pub mod review;

@@ -13,7 +13,7 @@ use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, 
 use serin_protocol::manifest::{
     FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec, Watch,
 };
-use serin_protocol::pipeline::{Pipeline, PipelineError, PreStep};
+use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
@@ -320,13 +320,14 @@ impl ModelFolder {
         }
     }
 
-    /// The inputs that are files of images; their cells in the reference data are names of files.
+    /// The file of the reference data.
+    pub const fn data_file(&self) -> &'static str {
+        self.data_file
+    }
+
+    /// The inputs that are files of images; their cells in the reference data are base64, or names of files.
     pub fn image_inputs(&self) -> Result<Vec<FieldName>, ModelFolderError> {
-        let image = |step: &PreStep| match step {
-            PreStep::DecodeImage { input, .. } => Some(input.clone()),
-            _ => None,
-        };
-        Ok(Pipeline::read(&self.pipeline)?.pre.iter().filter_map(image).collect())
+        Ok(Pipeline::read(&self.pipeline)?.images().map(|(input, _)| input.clone()).collect())
     }
 
     fn check(&self) -> Result<(), ModelFolderError> {
