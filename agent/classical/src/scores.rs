@@ -79,7 +79,7 @@ impl PostTransform {
         })
     }
 
-    /// The one of the specification's number since version 5.
+    /// The one of the specification's number since version 5, where onnxruntime (1.32) mixes up 1 and 2.
     pub(crate) fn numbered(number: i64) -> TractResult<Self> {
         Ok(match number {
             0 => Self::None,
