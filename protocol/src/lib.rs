@@ -8,7 +8,7 @@
 //! | `tag` | what shows that a device made a report in less time than a signature (feature `alloc`) |
 //! | [`assignment`] | what one device is told to run |
 //! | [`enrolment`] | how a device becomes one of a fleet |
-//! | [`release`] | what an owner signs about a bundle |
+//! | [`release`], [`class_needs`] | what an owner signs about a bundle; what it needs of a class of devices |
 //! | [`message`] | hello, events, reports, acknowledgements |
 //! | [`chunk`] | how an object is cut into retained messages, and which are here |
 //! | [`sketch`] | mergeable summaries of fixed size |
@@ -17,6 +17,7 @@
 //! | `review` | single requests that people may look at, and what an owner allows of them (feature `alloc`) |
 //! | `target` | classes of devices, and what a device lacks of its own (feature `alloc`) |
 //! | `manifest`, `pipeline`, `golden`, `frame` | bundle contents and worker frames (feature `alloc`) |
+//! | `raw`, `base64` | raw values as people write them; files as text (feature `alloc`) |
 //!
 //! Absent on purpose: I/O, clocks, randomness, tokio. Without the feature `alloc` nothing allocates.
 //! Every parser of outside bytes has a size cap, refuses trailing bytes and answers any input with a
@@ -31,6 +32,7 @@ extern crate std;
 
 pub mod assignment;
 pub mod chunk;
+pub mod class_needs;
 pub mod enrolment;
 pub mod envelope;
 pub mod ids;
@@ -40,6 +42,8 @@ pub mod release;
 pub mod sketch;
 pub mod topic;
 
+#[cfg(feature = "alloc")]
+pub mod base64;
 #[cfg(feature = "alloc")]
 pub mod bundle;
 #[cfg(feature = "alloc")]
@@ -52,6 +56,7 @@ pub mod manifest;
 pub mod parcel;
 #[cfg(feature = "alloc")]
 pub mod pipeline;
+#[cfg(feature = "alloc")]
 pub mod raw;
 #[cfg(feature = "alloc")]
 pub mod review;

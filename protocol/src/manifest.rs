@@ -16,7 +16,8 @@ pub use self::prediction::{ClassPrediction, PredictionSpec};
 pub use self::watch::{Source, Watch, WatchedFeature};
 
 use crate::bundle::{BundleError, BundleFile};
-use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, TargetClass, Version};
+use crate::class_needs::{ClassNeeds, in_manifest};
+use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, Version};
 use crate::release::MAX_TARGETS;
 use crate::review::ReviewPolicy;
 use crate::tensor::{DataType, MAX_DIMENSIONS};
@@ -52,8 +53,9 @@ pub struct Manifest {
     /// The second form of the model, where the bundle has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nnef: Option<NnefForm>,
-    /// Device classes it was built for; empty means any.
-    pub targets: Vec<TargetClass>,
+    /// Device classes it was built for, with what it needs of each; empty means any.
+    #[serde(with = "in_manifest")]
+    pub targets: Vec<ClassNeeds>,
     /// Raw inputs, before any preprocessing.
     pub inputs: Vec<TensorSpec>,
     /// Outputs after postprocessing.
@@ -196,6 +198,11 @@ impl Manifest {
         }
         if self.targets.len() > MAX_TARGETS {
             return Err(format!("more than {MAX_TARGETS} target classes"));
+        }
+        for (at, target) in self.targets.iter().enumerate() {
+            if self.targets.iter().take(at).any(|other| other.class == target.class) {
+                return Err(format!("the target class {} is named twice", target.class));
+            }
         }
         self.lineage.check()?;
         self.check_files()?;

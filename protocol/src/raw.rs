@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::base64;
 use crate::tensor::DataType;
 
 /// Largest whole number that is taken, and the smallest negated: beyond, double precision has gaps, and two
@@ -156,14 +157,17 @@ fn number(value: &Value) -> Result<f64, String> {
     }
 }
 
-/// A text, or bytes as `{"hex": "…"}`.
+/// A text, or bytes as `{"hex": "…"}` or `{"base64": "…"}`.
 fn text(value: &Value) -> Result<Vec<u8>, String> {
     match value {
         Value::Null => Ok(Vec::new()),
         Value::String(text) => Ok(text.as_bytes().to_vec()),
-        Value::Object(fields) => match fields.get("hex") {
-            Some(Value::String(digits)) if fields.len() == 1 => {
+        Value::Object(fields) => match (fields.get("hex"), fields.get("base64")) {
+            (Some(Value::String(digits)), None) if fields.len() == 1 => {
                 hex(digits).ok_or_else(|| "hex must be pairs of hexadecimal digits".into())
+            }
+            (None, Some(Value::String(text))) if fields.len() == 1 => {
+                base64::decode(text).map_err(|error| error.to_string())
             }
             _ => Err(format!("{} is no text", shown(value))),
         },
@@ -199,7 +203,8 @@ mod tests {
         assert_eq!(parse(DataType::Int64, &json!([1.0, -3])), Ok(RawValues::Integers(vec![1, -3])));
         assert_eq!(parse(DataType::Bool, &json!([true, 0])), Ok(RawValues::Integers(vec![1, 0])));
         let texts = RawValues::Texts(vec![b"a".to_vec(), vec![], vec![0xFF, 0x0a]]);
-        assert_eq!(parse(DataType::Bytes, &json!(["a", null, {"hex": "ff0A"}])), Ok(texts));
+        assert_eq!(parse(DataType::Bytes, &json!(["a", null, {"hex": "ff0A"}])), Ok(texts.clone()));
+        assert_eq!(parse(DataType::Bytes, &json!(["a", null, {"base64": "/wo="}])), Ok(texts));
         for (datatype, list, says) in [
             (DataType::Fp32, json!([0, 1e39]), "[1] 1e39 is too large"),
             (DataType::Fp64, json!(["1"]), "no number"),
@@ -211,6 +216,8 @@ mod tests {
             (DataType::Bool, json!([2]), "no BOOL"),
             (DataType::Bytes, json!([1]), "no text"),
             (DataType::Bytes, json!([{"hex": "f"}]), "hex"),
+            (DataType::Bytes, json!([{"base64": "Zg"}]), "groups of 4"),
+            (DataType::Bytes, json!([{"base64": "Zg==", "hex": "66"}]), "no text"),
         ] {
             let error = parse(datatype, &list).expect_err("refused");
             assert!(error.contains(says), "{list}: {error}");

@@ -4,13 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::ObjectRef;
+use crate::class_needs::ClassNeeds;
 use crate::envelope::WIRE_VERSION;
-use crate::ids::{ByteCount, Digest, ReleaseId, TargetClass};
+use crate::ids::{ByteCount, Digest, ReleaseId};
 
 /// Most target classes in one release.
 pub const MAX_TARGETS: usize = 8;
 
-/// Largest statement in bytes: names, four digests and eight target classes are under 1 KiB.
+/// Largest statement in bytes: names, four digests and eight target classes with all that they can need take 1,800.
 pub const MAX_STATEMENT_BYTES: usize = 2048;
 
 /// What turns a file into an image. Agents are built with those that their models need.
@@ -55,8 +56,8 @@ pub struct Release {
     pub memory: ByteCount,
     /// Inference engine and its series, such as `tract-0.23`.
     pub runtime: heapless::String<32>,
-    /// Device classes it was built for; empty means any.
-    pub targets: heapless::Vec<TargetClass, MAX_TARGETS>,
+    /// Device classes it was built for, with what it needs of each; empty means any.
+    pub targets: heapless::Vec<ClassNeeds, MAX_TARGETS>,
     /// Decoders that its pipeline needs.
     pub decoders: Decoders,
     /// Digest of the reference profile, which names the bins of every sketch about this release.
@@ -110,11 +111,18 @@ impl Release {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class_needs::{KernelVersion, MAX_CPU_FEATURES};
     use proptest::prelude::*;
 
     /// The largest there is.
     fn release() -> Release {
         let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(u64::MAX) };
+        let needs = ClassNeeds {
+            class: "t".repeat(32).parse().expect("name"),
+            kernel: Some(KernelVersion { major: u32::MAX, minor: u32::MAX }),
+            cpu_features: core::iter::repeat_n("f".repeat(16).parse().expect("fits"), MAX_CPU_FEATURES)
+                .collect(),
+        };
         let id = std::format!("{}@{}", "m".repeat(48), "v".repeat(48));
         Release {
             id: id.parse().expect("id"),
@@ -123,7 +131,7 @@ mod tests {
             unpacked: ByteCount(u64::MAX),
             memory: ByteCount(u64::MAX),
             runtime: "r".repeat(32).parse().expect("fits"),
-            targets: core::iter::repeat_n("t".repeat(32).parse().expect("name"), MAX_TARGETS).collect(),
+            targets: core::iter::repeat_n(needs, MAX_TARGETS).collect(),
             profile: Digest([2; 32]),
             decoders: Decoder::ALL.into_iter().collect(),
         }

@@ -4,10 +4,11 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use serde::{Deserialize, Deserializer};
 
+pub use crate::class_needs::KernelVersion;
+use crate::class_needs::{ClassNeeds, CpuFeature, MAX_CPU_FEATURES};
 use crate::ids::{ByteCount, TargetClass};
 
 /// Largest file that describes a class, in bytes.
@@ -36,18 +37,9 @@ pub struct TargetSpec {
     #[serde(deserialize_with = "size")]
     pub flash: ByteCount,
     /// What every processor of it can do, in the compiler's names.
-    pub cpu_features: Vec<String>,
+    pub cpu_features: heapless::Vec<CpuFeature, MAX_CPU_FEATURES>,
     /// Its oldest kernel.
     pub kernel: KernelVersion,
-}
-
-/// Version of a Linux kernel, written `5.10`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KernelVersion {
-    /// First number.
-    pub major: u32,
-    /// Second number.
-    pub minor: u32,
 }
 
 /// What a device has of what its class asks for.
@@ -61,29 +53,6 @@ pub struct Hardware {
     pub cpu_features: Option<Vec<String>>,
     /// The kernel; none where it does not say.
     pub kernel: Option<KernelVersion>,
-}
-
-impl KernelVersion {
-    /// The first two numbers of `text`, whatever follows them, as in `6.1.0-18-amd64`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (major, rest) = text.split_once('.')?;
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
-        Some(Self { major: major.parse().ok()?, minor: rest.get(..digits)?.parse().ok()? })
-    }
-}
-
-impl fmt::Display for KernelVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-impl<'de> Deserialize<'de> for KernelVersion {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no kernel version like \"5.10\"")))
-    }
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteCount, D::Error> {
@@ -107,16 +76,17 @@ impl TargetSpec {
         {
             lacks.push(format!("it has {memory} bytes of RAM of {}", self.memory));
         }
-        if let Some(features) = &device.cpu_features {
-            let missing = self.cpu_features.iter().filter(|feature| !features.contains(feature));
-            lacks.extend(missing.map(|feature| format!("its processor has no {feature}")));
-        }
-        if let Some(kernel) = device.kernel
-            && kernel < self.kernel
-        {
-            lacks.push(format!("its kernel is {kernel}, older than {}", self.kernel));
-        }
+        lacks.extend(self.needs().lacks(device));
         lacks
+    }
+
+    /// What a release for this class needs of its devices.
+    pub fn needs(&self) -> ClassNeeds {
+        ClassNeeds {
+            class: self.class.clone(),
+            kernel: Some(self.kernel),
+            cpu_features: self.cpu_features.clone(),
+        }
     }
 }
 
@@ -130,7 +100,7 @@ mod tests {
             triple: "armv7-unknown-linux-gnueabihf".into(),
             memory: ByteCount::from_mib(256),
             flash: ByteCount::from_mib(4096),
-            cpu_features: ["neon".into()].into(),
+            cpu_features: ["neon".parse().expect("short")].into_iter().collect(),
             kernel: KernelVersion { major: 5, minor: 10 },
         }
     }
@@ -164,13 +134,5 @@ mod tests {
         for (line, word) in lacks.iter().zip(["aarch64", "RAM", "neon", "4.19"]) {
             assert!(line.contains(word), "{line}");
         }
-    }
-
-    #[test]
-    fn a_kernel_version_is_its_first_two_numbers() {
-        let version = |text| KernelVersion::parse(text).map(|version| (version.major, version.minor));
-        assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
-        assert_eq!(version("5.10"), Some((5, 10)));
-        assert_eq!((version("5"), version("5.x"), version("")), (None, None, None));
     }
 }

@@ -51,6 +51,68 @@ def trees(prefix, count, modes, targets, double=False, positive=False, depth=3):
     return attributes
 
 
+def ensemble(count, modes, targets, kind=numpy.float32, depth=3, positive=False, **attributes):
+    """A model of one `TreeEnsemble` (version 5) with random full trees, its rows and scores cast from and to floats."""
+    lists = {key: [] for key in ("featureids", "truenodeids", "falsenodeids", "trueleafs", "falseleafs", "missing_value_tracks_true")}
+    splits, kinds, members, roots, leaves, weights = [], [], [], [], [], []
+    inner = 2**depth - 1
+    for tree in range(count):
+        first, leaf = len(splits), len(leaves)
+        roots.append(first)
+        for node in range(inner):
+            mode = int(RANDOM.choice(modes))
+            kinds.append(mode)
+            splits.append(float(RANDOM.choice(NUMBERS)))
+            if mode == 6:
+                # onnxruntime takes whole members only.
+                members += [float(member) for member in RANDOM.choice([-2, -1, 0, 1, 2], size=int(RANDOM.integers(1, 4)), replace=False)] + [float("nan")]
+            is_last = 2 * node + 1 >= inner
+            follows = [leaf + 2 * node + way - inner if is_last else first + 2 * node + way for way in (1, 2)]
+            row = (int(RANDOM.integers(FEATURES)), *follows, int(is_last), int(is_last), int(RANDOM.integers(2)))
+            for key, value in zip(lists, row):
+                lists[key].append(value)
+        for _ in range(inner + 1):
+            leaves.append(int(RANDOM.integers(targets)))
+            weights.append(RANDOM.random() / count if positive else RANDOM.normal())
+    tensor = lambda name, values, kind=kind: numpy_helper.from_array(numpy.array(values, dtype=kind), name)
+    attributes |= {f"nodes_{key}": value for key, value in lists.items()}
+    attributes |= {"nodes_splits": tensor("splits", splits), "nodes_modes": tensor("modes", kinds, numpy.uint8),
+                   "leaf_weights": tensor("weights", weights), "leaf_targetids": leaves, "tree_roots": roots, "n_targets": targets}
+    if members:
+        attributes["membership_values"] = tensor("members", members)
+    element = helper.np_dtype_to_tensor_dtype(numpy.dtype(kind))
+    feeds = [helper.make_tensor_value_info("X", TensorProto.FLOAT, [None, FEATURES])]
+    made = [helper.make_tensor_value_info("variable", TensorProto.FLOAT, None)]
+    nodes = [helper.make_node("Cast", ["X"], ["rows"], to=element),
+             helper.make_node("TreeEnsemble", ["rows"], ["scores"], domain=ML, **attributes),
+             helper.make_node("Cast", ["scores"], ["variable"], to=TensorProto.FLOAT)]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(ML, 5)]
+    return helper.make_model(helper.make_graph(nodes, "one", feeds, made), opset_imports=opsets, ir_version=9)
+
+
+# onnxruntime (1.32) cuts off fractions where sets are among other comparisons, so that 1.5 is in a set with 1.
+WHOLE = numpy.ceil(GAPS)
+
+
+def write_ensembles(folder):
+    for mode, name in enumerate(("leq", "lt", "gte", "gt", "eq", "neq", "member")):
+        write(folder, f"op_ensemble_{name}", ensemble(12, [mode], 1), {"X": WHOLE if name == "member" else GAPS})
+    for kind in (numpy.float32, numpy.float64):
+        for number, aggregate in enumerate(("average", "sum", "min", "max")):
+            for targets in (1, 3):
+                made = ensemble(11, range(7), targets, kind, aggregate_function=number)
+                write(folder, f"op_ensemble_{aggregate}_{targets}_{numpy.dtype(kind).name}", made, {"X": WHOLE})
+        for number, transform in enumerate(("none", "softmax", "logistic", "softmax_zero", "probit")):
+            made = ensemble(60, range(7), 3, kind, positive=transform == "probit", post_transform=number)
+            stand_in = type(made).FromString(made.SerializeToString())
+            for attribute in stand_in.graph.node[1].attribute:
+                if attribute.name == "post_transform":
+                    # onnxruntime (1.32) has SOFTMAX and LOGISTIC in the other order than the specification.
+                    attribute.i = {1: 2, 2: 1}.get(number, number)
+            write(folder, f"op_ensemble_{transform}_{numpy.dtype(kind).name}", made, {"X": WHOLE}, 1e-4, 1e-5, stand_in=stand_in)
+    write(folder, "op_ensemble_deep", ensemble(3, [0, 6], 1, depth=8), {"X": WHOLE})
+
+
 def write_all(folder):
     regressor = [("variable", TensorProto.FLOAT)]
     classifier = [("label", TensorProto.INT64), ("scores", TensorProto.FLOAT)]
@@ -118,3 +180,4 @@ def write_all(folder):
     write(folder, "op_one_hot", made, {"X": ROWS})
     made = model("FeatureVectorizer", regressor, 1, ("A", "B"), (2, 2), inputdimensions=[2, 2])
     write(folder, "op_vectorizer", made, {"A": ROWS[:, :2].copy(), "B": ROWS[:, 2:].copy()})
+    write_ensembles(folder)

@@ -313,3 +313,87 @@ fn what_is_watched_of_pictures_is_the_same_at_packing_and_on_the_device() -> Res
     }
     Ok(())
 }
+
+/// `bytes` as the text that a CSV holds.
+fn base64(bytes: &[u8]) -> String {
+    serin_protocol::base64::encode(bytes)
+}
+
+#[test]
+fn images_in_rows_are_scored_in_bulk_and_a_broken_one_is_named() -> Result<()> {
+    let folder = folders()?;
+    let png = folder.path().join("png");
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    install(&lab, &png)?;
+    let device = &lab.devices[0];
+    let golden = std::fs::read_to_string(png.join("golden.ndjson"))?;
+    let cases = golden.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let files = (0..cases.len()).map(|at| Ok(std::fs::read(png.join(format!("{at}.png")))?));
+    let files = files.collect::<Result<Vec<Vec<u8>>>>()?;
+
+    let csv = files.iter().fold("image\n".to_owned(), |text, file| text + &base64(file) + "\n");
+    let lines =
+        files.iter().fold(String::new(), |text, file| text + &json!([base64(file)]).to_string() + "\n");
+    for (name, text_of_rows) in [("in.csv", &csv), ("in.ndjson", &lines)] {
+        let (input, output) = (lab.folder().join(name), lab.folder().join(format!("{name}.out")));
+        std::fs::write(&input, text_of_rows)?;
+        let done = device.try_engineer(&["batch", text(&input), text(&output)])?;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let answers = std::fs::read_to_string(&output)?;
+        assert_eq!(answers.lines().count(), cases.len());
+        for (answer, case) in answers.lines().zip(&cases) {
+            let answer: Value = serde_json::from_str(answer)?;
+            assert_eq!(answer["best"], case["outputs"]["best"], "{answer}");
+        }
+    }
+
+    // The third row breaks off in the middle, which only decoding it tells.
+    let broken = base64(&files[0][..files[0].len() / 2]);
+    let csv = format!("image\n{0}\n{0}\n{broken}\n{0}\nc29tZXRoaW5n\n{0}\n", base64(&files[0]));
+    let (input, output) = (lab.folder().join("broken.csv"), lab.folder().join("broken.ndjson"));
+    std::fs::write(&input, csv)?;
+    let refused = device.try_engineer(&["batch", text(&input), text(&output)])?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("line 4: "), "{said}");
+    assert!(said.contains("feature image") && said.contains("the PNG file is broken"), "{said}");
+    let done = device.try_engineer(&["batch", text(&input), text(&output), "--keep-going", "--restart"])?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let answers = std::fs::read_to_string(&output)?;
+    let errors: Vec<String> = answers
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).map(|line| line["error"].to_string()))
+        .collect::<Result<_, _>>()?;
+    assert_eq!(errors.len(), 6, "{answers}");
+    for (at, says) in
+        [(2, "the PNG file is broken"), (4, "line 6: column image: it is neither a JPEG nor a PNG file")]
+    {
+        assert!(errors[at].contains(says), "{errors:?}");
+    }
+    assert_eq!(errors.iter().filter(|error| *error == "null").count(), 4, "{errors:?}");
+    Ok(())
+}
+
+#[test]
+fn images_within_the_reference_data_are_packed_as_those_beside_it() -> Result<()> {
+    let folder = folders()?;
+    let png = folder.path().join("png");
+    let profile =
+        |bundle: &Path| -> Result<_> { Ok(serin_fleet_server::bundle::open::read_bundle(bundle)?.profile) };
+    let beside = profile(&pack(&png)?)?;
+    let within = folder.path().join("within");
+    copy_folder(&png, &within)?;
+    let _ = std::fs::remove_file(within.join("measured.json"));
+    let csv = std::fs::read_to_string(png.join("reference.csv"))?;
+    let rows = csv.lines().skip(1).map(|name| Ok(base64(&std::fs::read(png.join(name))?)));
+    let rows = rows.collect::<Result<Vec<String>>>()?;
+    std::fs::write(within.join("reference.csv"), format!("image\n{}\n", rows.join("\n")))?;
+    assert_eq!(profile(&pack(&within)?)?, beside);
+
+    let mut broken = rows;
+    broken[1].pop();
+    std::fs::write(within.join("reference.csv"), format!("image\n{}\n", broken.join("\n")))?;
+    let error = format!("{:#}", pack(&within).expect_err("broken"));
+    assert!(error.contains("reference.csv, row 2, column image: base64 comes in groups of 4"), "{error}");
+    Ok(())
+}

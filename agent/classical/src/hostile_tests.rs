@@ -10,9 +10,10 @@ use tract_onnx::tract_hir::internal::{InferenceModelExt as _, IntoRunnable as _,
 
 use super::framework;
 
-const OPERATORS: [&str; 14] = [
+const OPERATORS: [&str; 15] = [
     "TreeEnsembleClassifier",
     "TreeEnsembleRegressor",
+    "TreeEnsemble",
     "LinearClassifier",
     "LinearRegressor",
     "SVMClassifier",

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::infer::{InferenceOp, InferenceResult, Solver, TensorProxy};
+use tract_onnx::tract_hir::internal::tract_num_traits::Zero;
 use tract_onnx::tract_hir::internal::{
     Arc, Datum, DatumType, DatumTypeExt as _, DimLike as _, EvalContext, EvalOp, Expansion, Op, OutletId,
     SpecialOps as _, StaticName, TDim, TValue, TVec, Tensor, TractResult, TypedFact, TypedModel, TypedOp,
@@ -194,14 +195,14 @@ impl<'a> Rows<'a> {
 }
 
 /// A tensor made row by row: `write` is given each input row and the output row to fill, of `width`.
-pub(crate) fn by_row<T: Datum + Copy>(
+pub(crate) fn by_row<T: Datum + Copy, O: Datum + Copy + Zero>(
     rows: &Rows<'_>,
     width: usize,
-    mut write: impl FnMut(&[T], &mut [f32]),
+    mut write: impl FnMut(&[T], &mut [O]),
 ) -> TractResult<Tensor> {
-    let mut output = Tensor::zero::<f32>(&[rows.count, width])?;
+    let mut output = Tensor::zero::<O>(&[rows.count, width])?;
     let mut view = output.try_as_plain_ram_mut()?;
-    let slots = view.as_slice_mut::<f32>()?.chunks_exact_mut(width.max(1));
+    let slots = view.as_slice_mut::<O>()?.chunks_exact_mut(width.max(1));
     rows.each::<T>()?.zip(slots).for_each(|(row, slot)| write(row, slot));
     Ok(output)
 }

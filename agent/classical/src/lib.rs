@@ -7,7 +7,8 @@
 //! | `kernel` | what an operator is here, and how it becomes one of tract's |
 //! | `attributes` | attributes read and checked; a model file is untrusted |
 //! | `scores` | class labels, and scores on their way to probabilities |
-//! | `trees`, `forest`, `tree_ensemble` | attributes checked to be trees; flat nodes and descent; the operators |
+//! | `trees`, `layout`, `forest` | attributes checked to be trees; laid out as flat nodes; their descent |
+//! | `tree_ensemble`, `tree_lists` | the operators of trees; the lists of version 5 |
 //! | `linear`, `svm` | linear models; support vector machines |
 //! | `scaling`, `encode`, `gather` | features scaled, encoded, picked and joined |
 //!
@@ -20,11 +21,13 @@ mod encode;
 mod forest;
 mod gather;
 mod kernel;
+mod layout;
 mod linear;
 mod scaling;
 mod scores;
 mod svm;
 mod tree_ensemble;
+mod tree_lists;
 mod trees;
 
 #[cfg(test)]
@@ -38,6 +41,7 @@ pub fn framework() -> Onnx {
     let register = &mut onnx.op_register;
     register.insert("TreeEnsembleClassifier", tree_ensemble::classifier);
     register.insert("TreeEnsembleRegressor", tree_ensemble::regressor);
+    register.insert("TreeEnsemble", tree_ensemble::ensemble);
     register.insert("LinearClassifier", linear::classifier);
     register.insert("LinearRegressor", linear::regressor);
     register.insert("SVMClassifier", svm::classifier);

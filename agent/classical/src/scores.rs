@@ -79,6 +79,18 @@ impl PostTransform {
         })
     }
 
+    /// The one of the specification's number since version 5, where onnxruntime (1.32) mixes up 1 and 2.
+    pub(crate) fn numbered(number: i64) -> TractResult<Self> {
+        Ok(match number {
+            0 => Self::None,
+            1 => Self::Softmax,
+            2 => Self::Logistic,
+            3 => Self::SoftmaxZero,
+            4 => Self::Probit,
+            _ => bail!("there is no post_transform {number}"),
+        })
+    }
+
     /// Transforms the scores of one row.
     pub(crate) fn apply(self, scores: &mut [f32]) {
         match self {

@@ -129,7 +129,7 @@ impl Kernel for Regressor {
 
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let mut likenesses = Vec::with_capacity(self.vectors.count);
-        let output = by_row::<f32>(&Rows::of::<f32>(inputs)?, 1, |row, values| {
+        let output = by_row::<f32, _>(&Rows::of::<f32>(inputs)?, 1, |row, values| {
             self.vectors.write(row, &mut likenesses);
             let sum = dot(&self.coefficients, &likenesses) + self.rho;
             let class = if sum > 0.0 { 1.0 } else { -1.0 };
@@ -211,7 +211,7 @@ impl Kernel for Planes {
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let rows = Rows::of::<f32>(inputs)?;
         let mut classes = Vec::with_capacity(rows.count);
-        let output = by_row::<f32>(&rows, self.labels.len(), |row, scores| {
+        let output = by_row::<f32, _>(&rows, self.labels.len(), |row, scores| {
             self.sums.write(row, scores);
             let class = largest(scores, |_| true);
             let bound = if self.is_positive { 0.5 } else { 0.0 };
@@ -344,7 +344,7 @@ impl Kernel for Classifier {
         let rows = Rows::of::<f32>(inputs)?;
         let (mut likenesses, mut decisions) = (Vec::new(), Vec::new());
         let mut classes = Vec::with_capacity(rows.count);
-        let output = by_row::<f32>(&rows, self.scores(), |row, scores| {
+        let output = by_row::<f32, _>(&rows, self.scores(), |row, scores| {
             self.vectors.write(row, &mut likenesses);
             classes.push(self.decide(&likenesses, &mut decisions));
             if self.has_probabilities() {

@@ -1,15 +1,16 @@
-//! `TreeEnsembleClassifier` and `TreeEnsembleRegressor`, `ai.onnx.ml` versions 1, 3 and 5: decision trees,
-//! random forests, boosted trees.
+//! `TreeEnsembleClassifier` and `TreeEnsembleRegressor`, `ai.onnx.ml` versions 1 and 3, and `TreeEnsemble`, version 5:
+//! decision trees, random forests, boosted trees.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_hir::internal::tract_num_traits::Zero;
 use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResult, bail, ensure, tvec};
 
 use super::attributes::{labels, post_transform, reals, targets};
 use super::forest::{Aggregate, Forest, Real, Scores};
-use super::kernel::{Built, Form, Kernel, Rows, built, by_row, one_form, only, rows_and_width};
+use super::kernel::{Built, Form, Kernel, Rows, built, by_row, one_form, only, plain, rows_and_width};
 use super::scores::{Labels, Pairing, PostTransform, largest, pair};
-use super::trees;
+use super::{tree_lists, trees};
 
 /// Builds `TreeEnsembleClassifier`: rows `[N, F]` of numbers to labels `[N]` and scores `[N, classes]`.
 pub(crate) fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
@@ -26,6 +27,15 @@ pub(crate) fn regressor(context: &ParsingContext<'_>, node: &NodeProto) -> Built
         built(node, Regressor::<f64>::parse(context, node)?)
     } else {
         built(node, Regressor::<f32>::parse(context, node)?)
+    }
+}
+
+/// Builds `TreeEnsemble`: rows `[N, F]` of floats to scores `[N, targets]` of the same type.
+pub(crate) fn ensemble(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    match tree_lists::element_type(node)? {
+        DatumType::F64 => built(node, Ensemble::<f64>::parse(context, node, DatumType::F64)?),
+        // Half precision compares and adds in single precision, which holds all of its numbers.
+        element => built(node, Ensemble::<f32>::parse(context, node, element)?),
     }
 }
 
@@ -107,7 +117,7 @@ impl<T: Real> Kernel for Classifier<T> {
         let rows = Rows::of::<T>(inputs)?;
         let mut scores = Scores::new(self.forest.targets);
         let mut classes = Vec::with_capacity(rows.count);
-        let output = by_row::<T>(&rows, self.labels.len(), |row, slots| {
+        let output = by_row::<T, _>(&rows, self.labels.len(), |row, slots| {
             self.forest.score(row, Aggregate::Sum, &mut scores);
             classes.push(self.finish(&mut scores, slots));
         })?;
@@ -153,7 +163,7 @@ impl<T: Real> Kernel for Regressor<T> {
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let rows = Rows::of::<T>(inputs)?;
         let mut scores = Scores::new(self.forest.targets);
-        let output = by_row::<T>(&rows, self.forest.targets, |row, slots| {
+        let output = by_row::<T, _>(&rows, self.forest.targets, |row, slots| {
             self.forest.score(row, self.aggregate, &mut scores);
             for (at, (slot, score)) in slots.iter_mut().zip(&scores.values).enumerate() {
                 *slot = self.base.get(at).map_or(*score, |base| score.plus(*base)).to_f32();
@@ -161,6 +171,64 @@ impl<T: Real> Kernel for Regressor<T> {
             self.post_transform.apply(slots);
         })?;
         Ok(tvec![output])
+    }
+}
+
+struct Ensemble<T> {
+    forest: Forest<T>,
+    aggregate: Aggregate,
+    post_transform: PostTransform,
+    /// Of rows and scores.
+    element: DatumType,
+}
+
+impl<T: Real> Ensemble<T> {
+    fn parse(context: &ParsingContext<'_>, node: &NodeProto, element: DatumType) -> TractResult<Self> {
+        let targets = targets(node, "n_targets")?;
+        let aggregate = match node.get_attr_opt::<i64>("aggregate_function")?.unwrap_or(1) {
+            0 => Aggregate::Average,
+            1 => Aggregate::Sum,
+            2 => Aggregate::Min,
+            3 => Aggregate::Max,
+            number => bail!("there is no aggregate_function {number}"),
+        };
+        let post_transform =
+            PostTransform::numbered(node.get_attr_opt::<i64>("post_transform")?.unwrap_or(0))?;
+        let lists = tree_lists::read::<T>(context, node)?;
+        let forest = Forest::with_sets(&lists.nodes, &lists.sets, lists.weights, targets)?;
+        Ok(Self { forest, aggregate, post_transform, element })
+    }
+}
+
+impl<T: Real + Zero> Kernel for Ensemble<T> {
+    fn name(&self) -> &'static str {
+        "TreeEnsemble"
+    }
+
+    fn forms(&self, inputs: &[Form]) -> TractResult<TVec<Form>> {
+        let input = only(inputs)?;
+        let (given, element) = (plain(input.0), self.element);
+        ensure!(given == element, "its rows are of {given:?}, its trees of {element:?}");
+        let (rows, _) = rows_and_width(input, None, self.forest.width)?;
+        Ok(one_form(element, tvec![rows, self.forest.targets.into()]))
+    }
+
+    fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
+        let rows = Rows::of::<T>(inputs)?;
+        let mut scores = Scores::new(self.forest.targets);
+        let mut singles = vec![0.0; self.forest.targets];
+        let output = by_row::<T, T>(&rows, self.forest.targets, |row, slots| {
+            self.forest.score(row, self.aggregate, &mut scores);
+            if self.post_transform == PostTransform::None {
+                slots.iter_mut().zip(&scores.values).for_each(|(slot, score)| *slot = *score);
+                return;
+            }
+            // In single precision also where scores are of double, as onnxruntime does it.
+            singles.iter_mut().zip(&scores.values).for_each(|(single, score)| *single = score.to_f32());
+            self.post_transform.apply(&mut singles);
+            slots.iter_mut().zip(&singles).for_each(|(slot, single)| *slot = T::from_f32(*single));
+        })?;
+        Ok(tvec![output.cast_to_dt(self.element)?.into_owned()])
     }
 }
 

@@ -60,6 +60,7 @@ fn leaf(nodes: &[RawNode<f32>], tree: i64, row: &[f32]) -> i64 {
             Mode::Gt => value > node.threshold,
             Mode::Eq => value == node.threshold,
             Mode::Neq => value != node.threshold,
+            Mode::Member(_) => unreachable!("tested with the lists of version 5"),
             Mode::Leaf => return id,
         };
         id = if holds || (node.missing_is_yes && value.is_nan()) { node.yes } else { node.no };

@@ -6,10 +6,11 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::{TractResult, bail, ensure};
 
 use super::attributes::{ints, reals};
-use super::forest::{FEATURE, Forest, MISSING_PASSES, Node, Real, Weights};
+use super::forest::{Forest, Real, Weights};
+use super::layout::{Layout, Slots};
 
 /// Most nodes, so that they can be numbered with 32 bits when each takes two.
-const MAX_NODES: usize = 1 << 30;
+pub(crate) const MAX_NODES: usize = 1 << 30;
 
 /// `nodes_modes` of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub(crate) enum Mode {
     Eq,
     /// `x != threshold`.
     Neq,
+    /// `x` is in the set of this number. In version 5 only.
+    Member(u32),
     /// No comparison: the end.
     Leaf,
 }
@@ -152,6 +155,19 @@ impl<T: Real> Forest<T> {
     /// What is wrong, with the numbers of tree and node.
     pub(crate) fn build(
         nodes: &[RawNode<T>],
+        weights: Vec<RawWeight<T>>,
+        targets: usize,
+    ) -> TractResult<Self> {
+        Self::with_sets(nodes, &[], weights, targets)
+    }
+
+    /// The same of trees that compare with `sets` too, whose members ascend.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn with_sets(
+        nodes: &[RawNode<T>],
+        sets: &[Vec<T>],
         mut weights: Vec<RawWeight<T>>,
         targets: usize,
     ) -> TractResult<Self> {
@@ -176,7 +192,7 @@ impl<T: Real> Forest<T> {
         let mut starts = Vec::with_capacity(roots.len());
         let mut laid = 0_usize;
         // Where the number of a node is to be written once it is known.
-        let mut waiting: Vec<(usize, Vec<(usize, usize)>)> = Vec::new();
+        let mut waiting: Vec<(usize, Slots)> = Vec::new();
         for root in roots {
             starts.push(layout.number());
             waiting.push((root, Vec::new()));
@@ -188,7 +204,7 @@ impl<T: Real> Forest<T> {
                     layout.leaf(own(node));
                     continue;
                 }
-                let (yes, no) = layout.branch(node)?;
+                let (yes, no) = layout.branch(node, sets)?;
                 waiting.push((index.child(node, node.no)?, no));
                 waiting.push((index.child(node, node.yes)?, yes));
             }
@@ -276,119 +292,4 @@ fn check_weights<T>(
         ensure!(fits, "tree {tree}: node {node} has a weight for target {target} of {targets}");
     }
     Ok(())
-}
-
-/// Nodes as they are laid out.
-struct Layout<T> {
-    single: bool,
-    nodes: Vec<Node<T>>,
-    ends: Vec<u32>,
-    weights: Vec<(u32, T)>,
-    missing_passes: bool,
-    width: usize,
-}
-
-/// A node's place, and which of its two successors is meant.
-type Slots = Vec<(usize, usize)>;
-
-impl<T: Real> Layout<T> {
-    /// The number of the next node; there are at most twice [`MAX_NODES`].
-    fn number(&self) -> u32 {
-        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Makes the next node the one that follows at `slots`.
-    fn point(&mut self, slots: &Slots) {
-        let number = self.number();
-        for (at, way) in slots {
-            if let Some(next) = self.nodes.get_mut(*at).and_then(|node| node.next.get_mut(*way)) {
-                *next = number;
-            }
-        }
-    }
-
-    fn push(&mut self, value: T, feature: u32) -> usize {
-        let at = self.number();
-        self.missing_passes |= feature & MISSING_PASSES != 0;
-        self.nodes.push(Node { value, feature, next: [at; 2] });
-        if !self.single {
-            self.ends.push(u32::try_from(self.weights.len()).unwrap_or(u32::MAX));
-        }
-        at as usize
-    }
-
-    fn leaf(&mut self, weights: &[RawWeight<T>]) {
-        let value = if let (true, [only]) = (self.single, weights) {
-            only.weight
-        } else {
-            let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
-            self.weights.extend(weights.iter().map(|weight| (target(weight), weight.weight)));
-            T::ZERO
-        };
-        self.push(value, 0);
-    }
-
-    /// Lays out a comparison; answers where the numbers of what follows a `yes` and a `no` belong.
-    fn branch(&mut self, node: &RawNode<T>) -> TractResult<(Slots, Slots)> {
-        let RawNode { tree, id, threshold, .. } = node;
-        let feature = u32::try_from(node.feature).ok().filter(|feature| *feature < FEATURE);
-        let Some(feature) = feature else {
-            bail!("tree {tree}: node {id} compares feature {}", node.feature);
-        };
-        ensure!(!threshold.is_missing(), "tree {tree}: the threshold of node {id} is not a number");
-        self.width = self.width.max(feature as usize + 1);
-        let flagged = |passes: bool| if passes { feature | MISSING_PASSES } else { feature };
-        let smaller = || below(*threshold);
-        let missing = node.missing_is_yes;
-        Ok(match node.mode {
-            Mode::Leq => {
-                let at = self.push(*threshold, flagged(missing));
-                (vec![(at, 1)], vec![(at, 0)])
-            }
-            Mode::Lt => {
-                let at = self.push(smaller(), flagged(missing));
-                (vec![(at, 1)], vec![(at, 0)])
-            }
-            // The opposite of `<`, but for a missing value, for which no comparison holds.
-            Mode::Gte => {
-                let at = self.push(smaller(), flagged(!missing));
-                (vec![(at, 0)], vec![(at, 1)])
-            }
-            Mode::Gt => {
-                let at = self.push(*threshold, flagged(!missing));
-                (vec![(at, 0)], vec![(at, 1)])
-            }
-            // `x <= threshold` and then not `x < threshold`; a missing value that is to count as equal
-            // passes the first and fails the second.
-            Mode::Eq => {
-                let first = self.push(*threshold, flagged(missing));
-                let second = self.push(smaller(), feature);
-                self.follow(first, second);
-                (vec![(second, 0)], vec![(first, 0), (second, 1)])
-            }
-            // A missing value differs from everything.
-            Mode::Neq => {
-                let first = self.push(*threshold, feature);
-                let second = self.push(smaller(), feature);
-                self.follow(first, second);
-                (vec![(first, 0), (second, 1)], vec![(second, 0)])
-            }
-            Mode::Leaf => bail!("tree {tree}: node {id} is a leaf"),
-        })
-    }
-
-    /// Makes `second` follow where `first` holds.
-    fn follow(&mut self, first: usize, second: usize) {
-        let number = u32::try_from(second).unwrap_or(u32::MAX);
-        if let Some([_, passes]) = self.nodes.get_mut(first).map(|node| &mut node.next) {
-            *passes = number;
-        }
-    }
-}
-
-/// The threshold of `x < threshold` as one of `x <= …`.
-fn below<T: Real>(threshold: T) -> T {
-    let smaller = threshold.below();
-    // Only the smallest number has none below it; no number compares with NaN.
-    if smaller < threshold { smaller } else { T::NAN }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use serin_protocol::bundle::{TRAILER, header, padding};
 use serin_protocol::chunk::ObjectRef;
 use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
+use serin_protocol::ids::TargetClass;
 use serin_protocol::message::Reason;
 use serin_protocol::sketch::Bins;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
@@ -129,7 +130,7 @@ impl Draft {
             unpacked: self.unpacked(),
             memory: ByteCount(2),
             runtime: "tract-0.23".parse().expect("fits"),
-            targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
+            targets: [TargetClass::new("linux-x86_64").expect("name").into()].into_iter().collect(),
             profile: Digest::of(&profile.expect("a profile").1),
             decoders: serin_protocol::release::Decoders::new(),
         };

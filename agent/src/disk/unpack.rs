@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serin_protocol::bundle::{BLOCK, BundleError, BundleFile, BundleReader, Piece, TRAILER};
+use serin_protocol::class_needs::ClassNeeds;
 use serin_protocol::golden::{Golden, GoldenError};
 use serin_protocol::ids::{ByteCount, Digest, Hasher};
 use serin_protocol::manifest::{Manifest, ManifestError};
@@ -168,8 +169,8 @@ pub fn agrees(manifest: &Manifest, manifest_bytes: u64, statement: &Release) -> 
         let (signed, found) = (signed.to_string(), found.to_string());
         if signed == found { Ok(()) } else { Err(Contradiction { what, signed, found }) }
     };
-    let list = |targets: &[serin_protocol::ids::TargetClass]| {
-        let names: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
+    let list = |targets: &[ClassNeeds]| {
+        let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
         format!("[{}]", names.join(", "))
     };
     same("the release", &statement.id, &manifest.id())?;

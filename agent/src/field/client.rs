@@ -13,12 +13,14 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header;
+use hyper::http::request::Builder;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::reply::{FieldError, FieldReply};
+use crate::gateway::binary::JSON_LENGTH;
 use crate::shelter;
 
 /// Time for the agent to accept; it only has to look up from what it is doing.
@@ -129,6 +131,23 @@ impl Client {
         if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
     }
 
+    /// Asks for an inference: a request as JSON, and behind it the raw values that it says come so.
+    ///
+    /// # Errors
+    /// The gateway does not answer, or refuses.
+    pub async fn infer(&mut self, path: &str, json: String, raw: &[u8]) -> Result<Bytes, ClientError> {
+        if raw.is_empty() {
+            return self.gateway(path, Some(json.into())).await;
+        }
+        let length = json.len();
+        let mut body = json.into_bytes();
+        body.extend(raw);
+        let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+        let request = request(Method::POST, path).header(JSON_LENGTH, length);
+        let (status, answer) = self.carry(request, body, ANSWER).await?;
+        if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
+    }
+
     async fn exchange(
         &mut self,
         method: Method,
@@ -136,13 +155,17 @@ impl Client {
         body: Sent,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .map_err(|error| ClientError::Malformed(error.to_string()))?;
+        let request = request(method, path).header(header::CONTENT_TYPE, "application/json");
+        self.carry(request, body, patience).await
+    }
+
+    async fn carry(
+        &mut self,
+        request: Builder,
+        body: Sent,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let request = request.body(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
         let exchange = async {
             self.sender.ready().await.map_err(|error| broken(&error))?;
             let response = self.sender.send_request(request).await.map_err(|error| broken(&error))?;
@@ -160,6 +183,10 @@ impl Client {
             Err(_) => Err(ClientError::Broken(format!("nothing came within {} seconds", patience.as_secs()))),
         }
     }
+}
+
+fn request(method: Method, path: &str) -> Builder {
+    Request::builder().method(method).uri(path).header(header::HOST, "localhost")
 }
 
 fn field_reply((status, answer): (StatusCode, Bytes)) -> Result<FieldReply, ClientError> {

@@ -8,7 +8,7 @@ use hyper::header::{HeaderMap, HeaderName};
 use serin_protocol::tensor::{DataType, TensorHeader};
 
 /// Bytes of the JSON that raw values follow, in requests and answers. Absent: all of it is JSON.
-pub(super) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// A request's raw values do not fit what its JSON says of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,9 @@
 //! have it. Pure.
 
 use serde_json::{Value, json};
-use serin_protocol::ids::ReleaseId;
+use serin_protocol::ids::{FieldName, ReleaseId};
 use serin_protocol::manifest::{Manifest, TensorSpec};
+use serin_protocol::release::Decoder;
 
 use crate::telemetry::Snapshot;
 
@@ -15,25 +16,29 @@ pub(super) fn server() -> Value {
     })
 }
 
-pub(super) fn model(manifest: &Manifest) -> Value {
-    let tensors = |specs: &[TensorSpec]| specs.iter().map(tensor).collect::<Vec<_>>();
+/// A model; `formats` are those of the files that an input takes, where it takes images.
+pub(super) fn model<'a>(manifest: &Manifest, formats: impl Fn(&FieldName) -> Option<&'a [Decoder]>) -> Value {
+    let inputs = manifest.inputs.iter().map(|spec| tensor(spec, formats(&spec.name)));
     json!({
         "name": manifest.model,
         "versions": [manifest.version],
         "platform": "tract_onnx",
-        "inputs": tensors(&manifest.inputs),
-        "outputs": tensors(&manifest.outputs),
+        "inputs": inputs.collect::<Vec<_>>(),
+        "outputs": manifest.outputs.iter().map(|spec| tensor(spec, None)).collect::<Vec<_>>(),
     })
 }
 
-/// As the protocol has it, with the names of features as a parameter.
-fn tensor(spec: &TensorSpec) -> Value {
+/// As the protocol has it, with the names of features, or the formats of files, as a parameter.
+fn tensor(spec: &TensorSpec, formats: Option<&[Decoder]>) -> Value {
     let TensorSpec { name, datatype, shape, features } = spec;
-    if features.is_empty() {
-        json!({ "name": name, "datatype": datatype, "shape": shape })
-    } else {
-        json!({ "name": name, "datatype": datatype, "shape": shape, "parameters": { "features": features } })
-    }
+    let parameters = match formats {
+        Some(formats) => json!({ "formats": formats }),
+        None if features.is_empty() => {
+            return json!({ "name": name, "datatype": datatype, "shape": shape });
+        }
+        None => json!({ "features": features }),
+    };
+    json!({ "name": name, "datatype": datatype, "shape": shape, "parameters": parameters })
 }
 
 /// The statistics extension, since the agent started: what is counted here, and nothing else. Pre- and
@@ -62,4 +67,21 @@ pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
 pub(super) fn repository(active: Option<&ReleaseId>) -> Value {
     let entry = |release: &ReleaseId| json!({ "name": release.model, "version": release.version, "state": "READY", "reason": "" });
     active.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serin_protocol::tensor::DataType;
+
+    #[test]
+    fn an_input_of_images_says_which_files_it_takes() {
+        let name: FieldName = "photo".parse().expect("name");
+        let spec =
+            TensorSpec { name: name.clone(), datatype: DataType::Bytes, shape: vec![-1], features: vec![] };
+        let plain = json!({ "name": "photo", "datatype": "BYTES", "shape": [-1] });
+        assert_eq!(tensor(&spec, None), plain);
+        let formats = json!({ "formats": ["jpeg", "png"] });
+        assert_eq!(tensor(&spec, Some(&Decoder::ALL))["parameters"], formats);
+    }
 }

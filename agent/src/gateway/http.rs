@@ -87,7 +87,8 @@ impl<W: Infer> Gateway<W> {
             }
             Route::Model(asked) => {
                 get()?;
-                Ok(ok(&describe::model(self.asked(&asked)?.manifest())))
+                let served = self.asked(&asked)?;
+                Ok(ok(&describe::model(served.manifest(), |input| served.formats(input))))
             }
             Route::ModelReady(asked) => {
                 get()?;

@@ -16,7 +16,7 @@
 
 mod answer;
 pub mod beside;
-mod binary;
+pub(crate) mod binary;
 pub(crate) mod body;
 pub(crate) mod call;
 mod describe;

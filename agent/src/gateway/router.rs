@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serin_protocol::ids::ReleaseId;
+use serin_protocol::ids::{FieldName, ReleaseId};
 use serin_protocol::manifest::Manifest;
+use serin_protocol::pipeline::Pipeline;
+use serin_protocol::release::Decoder;
 use serin_protocol::tensor::TensorHeader;
 use tokio::sync::watch;
 
@@ -50,19 +52,33 @@ pub struct Served<W = Worker> {
     worker: W,
     recording: Recording,
     sampler: Option<Sampler>,
+    /// Inputs that are files of images, with their formats.
+    images: Vec<(FieldName, Vec<Decoder>)>,
 }
 
 impl<W> Served<W> {
     /// The release of `manifest`, computed by `worker`. A new worker of the same release goes on with the
     /// same `recording`.
     pub fn new(manifest: Arc<Manifest>, worker: W, recording: Recording) -> Self {
-        Self { release: manifest.id(), manifest, worker, recording, sampler: None }
+        Self { release: manifest.id(), manifest, worker, recording, sampler: None, images: Vec::new() }
     }
 
     /// The same, whose requests are sampled for review.
     #[must_use]
     pub fn sampled(self, sampler: Option<Sampler>) -> Self {
         Self { sampler, ..self }
+    }
+
+    /// The same, which tells whoever asks that what `pipeline` decodes are files of images.
+    #[must_use]
+    pub fn preparing(self, pipeline: &Pipeline) -> Self {
+        let images = pipeline.images().map(|(input, formats)| (input.clone(), formats.to_vec()));
+        Self { images: images.collect(), ..self }
+    }
+
+    /// The formats of files that `input` takes, where it takes images.
+    pub fn formats(&self, input: &FieldName) -> Option<&[Decoder]> {
+        self.images.iter().find(|(image, _)| image == input).map(|(_, formats)| formats.as_slice())
     }
 
     /// Who samples its requests for review, if anybody does.

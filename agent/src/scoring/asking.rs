@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use serin_protocol::ids::Millis;
+use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
 use super::rows::{Column, RowShape, RowValues};
@@ -39,6 +39,9 @@ struct InputMetadata {
 struct InputParameters {
     #[serde(default)]
     features: Vec<String>,
+    /// Formats of files, where it takes images.
+    #[serde(default)]
+    formats: Vec<String>,
 }
 
 /// What an inference is answered with.
@@ -92,6 +95,8 @@ struct Input {
     row: Vec<i64>,
     /// Values of one row.
     width: usize,
+    /// Whether they are files of images.
+    is_image: bool,
 }
 
 impl Model {
@@ -111,13 +116,14 @@ impl Model {
             });
             let width =
                 width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
-            let column = |name: Option<String>| Column { name, datatype };
+            let is_image = datatype == DataType::Bytes && !parameters.formats.is_empty();
+            let column = |name: Option<String>| Column { name, datatype, is_image };
             match parameters.features.as_slice() {
                 [] if row.is_empty() => columns.push(column(Some(name.clone()))),
                 [] => columns.extend(std::iter::repeat_n(column(None), width)),
                 features => columns.extend(features.iter().cloned().map(|name| column(Some(name)))),
             }
-            inputs.push(Input { name, datatype, row, width });
+            inputs.push(Input { name, datatype, row, width, is_image });
         }
         if inputs.len() > 1 && columns.iter().any(|column| column.name.is_none()) {
             let message = format!("{model} has {} inputs, and not all values have names", inputs.len());
@@ -137,8 +143,8 @@ impl Model {
     /// # Errors
     /// The agent's.
     pub(crate) async fn ask(&self, client: &mut Client, rows: &[RowValues]) -> Result<Answer, ClientError> {
-        let mut first = 0;
-        let tensors: Vec<Value> = self
+        let (mut first, mut files) = (0, Vec::new());
+        let tensors: Result<Vec<Value>, ClientError> = self
             .inputs
             .iter()
             .map(|input| {
@@ -148,13 +154,23 @@ impl Model {
                     rows.iter().flat_map(|row| row.get(places.clone()).unwrap_or_default()).collect();
                 let lengths = input.row.iter().map(|length| json!(length));
                 let shape: Vec<Value> = std::iter::once(json!(rows.len())).chain(lengths).collect();
-                json!({ "name": input.name, "datatype": input.datatype, "shape": shape, "data": data })
+                let Input { name, datatype, .. } = input;
+                if !input.is_image {
+                    return Ok(json!({ "name": name, "datatype": datatype, "shape": shape, "data": data }));
+                }
+                // JSON has no bytes: they go behind it.
+                let mut raw = RawValues::new(*datatype);
+                let pushed = data.iter().try_for_each(|value| raw.push(*datatype, value));
+                pushed.map_err(ClientError::Malformed)?;
+                let before = files.len();
+                raw.write(*datatype, &mut files);
+                let parameters = json!({ "binary_data_size": files.len() - before });
+                Ok(json!({ "name": name, "datatype": datatype, "shape": shape, "parameters": parameters }))
             })
             .collect();
         // Rows in bulk would crowd out what apps asked, and nobody knows them by a name.
-        let request = json!({ "inputs": tensors, "parameters": { REMEMBER: false } });
-        let request = Bytes::from(request.to_string());
-        parse(&client.gateway(&format!("{}/infer", self.path), Some(request)).await?)
+        let request = json!({ "inputs": tensors?, "parameters": { REMEMBER: false } }).to_string();
+        parse(&client.infer(&format!("{}/infer", self.path), request, &files).await?)
     }
 }
 

@@ -73,6 +73,15 @@ impl Rows {
         }
     }
 
+    /// The line, or the row, that was read last.
+    fn line(&self) -> u64 {
+        match self {
+            Self::Text(reader) => reader.line(),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(rows) => rows.row(),
+        }
+    }
+
     /// Columns that the model does not know.
     fn ignored(&self) -> &[String] {
         match self {
@@ -197,7 +206,7 @@ impl Batch {
     ) -> Result<u64, CliError> {
         let (mut due, mut told, mut wrong) = (Instant::now() + CHECKPOINT_EVERY, false, 0_u64);
         loop {
-            let rows = some_rows(reader, self.model.shape.rows_at_once(), self.keep_going)?;
+            let mut rows = some_rows(reader, self.model.shape.rows_at_once(), self.keep_going)?;
             if rows.is_empty() {
                 return Ok(wrong);
             }
@@ -205,10 +214,8 @@ impl Batch {
                 console.note(&format!("columns left out: {}", reader.ignored().join(", ")))?;
                 told = true;
             }
+            let answer = self.answer(&mut rows, reader.line()).await?;
             wrong += rows.iter().filter(|row| row.is_err()).count() as u64;
-            let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
-            let answer =
-                if sensible.is_empty() { None } else { Some(self.asker.ask(&self.model, &sensible).await?) };
             let text = self.written(&rows, answer.as_ref())?;
             self.output.append(&text, rows.len() as u64).map_err(|error| refused(&error))?;
             if Instant::now() >= due {
@@ -216,6 +223,29 @@ impl Batch {
                 due = Instant::now() + CHECKPOINT_EVERY;
             }
             bar.show(console)?;
+        }
+    }
+
+    /// What is answered about those of `rows` that make sense. One that the model refuses, such as a broken image, is none
+    /// of them any more, where it is known which it is.
+    async fn answer(&mut self, rows: &mut [Row], line: u64) -> Result<Option<Answer>, CliError> {
+        let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
+        if sensible.is_empty() {
+            return Ok(None);
+        }
+        match (self.asker.ask(&self.model, &sensible).await, rows) {
+            (Ok(answer), _) => Ok(Some(answer)),
+            (Err(CliError::Client(ClientError::Failed { status: 400, message })), [row])
+                if self.model.shape.has_images() =>
+            {
+                let error = RowsError::Line { line, message };
+                if !self.keep_going {
+                    return Err(incorrect(&error));
+                }
+                *row = Err(error.to_string());
+                Ok(None)
+            }
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -295,13 +325,19 @@ fn open(path: &Path) -> Result<(File, u64, u64), CliError> {
 fn next(reader: &mut Rows, keep_going: bool) -> Result<Option<Row>, CliError> {
     match reader.next_row() {
         Ok(row) => Ok(row.map(Ok)),
-        Err(RowsError::Line { line, message }) if keep_going && !reader.is_lost() => {
-            Ok(Some(Err(format!("line {line}: {message}"))))
+        Err(error @ RowsError::Line { .. }) if keep_going && !reader.is_lost() => {
+            Ok(Some(Err(error.to_string())))
         }
-        Err(error) => Err(CliError::Usage {
-            message: error.to_string(),
-            next: "correct the input and begin anew with --restart, or let errors stand with --keep-going --restart".into(),
-        }),
+        Err(error) => Err(incorrect(&error)),
+    }
+}
+
+fn incorrect(error: &RowsError) -> CliError {
+    CliError::Usage {
+        message: error.to_string(),
+        next:
+            "correct the input and begin anew with --restart, or let errors stand with --keep-going --restart"
+                .into(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`cli`] | what is typed |
-//! | `rows`, `parquet` | rows as people have them |
+//! | `rows`, `parquet`, `images` | rows as people have them; files of images in them |
 //! | `asking` | what the model takes; asking about rows, again when the agent is busy |
 //! | `batch`, `checkpoint` | a file, and how far it is |
 //! | `stream`, `topics` | lines and messages that keep coming |
@@ -13,6 +13,7 @@ pub(crate) mod asking;
 mod batch;
 mod checkpoint;
 pub mod cli;
+mod images;
 #[cfg(feature = "parquet")]
 mod parquet;
 pub(crate) mod rows;

@@ -10,7 +10,8 @@ use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::Value;
 
-use super::rows::{RowShape, RowValues, RowsError};
+use super::images;
+use super::rows::{Column, RowShape, RowValues, RowsError};
 
 /// Reads rows.
 pub(super) struct ParquetRows {
@@ -47,6 +48,11 @@ impl ParquetRows {
         Ok(Self { rows: reader.into_iter(), shape, places, row: 0, count, bytes, read, ignored })
     }
 
+    /// Number of the last row, from 1.
+    pub(super) const fn row(&self) -> u64 {
+        self.row
+    }
+
     /// The next row; none at the end.
     pub(super) fn next_row(&mut self) -> Result<Option<RowValues>, RowsError> {
         let Some(row) = self.rows.next() else { return Ok(None) };
@@ -59,11 +65,13 @@ impl ParquetRows {
 
     fn values(&self, row: &Row) -> Result<RowValues, String> {
         let mut fields: Vec<Option<&Field>> = row.get_column_iter().map(|(_, field)| Some(field)).collect();
-        let mut take = |place: &usize| {
+        let mut take = |(place, column): (&usize, &Column)| {
             let field = fields.get_mut(*place).and_then(Option::take);
-            value(field.ok_or_else(|| format!("there is no column {place}"))?)
+            let field = field.ok_or_else(|| format!("there is no column {place}"))?;
+            if column.is_image { Ok(image(field)) } else { value(field) }
         };
-        self.shape.checked(self.places.iter().map(&mut take).collect::<Result<_, _>>()?)
+        let values = self.places.iter().zip(&self.shape.columns).map(&mut take);
+        self.shape.checked(values.collect::<Result<_, _>>()?)
     }
 }
 
@@ -83,6 +91,16 @@ fn places(names: &[String], shape: &RowShape) -> Result<(Vec<usize>, Vec<String>
     };
     let places = wanted.map(place).collect::<Result<_, _>>()?;
     Ok((places, names.iter().filter(|name| !shape.has(name)).cloned().collect()))
+}
+
+/// A file of an image: bytes, or a text in base64. What is neither is refused when the row is checked.
+fn image(field: &Field) -> Value {
+    match field {
+        Field::Bytes(bytes) => images::of_bytes(bytes.data()),
+        Field::Str(text) => images::of_text(text),
+        Field::Null => Value::Null,
+        other => other.to_string().into(),
+    }
 }
 
 fn value(field: &Field) -> Result<Value, String> {

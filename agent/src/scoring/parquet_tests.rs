@@ -44,8 +44,11 @@ fn file(compression: Compression) -> (File, u64) {
 }
 
 fn shape(columns: &[(&str, DataType)]) -> RowShape {
-    let column =
-        |(name, datatype): &(&str, DataType)| Column { name: Some((*name).into()), datatype: *datatype };
+    let column = |(name, datatype): &(&str, DataType)| Column {
+        name: Some((*name).into()),
+        datatype: *datatype,
+        is_image: *name == "photo",
+    };
     RowShape { columns: columns.iter().map(column).collect() }
 }
 
@@ -81,4 +84,41 @@ fn what_does_not_fit_is_named() {
     assert!(text.contains("no number"), "{text}");
     let none = tempfile::tempfile().expect("file");
     assert!(ParquetRows::open(none, 0, shape(&[]), Rc::default()).is_err());
+}
+
+/// A column of bytes, and what is read of it as one of images.
+#[cfg(any(feature = "jpeg", feature = "png"))]
+fn photos(annotation: &str, files: &[&[u8]]) -> Vec<Result<Option<RowValues>, String>> {
+    let schema = format!("message rows {{ OPTIONAL BYTE_ARRAY photo {annotation}; }}");
+    let schema = Arc::new(parse_message_type(&schema).expect("a schema"));
+    let mut file = tempfile::tempfile().expect("file");
+    let mut writer =
+        SerializedFileWriter::new(file.try_clone().expect("cloned"), schema, Arc::default()).expect("begun");
+    let mut group = writer.next_row_group().expect("a group");
+    let mut column = group.next_column().expect("ready").expect("photo");
+    let levels: Vec<i16> = files.iter().map(|file| i16::from(!file.is_empty())).collect();
+    let values: Vec<_> =
+        files.iter().filter(|file| !file.is_empty()).map(|file| file.to_vec().into()).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).expect("written");
+    column.close().expect("closed");
+    group.close().expect("closed");
+    writer.close().expect("closed");
+    let bytes = file.seek(std::io::SeekFrom::End(0)).expect("known");
+    let mut rows =
+        ParquetRows::open(file, bytes, shape(&[("photo", DataType::Bytes)]), Rc::default()).expect("opens");
+    files.iter().map(|_| rows.next_row().map_err(|error| error.to_string())).collect()
+}
+
+#[cfg(any(feature = "jpeg", feature = "png"))]
+#[test]
+fn images_are_bytes_or_base64_and_what_is_none_is_named_by_row_and_column() {
+    let jpeg = &b"\xFF\xD8\xFFthe rest"[..];
+    let expected = Ok(Some(vec![json!({ "base64": serin_protocol::base64::encode(jpeg) })]));
+    let rows = photos("", &[jpeg, b"text", b""]);
+    assert_eq!(rows[0], expected);
+    assert_eq!(rows[1], Err("line 2: column photo: it is neither a JPEG nor a PNG file".into()));
+    assert_eq!(rows[2], Err("line 3: column photo: the image is missing".into()));
+    let rows = photos("(UTF8)", &[serin_protocol::base64::encode(jpeg).as_bytes(), b"photo.jpeg"]);
+    assert_eq!(rows[0], expected);
+    assert!(rows[1].as_ref().is_err_and(|error| error.contains("column photo: base64")), "{rows:?}");
 }

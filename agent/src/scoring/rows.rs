@@ -1,5 +1,5 @@
 //! Rows as people have them, CSV (RFC 4180) or one JSON array or object a line, alone or in batches: numbers,
-//! and texts where the model takes texts. What is empty, `null` or `nan` is a missing value.
+//! texts where the model takes texts, and base64 where it takes files of images. What is empty, `null` or `nan` is a missing value.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
@@ -8,7 +8,9 @@ use serde_json::{Number, Value};
 use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
-/// Longest line in bytes: 65,536 values with 16 characters each.
+use super::images;
+
+/// Longest line in bytes, but for files of images: 65,536 values with 16 characters each.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Values asked at once: a request of some hundred kilobytes.
 const MAX_BATCH_VALUES: usize = 1 << 15;
@@ -45,12 +47,29 @@ pub(crate) struct Column {
     pub(crate) name: Option<String>,
     /// Its type.
     pub(crate) datatype: DataType,
+    /// Whether it is a file of an image.
+    pub(crate) is_image: bool,
 }
 
 impl RowShape {
     /// How many rows to ask about at once.
     pub(crate) fn rows_at_once(&self) -> usize {
+        // Two may be too large for a request; workers prepare them one by one anyway, and what is wrong with one is known
+        // by its row.
+        if self.has_images() {
+            return 1;
+        }
         (MAX_BATCH_VALUES / self.columns.len().max(1)).clamp(1, MAX_BATCH_ROWS)
+    }
+
+    /// Whether any value is a file of an image.
+    pub(super) fn has_images(&self) -> bool {
+        self.columns.iter().any(|column| column.is_image)
+    }
+
+    /// Longest line in bytes.
+    fn line_bytes(&self) -> u64 {
+        if self.has_images() { MAX_LINE_BYTES + images::MAX_ROW_TEXT } else { MAX_LINE_BYTES }
     }
 
     /// Whether all values have names.
@@ -63,13 +82,35 @@ impl RowShape {
         self.columns.iter().any(|column| column.name.as_deref() == Some(name))
     }
 
+    /// `values` of a line of JSON, in which the texts of images are base64.
+    fn with_images(&self, mut values: RowValues) -> RowValues {
+        for (value, _) in values.iter_mut().zip(&self.columns).filter(|(_, column)| column.is_image) {
+            if let Value::String(text) = value {
+                *value = images::of_text(text);
+            }
+        }
+        values
+    }
+
     /// `values` if they are as many as the model wants, each of the type it wants.
     pub(super) fn checked(&self, values: RowValues) -> Result<RowValues, String> {
         if values.len() != self.columns.len() {
             return Err(format!("{} values, the model wants {}", values.len(), self.columns.len()));
         }
-        for (value, Column { datatype, .. }) in values.iter().zip(&self.columns) {
-            RawValues::new(*datatype).push(*datatype, value)?;
+        let mut left = images::MAX_ROW_BYTES;
+        for (at, (value, Column { name, datatype, is_image })) in values.iter().zip(&self.columns).enumerate()
+        {
+            let mut raw = RawValues::new(*datatype);
+            let pushed = raw.push(*datatype, value);
+            if *is_image {
+                let checked = pushed.and_then(|()| images::check(&raw, &mut left));
+                checked.map_err(|what| match name {
+                    Some(name) => format!("column {name}: {what}"),
+                    None => format!("column {}: {what}", at + 1),
+                })?;
+            } else {
+                pushed?;
+            }
         }
         Ok(values)
     }
@@ -144,7 +185,7 @@ impl<R: BufRead> RowReader<R> {
                 self.next_row()
             }
             Source::Lines(mut input) => {
-                let line = next_line(&mut input, &mut self.line);
+                let line = next_line(&mut input, &mut self.line, self.shape.line_bytes());
                 self.source = Source::Lines(input);
                 line?.map(|line| self.parsed(&line)).transpose()
             }
@@ -178,6 +219,11 @@ impl<R: BufRead> RowReader<R> {
         }
     }
 
+    /// The line of the last row, from 1.
+    pub(super) const fn line(&self) -> u64 {
+        self.line
+    }
+
     /// Whether the input could not be understood altogether, so that no row can be.
     pub(crate) const fn is_lost(&self) -> bool {
         matches!(self.source, Source::Lost)
@@ -201,7 +247,7 @@ impl<R: BufRead> RowReader<R> {
                 return Ok(Source::Lines(input));
             }
             self.before = self.line;
-            let input = Bounded { input, left: MAX_LINE_BYTES };
+            let input = Bounded { input, left: self.shape.line_bytes() };
             let mut builder = csv::ReaderBuilder::new();
             let reader = builder.has_headers(false).flexible(true).trim(csv::Trim::All);
             return Ok(Source::Headless(Box::new(reader.from_reader(input))));
@@ -214,7 +260,7 @@ impl<R: BufRead> RowReader<R> {
 
     /// The cells of the next line that has any. A quoted cell may go on over several lines.
     fn record(&mut self, table: &mut csv::Reader<Bounded<R>>) -> Result<Option<Vec<String>>, RowsError> {
-        table.get_mut().left = MAX_LINE_BYTES;
+        table.get_mut().left = self.shape.line_bytes();
         let mut record = csv::ByteRecord::new();
         let read = table.read_byte_record(&mut record);
         self.line = self.before + record.position().unwrap_or(table.position()).line();
@@ -268,7 +314,7 @@ impl<R: BufRead> RowReader<R> {
         if cells.len() != columns.len() {
             return Err(self.wrong(format!("{} values, the model wants {}", cells.len(), columns.len())));
         }
-        let values = cells.iter().zip(columns).map(|(cell, column)| value(cell, column.datatype));
+        let values = cells.iter().zip(columns).map(|(cell, column)| value(cell, column));
         let values = values.collect::<Result<_, _>>().and_then(|values| self.shape.checked(values));
         values.map_err(|message| self.wrong(message))
     }
@@ -287,7 +333,7 @@ impl<R: BufRead> RowReader<R> {
     fn parsed(&self, line: &str) -> Result<RowValues, RowsError> {
         if line.starts_with('[') {
             let values = serde_json::from_str(line).map_err(|error| self.wrong(error.to_string()))?;
-            return self.shape.checked(values).map_err(|message| self.wrong(message));
+            return self.shape.checked(self.shape.with_images(values)).map_err(|message| self.wrong(message));
         }
         if !self.shape.is_named() {
             return Err(self.wrong("the model names no values, give them as an array"));
@@ -299,7 +345,7 @@ impl<R: BufRead> RowReader<R> {
         }
         let names = self.shape.columns.iter().map(|column| column.name.as_deref().unwrap_or_default());
         let values = names.map(|name| values.remove(name).unwrap_or(Value::Null)).collect();
-        self.shape.checked(values).map_err(|message| self.wrong(message))
+        self.shape.checked(self.shape.with_images(values)).map_err(|message| self.wrong(message))
     }
 }
 
@@ -313,14 +359,14 @@ enum Header {
     Named(Vec<usize>),
 }
 
-/// The next line of text that is not blank; none at the end.
-fn next_line(input: &mut impl BufRead, number: &mut u64) -> Result<Option<String>, RowsError> {
+/// The next line of text that is not blank, of `most` bytes; none at the end.
+fn next_line(input: &mut impl BufRead, number: &mut u64, most: u64) -> Result<Option<String>, RowsError> {
     loop {
         let mut bytes = Vec::new();
-        let read = input.take(MAX_LINE_BYTES).read_until(b'\n', &mut bytes)?;
+        let read = input.take(most).read_until(b'\n', &mut bytes)?;
         *number += 1;
         let wrong = |message: &str| RowsError::Line { line: *number, message: message.into() };
-        if read as u64 == MAX_LINE_BYTES && bytes.last() != Some(&b'\n') {
+        if read as u64 == most && bytes.last() != Some(&b'\n') {
             return Err(wrong("the line is too long"));
         }
         if read == 0 {
@@ -344,14 +390,17 @@ fn is_number(cell: &str) -> bool {
 }
 
 /// A cell as a value of its column's type.
-fn value(cell: &str, datatype: DataType) -> Result<Value, String> {
-    if datatype == DataType::Bytes {
+fn value(cell: &str, Column { datatype, is_image, .. }: &Column) -> Result<Value, String> {
+    if *is_image {
+        return Ok(images::of_text(cell));
+    }
+    if *datatype == DataType::Bytes {
         return Ok(Value::String(cell.into()));
     }
     if is_blank(cell) {
         return Ok(Value::Null);
     }
-    if datatype == DataType::Bool
+    if *datatype == DataType::Bool
         && let Ok(truth) = cell.to_ascii_lowercase().parse()
     {
         return Ok(Value::Bool(truth));

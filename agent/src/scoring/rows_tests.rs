@@ -20,7 +20,11 @@ fn read(text: &str, width: usize, features: &[&str]) -> Result<Vec<String>, Stri
 
 /// `width` numbers, or one for each of `features`.
 fn shape(width: usize, features: &[&str]) -> RowShape {
-    let column = |name: Option<&str>| Column { name: name.map(str::to_owned), datatype: DataType::Fp32 };
+    let column = |name: Option<&str>| Column {
+        name: name.map(str::to_owned),
+        datatype: DataType::Fp32,
+        is_image: false,
+    };
     let columns = match features {
         [] => vec![column(None); width],
         features => features.iter().map(|name| column(Some(name))).collect(),
@@ -87,7 +91,7 @@ fn many_rows_come_in_batches() {
 
 #[test]
 fn quoted_cells_hold_commas_quotes_and_lines_and_texts_are_texts() {
-    let column = |name: &str, datatype| Column { name: Some(name.into()), datatype };
+    let column = |name: &str, datatype| Column { name: Some(name.into()), datatype, is_image: false };
     let columns = vec![
         column("city", DataType::Bytes),
         column("visits", DataType::Int64),
@@ -113,4 +117,54 @@ proptest! {
     fn any_text_is_rows_or_an_error(text in "(?s).{0,80}", width in 0_usize..4) {
         let _ = read(&text, width, &["a"]);
     }
+}
+
+/// A row of a number and a file of an image.
+#[cfg(any(feature = "jpeg", feature = "png"))]
+fn photo(text: &str) -> Vec<Result<Option<RowValues>, String>> {
+    let column = |name: &str, datatype, is_image| Column { name: Some(name.into()), datatype, is_image };
+    let columns = vec![column("age", DataType::Fp32, false), column("photo", DataType::Bytes, true)];
+    let mut reader = RowReader::new(text.as_bytes(), RowShape { columns });
+    assert_eq!(reader.shape.rows_at_once(), 1);
+    let mut rows = Vec::new();
+    while !matches!(rows.last(), Some(Ok(None))) {
+        rows.push(reader.next_row().map_err(|error| error.to_string()));
+    }
+    rows
+}
+
+#[cfg(any(feature = "jpeg", feature = "png"))]
+#[test]
+fn images_are_base64_in_cells_and_in_lines_of_json() {
+    let file = serin_protocol::base64::encode(b"\xFF\xD8\xFFthe rest");
+    let expected = [Ok(Some(vec![json!(3), json!({ "base64": file })])), Ok(None)];
+    assert_eq!(photo(&format!("photo,age\n{file},3\n")), expected);
+    assert_eq!(photo(&format!("3,{file}\n")), expected);
+    assert_eq!(photo(&format!("{{\"photo\": \"{file}\", \"age\": 3}}")), expected);
+    assert_eq!(photo(&format!("[3, \"{file}\"]")), expected);
+    let hex = json!({ "hex": "ffd8ff" });
+    assert_eq!(photo(&json!([3, hex]).to_string())[0], Ok(Some(vec![json!(3), hex])));
+}
+
+#[cfg(any(feature = "jpeg", feature = "png"))]
+#[test]
+fn a_cell_that_is_no_image_is_named_by_line_and_column() {
+    let rows = photo("age,photo\n1,\n2,Zg==\n3,Zg\n4,../secret.png\n");
+    for (row, says) in rows.iter().zip([
+        "line 2: column photo: the image is missing",
+        "line 3: column photo: it is neither a JPEG nor a PNG file",
+        "line 4: column photo: base64 comes in groups of 4 characters",
+        "line 5: column photo: base64 comes in groups",
+    ]) {
+        assert!(row.as_ref().is_err_and(|error| error.starts_with(says)), "{says}: {row:?}");
+    }
+    // As large as it may be, and a byte more.
+    let file =
+        |bytes: usize| serin_protocol::base64::encode(&[&b"\x89PNG"[..], &vec![7; bytes - 4]].concat());
+    let most = images::MAX_ROW_BYTES;
+    assert!(photo(&format!("1,{}\n", file(most)))[0].is_ok());
+    let error = photo(&format!("1,{}\n", file(most + 1)))[0].clone().expect_err("too large");
+    assert!(error.starts_with("line 1: column photo: with 4194305 bytes"), "{error}");
+    let error = photo(&format!("1,{}\n", "Q".repeat(12 << 20)))[0].clone().expect_err("endless");
+    assert!(error.contains("too long"), "{error}");
 }

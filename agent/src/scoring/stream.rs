@@ -11,10 +11,7 @@ use tokio::sync::mpsc;
 use super::asking::{Asker, Model, active};
 use super::rows::{RowReader, RowShape, RowValues, RowsError};
 use crate::field::cli::{CliError, Console};
-use crate::field::client::Client;
-
-/// Rows read ahead: as many as are asked about at once.
-const AHEAD: usize = 256;
+use crate::field::client::{Client, ClientError};
 
 /// A row, or why it is none.
 pub(super) type Row = Result<RowValues, String>;
@@ -27,7 +24,8 @@ pub(super) async fn run(
     console: &mut Console,
 ) -> Result<(), CliError> {
     let (model, mut asker) = look_up(model, socket).await?;
-    let (rows, mut coming) = mpsc::channel(AHEAD);
+    // As many rows are read ahead as are asked about at once.
+    let (rows, mut coming) = mpsc::channel(model.shape.rows_at_once());
     let shape = model.shape.clone();
     // Not a task that blocks: the runtime would wait for one whose input never ends.
     std::thread::spawn(move || read(input, shape, &rows));
@@ -75,7 +73,16 @@ fn read(input: impl Read, shape: RowShape, rows: &mpsc::Sender<Result<Row, RowsE
 /// One answer for each of `rows`: version and outputs, or the error of one that makes no sense.
 pub(super) async fn answers(model: &Model, asker: &mut Asker, rows: &[Row]) -> Result<Vec<Value>, CliError> {
     let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
-    let answer = if sensible.is_empty() { None } else { Some(asker.ask(model, &sensible).await?) };
+    let answer = if sensible.is_empty() { None } else { Some(asker.ask(model, &sensible).await) };
+    let answer = match (answer, rows) {
+        // A broken image is known to be the one that was asked about.
+        (Some(Err(CliError::Client(ClientError::Failed { status: 400, message }))), [_])
+            if model.shape.has_images() =>
+        {
+            return Ok(vec![json!({ "error": message })]);
+        }
+        (answer, _) => answer.transpose()?,
+    };
     let mut at = 0;
     let line = |row: &Row| match (row, &answer) {
         (Err(why), _) => json!({ "error": why }),

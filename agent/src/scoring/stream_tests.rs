@@ -33,7 +33,7 @@ async fn a_header_that_makes_no_sense_ends_it() {
 
 #[test]
 fn a_message_is_a_row_or_says_why_not() {
-    let column = |name: &str| Column { name: Some(name.into()), datatype: DataType::Fp32 };
+    let column = |name: &str| Column { name: Some(name.into()), datatype: DataType::Fp32, is_image: false };
     let shape = RowShape { columns: vec![column("a"), column("b")] };
     assert_eq!(row_of(b"{\"b\":2,\"a\":1}", &shape), Ok(vec![json!(1), json!(2)]));
     assert_eq!(row_of(b"1,2\n", &shape), Ok(vec![json!(1), json!(2)]));

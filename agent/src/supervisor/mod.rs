@@ -36,6 +36,7 @@ use serin_protocol::assignment::ReleaseRef;
 use serin_protocol::ids::{BootId, ByteCount, Digest, Millis, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Reason, RefusedKind};
 use serin_protocol::release::Release;
+use serin_protocol::target::Hardware;
 use serin_protocol::topic::{FileName, Topic};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -122,6 +123,7 @@ struct Supervisor {
     restarts: u32,
     /// What the device lacks of its class, in words.
     class_lacks: Vec<String>,
+    hardware: Hardware,
     started: UnixMillis,
     /// Where memory groups for workers can be made, if anywhere.
     groups: Option<Arc<Delegated>>,
@@ -390,6 +392,7 @@ impl Supervisor {
         Ok(Means {
             target: self.config.target.clone(),
             target_lacks: self.class_lacks.clone(),
+            hardware: self.hardware.clone(),
             memory_budget: self.config.models.memory,
             // In safe mode it has no worker.
             memory_active: record

@@ -177,7 +177,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let starts = StartLog::new(files, config.data.clone());
     let started = clock.now(record.clock_floor).wall;
     let restarts = count_start(&starts, config.crash_loop(), started);
-    let class_lacks = config.class_lacks(&hardware::read(Path::new("/")));
+    let hardware = hardware::read(Path::new("/"));
+    let class_lacks = config.class_lacks(&hardware);
     class_lacks
         .iter()
         .for_each(|lacks| tracing::warn!(class = %config.target, %lacks, "less than its class"));
@@ -192,6 +193,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         starts,
         restarts,
         class_lacks,
+        hardware,
         started,
         groups: Delegated::find().map(Arc::new),
         releases,

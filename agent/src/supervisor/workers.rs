@@ -8,6 +8,7 @@ use serin_protocol::frame::Sandbox;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{Digest, FieldName, Millis};
 use serin_protocol::message::{Detail, Phase, Reason, Role};
+use serin_protocol::pipeline::Pipeline;
 use serin_protocol::sketch::profile::Profile;
 use tokio::sync::mpsc;
 
@@ -228,7 +229,10 @@ impl Start {
             }
             None => None,
         };
-        let served = Arc::new(Served::new(manifest, worker.clone(), recording).sampled(sampler));
+        let pipeline =
+            Pipeline::read(&read(BundleFile::Pipeline)?).map_err(|error| load(&error.to_string()))?;
+        let served = Served::new(manifest, worker.clone(), recording).sampled(sampler).preparing(&pipeline);
+        let served = Arc::new(served);
         Ok(Running { worker, served })
     }
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serin_protocol::ids::{ByteCount, TargetClass};
 use serin_protocol::message::{Detail, Reason};
 use serin_protocol::release::{Decoders, Release};
+use serin_protocol::target::Hardware;
 
 /// The inference engine series this agent runs.
 pub const RUNTIME: &str = "tract-0.23";
@@ -25,8 +26,10 @@ pub enum Swap {
 pub struct Means {
     /// Its class.
     pub target: TargetClass,
-    /// What it lacks of its class, in words.
+    /// What it lacks of its class as it is described here, in words.
     pub target_lacks: Vec<String>,
+    /// What it has of what classes ask for.
+    pub hardware: Hardware,
     /// Memory that all workers may use together.
     pub memory_budget: ByteCount,
     /// Memory limit of the worker that answers now.
@@ -46,13 +49,17 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
     if release.runtime.as_str() != RUNTIME {
         return Err(Reason::WrongRuntime { needed: release.runtime.clone() });
     }
-    if !release.targets.is_empty() && !release.targets.contains(&means.target) {
-        return Err(Reason::WrongTarget { device: means.target.clone() });
-    }
-    if !release.targets.is_empty()
-        && let Some(lacks) = means.target_lacks.first()
-    {
-        return Err(Reason::BelowClass(Detail::new(lacks)));
+    if !release.targets.is_empty() {
+        let Some(own) = release.targets.iter().find(|target| target.class == means.target) else {
+            return Err(Reason::WrongTarget { device: means.target.clone() });
+        };
+        // Its owner may ask for more than this device knows of the class, or for another's.
+        let mut lacks = means.target_lacks.clone();
+        lacks
+            .extend(own.lacks(&means.hardware).into_iter().filter(|lack| !means.target_lacks.contains(lack)));
+        if !lacks.is_empty() {
+            return Err(Reason::BelowClass(Detail::new(&lacks.join("; "))));
+        }
     }
     if let Some(decoder) = release.decoders.iter().find(|decoder| !means.decoders.contains(decoder)) {
         return Err(Reason::NoDecoder(*decoder));
@@ -77,8 +84,26 @@ pub fn admit(release: &Release, means: &Means) -> Result<(), Reason> {
 mod tests {
     use super::*;
     use serin_protocol::chunk::ObjectRef;
+    use serin_protocol::class_needs::{ClassNeeds, KernelVersion};
     use serin_protocol::ids::Digest;
     use serin_protocol::release::Decoder;
+
+    fn needs() -> ClassNeeds {
+        ClassNeeds {
+            class: "linux-x86_64".parse().expect("name"),
+            kernel: KernelVersion::parse("5.10"),
+            cpu_features: ["sse4.2", "avx2"].map(|name| name.parse().expect("short")).into_iter().collect(),
+        }
+    }
+
+    fn hardware(features: &[&str], kernel: &str) -> Hardware {
+        Hardware {
+            architecture: "x86_64",
+            memory: None,
+            cpu_features: Some(features.iter().map(|feature| (*feature).to_owned()).collect()),
+            kernel: KernelVersion::parse(kernel),
+        }
+    }
 
     fn release() -> Release {
         let object = ObjectRef { digest: Digest([1; 32]), size: ByteCount(1000) };
@@ -89,7 +114,7 @@ mod tests {
             unpacked: ByteCount(3000),
             memory: ByteCount::from_mib(10),
             runtime: RUNTIME.parse().expect("fits"),
-            targets: ["linux-x86_64".parse().expect("name")].into_iter().collect(),
+            targets: [needs()].into_iter().collect(),
             profile: Digest([2; 32]),
             decoders: [Decoder::Png].into_iter().collect(),
         }
@@ -99,6 +124,7 @@ mod tests {
         Means {
             target: "linux-x86_64".parse().expect("name"),
             target_lacks: Vec::new(),
+            hardware: hardware(&["sse4.2", "avx2"], "5.10"),
             memory_budget: ByteCount::from_mib(24),
             memory_active: ByteCount::from_mib(14),
             swap: Swap::Hot,
@@ -133,6 +159,16 @@ mod tests {
         let mut anywhere = release();
         anywhere.targets.clear();
         assert_eq!(admit(&anywhere, &lesser), Ok(()));
+
+        // What the owner asks of the class counts too, also where this device knows nothing of the class.
+        let older = Means { hardware: hardware(&["sse4.2"], "4.19"), ..means() };
+        let lacks = "its processor has no avx2; its kernel is 4.19, older than 5.10";
+        assert_eq!(admit(&release(), &older), Err(Reason::BelowClass(Detail::new(lacks))));
+        let told = Means { target_lacks: vec!["its processor has no avx2".into()], ..older };
+        assert_eq!(admit(&release(), &told), Err(Reason::BelowClass(Detail::new(lacks))));
+        assert_eq!(admit(&anywhere, &told), Ok(()));
+        let silent = Hardware { cpu_features: None, kernel: None, ..hardware(&[], "1.0") };
+        assert_eq!(admit(&release(), &Means { hardware: silent, ..means() }), Ok(()));
 
         let blind = Means { decoders: [Decoder::Jpeg].into_iter().collect(), ..means() };
         assert_eq!(admit(&release(), &blind), Err(Reason::NoDecoder(Decoder::Png)));

@@ -72,6 +72,12 @@ fn means() -> Means {
     Means {
         target: "linux-x86_64".parse().expect("name"),
         target_lacks: Vec::new(),
+        hardware: serin_protocol::target::Hardware {
+            architecture: "x86_64",
+            memory: None,
+            cpu_features: None,
+            kernel: None,
+        },
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),
         swap: Swap::Cold,

@@ -56,7 +56,7 @@ impl From<&Arc<ReleaseFacts>> for ReleaseView {
             unpacked_bytes: release.unpacked.0,
             memory: release.memory.0,
             runtime: release.runtime.to_string(),
-            targets: release.targets.iter().map(ToString::to_string).collect(),
+            targets: release.targets.iter().map(|target| target.class.to_string()).collect(),
             owner: record.owner.clone(),
             description: record.description.clone(),
             features: record.features.clone(),

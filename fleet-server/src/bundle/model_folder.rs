@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
+use serin_protocol::class_needs::ClassNeeds;
 use serin_protocol::golden::Golden;
 use serin_protocol::ids::{ByteCount, Digest, FieldName, ModelName, TargetClass, Version};
 use serin_protocol::manifest::{
     FORMAT, FileEntry, Lineage, Manifest, Measured, NnefForm, PredictionSpec, TensorSpec, Watch,
 };
-use serin_protocol::pipeline::{Pipeline, PipelineError, PreStep};
+use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
@@ -46,6 +47,8 @@ pub struct ModelFolder {
     /// The folder.
     pub path: PathBuf,
     declaration: Declaration,
+    /// Classes of devices that it is packed for, with what is needed of them where that is known by now.
+    targets: Vec<ClassNeeds>,
     /// The model, which stays on disk.
     pub model: StoredFile,
     /// `labels.txt`.
@@ -223,6 +226,7 @@ impl ModelFolder {
             reference,
             data: digest,
             data_file: format.file(),
+            targets: declaration.targets.iter().cloned().map(ClassNeeds::from).collect(),
             declaration,
             model,
         };
@@ -270,7 +274,7 @@ impl ModelFolder {
             // A constant that fits.
             runtime: RUNTIME.parse().unwrap_or_default(),
             nnef: second.map(|(form, _)| form.clone()),
-            targets: declaration.targets.clone(),
+            targets: self.targets.clone(),
             inputs: declaration.inputs.clone(),
             outputs: declaration.outputs.clone(),
             answers: declaration.answers.clone(),
@@ -291,11 +295,14 @@ impl ModelFolder {
         self.watched = reference::profile(&self.reference, inputs, watch, pictures);
     }
 
-    /// Has it packed for devices of `class` as well; where nothing is declared it is packed for any, and now for these.
-    pub fn add_target(&mut self, class: &TargetClass) {
-        if !self.declaration.targets.contains(class) {
-            self.declaration.targets.push(class.clone());
-        }
+    /// The classes of devices that `serin.toml` names; none for any.
+    pub fn declared_targets(&self) -> &[TargetClass] {
+        &self.declaration.targets
+    }
+
+    /// Has it packed for devices of these classes, and of no others; for any where there is none.
+    pub fn pack_for(&mut self, targets: Vec<ClassNeeds>) {
+        self.targets = targets;
     }
 
     /// What is wrong with where the golden outputs come from, if anything is: only the training side's runtime can
@@ -319,13 +326,14 @@ impl ModelFolder {
         }
     }
 
-    /// The inputs that are files of images; their cells in the reference data are names of files.
+    /// The file of the reference data.
+    pub const fn data_file(&self) -> &'static str {
+        self.data_file
+    }
+
+    /// The inputs that are files of images; their cells in the reference data are base64, or names of files.
     pub fn image_inputs(&self) -> Result<Vec<FieldName>, ModelFolderError> {
-        let image = |step: &PreStep| match step {
-            PreStep::DecodeImage { input, .. } => Some(input.clone()),
-            _ => None,
-        };
-        Ok(Pipeline::read(&self.pipeline)?.pre.iter().filter_map(image).collect())
+        Ok(Pipeline::read(&self.pipeline)?.images().map(|(input, _)| input.clone()).collect())
     }
 
     fn check(&self) -> Result<(), ModelFolderError> {

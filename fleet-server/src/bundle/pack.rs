@@ -11,14 +11,13 @@ use serin_protocol::sketch::profile::{Profile, ProfileError};
 use serin_protocol::target::TargetSpec;
 
 use super::container::{self, Contents};
-use super::golden_lines;
 use super::measurements::{
     self, Measurements, MeasurementsError, SecondForm, Subject, UNMEASURED, second_form_path,
 };
 use super::model_folder::{ModelFolder, ModelFolderError, StoredFile, store};
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
 use super::qualify::{self, Preparation, QualifyError};
-use super::reference::MAX_REFERENCE_BYTES;
+use super::reference::{Images, ReferenceError};
 use super::target_class::{self, TargetError};
 
 /// What to pack, and how.
@@ -102,6 +101,9 @@ impl PackError {
             Self::Target(TargetError::Memory { .. } | TargetError::Flash { .. }) => {
                 Some("take the class out of targets in serin.toml, or pack a smaller model".into())
             }
+            Self::Target(TargetError::Undescribed { .. }) => Some(
+                "describe the class in a file like those in targets/, and give it with --target FILE".into(),
+            ),
             Self::Measurements(MeasurementsError::Predictions(_))
             | Self::Target(_)
             | Self::Folder(_)
@@ -118,11 +120,17 @@ impl PackError {
 pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> {
     let mut folder = ModelFolder::read(&order.folder)?;
     let named = order.targets.iter().map(|named| target_class::find(named)).collect::<Result<Vec<_>, _>>()?;
-    named.iter().for_each(|spec| folder.add_target(&spec.class));
-    // Of a class that only its fleet knows nothing can be said here.
     let mut classes = target_class::built_in();
     classes.retain(|spec| named.iter().all(|named| named.class != spec.class));
-    classes.extend(named);
+    let mut targets = folder.declared_targets().to_vec();
+    for spec in named {
+        // Where nothing is declared it is packed for any, and now for these.
+        if !targets.contains(&spec.class) {
+            targets.push(spec.class.clone());
+        }
+        classes.push(spec);
+    }
+    folder.pack_for(target_class::needs(&targets, &classes)?);
     // Measuring needs a manifest, and the manifest measurements: a draft without them goes first.
     let draft_profile = folder.watched.profile.encode()?;
     let draft = folder.manifest(UNMEASURED, &draft_profile, None)?;
@@ -135,7 +143,7 @@ pub fn pack(order: &PackOrder, say: &dyn Fn(&str)) -> Result<Packed, PackError> 
     measurements.add_predictions(&mut profile, &draft, rows, folder.watched.division())?;
     let profile = profile.encode()?;
     let manifest = folder.manifest(measurements.measured, &profile, second.as_ref())?;
-    classes.retain(|spec| manifest.targets.contains(&spec.class));
+    classes.retain(|spec| targets.contains(&spec.class));
     classes.iter().try_for_each(|spec| target_class::fits_memory(spec, &manifest))?;
     say(&format!("packing {}", manifest.id()));
     let second = second.as_ref().map(|(_, file)| file);
@@ -173,8 +181,7 @@ fn measurements(
     say(&format!("measuring {} with {}", draft.id(), program.display()));
     let staged =
         tempfile::tempdir().map_err(|source| PackError::Write { path: std::env::temp_dir(), source })?;
-    let rows = stage(staged.path(), folder, draft, profile)
-        .map_err(|source| PackError::Write { path: staged.path().into(), source })?;
+    let rows = stage(staged.path(), folder, draft, profile)?;
     let qualified = qualify::qualify(&program, staged.path(), rows.as_deref())?;
     let preparation = qualified.preparation;
     let form = preparation.as_ref().and_then(|preparation| preparation.nnef.clone());
@@ -208,14 +215,26 @@ fn keep_second_form(
 }
 
 /// Lays out the files in `dir` as a device would unpack them; returns the file with the reference rows,
+<<<<<<< HEAD
 /// where there is something to predict or to see.
 fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> io::Result<Option<PathBuf>> {
     let manifest = encode(draft).map_err(io::Error::other)?;
+=======
+/// where there is something to predict.
+fn stage(
+    dir: &Path,
+    folder: &ModelFolder,
+    draft: &Manifest,
+    profile: &[u8],
+) -> Result<Option<PathBuf>, PackError> {
+    let failed = |source| PackError::Write { path: dir.into(), source };
+    let manifest = encode(draft)?;
+>>>>>>> h2
     for file in BundleFile::ALL {
         let path = dir.join(file.name());
         match contents(file, folder, &manifest, profile, None) {
-            Some(Contents::Bytes(bytes)) => fs::write(&path, bytes)?,
-            Some(Contents::Stored(stored)) => fs::copy(&stored.path, &path).map(drop)?,
+            Some(Contents::Bytes(bytes)) => fs::write(&path, bytes).map_err(failed)?,
+            Some(Contents::Stored(stored)) => fs::copy(&stored.path, &path).map(drop).map_err(failed)?,
             None => {}
         }
     }
@@ -223,18 +242,16 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
         return Ok(None);
     }
     let path = dir.join("rows.ndjson");
-    let mut out = BufWriter::new(fs::File::create(&path)?);
-    let images = folder.image_inputs().map_err(io::Error::other)?;
-    let mut left = MAX_REFERENCE_BYTES;
-    let mut text = |input: &TensorSpec, cell: &str| -> io::Result<Value> {
-        if !images.contains(&input.name) || cell.is_empty() {
+    let mut out = BufWriter::new(fs::File::create(&path).map_err(failed)?);
+    let image_inputs = folder.image_inputs()?;
+    let mut images = Images::of(&folder.path);
+    let mut text = |row: usize, input: &TensorSpec, cell: &str| -> Result<Value, PackError> {
+        if !image_inputs.contains(&input.name) || cell.is_empty() {
             return Ok(Value::from(cell));
         }
-        let file = golden_lines::read_file(&folder.path, cell).map_err(io::Error::other)?;
-        left = left.checked_sub(file.len() as u64).ok_or_else(|| {
-            io::Error::other(format!(
-                "the files that the reference data names have more than {MAX_REFERENCE_BYTES} bytes"
-            ))
+        let file = images.read(cell).map_err(|what| {
+            let place = format!("row {}, column {}", row + 1, input.name);
+            ModelFolderError::Reference(ReferenceError::At { file: folder.data_file(), place, what })
         })?;
         Ok(json!({ "hex": hex::encode(file) }))
     };
@@ -247,16 +264,16 @@ fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> 
         let mut inputs = Map::new();
         for (input, texts, numbers) in &columns {
             let values: Vec<Value> = match texts.and_then(|texts| texts.get(row)) {
-                Some(cell) => vec![text(input, cell)?],
+                Some(cell) => vec![text(row, input, cell)?],
                 // What is no number is written as null.
                 None => numbers.row(row).map(|number| json!(number)).collect(),
             };
             inputs.insert(input.name.to_string(), values.into());
         }
-        serde_json::to_writer(&mut out, &json!({ "inputs": inputs }))?;
-        out.write_all(b"\n")?;
+        let written = serde_json::to_writer(&mut out, &json!({ "inputs": inputs })).map_err(io::Error::from);
+        written.and_then(|()| out.write_all(b"\n")).map_err(failed)?;
     }
-    out.flush()?;
+    out.flush().map_err(failed)?;
     Ok(Some(path))
 }
 

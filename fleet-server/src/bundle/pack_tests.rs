@@ -111,5 +111,28 @@ fn a_model_too_large_for_one_of_its_classes_is_not_packed() {
     assert!(!order.output.exists());
     tiny("128MiB", "1GiB");
     let targets = pack(&order, &|_| ()).expect("packed").opened.manifest.targets;
-    assert!(targets.iter().any(|class| class.as_ref() == "tiny"), "{targets:?}");
+    let shown: Vec<String> = targets.iter().map(ToString::to_string).collect();
+    assert!(shown.iter().any(|target| target == "tiny (kernel 4.19)"), "{shown:?}");
+    assert!(shown.iter().all(|target| target.contains("kernel")), "{shown:?}");
+}
+
+#[test]
+fn a_class_that_nobody_described_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut order = order(folder.path(), false);
+    let path = order.folder.join("serin.toml");
+    let text = fs::read_to_string(&path).expect("read");
+    let line = text.lines().find(|line| line.starts_with("targets")).expect("declared");
+    fs::write(&path, text.replace(line, "targets = ['linux-x86_64', 'kiosk']")).expect("written");
+    let refused = pack(&order, &|_| ()).expect_err("unknown");
+    assert!(refused.to_string().contains("kiosk") && refused.hint().is_some(), "{refused}");
+    assert!(!order.output.exists());
+    let file = folder.path().join("kiosk.toml");
+    let text = "class = 'kiosk'\ntriple = 'aarch64-unknown-linux-gnu'\nmemory = '1GiB'\nflash = '4GiB'\n\
+                cpu_features = ['neon', 'dotprod']\nkernel = '5.15'\n";
+    fs::write(&file, text).expect("written");
+    order.targets = vec![file.display().to_string()];
+    let targets = pack(&order, &|_| ()).expect("packed").opened.manifest.targets;
+    let shown: Vec<String> = targets.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["linux-x86_64 (kernel 5.10, sse4.2, avx2)", "kiosk (kernel 5.15, neon, dotprod)"]);
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::chunk::{CHUNK_BYTES, ChunkMap, ChunkMapError, MAX_OBJECT_BYTES, ObjectRef};
-use serin_protocol::ids::{ByteCount, Digest, TargetClass};
+use serin_protocol::class_needs::ClassNeeds;
+use serin_protocol::ids::{ByteCount, Digest};
 use serin_protocol::release::{Release, StatementError};
 
 use super::open::{BundleReadError, OpenedBundle, read_bundle};
@@ -142,8 +143,8 @@ fn same<T: PartialEq + Display>(what: &'static str, stated: &T, found: &T) -> Re
     Err(MatchError::Differs { what, stated: stated.to_string(), found: found.to_string() })
 }
 
-fn names(targets: &[TargetClass]) -> String {
-    let names: Vec<&str> = targets.iter().map(AsRef::as_ref).collect();
+fn names(targets: &[ClassNeeds]) -> String {
+    let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
     format!("[{}]", names.join(", "))
 }
 
@@ -151,6 +152,7 @@ fn names(targets: &[TargetClass]) -> String {
 mod tests {
     use super::*;
     use crate::bundle::open::tests::good;
+    use serin_protocol::ids::TargetClass;
 
     /// A bundle in a folder of its own, with its statement.
     fn described() -> (tempfile::TempDir, PathBuf, Release) {
@@ -191,7 +193,7 @@ mod tests {
         assert!(says(&|other| other.id.version = "2".parse().expect("name")).contains("stated is m@2"));
         assert!(says(&|other| other.runtime = "tract-9".parse().expect("short")).contains("tract-9"));
         assert!(says(&|other| other.profile = digest).contains("reference.bin"));
-        let target = || heapless::Vec::from_slice(&["t".parse().expect("name")]).expect("one");
+        let target = || [TargetClass::new("t").expect("name").into()].into_iter().collect();
         assert!(says(&|other| other.targets = target()).contains("[t]"));
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use serin_protocol::class_needs::ClassNeeds;
 use serin_protocol::ids::{ByteCount, TargetClass};
 use serin_protocol::manifest::Manifest;
 use serin_protocol::target::{BUILT_IN, MAX_TARGET_BYTES, TargetSpec};
@@ -18,6 +19,17 @@ pub enum TargetError {
         /// What was named.
         name: String,
         /// The classes that everybody knows.
+        known: Vec<String>,
+    },
+    /// `serin.toml` names a class of which nothing is known.
+    #[error(
+        "serin.toml has the model packed for {class}, a class of devices that is not known; known are {}",
+        known.join(", ")
+    )]
+    Undescribed {
+        /// The class.
+        class: TargetClass,
+        /// The classes that everybody knows, and those whose files were given.
         known: Vec<String>,
     },
     /// A file cannot be read.
@@ -82,6 +94,18 @@ pub fn find(named: &str) -> Result<TargetSpec, TargetError> {
     Err(TargetError::Unknown { name: named.into(), known })
 }
 
+/// What a model packed for `classes` needs of each of them, which must be among those `known`.
+pub fn needs(classes: &[TargetClass], known: &[TargetSpec]) -> Result<Vec<ClassNeeds>, TargetError> {
+    let needs = |class: &TargetClass| match known.iter().find(|spec| spec.class == *class) {
+        Some(spec) => Ok(spec.needs()),
+        None => Err(TargetError::Undescribed {
+            class: class.clone(),
+            known: known.iter().map(|spec| spec.class.to_string()).collect(),
+        }),
+    };
+    classes.iter().map(needs).collect()
+}
+
 fn read(path: &Path) -> Result<TargetSpec, TargetError> {
     let mut text = String::new();
     File::open(path)
@@ -120,6 +144,7 @@ mod tests {
             let features = &spec.cpu_features;
             assert!(spec.memory.0 >= 128 << 20 && spec.flash > spec.memory, "{spec:?}");
             assert!(features.iter().all(|feature| !feature.is_empty()));
+            assert_eq!(needs(std::slice::from_ref(&spec.class), &built_in()).expect("known"), [spec.needs()]);
         }
     }
 

@@ -151,7 +151,7 @@ fn open(bundle: &Path) -> Result<OpenedBundle, Failure> {
 fn describe(path: &Path, opened: &OpenedBundle) -> String {
     let manifest = &opened.manifest;
     let measured = &manifest.measured;
-    let targets: Vec<&str> = manifest.targets.iter().map(AsRef::as_ref).collect();
+    let targets: Vec<String> = manifest.targets.iter().map(ToString::to_string).collect();
     let mut lines = vec![
         format!("{}  {}", manifest.id(), manifest.description),
         format!("bundle    {}, {} bytes, {} unpacked", path.display(), opened.bundle.size, opened.unpacked),

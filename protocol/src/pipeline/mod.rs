@@ -13,6 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::FieldName;
 use crate::manifest::{Manifest, TensorSpec};
 use crate::release::{Decoder, Decoders};
 
@@ -126,14 +127,17 @@ impl Pipeline {
         Flow::of(&self.pre, inputs).map_err(PipelineError::Step)
     }
 
+    /// The values that are files of images, with the formats that each may have.
+    pub fn images(&self) -> impl Iterator<Item = (&FieldName, &[Decoder])> {
+        self.pre.iter().filter_map(|step| match step {
+            PreStep::DecodeImage { input, formats, .. } => Some((input, formats.as_slice())),
+            _ => None,
+        })
+    }
+
     /// The decoders that a device needs to run this.
     pub fn decoders(&self) -> Decoders {
-        let mut needed = BTreeSet::new();
-        for step in &self.pre {
-            if let PreStep::DecodeImage { formats, .. } = step {
-                needed.extend(formats.iter().copied());
-            }
-        }
+        let needed: BTreeSet<Decoder> = self.images().flat_map(|(_, formats)| formats).copied().collect();
         // A set of as many as there are fits.
         needed.into_iter().collect::<heapless::Vec<Decoder, { Decoder::ALL.len() }>>()
     }

@@ -2,6 +2,7 @@
 //! what it looks like. Every fault is named by its line and column.
 
 mod csv;
+mod images;
 mod json_lines;
 mod npy;
 #[cfg(feature = "parquet")]
@@ -14,6 +15,7 @@ use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::segments::SegmentKey;
 use serin_protocol::manifest::{TensorSpec, Watch};
 
+pub use self::images::Images;
 pub use self::profile::{Watched, profile};
 
 /// Largest file of reference data in bytes. It is read whole, on the packer's machine.
@@ -28,13 +30,14 @@ const MAX_NUMBERS: usize = 128 << 20;
 /// How reference data is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// RFC 4180: a header with the names of the columns, a row a line, an empty cell for a missing value.
+    /// RFC 4180: a header with the names of the columns, a row a line, an empty cell for a missing value. A file of an
+    /// image is base64, or the name of a file of the model folder, here and in JSON lines.
     Csv,
     /// An object a line, with a member for each column; `null` is a missing value.
     JsonLines,
     /// A NumPy array of numbers: rows, then the values of all columns in their order; NaN is a missing value.
     Npy,
-    /// Columns of these names; null and NaN are missing values.
+    /// Columns of these names; null and NaN are missing values. A file of an image may also be bytes.
     Parquet,
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
 
+use super::images;
 use super::{Column, ColumnKind, Format, ReferenceError, ReferenceRows, no_number, sound};
 
 const FILE: &str = Format::Parquet.file();
@@ -98,7 +99,11 @@ fn text(field: &Field) -> Result<String, String> {
     match field {
         Field::Null => Ok(String::new()),
         Field::Str(text) => Ok(text.clone()),
-        Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).map_err(|_| "it is not UTF-8".into()),
+        Field::Bytes(bytes) => match str::from_utf8(bytes.data()) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => images::to_text(bytes.data())
+                .ok_or_else(|| "it is neither UTF-8 nor a JPEG or PNG file".to_owned()),
+        },
         other => Err(format!("{other} is not a text")),
     }
 }

@@ -125,6 +125,38 @@ fn parquet_is_read_column_by_column() {
     assert!(says(Format::Parquet, "a,b\n1,2\n", names(&["a", "b"])).contains("cannot be read"));
 }
 
+#[cfg(feature = "parquet")]
+#[test]
+fn images_in_parquet_are_bytes() {
+    use ::parquet::data_type::{ByteArray, ByteArrayType};
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+    let schema = parse_message_type("message rows { REQUIRED BYTE_ARRAY photo; }").expect("a schema");
+    let schema = std::sync::Arc::new(schema);
+    let file = |photos: &[&[u8]]| {
+        let mut bytes = Vec::new();
+        let mut writer =
+            SerializedFileWriter::new(&mut bytes, schema.clone(), std::sync::Arc::default()).expect("begun");
+        let mut group = writer.next_row_group().expect("a group");
+        let mut column = group.next_column().expect("ready").expect("photo");
+        let photos: Vec<ByteArray> = photos.iter().map(|photo| photo.to_vec().into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&photos, None, None).expect("written");
+        column.close().expect("closed");
+        group.close().expect("closed");
+        writer.close().expect("closed");
+        bytes
+    };
+    let mut columns = names(&["photo"]);
+    columns[0].kind = ColumnKind::Text;
+    let jpeg = &b"\xFF\xD8\xFF\xE0and so on"[..];
+    let rows = ReferenceRows::read(Format::Parquet, file(&[jpeg, b"a.png", b""]), columns.clone());
+    let base64 = serin_protocol::base64::encode(jpeg);
+    let expected = [base64, "a.png".to_owned(), String::new()];
+    assert_eq!(rows.expect("good").texts(&name("photo")), Some(&expected[..]));
+    let says = says(Format::Parquet, file(&[b"a.png", b"\xFFno image"]), columns);
+    assert!(says.contains("row 2, column photo: it is neither UTF-8 nor a JPEG or PNG file"), "{says}");
+}
+
 #[test]
 fn a_wrong_header_names_the_column() {
     let says = |text: &str| csv(text).expect_err(text).to_string();

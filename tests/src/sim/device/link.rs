@@ -74,6 +74,12 @@ impl Device {
         Means {
             target: "linux-x86_64".parse().expect("a name"),
             target_lacks: Vec::new(),
+            hardware: serin_protocol::target::Hardware {
+                architecture: std::env::consts::ARCH,
+                memory: None,
+                cpu_features: None,
+                kernel: None,
+            },
             decoders: serin_protocol::release::Decoders::new(),
             memory_budget: ByteCount::from_mib(512),
             memory_active: active.map_or(ByteCount(0), |slot| slot.memory),
