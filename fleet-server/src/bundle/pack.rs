@@ -215,12 +215,7 @@ fn keep_second_form(
 }
 
 /// Lays out the files in `dir` as a device would unpack them; returns the file with the reference rows,
-<<<<<<< HEAD
 /// where there is something to predict or to see.
-fn stage(dir: &Path, folder: &ModelFolder, draft: &Manifest, profile: &[u8]) -> io::Result<Option<PathBuf>> {
-    let manifest = encode(draft).map_err(io::Error::other)?;
-=======
-/// where there is something to predict.
 fn stage(
     dir: &Path,
     folder: &ModelFolder,
@@ -229,7 +224,6 @@ fn stage(
 ) -> Result<Option<PathBuf>, PackError> {
     let failed = |source| PackError::Write { path: dir.into(), source };
     let manifest = encode(draft)?;
->>>>>>> h2
     for file in BundleFile::ALL {
         let path = dir.join(file.name());
         match contents(file, folder, &manifest, profile, None) {

@@ -193,8 +193,7 @@ impl Fleet {
                 } else {
                     record.last_seen = now;
                 }
-                record.presumed_gone =
-                    hello.presence == Presence::Offline && delivery == Delivery::Earlier;
+                record.presumed_gone = hello.presence == Presence::Offline && delivery == Delivery::Earlier;
                 record.hello = hello;
                 record
             }

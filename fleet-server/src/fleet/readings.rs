@@ -134,11 +134,7 @@ fn presences(state: &State, since: UnixMillis) -> BTreeMap<ReleaseId, Presence> 
 }
 
 /// Sums over reports whose window ends after `since`.
-fn read<'a>(
-    presence: &Presence,
-    reports: impl IntoIterator<Item = &'a Shown>,
-    since: UnixMillis,
-) -> Reading {
+fn read<'a>(presence: &Presence, reports: impl IntoIterator<Item = &'a Shown>, since: UnixMillis) -> Reading {
     let mut reading = Reading {
         devices: presence.devices.len() as u64,
         rollbacks: presence.went_back.iter().filter(|at| **at >= since).count() as u64,

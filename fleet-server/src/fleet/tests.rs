@@ -295,7 +295,9 @@ fn a_device_that_was_quicker_than_the_server_to_reach_a_started_broker_is_there_
     let mut hello = rig.fleet.device(&id("a")).expect("known").0.hello;
     let say = |hello: &Hello, delivery| {
         let payload = Bytes::from(seal_to_vec(hello, &key(9)).expect("fits"));
-        rig.fleet.take_in(&[Message { topic: Topic::Hello(id("a")), payload, delivery }], NOW).expect("taken in");
+        rig.fleet
+            .take_in(&[Message { topic: Topic::Hello(id("a")), payload, delivery }], NOW)
+            .expect("taken in");
         rig.fleet.device(&id("a")).expect("known").0.hello
     };
     // Its new connection's first word is found as one that the broker kept.

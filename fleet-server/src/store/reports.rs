@@ -88,7 +88,12 @@ impl Reports {
         Ok(())
     }
 
-    pub(super) fn add(&self, report: &Report, wire: &[u8], fences: &[UnixMillis]) -> Result<bool, StoreError> {
+    pub(super) fn add(
+        &self,
+        report: &Report,
+        wire: &[u8],
+        fences: &[UnixMillis],
+    ) -> Result<bool, StoreError> {
         self.lock().add(report, wire, fences)
     }
 

@@ -61,7 +61,8 @@ fn report(rig: &Rig, release: &ReleaseId, sequence: u64, start: u64, requests: u
 
 fn say_report(rig: &Rig, report: &Report) {
     let sealed = seal_to_vec(report, &key(9)).expect("fits");
-    let message = Message { topic: Topic::Report(id("a")), payload: Bytes::from(sealed), delivery: Delivery::Live };
+    let message =
+        Message { topic: Topic::Report(id("a")), payload: Bytes::from(sealed), delivery: Delivery::Live };
     rig.fleet.take_in(&[message], LATE).expect("taken in");
 }
 

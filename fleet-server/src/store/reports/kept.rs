@@ -228,11 +228,13 @@ impl Found {
     fn take(&mut self, place: Place, body: &[u8]) {
         let ids = |release: &str, device: &str| Some((release.parse().ok()?, DeviceId::new(device).ok()?));
         let taken = match postcard::from_bytes(body) {
-            Ok(Record::Came { device, release, name, .. }) => ids(release, device).map(|(release, device)| {
-                see(&mut self.seen, &device, name);
-                history_of(&mut self.histories, &release, &device).came.push(place);
-                self.unsaved.insert(device);
-            }),
+            Ok(Record::Came { device, release, name, .. }) => {
+                ids(release, device).map(|(release, device)| {
+                    see(&mut self.seen, &device, name);
+                    history_of(&mut self.histories, &release, &device).came.push(place);
+                    self.unsaved.insert(device);
+                })
+            }
             Ok(Record::Page { device, release, reports }) => ids(release, device).map(|(release, device)| {
                 let fresh = History { page: Some(place), empty: reports.is_empty(), came: Vec::new() };
                 *history_of(&mut self.histories, &release, &device) = fresh;

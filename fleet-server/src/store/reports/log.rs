@@ -110,7 +110,8 @@ impl Log {
 
     /// Appends what `body` writes. It is live.
     pub(super) fn append(&mut self, body: impl FnOnce(&mut Vec<u8>)) -> Result<Place, StoreError> {
-        let full = self.files.last_key_value().is_none_or(|(_, file)| file.length >= u64::from(self.file_bytes));
+        let full =
+            self.files.last_key_value().is_none_or(|(_, file)| file.length >= u64::from(self.file_bytes));
         if full {
             self.next_file()?;
         }
@@ -250,7 +251,8 @@ impl Reader {
         let Some(file) = self.files.get(&place.file) else { return Ok(None) };
         let mut record = vec![0; HEAD_BYTES + place.length as usize];
         let path = || path_of(&self.folder, place.file);
-        file.read_exact_at(&mut record, place.offset.into()).map_err(|error| failed("reading", &path())(error))?;
+        file.read_exact_at(&mut record, place.offset.into())
+            .map_err(|error| failed("reading", &path())(error))?;
         let body = record.split_off(HEAD_BYTES);
         let check = record.last_chunk::<4>().map_or(0, |check| u32::from_le_bytes(*check));
         if crc32fast::hash(&body) == check {

@@ -122,6 +122,8 @@ mod tests {
         let when = When::of(&bytes).expect("reads");
         assert_eq!((when.start, when.end), (UnixMillis(70), UnixMillis(80)));
         assert!(When::of(&bytes[..4]).is_err());
-        assert!(when < When::of(&wire("report", &report("m@1", "d", 70, 4)).expect("writes")).expect("reads"));
+        assert!(
+            when < When::of(&wire("report", &report("m@1", "d", 70, 4)).expect("writes")).expect("reads")
+        );
     }
 }

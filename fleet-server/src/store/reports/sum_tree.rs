@@ -54,8 +54,7 @@ pub(super) fn bound(tree: &Tree) -> Result<(), StoreError> {
     for entry in tree {
         let (key, value) = entry?;
         total = total.saturating_add(value.len());
-        let start =
-            key.rchunks(8).next().and_then(|tail| tail.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let start = key.rchunks(8).next().and_then(|tail| tail.try_into().ok()).map_or(0, u64::from_be_bytes);
         all.push((start, key, value.len()));
     }
     all.sort();
