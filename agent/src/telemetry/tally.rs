@@ -7,7 +7,7 @@ use serin_protocol::frame::Prediction;
 use serin_protocol::manifest::Source;
 use serin_protocol::sketch::categories::Observed;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
-use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality};
+use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality, Recording};
 use serin_protocol::tensor::DataType;
 
 use super::watched::{Rows, Watched};
@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) counters: Counters,
     pub(super) worker_deaths: u32,
     pub(super) latency: LatencyHistogram,
-    pub(super) features: Vec<Histogram>,
+    pub(super) features: Vec<Recording>,
     pub(super) predictions: Histogram,
     pub(super) confidence: Histogram,
     pub(super) entropy: Histogram,
@@ -38,7 +38,7 @@ impl Tally {
             features: profile
                 .features
                 .iter()
-                .map(|feature| Histogram::over_bins(&feature.sketch.bins))
+                .map(|feature| Recording::over_bins(&feature.sketch.bins))
                 .collect(),
             predictions: empty(profile.predictions.as_ref()),
             confidence: empty(profile.confidence.as_ref()),
@@ -66,21 +66,21 @@ impl Tally {
     ) {
         let takes_all = (0..rows.count).all(takes);
         let sketches = profile.features.iter().zip(&mut self.features).skip(watched.first);
-        for (source, (feature, histogram)) in watched.sources.iter().zip(sketches) {
+        for (source, (feature, recording)) in watched.sources.iter().zip(sketches) {
             match source {
                 Source::Value(place) if takes_all && rows.datatype == DataType::Fp32 => {
                     let (values, _cut) = rows.values.as_chunks::<WIDTH>();
-                    histogram.record_column(&feature.sketch.bins, values, *place, rows.width, rows.count);
+                    recording.record_column(&feature.sketch.bins, values, *place, rows.width, rows.count);
                 }
-                Source::Value(place) => record_numbers(feature, histogram, rows, *place, takes),
+                Source::Value(place) => record_numbers(feature, recording, rows, *place, takes),
                 Source::Category(place) => {
                     let number = |row| rows.number(row, *place).unwrap_or(f64::NAN);
                     let values = (0..rows.count).filter(|row| takes(*row));
-                    values.for_each(|row| categorize(feature, histogram, Observed::Number(number(row))));
+                    values.for_each(|row| categorize(feature, recording, Observed::Number(number(row))));
                 }
                 Source::Text => {
                     let texts = rows.texts().enumerate().filter(|(row, _)| takes(*row));
-                    texts.for_each(|(_, text)| categorize(feature, histogram, Observed::Text(&text)));
+                    texts.for_each(|(_, text)| categorize(feature, recording, Observed::Text(&text)));
                 }
                 // Below, all of a row together.
                 Source::Summary(_) => {}
@@ -102,9 +102,9 @@ impl Tally {
             let Some(about) = watched.about(profile, rows, row) else { continue };
             for (at, (feature, summary)) in watched.summaries().enumerate() {
                 let number = watched.first + feature;
-                let (feature, histogram) = (profile.features.get(number), self.features.get_mut(number));
-                if let (Some(feature), Some(histogram)) = (feature, histogram) {
-                    histogram.record(&feature.sketch.bins, about.get(at, summary));
+                let (feature, recording) = (profile.features.get(number), self.features.get_mut(number));
+                if let (Some(feature), Some(recording)) = (feature, recording) {
+                    recording.record(&feature.sketch.bins, about.get(at, summary));
                 }
             }
         }
@@ -129,19 +129,19 @@ impl Tally {
 
 fn record_numbers(
     feature: &FeatureProfile,
-    histogram: &mut Histogram,
+    recording: &mut Recording,
     rows: Rows<'_>,
     place: usize,
     takes: impl Fn(usize) -> bool,
 ) {
     // Beyond the range of single precision is beyond every bin; what a cut row lacks is missing.
     let value = |row| rows.number(row, place).map_or(f32::NAN, |value| value as f32);
-    histogram.record_all(&feature.sketch.bins, (0..rows.count).filter(|row| takes(*row)).map(value));
+    recording.record_all(&feature.sketch.bins, (0..rows.count).filter(|row| takes(*row)).map(value));
 }
 
-fn categorize(feature: &FeatureProfile, histogram: &mut Histogram, value: Observed<'_>) {
+fn categorize(feature: &FeatureProfile, recording: &mut Recording, value: Observed<'_>) {
     if let Some(categories) = feature.categories() {
-        histogram.count(categories.place(value));
+        recording.count(categories.place(value));
     }
 }
 

@@ -53,86 +53,41 @@ impl Block {
     }
 }
 
-/// What was seen of some values.
-pub(super) struct Counted {
-    /// By number of edges at or below the value. No numbers lie below all.
-    tallies: [[u64; PLACES]; TURNS],
-    /// A value of the first block: what distances are taken from, so that no digits are lost while values lie nearer to
-    /// each other than to zero.
+/// Number, mean and spread of values of whole blocks.
+pub(super) struct Moments {
+    /// One of the values: what distances are taken from, so that no digits are lost while values lie nearer to each other
+    /// than to zero.
     origin: f32,
-    missing: u64,
-    /// Places of blocks that were not filled; counted as no numbers.
-    unfilled: u64,
     finite: u64,
     sums: f64x2,
     squares: f64x2,
 }
 
-impl Counted {
-    /// Counts a first block.
-    pub(super) fn of(bins: &Bins, first: &Block) -> Self {
-        let origin = first.values.iter().find(|value| value.is_finite());
-        let mut counted = Self {
-            tallies: [[0; PLACES]; TURNS],
-            origin: origin.copied().unwrap_or(0.0),
-            missing: 0,
-            unfilled: 0,
-            finite: 0,
-            sums: f64x2::ZERO,
-            squares: f64x2::ZERO,
-        };
-        counted.take(bins, first);
-        counted
+impl Moments {
+    /// Of none so far; `first` are among those that come.
+    pub(super) fn about(first: &[f32; LANES]) -> Self {
+        let origin = first.iter().find(|value| value.is_finite()).copied().unwrap_or(0.0);
+        Self { origin, finite: 0, sums: f64x2::ZERO, squares: f64x2::ZERO }
     }
 
-    /// Counts another one.
-    pub(super) fn take(&mut self, bins: &Bins, block: &Block) {
-        let mut vectors = [f32x4::ZERO; LANES / WIDTH];
-        let (fours, _) = block.values.as_chunks::<WIDTH>();
-        for (vector, four) in vectors.iter_mut().zip(fours) {
-            *vector = f32x4::new(*four);
-        }
-        let mut places = [i32x4::ZERO; LANES / WIDTH];
-        let mut pass = |edge: f32| {
-            let edge = f32x4::splat(edge);
-            for (place, vector) in places.iter_mut().zip(vectors) {
-                // All bits are set where it holds: that is -1.
-                *place -= cast::<f32x4, i32x4>(edge.simd_le(vector));
-            }
-        };
-        let (fours, rest) = bins.edges().as_chunks::<WIDTH>();
-        // Four at a time, so that the loop is seldom asked whether it has ended.
-        for four in fours {
-            four.iter().for_each(|edge| pass(*edge));
-        }
-        rest.iter().copied().for_each(pass);
+    /// Adds those of `values` that are finite; whether all are.
+    pub(super) fn take(&mut self, values: &[f32; LANES]) -> bool {
         let is_finite = |vector: f32x4| vector.abs().simd_lt(f32x4::splat(f32::INFINITY));
-        let all =
-            vectors.into_iter().fold(f32x4::splat(f32::from_bits(u32::MAX)), |all, one| all & is_finite(one));
+        let all = vectors(values)
+            .into_iter()
+            .fold(f32x4::splat(f32::from_bits(u32::MAX)), |all, one| all & is_finite(one));
         if all.to_bitmask() == ALL {
             self.finite += LANES as u64;
-            self.add_moments(&block.values);
-        } else {
-            self.add_moments(&self.only_finite(&block.values));
-            self.finite += block.values.iter().filter(|value| value.is_finite()).count() as u64;
-            self.missing += block.values.iter().filter(|value| value.is_nan()).count() as u64;
-            self.unfilled += (LANES - block.held) as u64;
+            self.add(values);
+            return true;
         }
-        for place in places {
-            for (place, tally) in place.to_array().iter().zip(&mut self.tallies) {
-                if let Some(count) = tally.get_mut(*place as usize % PLACES) {
-                    *count += 1;
-                }
-            }
-        }
+        self.finite += values.iter().filter(|value| value.is_finite()).count() as u64;
+        // Others are moved to where they add nothing to sums of distances.
+        self.add(&values.map(|value| if value.is_finite() { value } else { self.origin }));
+        false
     }
 
-    /// Others moved to where they add nothing to sums of distances.
-    fn only_finite(&self, values: &[f32; LANES]) -> [f32; LANES] {
-        values.map(|value| if value.is_finite() { value } else { self.origin })
-    }
-
-    fn add_moments(&mut self, values: &[f32; LANES]) {
+    fn add(&mut self, values: &[f32; LANES]) {
         let origin = f64x2::splat(f64::from(self.origin));
         // Two of each, so that additions need not wait for each other.
         let (mut sums, mut squares) = ([f64x2::ZERO; 2], [f64x2::ZERO; 2]);
@@ -149,6 +104,89 @@ impl Counted {
         self.squares += squares.into_iter().fold(f64x2::ZERO, |sum, more| sum + more);
     }
 
+    /// How many were finite, their mean, and their squared distances from it.
+    pub(super) fn done(&self) -> (f64, f64, f64) {
+        let count = self.finite as f64;
+        if self.finite == 0 {
+            return (0.0, 0.0, 0.0);
+        }
+        let (sum, squares) = (self.sums.reduce_add(), self.squares.reduce_add());
+        let mean = f64::from(self.origin) + sum / count;
+        // Rounding may leave less than nothing.
+        (count, mean, (squares - sum * sum / count).max(0.0))
+    }
+}
+
+/// How many edges are at or below each value; no numbers lie below all.
+pub(super) fn passed(bins: &Bins, values: &[f32; LANES]) -> [usize; LANES] {
+    let vectors = vectors(values);
+    let mut places = [i32x4::ZERO; LANES / WIDTH];
+    let mut pass = |edge: f32| {
+        let edge = f32x4::splat(edge);
+        for (place, vector) in places.iter_mut().zip(vectors) {
+            // All bits are set where it holds: that is -1.
+            *place -= cast::<f32x4, i32x4>(edge.simd_le(vector));
+        }
+    };
+    let (fours, rest) = bins.edges().as_chunks::<WIDTH>();
+    // Four at a time, so that the loop is seldom asked whether it has ended.
+    for four in fours {
+        four.iter().for_each(|edge| pass(*edge));
+    }
+    rest.iter().copied().for_each(pass);
+    let places: [i32; LANES] = cast(places);
+    places.map(|place| place as usize)
+}
+
+fn vectors(values: &[f32; LANES]) -> [f32x4; LANES / WIDTH] {
+    let mut vectors = [f32x4::ZERO; LANES / WIDTH];
+    let (fours, _) = values.as_chunks::<WIDTH>();
+    for (vector, four) in vectors.iter_mut().zip(fours) {
+        *vector = f32x4::new(*four);
+    }
+    vectors
+}
+
+/// What was seen of some values.
+pub(super) struct Counted {
+    /// By number of edges at or below the value. No numbers lie below all.
+    tallies: [[u64; PLACES]; TURNS],
+    missing: u64,
+    /// Places of blocks that were not filled; counted as no numbers.
+    unfilled: u64,
+    moments: Moments,
+}
+
+impl Counted {
+    /// Counts a first block.
+    pub(super) fn of(bins: &Bins, first: &Block) -> Self {
+        let mut counted = Self {
+            tallies: [[0; PLACES]; TURNS],
+            missing: 0,
+            unfilled: 0,
+            moments: Moments::about(&first.values),
+        };
+        counted.take(bins, first);
+        counted
+    }
+
+    /// Counts another one.
+    pub(super) fn take(&mut self, bins: &Bins, block: &Block) {
+        if !self.moments.take(&block.values) {
+            self.missing += block.values.iter().filter(|value| value.is_nan()).count() as u64;
+            self.unfilled += (LANES - block.held) as u64;
+        }
+        let places = passed(bins, &block.values);
+        let (turns, _) = places.as_chunks::<TURNS>();
+        for turn in turns {
+            for (place, tally) in turn.iter().zip(&mut self.tallies) {
+                if let Some(count) = tally.get_mut(*place % PLACES) {
+                    *count += 1;
+                }
+            }
+        }
+    }
+
     /// Values at or above so many edges and no more: below all (`0`), in a bin, above all.
     pub(super) fn at(&self, edges: usize) -> u64 {
         let all: u64 = self.tallies.iter().filter_map(|tally| tally.get(edges)).sum();
@@ -162,13 +200,6 @@ impl Counted {
 
     /// How many were finite, their mean, and their squared distances from it.
     pub(super) fn moments(&self) -> (f64, f64, f64) {
-        let count = self.finite as f64;
-        if self.finite == 0 {
-            return (0.0, 0.0, 0.0);
-        }
-        let (sum, squares) = (self.sums.reduce_add(), self.squares.reduce_add());
-        let mean = f64::from(self.origin) + sum / count;
-        // Rounding may leave less than nothing.
-        (count, mean, (squares - sum * sum / count).max(0.0))
+        self.moments.done()
     }
 }

@@ -1,7 +1,7 @@
 //! Counts per bin with everything that falls outside, and the moments of what falls anywhere.
 
 use super::bins::{Bins, MAX_BINS, Place};
-use super::counting::{Block, Counted, LANES};
+use super::counting::{Block, Counted, LANES, Moments, passed};
 
 /// What was seen of one feature. Counts saturate instead of wrapping. What it looks like on the wire is in `packed`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,7 +96,8 @@ impl Histogram {
         self.add(bins, &counted);
     }
 
-    fn record_few(&mut self, bins: &Bins, values: &[f32]) {
+    /// Counts fewer values than a block has, each by itself, and their moments together.
+    pub(super) fn record_few(&mut self, bins: &Bins, values: &[f32]) {
         let before = self.present() as f64;
         for value in values {
             self.count(bins.locate(*value));
@@ -108,6 +109,25 @@ impl Histogram {
             let m2 = finite().map(|value| (value - mean) * (value - mean)).sum();
             self.add_moments(before, count, mean, m2);
         }
+    }
+
+    /// Counts a block of values.
+    pub(super) fn record_block(&mut self, bins: &Bins, values: &[f32; LANES]) {
+        let before = self.present() as f64;
+        let mut moments = Moments::about(values);
+        moments.take(values);
+        let last = bins.edges().len();
+        for (edges, value) in passed(bins, values).into_iter().zip(values) {
+            let place = match edges {
+                0 if value.is_nan() => Place::Missing,
+                0 => Place::Under,
+                all if all == last => Place::Over,
+                some => Place::Bin(some - 1),
+            };
+            self.count(place);
+        }
+        let (count, mean, m2) = moments.done();
+        self.add_moments(before, count, mean, m2);
     }
 
     fn add(&mut self, bins: &Bins, counted: &Counted) {

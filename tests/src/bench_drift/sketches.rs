@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use serin_protocol::sketch::Histogram;
+use serin_protocol::sketch::Recording;
 use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
 use serin_tests::drifting::{KNOWN, Table, folder};
 
@@ -83,7 +83,7 @@ fn own(reference: &Table, rows: &[f32]) -> Result<Line> {
         .collect::<Result<_>>()?;
     // As they come in a request.
     let raw: Vec<[u8; 4]> = rows.iter().map(|value| value.to_le_bytes()).collect();
-    let fresh = || sketches.iter().map(|sketch| Histogram::over_bins(&sketch.bins)).collect::<Vec<_>>();
+    let fresh = || sketches.iter().map(|sketch| Recording::over_bins(&sketch.bins)).collect::<Vec<_>>();
     let count = |at_once: usize| {
         let mut seen = fresh();
         let rate = rate(rows.len() / FEATURES.len(), || {
@@ -102,8 +102,11 @@ fn own(reference: &Table, rows: &[f32]) -> Result<Line> {
     for (at, (sketch, seen)) in sketches.iter().zip(&mut seen).enumerate() {
         seen.record_all(&sketch.bins, rows.iter().skip(at).step_by(FEATURES.len()).copied());
     }
-    let bytes: usize =
-        seen.iter().map(|seen| postcard::to_allocvec(seen).map(|bytes| bytes.len())).sum::<Result<_, _>>()?;
+    let bytes: usize = sketches
+        .iter()
+        .zip(&mut seen)
+        .map(|(sketch, seen)| postcard::to_allocvec(&seen.take(&sketch.bins)).map(|bytes| bytes.len()))
+        .sum::<Result<_, _>>()?;
     Ok(Line { who: "Serin".to_owned(), batch, single, bytes: bytes as f64 / FEATURES.len() as f64 })
 }
 

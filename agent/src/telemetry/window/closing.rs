@@ -5,7 +5,7 @@ use std::mem;
 
 use serin_protocol::ids::SegmentNumber;
 use serin_protocol::message::{Coverage, MAX_REPORT_FEATURES, Report};
-use serin_protocol::sketch::{Histogram, LatencyHistogram};
+use serin_protocol::sketch::LatencyHistogram;
 
 use super::{Counters, Recorder, Stamp};
 use crate::telemetry::comparison::Comparing;
@@ -64,7 +64,7 @@ impl Recorder {
             .zip(&mut tally.features)
             .skip(first)
             .take(MAX_REPORT_FEATURES)
-            .map(|(feature, histogram)| mem::replace(histogram, Histogram::over_bins(&feature.sketch.bins)))
+            .map(|(feature, recording)| recording.take(&feature.sketch.bins))
             .collect();
         let counters = mem::take(&mut tally.counters);
         let sequence = stamp.sequence;
