@@ -156,12 +156,12 @@ fn a_wide_model_sends_several_reports_whose_sum_is_the_window() {
 #[test]
 fn the_fullest_report_fits_into_a_message() {
     let mut recorder = recorder(MAX_REPORT_FEATURES, at(5_000, 0));
-    for histogram in &mut recorder.tallies[0].features {
+    recorder.refused();
+    let mut report = recorder.roll(at(6_000, 1_000), &mut stamp()).remove(0);
+    for histogram in &mut report.features {
         histogram.counts.iter_mut().for_each(|count| *count = u64::MAX);
         (histogram.under, histogram.over, histogram.missing) = (u64::MAX, u64::MAX, u64::MAX);
     }
-    recorder.refused();
-    let report = recorder.roll(at(6_000, 1_000), &mut stamp()).remove(0);
     let bytes = postcard::to_allocvec(&report).expect("encodes").len();
     assert!(bytes < Report::MAX_BYTES, "{bytes}");
 }
