@@ -4,7 +4,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine as _};
 
 /// A text is not bytes in base64.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,60 +26,20 @@ pub enum Base64Error {
 /// # Errors
 /// What is wrong with the text; characters count from 0.
 pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
-    let bytes = text.as_bytes();
-    let (groups, rest) = bytes.as_chunks::<4>();
-    if !rest.is_empty() {
-        return Err(Base64Error::Length(bytes.len()));
+    if !text.len().is_multiple_of(4) {
+        return Err(Base64Error::Length(text.len()));
     }
-    let mut decoded = Vec::with_capacity(groups.len() * 3);
-    for (at, group) in groups.iter().enumerate() {
-        let is_last = at + 1 == groups.len();
-        let padding = match group {
-            [_, _, b'=', b'='] if is_last => 2,
-            [_, _, _, b'='] if is_last => 1,
-            _ => 0,
-        };
-        let mut number = 0_u32;
-        for (place, character) in group.iter().enumerate() {
-            let digit = if place >= 4 - padding { Some(0) } else { digit(*character) };
-            number = number << 6 | digit.ok_or(Base64Error::Character(4 * at + place))?;
+    STANDARD.decode(text).map_err(|error| match error {
+        DecodeError::InvalidByte(at, _) => Base64Error::Character(at),
+        DecodeError::InvalidLength(_) | DecodeError::InvalidLastSymbol { .. } | DecodeError::InvalidPadding => {
+            Base64Error::End
         }
-        let [_, first, second, third] = number.to_be_bytes();
-        match (padding, second, third) {
-            (0, ..) => decoded.extend([first, second, third]),
-            (1, _, 0) => decoded.extend([first, second]),
-            (2, 0, 0) => decoded.push(first),
-            _ => return Err(Base64Error::End),
-        }
-    }
-    Ok(decoded)
+    })
 }
 
 /// The text of `bytes`.
 pub fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let number = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = number >> (18 - 6 * place) & 63;
-            let character = ALPHABET.get(digit as usize).copied().unwrap_or(b'=');
-            text.push(char::from(if place <= group.len() { character } else { b'=' }));
-        }
-    }
-    text
-}
-
-const fn digit(character: u8) -> Option<u32> {
-    let number = match character {
-        b'A'..=b'Z' => character - b'A',
-        b'a'..=b'z' => character - b'a' + 26,
-        b'0'..=b'9' => character - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    };
-    Some(number as u32)
+    STANDARD.encode(bytes)
 }
 
 #[cfg(test)]
