@@ -31,9 +31,9 @@ pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
     }
     STANDARD.decode(text).map_err(|error| match error {
         DecodeError::InvalidByte(at, _) => Base64Error::Character(at),
-        DecodeError::InvalidLength(_) | DecodeError::InvalidLastSymbol { .. } | DecodeError::InvalidPadding => {
-            Base64Error::End
-        }
+        DecodeError::InvalidLength(_)
+        | DecodeError::InvalidLastSymbol { .. }
+        | DecodeError::InvalidPadding => Base64Error::End,
     })
 }
 

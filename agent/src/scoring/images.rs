@@ -2,7 +2,6 @@
 //! pipeline, in its worker; here only the beginning of a file is looked at.
 
 use serde_json::{Value, json};
-use serin_protocol::base64;
 use serin_protocol::raw::RawValues;
 
 /// Most bytes of all images of one row: half of what the gateway takes as a request, which also has the row's other
@@ -15,11 +14,6 @@ pub(super) const MAX_ROW_TEXT: u64 = 2 * MAX_ROW_BYTES as u64;
 /// The value of a cell of text.
 pub(super) fn of_text(text: &str) -> Value {
     json!({ "base64": text })
-}
-
-/// The value of a cell of bytes.
-pub(super) fn of_bytes(bytes: &[u8]) -> Value {
-    of_text(&base64::encode(bytes))
 }
 
 /// Whether `files`, the images of one cell, can be such, and no more than `left` bytes, which they are taken off.

@@ -9,6 +9,7 @@ use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use serde_json::Value;
+use serin_protocol::base64;
 
 use super::images;
 use super::rows::{Column, RowShape, RowValues, RowsError};
@@ -96,7 +97,7 @@ fn places(names: &[String], shape: &RowShape) -> Result<(Vec<usize>, Vec<String>
 /// A file of an image: bytes, or a text in base64. What is neither is refused when the row is checked.
 fn image(field: &Field) -> Value {
     match field {
-        Field::Bytes(bytes) => images::of_bytes(bytes.data()),
+        Field::Bytes(bytes) => images::of_text(&base64::encode(bytes.data())),
         Field::Str(text) => images::of_text(text),
         Field::Null => Value::Null,
         other => other.to_string().into(),

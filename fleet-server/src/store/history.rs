@@ -3,6 +3,7 @@
 
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::message::{Coverage, Report};
+use serin_protocol::sketch::Histogram;
 
 /// Reports that stay as they came however many others there are, the youngest: at a window a minute, the last
 /// twenty-four minutes.
@@ -21,7 +22,7 @@ pub const MAX_REPORTS: usize = CONDENSED + FRESH;
 
 /// Merges the older ones of `reports`, which are all but the youngest [`EXACT`] of one device about one release in the
 /// order of their windows, until there are few enough with these, or no two can be merged any more.
-pub fn condense(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
+pub fn condense(reports: Vec<Box<Report>>, fences: &[UnixMillis]) -> Vec<Box<Report>> {
     let mut left = reports;
     while left.len() + EXACT > CONDENSED {
         let before = left.len();
@@ -35,8 +36,8 @@ pub fn condense(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
 
 /// Of `reports` of one device about one release, in the order of their windows, merges pairs, but never over a fence:
 /// windows that start before and after one stay apart. Parts of a wide model's window merge only with the same part.
-fn merge_pairs(reports: Vec<Report>, fences: &[UnixMillis]) -> Vec<Report> {
-    let mut merged: Vec<Report> = Vec::with_capacity(reports.len());
+fn merge_pairs(reports: Vec<Box<Report>>, fences: &[UnixMillis]) -> Vec<Box<Report>> {
+    let mut merged: Vec<Box<Report>> = Vec::with_capacity(reports.len());
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
         // At most one unpaired report per part and segment; there are 16 parts and 5 segments at most.
@@ -72,51 +73,66 @@ fn can_merge(older: &Report, younger: &Report, fences: &[UnixMillis]) -> bool {
 /// Adds `younger` to `older`, which then covers both windows; false when their bins differ, and then
 /// nothing has changed.
 fn merge(older: &mut Report, younger: &Report) -> bool {
-    let mut sum = older.clone();
-    let sketches = sum.features.iter_mut().zip(&younger.features);
-    let rest = [
-        (&mut sum.predictions, &younger.predictions),
-        (&mut sum.confidence, &younger.confidence),
-        (&mut sum.entropy, &younger.entropy),
-    ];
+    let is_like = |(mine, theirs): (&Histogram, &Histogram)| mine.counts.len() == theirs.counts.len();
     if older.features.len() != younger.features.len()
-        || sketches.chain(rest).any(|(mine, theirs)| mine.merge(theirs).is_err())
+        || !older
+            .features
+            .iter()
+            .chain(outputs(older))
+            .zip(younger.features.iter().chain(outputs(younger)))
+            .all(is_like)
     {
         return false;
     }
-    sum.end = older.end.max(younger.end);
-    sum.coverage = match (older.coverage, younger.coverage) {
+    let mut quality = older.quality.clone();
+    match (&mut quality, &younger.quality) {
+        (Some(mine), Some(theirs)) => {
+            if !mine.merge(theirs) {
+                return false;
+            }
+        }
+        (mine @ None, theirs) => mine.clone_from(theirs),
+        (Some(_), None) => {}
+    }
+    let mut comparison = older.comparison.clone();
+    match (&mut comparison, &younger.comparison) {
+        (Some(mine), Some(theirs)) => {
+            if !mine.merge(theirs) {
+                return false;
+            }
+        }
+        (mine @ None, theirs) => mine.clone_from(theirs),
+        (Some(_), None) => {}
+    }
+    // From here on nothing fails: the bins are as many.
+    let sketches = older.features.iter_mut().zip(&younger.features);
+    let rest = [
+        (&mut older.predictions, &younger.predictions),
+        (&mut older.confidence, &younger.confidence),
+        (&mut older.entropy, &younger.entropy),
+    ];
+    for (mine, theirs) in sketches.chain(rest) {
+        let _ = mine.merge(theirs);
+    }
+    (older.quality, older.comparison) = (quality, comparison);
+    older.end = older.end.max(younger.end);
+    older.coverage = match (older.coverage, younger.coverage) {
         (Coverage::Partial, _) | (_, Coverage::Partial) => Coverage::Partial,
         (Coverage::Empty, Coverage::Empty) => Coverage::Empty,
         (Coverage::Complete | Coverage::Empty, Coverage::Complete | Coverage::Empty) => Coverage::Complete,
     };
-    sum.requests = sum.requests.saturating_add(younger.requests);
-    sum.errors = sum.errors.saturating_add(younger.errors);
-    sum.refused = sum.refused.saturating_add(younger.refused);
-    sum.latency.merge(&younger.latency);
-    sum.worker_peak = sum.worker_peak.max(younger.worker_peak);
-    sum.worker_deaths = sum.worker_deaths.saturating_add(younger.worker_deaths);
-    sum.dropped_reports = sum.dropped_reports.saturating_add(younger.dropped_reports);
-    match (&mut sum.quality, &younger.quality) {
-        (Some(mine), Some(theirs)) => {
-            if !mine.merge(theirs) {
-                return false;
-            }
-        }
-        (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
-        (Some(_) | None, None) => {}
-    }
-    match (&mut sum.comparison, &younger.comparison) {
-        (Some(mine), Some(theirs)) => {
-            if !mine.merge(theirs) {
-                return false;
-            }
-        }
-        (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
-        (Some(_) | None, None) => {}
-    }
-    *older = sum;
+    older.requests = older.requests.saturating_add(younger.requests);
+    older.errors = older.errors.saturating_add(younger.errors);
+    older.refused = older.refused.saturating_add(younger.refused);
+    older.latency.merge(&younger.latency);
+    older.worker_peak = older.worker_peak.max(younger.worker_peak);
+    older.worker_deaths = older.worker_deaths.saturating_add(younger.worker_deaths);
+    older.dropped_reports = older.dropped_reports.saturating_add(younger.dropped_reports);
     true
+}
+
+fn outputs(report: &Report) -> [&Histogram; 3] {
+    [&report.predictions, &report.confidence, &report.entropy]
 }
 
 #[cfg(test)]
@@ -135,11 +151,15 @@ mod tests {
             report.quality = Some(Quality::Classes(quality));
             report
         };
-        let reports: Vec<Report> =
-            (0..8).flat_map(|start| vec![one(0, start, 1), one(3, start, 2)]).collect();
+        let reports: Vec<Box<Report>> =
+            (0..8).flat_map(|start| vec![Box::new(one(0, start, 1)), Box::new(one(3, start, 2))]).collect();
         let merged = merge_pairs(reports, &[]);
         let of = |segment: u8| -> Vec<&Report> {
-            merged.iter().filter(|report| report.segment == SegmentNumber(segment)).collect()
+            merged
+                .iter()
+                .map(|report| &**report)
+                .filter(|report| report.segment == SegmentNumber(segment))
+                .collect()
         };
         assert_eq!((of(0).len(), of(3).len()), (4, 4));
         let known = |reports: &[&Report]| -> (u64, u64) {

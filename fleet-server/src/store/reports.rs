@@ -24,7 +24,7 @@ use super::StoreError;
 use super::seen::SeenReports;
 use super::sled::together;
 use super::sums::{self, Span, Sum};
-use super::values::{from_wire, unreadable, wire};
+use super::values::{from_wire, report_from_wire, unreadable, wire};
 use kept::{Kept, Piece};
 
 /// Reports folded in one change at least, if there are so many: of the widest model 16 MiB.
@@ -107,7 +107,7 @@ impl Reports {
         for (device, history) in &histories {
             for (when, bytes) in history.read(&reader)? {
                 if when.start >= since {
-                    each(&from_wire("report of", device.as_str(), &bytes)?);
+                    each(&*report_from_wire(device.as_str(), &bytes)?);
                 }
             }
         }
@@ -154,10 +154,10 @@ impl Reports {
             let pieces = kept.read(release, &device)?;
             let before_it = old.len();
             for (_, bytes) in pieces.iter().filter(|piece| is_old(piece, before)) {
-                let report: Report = from_wire("report of", device.as_str(), bytes)?;
+                let report = report_from_wire(device.as_str(), bytes)?;
                 let hour = (Span::Hour.start_of(report.start), report.role as u8);
                 met.entry(hour).or_default().insert(device.clone());
-                old.push(report);
+                old.push(*report);
             }
             if old.len() > before_it {
                 concerned.push(device);

@@ -2,6 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serin_protocol::message::Report;
 use sled::Tree;
 
 use super::StoreError;
@@ -44,6 +45,14 @@ pub(super) fn from_wire<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
 ) -> Result<T, StoreError> {
     postcard::from_bytes(bytes).map_err(|error| unreadable(what, name, &error.to_string()))
+}
+
+/// A report as on the wire, where it need not be moved any more.
+pub(super) fn report_from_wire(device: &str, bytes: &[u8]) -> Result<Box<Report>, StoreError> {
+    match Report::read(bytes) {
+        Ok((report, _)) => Ok(report),
+        Err(error) => Err(unreadable("report of", device, &error.to_string())),
+    }
 }
 
 pub(super) fn unreadable(what: &'static str, name: &str, why: &str) -> StoreError {

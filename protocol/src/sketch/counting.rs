@@ -118,7 +118,7 @@ impl Moments {
 }
 
 /// How many edges are at or below each value; no numbers lie below all.
-pub(super) fn passed(bins: &Bins, values: &[f32; LANES]) -> [usize; LANES] {
+pub(super) fn passed(bins: &Bins, values: &[f32; LANES]) -> [[i32; WIDTH]; LANES / WIDTH] {
     let vectors = vectors(values);
     let mut places = [i32x4::ZERO; LANES / WIDTH];
     let mut pass = |edge: f32| {
@@ -134,8 +134,7 @@ pub(super) fn passed(bins: &Bins, values: &[f32; LANES]) -> [usize; LANES] {
         four.iter().for_each(|edge| pass(*edge));
     }
     rest.iter().copied().for_each(pass);
-    let places: [i32; LANES] = cast(places);
-    places.map(|place| place as usize)
+    places.map(i32x4::to_array)
 }
 
 fn vectors(values: &[f32; LANES]) -> [f32x4; LANES / WIDTH] {
@@ -176,11 +175,9 @@ impl Counted {
             self.missing += block.values.iter().filter(|value| value.is_nan()).count() as u64;
             self.unfilled += (LANES - block.held) as u64;
         }
-        let places = passed(bins, &block.values);
-        let (turns, _) = places.as_chunks::<TURNS>();
-        for turn in turns {
-            for (place, tally) in turn.iter().zip(&mut self.tallies) {
-                if let Some(count) = tally.get_mut(*place % PLACES) {
+        for turn in passed(bins, &block.values) {
+            for (place, tally) in turn.into_iter().zip(&mut self.tallies) {
+                if let Some(count) = tally.get_mut(place as usize % PLACES) {
                     *count += 1;
                 }
             }

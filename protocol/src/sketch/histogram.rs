@@ -117,8 +117,8 @@ impl Histogram {
         let mut moments = Moments::about(values);
         moments.take(values);
         let last = bins.edges().len();
-        for (edges, value) in passed(bins, values).into_iter().zip(values) {
-            let place = match edges {
+        for (edges, value) in passed(bins, values).as_flattened().iter().zip(values) {
+            let place = match *edges as usize {
                 0 if value.is_nan() => Place::Missing,
                 0 => Place::Under,
                 all if all == last => Place::Over,

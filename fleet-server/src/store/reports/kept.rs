@@ -11,7 +11,7 @@ use tracing::warn;
 use super::super::StoreError;
 use super::super::history;
 use super::super::seen::SeenReports;
-use super::super::values::{from_wire, wire};
+use super::super::values::{from_wire, report_from_wire, wire};
 use super::log::{Log, Place, Reader};
 use super::record::{Bytes, Name, Record, When};
 
@@ -119,8 +119,8 @@ impl Kept {
     ) -> Result<(), StoreError> {
         let mut pieces = self.read(release, device)?;
         let exact = pieces.split_off(pieces.len().saturating_sub(history::EXACT));
-        let older: Result<Vec<Report>, StoreError> =
-            pieces.iter().map(|(_, bytes)| from_wire("report of", device.as_str(), bytes)).collect();
+        let older: Result<Vec<Box<Report>>, StoreError> =
+            pieces.iter().map(|(_, bytes)| report_from_wire(device.as_str(), bytes)).collect();
         let mut page: Vec<Vec<u8>> = Vec::new();
         for report in &history::condense(older?, fences) {
             page.push(wire("report", report)?);
