@@ -7,7 +7,7 @@ use serin_protocol::frame::Prediction;
 use serin_protocol::manifest::Source;
 use serin_protocol::sketch::categories::Observed;
 use serin_protocol::sketch::profile::{FeatureProfile, Profile, SketchProfile};
-use serin_protocol::sketch::{Histogram, LatencyHistogram, Quality, Recording};
+use serin_protocol::sketch::{Histogram, LatencyHistogram, OpenHistogram, Quality};
 use serin_protocol::tensor::DataType;
 
 use super::watched::{Rows, Watched};
@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) counters: Counters,
     pub(super) worker_deaths: u32,
     pub(super) latency: LatencyHistogram,
-    pub(super) features: Vec<Recording>,
+    pub(super) features: Vec<OpenHistogram>,
     pub(super) predictions: Histogram,
     pub(super) confidence: Histogram,
     pub(super) entropy: Histogram,
@@ -38,7 +38,7 @@ impl Tally {
             features: profile
                 .features
                 .iter()
-                .map(|feature| Recording::over_bins(&feature.sketch.bins))
+                .map(|feature| OpenHistogram::over_bins(&feature.sketch.bins))
                 .collect(),
             predictions: empty(profile.predictions.as_ref()),
             confidence: empty(profile.confidence.as_ref()),
@@ -129,7 +129,7 @@ impl Tally {
 
 fn record_numbers(
     feature: &FeatureProfile,
-    recording: &mut Recording,
+    recording: &mut OpenHistogram,
     rows: Rows<'_>,
     place: usize,
     takes: impl Fn(usize) -> bool,
@@ -139,7 +139,7 @@ fn record_numbers(
     recording.record_all(&feature.sketch.bins, (0..rows.count).filter(|row| takes(*row)).map(value));
 }
 
-fn categorize(feature: &FeatureProfile, recording: &mut Recording, value: Observed<'_>) {
+fn categorize(feature: &FeatureProfile, recording: &mut OpenHistogram, value: Observed<'_>) {
     if let Some(categories) = feature.categories() {
         recording.count(categories.place(value));
     }

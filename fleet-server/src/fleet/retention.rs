@@ -11,7 +11,7 @@ pub const RAW: Millis = Millis::from_secs(7 * 24 * 3600);
 /// Shortest: alerts look back a day, and so does a rollout from its start.
 pub const RAW_SHORTEST: Millis = Millis::from_secs(2 * 24 * 3600);
 
-/// Longest: each device keeps some 100 KB for each release that it ran.
+/// Longest: each device keeps some 150 KB for each release that it ran.
 pub const RAW_LONGEST: Millis = Millis::from_secs(90 * 24 * 3600);
 
 impl Fleet {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use serin_protocol::sketch::Recording;
+use serin_protocol::sketch::OpenHistogram;
 use serin_protocol::sketch::profile::{FeatureProfile, SketchProfile};
 use serin_tests::drifting::{KNOWN, Table, folder};
 
@@ -83,7 +83,7 @@ fn own(reference: &Table, rows: &[f32]) -> Result<Line> {
         .collect::<Result<_>>()?;
     // As they come in a request.
     let raw: Vec<[u8; 4]> = rows.iter().map(|value| value.to_le_bytes()).collect();
-    let fresh = || sketches.iter().map(|sketch| Recording::over_bins(&sketch.bins)).collect::<Vec<_>>();
+    let fresh = || sketches.iter().map(|sketch| OpenHistogram::over_bins(&sketch.bins)).collect::<Vec<_>>();
     let count = |at_once: usize| {
         let mut seen = fresh();
         let rate = rate(rows.len() / FEATURES.len(), || {

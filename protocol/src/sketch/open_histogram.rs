@@ -7,14 +7,14 @@ use super::histogram::Histogram;
 
 /// Counts what comes. Allocates nothing.
 #[derive(Clone, Debug)]
-pub struct Recording {
+pub struct OpenHistogram {
     histogram: Histogram,
     /// Not counted yet; the first `held` of them are meant.
     waiting: [f32; LANES],
     held: usize,
 }
 
-impl Recording {
+impl OpenHistogram {
     /// Nothing so far, over `bins`: every call must bring the same ones.
     pub fn over_bins(bins: &Bins) -> Self {
         Self { histogram: Histogram::over_bins(bins), waiting: [0.0; LANES], held: 0 }
@@ -89,7 +89,7 @@ mod tests {
             at_once in 1_usize..4,
         ) {
             let bins = Bins::new(&[-1.0, 0.0, 0.5, 2.0]).expect("valid");
-            let (mut recording, mut plain) = (Recording::over_bins(&bins), Histogram::over_bins(&bins));
+            let (mut recording, mut plain) = (OpenHistogram::over_bins(&bins), Histogram::over_bins(&bins));
             let raw: Vec<[u8; 4]> = values.iter().map(|value| value.to_le_bytes()).collect();
             for (rows, some) in raw.chunks(at_once).zip(values.chunks(at_once)) {
                 recording.record_column(&bins, rows, 0, 1, rows.len());
