@@ -67,6 +67,8 @@ pub struct Sender<'a> {
     /// What it has in common with the one it tagged for last; drawn when it is first needed, as
     /// that takes about as long as to check a signature.
     pub tag: &'a mut Option<TagKey>,
+    /// Memory for a report, which is taken for the one that is heard.
+    pub spare: &'a mut Option<Box<Report>>,
 }
 
 impl<'a> Sender<'a> {
@@ -189,8 +191,8 @@ pub fn hear(
         }
         Topic::Report(device) => {
             let sender = sender.ok_or(Refused::UnknownDevice)?;
-            let key = sender.key;
-            let opened = open_tagged::<Report>(payload, &key, |server| sender.tag_key(server));
+            let (key, spare) = (sender.key, sender.spare.take());
+            let opened = open_tagged::<Report>(payload, &key, |server| sender.tag_key(server), spare);
             let (report, message) = opened.map_err(refused)?;
             same(device, &report.device)?;
             check_report(&report, now).map_err(Refused::Insane)?;

@@ -126,7 +126,8 @@ fn heard_bytes(
 ) -> Result<Heard, Refused> {
     let signers: Vec<Signer<'_>> = ours.iter().map(Signer::new).collect();
     let mut tag = None;
-    let sender = known.map(|key| Sender { key, signers: &signers, tag: &mut tag });
+    let spare = &mut None;
+    let sender = known.map(|key| Sender { key, signers: &signers, tag: &mut tag, spare });
     hear(topic, payload, &fleet(), sender, NOW)
 }
 
@@ -144,7 +145,7 @@ fn a_tagged_report_counts_under_a_key_of_ours_that_is_named() {
         let heard = heard_bytes(&topic, &tagged("a", 1, server), Some(public(1)), &ours);
         let Ok(Heard::Report { report: told, message }) = heard else { panic!("{heard:?}") };
         assert_eq!(*told, report("a"));
-        assert_eq!(Report::read(&message).expect("reads").0, told);
+        assert_eq!(Report::read(&message, None).expect("reads").0, told);
     }
     // A key that was rotated out, or somebody else's.
     let elsewhere =
@@ -174,7 +175,7 @@ fn what_a_device_and_a_key_have_in_common_is_drawn_anew_when_either_is_another()
     let signers: Vec<Signer<'_>> = ours.iter().map(Signer::new).collect();
     let mut tag = None;
     for (seed, server) in [(1, 7), (1, 7), (1, 8), (2, 8), (1, 7)] {
-        let sender = Sender { key: public(seed), signers: &signers, tag: &mut tag };
+        let sender = Sender { key: public(seed), signers: &signers, tag: &mut tag, spare: &mut None };
         assert!(hear(&topic, &tagged("a", seed, server), &fleet(), Some(sender), NOW).is_ok());
         let drawn = tag.as_ref().expect("drawn");
         assert_eq!((drawn.device(), drawn.server()), (public(seed).id(), public(server).id()));

@@ -1,6 +1,7 @@
 //! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
 //! in order.
 
+mod clerk;
 mod failure;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,15 +13,15 @@ use serin_protocol::trust::UtcSeconds;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
+use self::clerk::Clerk;
 pub use self::failure::ServeError;
 use crate::api;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedBrokerConfig};
 use crate::broker::identity::{SERVER_CLIENT_PREFIX, SERVER_USER, ServerPassword};
-use crate::broker::link::{self, Arrival, Link, LinkOptions, Transport};
+use crate::broker::link::{self, Link, LinkOptions, Transport};
 use crate::broker::publish::{Job, MAX_JOBS, Publisher};
 use crate::broker::revoked::Revoked;
 use crate::broker::tls;
@@ -29,7 +30,7 @@ use crate::durable;
 use crate::fleet::metrics::Metrics;
 use crate::fleet::samples::ReviewParts;
 use crate::fleet::secrets::Secrets;
-use crate::fleet::{Delivery, Fleet, FleetError, FleetParts, Message, Named, Outgoing, Outlet};
+use crate::fleet::{Fleet, FleetError, FleetParts, Named, Outgoing, Outlet};
 use crate::notify;
 use crate::notify::post::Poster;
 use crate::registry::objects::ObjectStore;
@@ -37,15 +38,6 @@ use crate::registry::releases::Listed;
 use crate::repository::{Repository, keeper};
 use crate::store::Store;
 use crate::store::sled::SledStore;
-
-/// How often rollouts are asked whether something is due.
-const TICK: Duration = Duration::from_millis(100);
-
-/// How often old reports become part of sums.
-const CLEANING: Duration = Duration::from_hours(1);
-
-/// Messages made durable together: one flush of the disk for all that wait, and none waits for more.
-const MAX_BATCH: usize = 512;
 
 /// How long requests under way may take once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -74,7 +66,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let revoked = Arc::<Revoked>::default();
     let (options, embedded, address) = start_broker(&config, &objects, &secrets, &revoked).await?;
     let read_back = embedded.is_none();
-    let (link, arrivals) = link::start(options);
+    let (link, arrivals) = link::start(options).map_err(ServeError::Link)?;
     let (jobs, waiting) = mpsc::channel(MAX_JOBS);
     let metrics = Arc::new(Metrics::default());
     let fleet = Arc::new(Fleet::open(FleetParts {
@@ -109,13 +101,13 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let (stop, stopped) = watch::channel(false);
     let changes = repository.changes();
     let keeping = tokio::spawn(keeper::keep(Arc::clone(&repository), link.clone(), changes));
-    let clerk = tokio::spawn(clerk(
-        (Arc::clone(&fleet), Arc::clone(&repository)),
+    let clerk = Clerk {
+        fleet: Arc::clone(&fleet),
+        repository: Arc::clone(&repository),
         link,
-        arrivals,
-        stopped.clone(),
-        embedded.is_some(),
-    ));
+        own_broker: embedded.is_some(),
+    };
+    let clerk = tokio::spawn(clerk.run(arrivals, stopped.clone()));
     let every = Duration::from_millis(config.alerts.every.0);
     let alerting = [
         tokio::spawn(notify::keeper::look(Arc::clone(&fleet), every, stopped.clone())),
@@ -291,83 +283,4 @@ async fn serve_http(http: TcpListener, router: axum::Router, mut stopped: watch:
     if let Err(error) = axum::serve(http, router).with_graceful_shutdown(told).await {
         error!(%error, "HTTP ended");
     }
-}
-
-/// Takes in what arrives and lets time pass, both on a thread that may block.
-async fn clerk(
-    (fleet, repository): (Arc<Fleet>, Arc<Repository>),
-    link: Link,
-    mut arrivals: mpsc::Receiver<Arrival>,
-    mut stopped: watch::Receiver<bool>,
-    own_broker: bool,
-) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut cleaning = tokio::time::interval(CLEANING);
-    let mut batch = Vec::new();
-    let mut sessions = 0_u32;
-    loop {
-        let mut clean = false;
-        tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-            count = arrivals.recv_many(&mut batch, MAX_BATCH) => {
-                if count == 0 {
-                    return;
-                }
-            }
-            _ = ticks.tick() => {}
-            _ = cleaning.tick() => clean = true,
-        }
-        let begun = batch.iter().filter(|arrival| matches!(arrival, Arrival::Connected)).count();
-        sessions = sessions.saturating_add(u32::try_from(begun).unwrap_or(u32::MAX));
-        if begun > 0 {
-            // The broker may have forgotten it.
-            repository.say_again();
-        }
-        // Only what was kept from before the first session was said to the broker's last run.
-        let fresh = own_broker && sessions <= 1;
-        fleet.metrics().broker_connected(link.is_connected());
-        let arrived = std::mem::take(&mut batch);
-        let fleet = Arc::clone(&fleet);
-        let worked = tokio::task::spawn_blocking(move || {
-            if clean {
-                fleet.fold_old_reports(now())?;
-            }
-            work(&fleet, arrived, fresh)
-        })
-        .await;
-        // A store that failed has been reported, and the server is stopping.
-        match worked {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => error!(%error, "what arrived could not be taken in"),
-            Err(error) => error!(%error, "taking in ended abnormally"),
-        }
-    }
-}
-
-/// `fresh`: the broker has been started after all that it kept was said.
-fn work(fleet: &Fleet, arrived: Vec<Arrival>, fresh: bool) -> Result<(), FleetError> {
-    let mut messages = Vec::with_capacity(arrived.len());
-    let mut connected = false;
-    for arrival in arrived {
-        match arrival {
-            Arrival::Connected => connected = true,
-            Arrival::Message { topic, payload, kept } => {
-                let delivery = match (kept, fresh) {
-                    (false, _) => Delivery::Live,
-                    (true, false) => Delivery::Kept,
-                    (true, true) => Delivery::Earlier,
-                };
-                messages.push(Message { topic, payload, delivery });
-            }
-            Arrival::Strange(_) => fleet.metrics().refused("topic"),
-        }
-    }
-    if !messages.is_empty() {
-        fleet.take_in(&messages, now())?;
-    }
-    if connected {
-        fleet.reconnected(now())?;
-    }
-    fleet.tick(now())
 }

@@ -7,6 +7,7 @@ use crate::ids::{BasisPoints, Millis, SegmentNumber};
 use crate::sketch::{Bins, ClassQuality, Histogram, LatencyHistogram, MAX_BINS, Quality};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
+use std::boxed::Box;
 use std::vec::Vec;
 
 fn key() -> SigningKey {
@@ -151,11 +152,21 @@ fn a_report_read_to_its_place_is_the_one_that_postcard_reads() {
     for report in std::vec![full_report(), small] {
         let mut coded = postcard::to_allocvec(&report).expect("fits");
         coded.push(7);
-        let (read, rest) = Report::read(&coded).expect("reads");
+        let (read, rest) = Report::read(&coded, None).expect("reads");
         assert_eq!((&*read, rest), (&report, &[7][..]));
+        // Also over another one.
+        for features in [0, 2, 64] {
+            let mut spare = Report { sequence: 99, errors: 98, dropped_reports: 97, ..full_report() };
+            spare.features.truncate(features);
+            spare.features.iter_mut().for_each(|histogram| histogram.counts.truncate(9));
+            let (read, rest) = Report::read(&coded, Some(Box::new(spare))).expect("reads");
+            assert_eq!((&*read, rest), (&report, &[7][..]));
+        }
         coded.pop();
         for length in 0..coded.len() {
-            assert!(Report::read(&coded[..length]).is_err(), "{length}");
+            assert!(Report::read(&coded[..length], None).is_err(), "{length}");
+            let spare = Some(Box::new(full_report()));
+            assert!(Report::read(&coded[..length], spare).is_err(), "{length}");
         }
     }
     // One histogram more than there may be.
@@ -236,7 +247,7 @@ proptest! {
     fn any_bytes_decode_or_err(bytes: Vec<u8>) {
         let _ = postcard::from_bytes::<Event>(&bytes);
         let plain = postcard::take_from_bytes::<Report>(&bytes).ok().map(|(report, _)| report);
-        prop_assert!(Report::read(&bytes).is_ok() == plain.is_some());
+        prop_assert!(Report::read(&bytes, None).is_ok() == plain.is_some());
         let _ = postcard::from_bytes::<Hello>(&bytes);
         let _ = postcard::from_bytes::<Assignment>(&bytes);
     }

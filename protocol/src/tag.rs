@@ -35,13 +35,14 @@ const SALT: &[u8] = b"serin report tag 1: X25519, HKDF-SHA256, HMAC-SHA256";
 
 /// A kind of message that may come under a tag.
 pub trait Tagged: Signed {
-    /// Reads a message from the start of `bytes` to where it stays; returns what follows it.
-    fn read(bytes: &[u8]) -> postcard::Result<(Box<Self>, &[u8])>;
+    /// Reads a message from the start of `bytes` to where it stays, in the memory of one that is over if there is such a
+    /// `spare`; returns what follows it.
+    fn read(bytes: &[u8], spare: Option<Box<Self>>) -> postcard::Result<(Box<Self>, &[u8])>;
 }
 
 impl Tagged for Report {
-    fn read(bytes: &[u8]) -> postcard::Result<(Box<Self>, &[u8])> {
-        Self::read(bytes)
+    fn read(bytes: &[u8], spare: Option<Box<Self>>) -> postcard::Result<(Box<Self>, &[u8])> {
+        Self::read(bytes, spare)
     }
 }
 
@@ -178,6 +179,7 @@ pub fn open_tagged<'b, 'k, T: Tagged>(
     bytes: &'b [u8],
     device: &PublicKey,
     key_of: impl FnOnce(&KeyId) -> Option<&'k TagKey>,
+    spare: Option<Box<T>>,
 ) -> Result<(Box<T>, &'b [u8]), OpenError> {
     let envelope = parse_envelope::<T>(bytes)?;
     if envelope.key != device.id() {
@@ -193,7 +195,7 @@ pub fn open_tagged<'b, 'k, T: Tagged>(
         }
     }
     let body = body::<T>(envelope.payload)?;
-    let (message, rest) = T::read(body).map_err(OpenError::Malformed)?;
+    let (message, rest) = T::read(body, spare).map_err(OpenError::Malformed)?;
     if rest.is_empty() { Ok((message, body)) } else { Err(OpenError::Trailing(rest.len())) }
 }
 

@@ -16,7 +16,7 @@ impl Signed for Other {
 }
 
 impl Tagged for Other {
-    fn read(bytes: &[u8]) -> postcard::Result<(Box<Self>, &[u8])> {
+    fn read(bytes: &[u8], _: Option<Box<Self>>) -> postcard::Result<(Box<Self>, &[u8])> {
         postcard::take_from_bytes(bytes).map(|(message, rest)| (Box::new(message), rest))
     }
 }
@@ -48,7 +48,7 @@ fn sealed(value: u64) -> Vec<u8> {
 fn opened(bytes: &[u8], device: u8) -> Result<Other, OpenError> {
     let known = at_server(SERVER, device);
     let key_of = |server: &KeyId| (*server == public(SERVER).id()).then_some(&known);
-    open_tagged::<Other>(bytes, &public(device), key_of).map(|(message, _)| *message)
+    open_tagged::<Other>(bytes, &public(device), key_of, None).map(|(message, _)| *message)
 }
 
 fn report() -> Report {
@@ -126,7 +126,7 @@ fn a_report_opens_under_a_tag_and_under_a_signature_with_its_bytes() {
     assert_eq!(sign_instead::<Report>(&tagged, &key(DEVICE)).expect("fits"), signed);
     for bytes in [tagged, signed] {
         let (message, coded) =
-            open_tagged::<Report>(&bytes, &public(DEVICE), |_| Some(&known)).expect("opens");
+            open_tagged::<Report>(&bytes, &public(DEVICE), |_| Some(&known), None).expect("opens");
         assert_eq!(*message, report());
         assert_eq!(coded, postcard::to_allocvec(&report()).expect("fits"));
     }
@@ -146,7 +146,7 @@ fn a_tag_of_another_device_or_server_is_refused() {
     let elsewhere = seal_tagged_to_vec(&Other(7), &at_device(DEVICE, 4)).expect("fits");
     assert_eq!(opened(&elsewhere, DEVICE), Err(OpenError::UnknownServer(public(4).id())));
     let known = at_server(SERVER, DEVICE);
-    let refused = open_tagged::<Other>(&elsewhere, &public(DEVICE), |_| Some(&known));
+    let refused = open_tagged::<Other>(&elsewhere, &public(DEVICE), |_| Some(&known), None);
     assert_eq!(refused.expect_err("refused"), OpenError::UnknownServer(public(4).id()));
 }
 
@@ -154,7 +154,7 @@ fn a_tag_of_another_device_or_server_is_refused() {
 fn a_tag_counts_for_its_kind_only_and_nowhere_but_where_tags_do() {
     let known = at_server(SERVER, DEVICE);
     let other = sealed(7);
-    let refused = open_tagged::<Report>(&other, &public(DEVICE), |_| Some(&known));
+    let refused = open_tagged::<Report>(&other, &public(DEVICE), |_| Some(&known), None);
     assert_eq!(refused.expect_err("refused"), OpenError::Purpose { expected: Report::PURPOSE, found: 250 });
     let ring = KeyRing::<1>::new([public(DEVICE)]).expect("fits");
     assert_eq!(open::<Other, 1>(&sealed(7), &ring), Err(OpenError::Tagged));

@@ -265,8 +265,7 @@ pub(super) async fn one(
     Path(id): Path<u64>,
 ) -> Result<Json<RolloutDetail>, Failure> {
     let detail = blocking(move || {
-        let verdicts = context.fleet.verdicts(RolloutId(id))?;
-        context.fleet.rollout(RolloutId(id), |rollout| RolloutDetail {
+        context.fleet.rollout_with_verdicts(RolloutId(id), |rollout, verdicts| RolloutDetail {
             rollout: RolloutView::from(rollout),
             plan: rollout.plan().clone(),
             arms: rollout.fleet().iter().map(|(device, record)| ArmView::of(device, record)).collect(),

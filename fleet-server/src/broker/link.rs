@@ -1,9 +1,9 @@
-//! The server's own MQTT session, with the embedded broker or any other: one task polls, one forwards
-//! requests, and whoever needs to know awaits the broker's confirmation.
+//! The server's own MQTT session, with the embedded broker or any other: one thread polls and forwards requests, and
+//! whoever needs to know awaits the broker's confirmation.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 pub use rumqttc::Transport;
@@ -13,6 +13,8 @@ use serin_protocol::topic::{Topic, TopicError, uplink_filter};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
+
+use super::pace::{self, Pace};
 
 /// Largest packet either way: a metadata file of 256 KiB with its topic.
 const MAX_PACKET_BYTES: usize = 260 * 1024;
@@ -130,32 +132,44 @@ impl Link {
     }
 }
 
-/// Keeps a link up until the receiver is dropped.
-pub fn start(options: LinkOptions) -> (Link, mpsc::Receiver<Arrival>) {
-    let (requests, mut waiting) = mpsc::channel(MAX_WAITING);
+/// Keeps a link up until the receiver is dropped, on a thread of its own: it is the only one that may sleep.
+///
+/// # Errors
+///
+/// There is no thread to be had, or nothing to wait for sockets with.
+pub fn start(options: LinkOptions) -> std::io::Result<(Link, mpsc::Receiver<Arrival>)> {
+    let (requests, waiting) = mpsc::channel(MAX_WAITING);
     let (arrivals, arrived) = mpsc::channel(MAX_ARRIVED);
     let (standing, connected) = watch::channel(false);
     let wanted = Arc::<Mutex<HashMap<_, _>>>::default();
     let link = Link { requests, connected, wanted: Arc::clone(&wanted) };
-    tokio::spawn(async move {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let session = Session::open(&options, Arc::clone(&wanted));
-            let ended = session.run(&mut waiting, &arrivals, &standing).await;
-            let _ = standing.send(false);
-            // Whoever waits for a retained message asks again over the next session.
-            lock(&wanted).clear();
-            match ended {
-                Ended::NobodyListens => return,
-                Ended::Lost { error, stood } => {
-                    warn!(%error, "the connection to the broker is lost");
-                    wait = if stood { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
-                }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let kept = keep(options, (waiting, arrivals, standing), wanted);
+    std::thread::Builder::new().name("link".into()).spawn(move || runtime.block_on(kept))?;
+    Ok((link, arrived))
+}
+
+async fn keep(
+    options: LinkOptions,
+    (mut waiting, arrivals, standing): (mpsc::Receiver<Request>, mpsc::Sender<Arrival>, watch::Sender<bool>),
+    wanted: Arc<Mutex<HashMap<Topic, oneshot::Sender<Bytes>>>>,
+) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let session = Session::open(&options, Arc::clone(&wanted));
+        let ended = session.run(&mut waiting, &arrivals, &standing).await;
+        let _ = standing.send(false);
+        // Whoever waits for a retained message asks again over the next session.
+        lock(&wanted).clear();
+        match ended {
+            Ended::NobodyListens => return,
+            Ended::Lost { error, stood } => {
+                warn!(%error, "the connection to the broker is lost");
+                wait = if stood { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
             }
-            tokio::time::sleep(wait + wait * options.jitter_percent.min(100) / 100).await;
         }
-    });
-    (link, arrived)
+        tokio::time::sleep(wait + wait * options.jitter_percent.min(100) / 100).await;
+    }
 }
 
 enum Ended {
@@ -212,7 +226,13 @@ impl Session {
         // What was said while there was no session is said again by whoever still means it.
         let forward = forward(self.client.clone(), self.fleet.clone(), Arc::clone(&self.handed), waiting);
         tokio::pin!(forward);
+        let mut pace = Pace::new(Instant::now());
         loop {
+            // With no event left the client reads the socket.
+            if self.events.state.events.is_empty() && pace.waits(Instant::now()) {
+                // The thread itself: awaited, every message would wake it only to be told to go on waiting.
+                std::thread::sleep(pace::MOMENT);
+            }
             let event = tokio::select! {
                 () = &mut forward, if stood => return Ended::NobodyListens,
                 () = arrivals.closed() => return Ended::NobodyListens,
@@ -234,7 +254,10 @@ impl Session {
                     let _ = standing.send(true);
                     Some(Arrival::Connected)
                 }
-                Ok(Event::Incoming(Incoming::Publish(publish))) => self.arrived(publish),
+                Ok(Event::Incoming(Incoming::Publish(publish))) => {
+                    pace.came();
+                    self.arrived(publish)
+                }
                 Ok(Event::Outgoing(Outgoing::Publish(packet))) => {
                     if let Some(confirm) = lock(&self.handed).pop_front().flatten() {
                         self.written.insert(packet, confirm);

@@ -27,6 +27,7 @@ pub mod identity;
 mod limits;
 pub mod link;
 pub mod mosquitto;
+mod pace;
 pub mod publish;
 pub mod retained;
 mod retained_log;

@@ -111,7 +111,11 @@ impl Fleet {
             }
             Ok(Heard::Enrolment(enrolment)) => self.enrol(state, draft, *enrolment, now)?,
             Ok(Heard::Event(event)) => self.event(state, draft, *event, now)?,
-            Ok(Heard::Report { report, message }) => self.report(state, batch, (&report, &message), now)?,
+            Ok(Heard::Report { report, message }) => {
+                let taken = self.report(state, batch, (&report, &message), now)?;
+                batch.take_back(report);
+                taken
+            }
             Ok(Heard::Sample(sample)) => self.sample(state, &sample, now)?,
             Err(refused) => Err(refused),
         };

@@ -23,12 +23,14 @@ pub(super) struct Batch<'a> {
     signers: Vec<Signer<'a>>,
     /// Times that sums of reports must not reach over; none before a report asks for them.
     fences: Option<Vec<UnixMillis>>,
+    /// Where the next report is read.
+    spare: Option<Box<Report>>,
 }
 
 impl<'a> Batch<'a> {
     /// Of messages that may be tagged for `signers`.
     pub(super) const fn new(signers: Vec<Signer<'a>>) -> Self {
-        Self { signers, fences: None }
+        Self { signers, fences: None, spare: None }
     }
 
     /// Another message comes: all but a report may move a rollout, and with it a fence.
@@ -40,12 +42,17 @@ impl<'a> Batch<'a> {
 
     /// The device `record` is about, with its place among `tag_keys`: there are as many as known devices at most.
     pub(super) fn sender<'b>(
-        &'b self,
+        &'b mut self,
         record: &DeviceRecord,
         tag_keys: &'b mut BTreeMap<DeviceId, Option<TagKey>>,
     ) -> Sender<'b> {
         let tag = tag_keys.entry(record.hello.device.clone()).or_default();
-        Sender { key: record.key, signers: &self.signers, tag }
+        Sender { key: record.key, signers: &self.signers, tag, spare: &mut self.spare }
+    }
+
+    /// A report is over.
+    pub(super) fn take_back(&mut self, report: Box<Report>) {
+        self.spare = Some(report);
     }
 }
 

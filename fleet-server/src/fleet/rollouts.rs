@@ -68,9 +68,16 @@ impl Fleet {
         Ok(look(&live.rollout))
     }
 
-    /// What was decided in a rollout, oldest first.
-    pub fn verdicts(&self, id: RolloutId) -> Result<Vec<Verdict>, FleetError> {
-        Ok(self.store.verdicts(id)?)
+    /// Looks at one rollout and what was decided in it, oldest first, as both are at one moment: nobody sees it over
+    /// without the verdict that ended it.
+    pub fn rollout_with_verdicts<T>(
+        &self,
+        id: RolloutId,
+        look: impl FnOnce(&Rollout, &[Verdict]) -> T,
+    ) -> Result<T, FleetError> {
+        let state = self.lock();
+        let live = state.rollouts.get(&id).ok_or_else(|| FleetError::NotFound(format!("rollout {id}")))?;
+        Ok(look(&live.rollout, &self.store.verdicts(id)?))
     }
 
     /// Rolls a release out. Without a plan: by the preset that fits the fleet where there is something to compare

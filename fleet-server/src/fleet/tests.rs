@@ -24,6 +24,7 @@ use crate::review::SampleKey;
 use crate::rollout::event::{Command, OperatorOrder};
 use crate::rollout::plan::Plan;
 use crate::rollout::state::State;
+use crate::rollout::verdict::Verdict;
 use crate::store::Store;
 use crate::store::sled::SledStore;
 use serin_protocol::ids::{Millis, RolloutId};
@@ -431,6 +432,39 @@ fn a_rollout_goes_on_after_a_restart_from_events_and_from_a_snapshot() {
     }
     let state = rig.fleet.rollout(rollout, |rollout| rollout.state().to_string()).expect("there");
     assert_eq!(state, "completed");
+}
+
+#[test]
+fn nobody_sees_a_rollout_over_without_the_verdict_that_ended_it() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let release = rig.release("1");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut looks = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let ids = rig.fleet.rollouts(crate::rollout::Rollout::id);
+                let Some(last) = ids.last() else { continue };
+                let look = |rollout: &crate::rollout::Rollout, verdicts: &[Verdict]| {
+                    (matches!(rollout.state(), State::Finished { .. }), verdicts.len())
+                };
+                let (finished, verdicts) = rig.fleet.rollout_with_verdicts(*last, look).expect("there");
+                assert!(!finished || verdicts > 0, "{last} is over, and nothing says why");
+                looks += 1;
+            }
+            looks
+        });
+        for _ in 0..40 {
+            let plan = Plan::all_at_once(Millis(500), 0);
+            let rollout = rig.fleet.start_rollout(&release, Some(plan), None, NOW).expect("starts");
+            let command = Command::Abort { reason: String::new() };
+            let abort = OperatorOrder { expected: None, by: "me".into(), command };
+            rig.fleet.order(rollout, abort, NOW).expect("aborted");
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(looking.join().expect("saw nothing wrong") > 0);
+    });
 }
 
 #[test]

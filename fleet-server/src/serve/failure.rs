@@ -63,6 +63,9 @@ pub enum ServeError {
         /// Why.
         source: std::io::Error,
     },
+    /// The thread that speaks with the broker.
+    #[error("starting the thread that speaks with the broker: {0}")]
+    Link(std::io::Error),
     /// Signals cannot be awaited.
     #[error("waiting for signals: {0}")]
     Signals(std::io::Error),

@@ -1,16 +1,18 @@
-//! How reports age: the youngest stay as they came, older ones are merged two by two, so that a device's
+//! How reports age: those that came last stay as they came, older ones are merged two by two, so that a device's
 //! whole history takes bounded space and grows coarser with age instead of ending.
 
 use serin_protocol::ids::UnixMillis;
 use serin_protocol::message::{Coverage, Report};
 use serin_protocol::sketch::Histogram;
 
-/// Reports that stay as they came however many others there are, the youngest: at a window a minute, the last
+use super::boxes::Boxes;
+
+/// Reports that stay as they came however many others there are, those that came last: at a window a minute, the last
 /// twenty-four minutes.
 pub const EXACT: usize = 24;
 
-/// Reports that one device and release is left with when its older ones were merged.
-const CONDENSED: usize = 40;
+/// Older reports of one device and release that are left when they were merged.
+pub(super) const MERGED: usize = 16;
 
 /// Reports of one device and release that may come before its older ones are merged again.
 pub const FRESH: usize = 32;
@@ -18,28 +20,38 @@ pub const FRESH: usize = 32;
 /// Reports kept per device and release at most, but for those that cannot be merged: of other parts of a wide model, other
 /// segments, the other side of a fence. As many windows of 60 features are about 150 KB; a month of any length of window
 /// fits.
-pub const MAX_REPORTS: usize = CONDENSED + FRESH;
+pub const MAX_REPORTS: usize = MERGED + EXACT + FRESH;
 
-/// Merges the older ones of `reports`, which are all but the youngest [`EXACT`] of one device about one release in the
-/// order of their windows, until there are few enough with these, or no two can be merged any more.
-pub fn condense(reports: Vec<Box<Report>>, fences: &[UnixMillis]) -> Vec<Box<Report>> {
-    let mut left = reports;
-    while left.len() + EXACT > CONDENSED {
+/// Merges `older` reports, which are all but the last [`EXACT`] of one device about one release in the order of their
+/// windows, until at most [`MERGED`] are left, or no two can be merged any more. They are read one by one as they are
+/// merged; `boxes` gets the memory of those that are over.
+pub(super) fn condense<E>(
+    older: impl Iterator<Item = Result<Box<Report>, E>>,
+    fences: &[UnixMillis],
+    boxes: &Boxes,
+) -> Result<Vec<Box<Report>>, E> {
+    let mut left = merge_pairs(older, fences, boxes)?;
+    while left.len() > MERGED {
         let before = left.len();
-        left = merge_pairs(left, fences);
+        left = merge_pairs(left.into_iter().map(Ok), fences, boxes)?;
         if left.len() == before {
             break;
         }
     }
-    left
+    Ok(left)
 }
 
 /// Of `reports` of one device about one release, in the order of their windows, merges pairs, but never over a fence:
 /// windows that start before and after one stay apart. Parts of a wide model's window merge only with the same part.
-fn merge_pairs(reports: Vec<Box<Report>>, fences: &[UnixMillis]) -> Vec<Box<Report>> {
-    let mut merged: Vec<Box<Report>> = Vec::with_capacity(reports.len());
+fn merge_pairs<E>(
+    reports: impl Iterator<Item = Result<Box<Report>, E>>,
+    fences: &[UnixMillis],
+    boxes: &Boxes,
+) -> Result<Vec<Box<Report>>, E> {
+    let mut merged: Vec<Box<Report>> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for report in reports {
+        let report = report?;
         // At most one unpaired report per part and segment; there are 16 parts and 5 segments at most.
         let pair =
             open.iter().position(|at| merged.get(*at).is_some_and(|older| can_merge(older, &report, fences)));
@@ -47,13 +59,14 @@ fn merge_pairs(reports: Vec<Box<Report>>, fences: &[UnixMillis]) -> Vec<Box<Repo
         if let Some(older) = partner.and_then(|at| merged.get_mut(at))
             && merge(older, &report)
         {
+            boxes.take_back(report);
             continue;
         }
         open.retain(|at| merged.get(*at).is_some_and(|older| !same_part(older, &report)));
         open.push(merged.len());
         merged.push(report);
     }
-    merged
+    Ok(merged)
 }
 
 fn same_part(one: &Report, other: &Report) -> bool {
@@ -137,6 +150,8 @@ fn outputs(report: &Report) -> [&Histogram; 3] {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::store::suite::report;
     use serin_protocol::ids::SegmentNumber;
@@ -151,9 +166,9 @@ mod tests {
             report.quality = Some(Quality::Classes(quality));
             report
         };
-        let reports: Vec<Box<Report>> =
-            (0..8).flat_map(|start| vec![Box::new(one(0, start, 1)), Box::new(one(3, start, 2))]).collect();
-        let merged = merge_pairs(reports, &[]);
+        let reports = (0..8).flat_map(|start| [one(0, start, 1), one(3, start, 2)]);
+        let reports = reports.map(|report| Ok::<_, Infallible>(Box::new(report)));
+        let Ok(merged) = merge_pairs(reports, &[], &Boxes::default());
         let of = |segment: u8| -> Vec<&Report> {
             merged
                 .iter()

@@ -1,6 +1,7 @@
 //! What the server keeps, as the domain sees it. `sled` is the implementation for one server; one suite
 //! of tests holds for every implementation.
 
+mod boxes;
 pub mod documents;
 pub mod history;
 mod reports;

@@ -21,10 +21,11 @@ use serin_protocol::message::Report;
 use sled::{Batch, Db, Tree};
 
 use super::StoreError;
+use super::boxes::Boxes;
 use super::seen::SeenReports;
 use super::sled::together;
 use super::sums::{self, Span, Sum};
-use super::values::{from_wire, report_from_wire, unreadable, wire};
+use super::values::{from_wire, unreadable, wire};
 use kept::{Kept, Piece};
 
 /// Reports folded in one change at least, if there are so many: of the widest model 16 MiB.
@@ -104,10 +105,13 @@ impl Reports {
         each: &mut dyn FnMut(&Report),
     ) -> Result<(), StoreError> {
         let (histories, reader) = self.lock().of(release)?;
+        let (boxes, mut bytes) = (Boxes::default(), Vec::new());
         for (device, history) in &histories {
-            for (when, bytes) in history.read(&reader)? {
+            for (when, bytes) in history.read(0, &reader, &mut bytes)? {
                 if when.start >= since {
-                    each(&*report_from_wire(device.as_str(), &bytes)?);
+                    let report = boxes.read(device.as_str(), bytes)?;
+                    each(&report);
+                    boxes.take_back(report);
                 }
             }
         }
@@ -125,9 +129,14 @@ impl Reports {
         let before = Span::Hour.start_of(before);
         let (histories, _) = self.lock().of(release)?;
         let mut met: BTreeMap<(UnixMillis, u8), BTreeSet<DeviceId>> = BTreeMap::new();
-        let (mut some, mut count) = (Vec::new(), 0);
+        let (mut some, mut count, mut bytes) = (Vec::new(), 0, Vec::new());
         for device in histories.into_keys() {
-            count += self.lock().read(release, &device)?.iter().filter(|piece| is_old(piece, before)).count();
+            count += self
+                .lock()
+                .read(release, &device, &mut bytes)?
+                .iter()
+                .filter(|piece| is_old(piece, before))
+                .count();
             some.push(device);
             if count >= FOLDED || some.len() >= FOLDED_DEVICES {
                 self.fold_some(release, std::mem::take(&mut some), before, &mut met)?;
@@ -150,11 +159,12 @@ impl Reports {
     ) -> Result<(), StoreError> {
         let mut kept = self.lock();
         let (mut old, mut concerned) = (Vec::new(), Vec::new());
+        let (boxes, mut bytes) = (Boxes::default(), Vec::new());
         for device in devices {
-            let pieces = kept.read(release, &device)?;
+            let pieces = kept.read(release, &device, &mut bytes)?;
             let before_it = old.len();
             for (_, bytes) in pieces.iter().filter(|piece| is_old(piece, before)) {
-                let report = report_from_wire(device.as_str(), bytes)?;
+                let report = boxes.read(device.as_str(), bytes)?;
                 let hour = (Span::Hour.start_of(report.start), report.role as u8);
                 met.entry(hour).or_default().insert(device.clone());
                 old.push(*report);
@@ -190,11 +200,12 @@ impl Reports {
     /// Takes out of the log what is in sums. Done twice it changes nothing more; nothing may come in between.
     fn take_out(&self, kept: &mut Kept, folding: &Folding) -> Result<(), StoreError> {
         let Folding { release, devices, before } = folding;
+        let mut bytes = Vec::new();
         for device in devices {
-            let mut left = kept.read(release, device)?;
+            let mut left = kept.read(release, device, &mut bytes)?;
             left.retain(|piece| !is_old(piece, *before));
-            let left: Vec<Vec<u8>> = left.into_iter().map(|(_, bytes)| bytes).collect();
-            kept.replace(release, device, &left)?;
+            let left: Vec<&[u8]> = left.into_iter().map(|(_, bytes)| bytes).collect();
+            kept.replace(release, device, &left, 0)?;
         }
         kept.log.sync()?;
         self.folding.remove(NOTE)?;
@@ -236,7 +247,7 @@ impl Reports {
 }
 
 /// Whether it belongs to an hour that is folded. One that was merged on the way may reach into what is young.
-fn is_old((when, _): &Piece, before: UnixMillis) -> bool {
+fn is_old((when, _): &Piece<'_>, before: UnixMillis) -> bool {
     when.start < before && when.end <= before
 }
 

@@ -1,8 +1,9 @@
 //! Values as `sled` keeps them: JSON, or as they came over the wire; what cannot be read is named.
 
+use std::mem;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serin_protocol::message::Report;
 use sled::Tree;
 
 use super::StoreError;
@@ -39,20 +40,23 @@ pub(super) fn wire<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8
     postcard::to_allocvec(value).map_err(|error| unreadable(what, "", &error.to_string()))
 }
 
+/// Writes `value` behind what is in `into`.
+pub(super) fn wire_to<T: Serialize>(
+    what: &'static str,
+    value: &T,
+    into: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    let written = postcard::to_extend(value, mem::take(into));
+    *into = written.map_err(|error| unreadable(what, "", &error.to_string()))?;
+    Ok(())
+}
+
 pub(super) fn from_wire<'a, T: Deserialize<'a>>(
     what: &'static str,
     name: &str,
     bytes: &'a [u8],
 ) -> Result<T, StoreError> {
     postcard::from_bytes(bytes).map_err(|error| unreadable(what, name, &error.to_string()))
-}
-
-/// A report as on the wire, where it need not be moved any more.
-pub(super) fn report_from_wire(device: &str, bytes: &[u8]) -> Result<Box<Report>, StoreError> {
-    match Report::read(bytes) {
-        Ok((report, _)) => Ok(report),
-        Err(error) => Err(unreadable("report of", device, &error.to_string())),
-    }
 }
 
 pub(super) fn unreadable(what: &'static str, name: &str, why: &str) -> StoreError {

@@ -89,17 +89,24 @@ impl Signed for Report {
     const MAX_BYTES: usize = MAX_REPORT_BYTES;
 }
 
+/// Bytes that a report is read from.
+#[cfg(feature = "alloc")]
+type Source<'a> = postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>;
+
 #[cfg(feature = "alloc")]
 impl Report {
     /// Reads a report from the start of `bytes` to where it stays; returns what follows it. It has 22 KB: taken from
     /// `postcard` as other messages are, it would be copied several times on its way, which takes longer than reading it.
+    /// Where there is one that is over, `spare`, its memory is used, which takes less time than new memory.
     ///
     /// # Errors
     ///
     /// What `postcard` finds wrong with the bytes.
-    pub fn read(bytes: &[u8]) -> postcard::Result<(Box<Self>, &[u8])> {
-        use serde::de::DeserializeSeed as _;
-
+    pub fn read(bytes: &[u8], spare: Option<Box<Self>>) -> postcard::Result<(Box<Self>, &[u8])> {
+        if let Some(mut report) = spare {
+            let rest = report.read_over(bytes)?;
+            return Ok((report, rest));
+        }
         let mut source = postcard::Deserializer::from_bytes(bytes);
         // The fields in their order: a structure is one after the other in this format.
         let mut report = Box::new(Self {
@@ -129,15 +136,46 @@ impl Report {
             dropped_reports: 0,
             comparison: None,
         });
-        packed::Places(&mut report.features).deserialize(&mut source)?;
-        packed::Place(&mut report.predictions).deserialize(&mut source)?;
-        packed::Place(&mut report.confidence).deserialize(&mut source)?;
-        packed::Place(&mut report.entropy).deserialize(&mut source)?;
-        report.quality = Deserialize::deserialize(&mut source)?;
-        report.worker_peak = Deserialize::deserialize(&mut source)?;
-        report.worker_deaths = Deserialize::deserialize(&mut source)?;
-        report.dropped_reports = Deserialize::deserialize(&mut source)?;
-        report.comparison = Deserialize::deserialize(&mut source)?;
+        report.read_sketches(&mut source)?;
         Ok((report, source.finalize()?))
+    }
+
+    /// After an error it is part of one report and part of another.
+    fn read_over<'a>(&mut self, bytes: &'a [u8]) -> postcard::Result<&'a [u8]> {
+        let mut source = postcard::Deserializer::from_bytes(bytes);
+        self.device = Deserialize::deserialize(&mut source)?;
+        self.boot = Deserialize::deserialize(&mut source)?;
+        self.sequence = Deserialize::deserialize(&mut source)?;
+        self.start = Deserialize::deserialize(&mut source)?;
+        self.end = Deserialize::deserialize(&mut source)?;
+        self.coverage = Deserialize::deserialize(&mut source)?;
+        self.release = Deserialize::deserialize(&mut source)?;
+        self.role = Deserialize::deserialize(&mut source)?;
+        self.profile = Deserialize::deserialize(&mut source)?;
+        self.segment = Deserialize::deserialize(&mut source)?;
+        self.requests = Deserialize::deserialize(&mut source)?;
+        self.errors = Deserialize::deserialize(&mut source)?;
+        self.refused = Deserialize::deserialize(&mut source)?;
+        self.latency = Deserialize::deserialize(&mut source)?;
+        self.first_feature = Deserialize::deserialize(&mut source)?;
+        self.read_sketches(&mut source)?;
+        source.finalize()
+    }
+
+    /// The features and what follows them.
+    #[inline]
+    fn read_sketches(&mut self, source: &mut Source<'_>) -> postcard::Result<()> {
+        use serde::de::DeserializeSeed as _;
+
+        packed::Places(&mut self.features).deserialize(&mut *source)?;
+        packed::Place(&mut self.predictions).deserialize(&mut *source)?;
+        packed::Place(&mut self.confidence).deserialize(&mut *source)?;
+        packed::Place(&mut self.entropy).deserialize(&mut *source)?;
+        self.quality = Deserialize::deserialize(&mut *source)?;
+        self.worker_peak = Deserialize::deserialize(&mut *source)?;
+        self.worker_deaths = Deserialize::deserialize(&mut *source)?;
+        self.dropped_reports = Deserialize::deserialize(&mut *source)?;
+        self.comparison = Deserialize::deserialize(&mut *source)?;
+        Ok(())
     }
 }

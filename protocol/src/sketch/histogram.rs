@@ -3,6 +3,10 @@
 use super::bins::{Bins, MAX_BINS, Place};
 use super::counting::{Block, Counted, LANES, Moments, passed};
 
+/// Counts of so few bits cannot overflow when all of a histogram are added, and then need not be looked at one by one.
+const SMALL_BITS: u32 = 58;
+const _: () = assert!(MAX_BINS + 2 <= 1 << (u64::BITS - SMALL_BITS));
+
 /// What was seen of one feature. Counts saturate instead of wrapping. What it looks like on the wire is in `packed`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
@@ -175,20 +179,38 @@ impl Histogram {
         if self.counts.len() != other.counts.len() {
             return Err(MergeError { left: self.counts.len(), right: other.counts.len() });
         }
-        self.add_moments(self.present() as f64, other.present() as f64, other.mean, other.m2);
+        let (mine, theirs) = self.add_counts(other);
+        self.add_moments(mine as f64, theirs as f64, other.mean, other.m2);
+        self.missing = self.missing.saturating_add(other.missing);
+        Ok(())
+    }
+
+    /// Adds the counts of `other`, which has as many bins; returns how many values were present here before, and there.
+    fn add_counts(&mut self, other: &Self) -> (u64, u64) {
+        // Merging is what a server does most: in one pass, where nothing can overflow.
+        let (under, over) = (self.under | other.under, self.over | other.over);
+        let both = self.counts.iter().zip(&other.counts);
+        if both.fold(under | over, |bits, (mine, theirs)| bits | mine | theirs) >> SMALL_BITS == 0 {
+            let mut present = (self.under.wrapping_add(self.over), other.under.wrapping_add(other.over));
+            for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+                present = (present.0.wrapping_add(*mine), present.1.wrapping_add(*theirs));
+                *mine = mine.wrapping_add(*theirs);
+            }
+            self.under = self.under.wrapping_add(other.under);
+            self.over = self.over.wrapping_add(other.over);
+            return present;
+        }
+        let present = (self.present(), other.present());
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine = mine.saturating_add(*theirs);
         }
         self.under = self.under.saturating_add(other.under);
         self.over = self.over.saturating_add(other.over);
-        self.missing = self.missing.saturating_add(other.missing);
-        Ok(())
+        present
     }
 
     /// Values that were there, in range or not.
     pub fn present(&self) -> u64 {
-        // So many counts of so few bits cannot overflow; then they are added without looking at each.
-        const { assert!(MAX_BINS + 2 <= 1 << 6) };
         let (fours, rest) = self.counts.as_chunks::<4>();
         let (mut sums, mut bits) = ([0_u64; 4], self.under | self.over);
         for four in fours {
@@ -198,7 +220,7 @@ impl Histogram {
             bits = four.iter().fold(bits, |bits, count| bits | count);
         }
         let bits = rest.iter().fold(bits, |bits, count| bits | count);
-        if bits >> 58 == 0 {
+        if bits >> SMALL_BITS == 0 {
             let outside = self.under.wrapping_add(self.over);
             return sums.iter().chain(rest).fold(outside, |sum, count| sum.wrapping_add(*count));
         }
@@ -267,6 +289,26 @@ mod tests {
         histogram.record_all(&Bins::unit(10), (0..100_u8).map(|value| f32::from(value) / 100.0));
         histogram.record(&Bins::unit(10), 0.95);
         assert_eq!(counts(&histogram), [0, 10, 10, 10, 71, 0]);
+    }
+
+    #[test]
+    fn counts_beyond_all_bounds_stay_at_the_largest() {
+        let full = |under: u64, count: u64| Histogram {
+            counts: heapless::Vec::from_slice(&[count, 0, 1]).expect("fits"),
+            under,
+            over: 5,
+            missing: u64::MAX,
+            ..Histogram::default()
+        };
+        for (first, second, merged) in [
+            ((1, 2), (3, 4), [4, 6, 0, 2, 10, u64::MAX]),
+            ((u64::MAX, 2), (1, 2), [u64::MAX, 4, 0, 2, 10, u64::MAX]),
+            ((1, 1 << 63), (1, 1 << 63), [2, u64::MAX, 0, 2, 10, u64::MAX]),
+        ] {
+            let mut histogram = full(first.0, first.1);
+            histogram.merge(&full(second.0, second.1)).expect("same bins");
+            assert_eq!(counts(&histogram), merged);
+        }
     }
 
     #[test]

@@ -165,8 +165,9 @@ fn moment(bytes: &[u8]) -> Result<(f64, &[u8]), PackedError> {
 #[inline]
 fn unpack_to(histogram: &mut Histogram, bytes: &[u8]) -> Result<(), PackedError> {
     let (bins, rest) = bytes.split_first().ok_or(PackedError::Short)?;
-    histogram.counts.clear();
-    histogram.counts.resize(usize::from(*bins), 0).map_err(|_| PackedError::Bins(*bins))?;
+    if histogram.counts.len() != usize::from(*bins) {
+        histogram.counts.resize(usize::from(*bins), 0).map_err(|_| PackedError::Bins(*bins))?;
+    }
     let rest = counters(&mut histogram.counts, rest)?;
     let (under, rest) = counter(rest)?;
     let (over, rest) = counter(rest)?;
@@ -279,20 +280,21 @@ impl<'de, const N: usize> Visitor<'de> for Places<'_, N> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        self.0.clear();
+        let mut read = 0;
         loop {
-            // Only behind the last place may there be nothing more.
-            if self.0.push(Histogram::default()).is_err() {
+            // What is there already is read over. Only behind the last place may there be nothing more.
+            if read == self.0.len() && self.0.push(Histogram::default()).is_err() {
                 return match list.next_element::<Histogram>()? {
                     Some(_) => Err(A::Error::invalid_length(N + 1, &self)),
                     None => Ok(()),
                 };
             }
-            let Some(place) = self.0.last_mut() else { return Ok(()) };
+            let Some(place) = self.0.get_mut(read) else { return Ok(()) };
             if list.next_element_seed(Place(place))?.is_none() {
-                self.0.pop();
+                self.0.truncate(read);
                 return Ok(());
             }
+            read += 1;
         }
     }
 }

@@ -3,28 +3,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::{iter, mem};
 
 use serin_protocol::ids::{DeviceId, ReleaseId, UnixMillis};
 use serin_protocol::message::Report;
 use tracing::warn;
 
 use super::super::StoreError;
+use super::super::boxes::Boxes;
 use super::super::history;
 use super::super::seen::SeenReports;
-use super::super::values::{from_wire, report_from_wire, wire};
+use super::super::values::{from_wire, wire_to};
 use super::log::{Log, Place, Reader};
 use super::record::{Bytes, Name, Record, When};
 
+/// Bytes that one device's reports about one release are read into, which are kept for the next device's: all of a
+/// model of 64 features take about 300 KB with their segments.
+const SPARE_BYTES: usize = 1024 * 1024;
+
+/// Reports of one device and release that lie in the log one by one, before the older ones among them are merged.
+const LONGEST: usize = history::EXACT + history::FRESH;
+
 /// A report as on the wire, and when it was.
-pub(super) type Piece = (When, Vec<u8>);
+pub(super) type Piece<'a> = (When, &'a [u8]);
 
 /// Where one device's reports about one release are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct History {
     page: Option<Place>,
-    /// The page says that nothing is left. It stays while an older file may say otherwise.
+    /// The page has nothing. It stays while an older file may say otherwise.
     empty: bool,
-    /// In the order in which they came; fewer than [`history::FRESH`] but while one is added.
+    /// What is not in the page, in the order in which it came; fewer than [`LONGEST`] but while one is added.
     came: Vec<Place>,
 }
 
@@ -33,16 +42,35 @@ impl History {
         self.page.into_iter().chain(self.came.iter().copied())
     }
 
-    /// All of it, in the order of windows.
-    pub(super) fn read(&self, reader: &Reader) -> Result<Vec<Piece>, StoreError> {
-        let mut pieces = Vec::with_capacity(self.came.len() + history::FRESH);
-        for place in self.places() {
-            let Some(body) = reader.read(place)? else { continue };
-            let mut add = |report: &[u8]| {
-                pieces.push((When::of(report)?, report.to_vec()));
-                Ok::<(), StoreError>(())
-            };
-            match from_wire("reports of", "", &body)? {
+    /// Begins a new page, but for the `left` that came last; what is over with it.
+    fn turn_page(&mut self, page: Place, empty: bool, left: usize) -> impl Iterator<Item = Place> {
+        let older = self.came.len().saturating_sub(left);
+        let over = self.came.drain(..older).chain(self.page);
+        (self.page, self.empty) = (Some(page), empty);
+        over
+    }
+
+    /// All of it but for the `left` that came last, in the order of windows, read into `bytes`, which it has for itself.
+    pub(super) fn read<'a>(
+        &self,
+        left: usize,
+        reader: &Reader,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Vec<Piece<'a>>, StoreError> {
+        bytes.clear();
+        let mut bodies = Vec::with_capacity(self.came.len() + 1);
+        let older = self.came.len().saturating_sub(left);
+        for place in self.page.into_iter().chain(self.came.iter().copied().take(older)) {
+            bodies.extend(reader.read(place, bytes)?);
+        }
+        let bytes: &'a [u8] = bytes;
+        let mut pieces = Vec::with_capacity(self.came.len() + history::MERGED);
+        let mut add = |report: &'a [u8]| {
+            pieces.push((When::of(report)?, report));
+            Ok::<(), StoreError>(())
+        };
+        for body in bodies {
+            match from_wire("reports of", "", bytes.get(body).unwrap_or_default())? {
                 Record::Came { report, .. } => add(report.0)?,
                 Record::Page { reports, .. } => reports.iter().try_for_each(|report| add(report.0))?,
             }
@@ -62,6 +90,10 @@ pub(super) struct Kept {
     seen: BTreeMap<DeviceId, SeenReports>,
     /// Devices of which something was seen that only the log knows yet.
     unsaved: BTreeSet<DeviceId>,
+    /// What is merged, and what it is read into and written to: kept from one merging to the next, as memory costs time.
+    boxes: Boxes,
+    bytes: Vec<u8>,
+    merged: Vec<u8>,
 }
 
 impl Kept {
@@ -79,7 +111,8 @@ impl Kept {
         }
         let places = histories.values().flat_map(BTreeMap::values).flat_map(History::places);
         places.for_each(|place| log.is_live(place));
-        Ok(Self { log, histories, seen, unsaved })
+        let boxes = Boxes::default();
+        Ok(Self { log, histories, seen, unsaved, boxes, bytes: Vec::new(), merged: Vec::new() })
     }
 
     /// Keeps a report, `wire` on the wire; false when it came before.
@@ -105,53 +138,73 @@ impl Kept {
         let place = self.log.append(|body| record.write(body))?;
         let history = history_of(&mut self.histories, &report.release, &report.device);
         history.came.push(place);
-        if history.came.len() >= history::FRESH {
+        if history.came.len() >= LONGEST {
             self.condense(&report.release, &report.device, fences)?;
         }
         Ok(true)
     }
 
+    /// Merges what is older than what came last, which stays where it is.
     fn condense(
         &mut self,
         release: &ReleaseId,
         device: &DeviceId,
         fences: &[UnixMillis],
     ) -> Result<(), StoreError> {
-        let mut pieces = self.read(release, device)?;
-        let exact = pieces.split_off(pieces.len().saturating_sub(history::EXACT));
-        let older: Result<Vec<Box<Report>>, StoreError> =
-            pieces.iter().map(|(_, bytes)| report_from_wire(device.as_str(), bytes)).collect();
-        let mut page: Vec<Vec<u8>> = Vec::new();
-        for report in &history::condense(older?, fences) {
-            page.push(wire("report", report)?);
+        let (mut bytes, mut merged) = (mem::take(&mut self.bytes), mem::take(&mut self.merged));
+        let older = self.read_older(release, device, history::EXACT, &mut bytes)?;
+        let reports = older.iter().map(|(_, bytes)| self.boxes.read(device.as_str(), bytes));
+        let reports = history::condense(reports, fences, &self.boxes)?;
+        let ends = write_all(reports, &mut merged, &self.boxes)?;
+        let begins = iter::once(0).chain(ends.iter().copied());
+        let page: Vec<&[u8]> = begins.zip(&ends).filter_map(|(begin, end)| merged.get(begin..*end)).collect();
+        self.replace(release, device, &page, history::EXACT)?;
+        // A model with many parts and segments takes more; what most take is kept.
+        if bytes.capacity() <= SPARE_BYTES {
+            (self.bytes, self.merged) = (bytes, merged);
         }
-        page.extend(exact.into_iter().map(|(_, bytes)| bytes));
-        self.replace(release, device, &page)
+        Ok(())
     }
 
-    /// All that is kept of a device about a release, in the order of windows.
-    pub(super) fn read(&mut self, release: &ReleaseId, device: &DeviceId) -> Result<Vec<Piece>, StoreError> {
+    /// All that is kept of a device about a release, in the order of windows, read into `bytes`.
+    pub(super) fn read<'a>(
+        &mut self,
+        release: &ReleaseId,
+        device: &DeviceId,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Vec<Piece<'a>>, StoreError> {
+        self.read_older(release, device, 0, bytes)
+    }
+
+    /// The same but for the `left` that came last.
+    fn read_older<'a>(
+        &mut self,
+        release: &ReleaseId,
+        device: &DeviceId,
+        left: usize,
+        bytes: &'a mut Vec<u8>,
+    ) -> Result<Vec<Piece<'a>>, StoreError> {
         let reader = self.log.reader()?;
         let history = self.histories.get(release).and_then(|devices| devices.get(device));
-        history.map_or(Ok(Vec::new()), |history| history.read(&reader))
+        history.map_or(Ok(Vec::new()), |history| history.read(left, &reader, bytes))
     }
 
-    /// Keeps `reports` of a device about a release and no others.
+    /// Keeps `reports` of a device about a release, the `left` that came last, and no others.
     pub(super) fn replace(
         &mut self,
         release: &ReleaseId,
         device: &DeviceId,
-        reports: &[Vec<u8>],
+        reports: &[&[u8]],
+        left: usize,
     ) -> Result<(), StoreError> {
         let name = release.to_string();
         let reports = reports.iter().map(|report| Bytes(report)).collect::<Vec<_>>();
         let empty = reports.is_empty();
-        let record = Record::Page { device: device.as_str(), release: &name, reports };
+        let record = Record::Page { device: device.as_str(), release: &name, reports, left };
         let place = self.log.append(|body| record.write(body))?;
-        let fresh = History { page: Some(place), empty, came: Vec::new() };
-        let devices = self.histories.entry(release.clone()).or_default();
-        let old = devices.insert(device.clone(), fresh).unwrap_or_default();
-        old.places().for_each(|place| self.log.is_dead(place));
+        let history = history_of(&mut self.histories, release, device);
+        let over = history.turn_page(place, empty, left);
+        over.for_each(|place| self.log.is_dead(place));
         Ok(())
     }
 
@@ -170,10 +223,11 @@ impl Kept {
             let there = devices.iter().filter(|(_, history)| is_there(history));
             moving.extend(there.map(|(device, _)| (release.clone(), device.clone())));
         }
+        let mut bytes = Vec::new();
         for (release, device) in moving {
-            let pieces = self.read(&release, &device)?;
-            let reports: Vec<Vec<u8>> = pieces.into_iter().map(|(_, bytes)| bytes).collect();
-            self.replace(&release, &device, &reports)?;
+            let pieces = self.read(&release, &device, &mut bytes)?;
+            let reports: Vec<&[u8]> = pieces.into_iter().map(|(_, bytes)| bytes).collect();
+            self.replace(&release, &device, &reports, 0)?;
         }
         Ok(())
     }
@@ -235,14 +289,28 @@ impl Found {
                     self.unsaved.insert(device);
                 })
             }
-            Ok(Record::Page { device, release, reports }) => ids(release, device).map(|(release, device)| {
-                let fresh = History { page: Some(place), empty: reports.is_empty(), came: Vec::new() };
-                *history_of(&mut self.histories, &release, &device) = fresh;
-            }),
+            Ok(Record::Page { device, release, reports, left }) => {
+                ids(release, device).map(|(release, device)| {
+                    let history = history_of(&mut self.histories, &release, &device);
+                    drop(history.turn_page(place, reports.is_empty(), left));
+                })
+            }
             Err(_) => None,
         };
         self.strange += u64::from(taken.is_none());
     }
+}
+
+/// Writes reports as on the wire to `into`, which they have for themselves; where each ends.
+fn write_all(reports: Vec<Box<Report>>, into: &mut Vec<u8>, boxes: &Boxes) -> Result<Vec<usize>, StoreError> {
+    into.clear();
+    let mut ends = Vec::with_capacity(reports.len());
+    for report in reports {
+        wire_to("report", &*report, into)?;
+        ends.push(into.len());
+        boxes.take_back(report);
+    }
+    Ok(ends)
 }
 
 fn name_of(report: &Report) -> Name {

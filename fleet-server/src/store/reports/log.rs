@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -246,18 +247,21 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The body of the record at `place`; none where the disk has lost it.
-    pub(super) fn read(&self, place: Place) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Appends the body of the record at `place` to `into`, and tells where it is there; none where the disk has lost it.
+    pub(super) fn read(&self, place: Place, into: &mut Vec<u8>) -> Result<Option<Range<usize>>, StoreError> {
         let Some(file) = self.files.get(&place.file) else { return Ok(None) };
-        let mut record = vec![0; HEAD_BYTES + place.length as usize];
         let path = || path_of(&self.folder, place.file);
-        file.read_exact_at(&mut record, place.offset.into())
-            .map_err(|error| failed("reading", &path())(error))?;
-        let body = record.split_off(HEAD_BYTES);
-        let check = record.last_chunk::<4>().map_or(0, |check| u32::from_le_bytes(*check));
-        if crc32fast::hash(&body) == check {
-            return Ok(Some(body));
+        let begin = into.len();
+        into.resize(begin + HEAD_BYTES + place.length as usize, 0);
+        let record = into.get_mut(begin..).unwrap_or_default();
+        file.read_exact_at(record, place.offset.into()).map_err(|error| failed("reading", &path())(error))?;
+        let whole = record.split_at_checked(HEAD_BYTES).is_some_and(|(head, body)| {
+            head.last_chunk().is_some_and(|check| crc32fast::hash(body) == u32::from_le_bytes(*check))
+        });
+        if whole {
+            return Ok(Some(begin + HEAD_BYTES..into.len()));
         }
+        into.truncate(begin);
         warn!(path = %path().display(), offset = place.offset, "a stored report is damaged and left out");
         Ok(None)
     }
@@ -330,8 +334,11 @@ mod tests {
         assert!(found.is_empty());
         let places = [append(&mut log, "one"), append(&mut log, ""), append(&mut log, "three")];
         let reader = log.reader().expect("reads");
-        let read = |place: &Place| reader.read(*place).expect("reads").expect("whole");
-        assert_eq!(places.iter().map(read).collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
+        let mut bytes = b"before".to_vec();
+        let mut read = |place: &Place| reader.read(*place, &mut bytes).expect("reads").expect("whole");
+        let ranges: Vec<_> = places.iter().map(&mut read).collect();
+        let read: Vec<&[u8]> = ranges.into_iter().map(|range| &bytes[range]).collect();
+        assert_eq!((&bytes[..6], &read[..]), (&b"before"[..], &[&b"one"[..], b"", b"three"][..]));
         drop(log);
         let (mut log, found) = open(folder.path());
         assert_eq!(found.iter().map(|(place, _)| *place).collect::<Vec<_>>(), places);
@@ -384,7 +391,10 @@ mod tests {
         log.is_live(places[0]);
         let reader = log.reader().expect("reads");
         log.remove(2).expect("removed");
-        assert!(reader.read(places[5]).expect("reads").is_some(), "whoever reads it may go on");
+        assert!(
+            reader.read(places[5], &mut Vec::new()).expect("reads").is_some(),
+            "whoever reads it may go on"
+        );
         assert_eq!(log.empty(), [3]);
         drop(log);
         assert_eq!(open(folder.path()).1.len(), 12);

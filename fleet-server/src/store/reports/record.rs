@@ -21,7 +21,7 @@ pub(super) enum Record<'a> {
         /// The report, as on the wire.
         report: Bytes<'a>,
     },
-    /// Everything so far of this device about this release, merged where it is old.
+    /// Everything so far of this device about this release, merged where it is old, but for what came last.
     Page {
         /// Whose.
         device: &'a str,
@@ -30,6 +30,8 @@ pub(super) enum Record<'a> {
         /// Reports as on the wire, the oldest first.
         #[serde(borrow)]
         reports: Vec<Bytes<'a>>,
+        /// So many reports that came last stay where they are.
+        left: usize,
     },
 }
 
@@ -109,6 +111,7 @@ mod tests {
             device: "d",
             release: "m@1",
             reports: reports.iter().map(|report| Bytes(report)).collect(),
+            left: 3,
         };
         let mut written = vec![9];
         page.write(&mut written);
