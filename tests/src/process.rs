@@ -4,9 +4,10 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running program.
@@ -90,7 +91,24 @@ pub fn target() -> Result<PathBuf> {
     Ok(built.parent().and_then(Path::parent).context("no build folder")?.to_owned())
 }
 
-/// A port nobody listens on at this moment.
+/// Where ports are tried from, and how many: below those that outgoing connections get (from 32,768 on), one of which
+/// could otherwise take a port before its server does, or while that is started again.
+const PORTS: (u32, u32) = (10_000, 22_000);
+
+/// Ports that one process tries before those of the next process.
+const PORTS_PER_PROCESS: u32 = 16;
+
+/// A port nobody listens on at this moment, and that nobody is likely to take.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let (first, count) = PORTS;
+    let begin = std::process::id().wrapping_mul(PORTS_PER_PROCESS);
+    for _ in 0..count {
+        let at = begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(first + at)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free from {first} on")
 }

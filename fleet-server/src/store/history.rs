@@ -166,8 +166,9 @@ mod tests {
             report.quality = Some(Quality::Classes(quality));
             report
         };
-        let reports = (0..8).flat_map(|start| [one(0, start, 1), one(3, start, 2)]);
-        let reports = reports.map(|report| Ok::<_, Infallible>(Box::new(report)));
+        let reports = (0..8).flat_map(|start| [(0, start, 1), (3, start, 2)]);
+        let reports =
+            reports.map(|(segment, start, right)| Ok::<_, Infallible>(Box::new(one(segment, start, right))));
         let Ok(merged) = merge_pairs(reports, &[], &Boxes::default());
         let of = |segment: u8| -> Vec<&Report> {
             merged

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -29,8 +30,17 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A port nobody listens on, of those below 32,768: outgoing connections get others, so that none takes it before its
+/// server does, or while that is started again. Each process has 16 to begin with.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(16);
+    let ports =
+        (0..22_000).map(|_| 10_000 + begin.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % 22_000);
+    let mut free = ports
+        .filter_map(|port| u16::try_from(port).ok())
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a port")
 }
 
 pub struct Server {
@@ -62,7 +72,8 @@ impl Server {
             words(&folder.join("data")),
         ];
         let child = launch(folder, &arguments);
-        let server = Self { url: format!("http://{http}"), mqtt, folder: folder.into(), arguments, child };
+        let mut server =
+            Self { url: format!("http://{http}"), mqtt, folder: folder.into(), arguments, child };
         server.ready();
         server
     }
@@ -75,8 +86,14 @@ impl Server {
         self.ready();
     }
 
-    fn ready(&self) {
-        until("the server answers", || self.try_get("/healthz").map(drop));
+    fn ready(&mut self) {
+        let started = Instant::now();
+        while self.try_get("/healthz").is_none() {
+            let ended = self.child.try_wait().expect("waited for");
+            assert!(ended.is_none(), "the server ended with {ended:?} before it answered:\n{}", self.said());
+            assert!(started.elapsed() < PATIENCE, "the server does not answer:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn token_file(&self) -> PathBuf {
