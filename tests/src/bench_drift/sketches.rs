@@ -19,6 +19,8 @@ const FEATURES: [&str; 5] =
 const BATCH: usize = 1000;
 /// Each line is measured for at least as long.
 const SPAN: Duration = Duration::from_secs(2);
+/// The best of so many counts in that time, here and with the peers: whatever else the machine does only ever slows it down.
+const ROUNDS: u32 = 5;
 /// How many times the rows of the fastest peer.
 const FASTER: f64 = 10.0;
 /// Bytes of a feature on the wire.
@@ -113,12 +115,16 @@ fn own(reference: &Table, rows: &[f32]) -> Result<Line> {
 /// Rows per second of a pass over so many.
 fn rate(rows: usize, mut pass: impl FnMut()) -> f64 {
     pass();
-    let (begin, mut passes) = (Instant::now(), 0);
-    while begin.elapsed() < SPAN {
-        pass();
-        passes += 1;
+    let mut best = 0.0_f64;
+    for _ in 0..ROUNDS {
+        let (begin, mut passes) = (Instant::now(), 0);
+        while begin.elapsed() < SPAN / ROUNDS {
+            pass();
+            passes += 1;
+        }
+        best = best.max((passes * rows) as f64 / begin.elapsed().as_secs_f64());
     }
-    (passes * rows) as f64 / begin.elapsed().as_secs_f64()
+    best
 }
 
 fn peers(rows: &[f32]) -> Result<Vec<Line>> {
