@@ -439,32 +439,28 @@ fn nobody_sees_a_rollout_over_without_the_verdict_that_ended_it() {
     let rig = Rig::new();
     rig.hello("a", |_| {});
     let release = rig.release("1");
-    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| {
-            let mut looks = 0_u32;
-            while !over.load(Ordering::Relaxed) {
-                let ids = rig.fleet.rollouts(crate::rollout::Rollout::id);
-                let Some(last) = ids.last() else { continue };
-                let look = |rollout: &crate::rollout::Rollout, verdicts: &[Verdict]| {
-                    (matches!(rollout.state(), State::Finished { .. }), verdicts.len())
-                };
-                let (finished, verdicts) = rig.fleet.rollout_with_verdicts(*last, look).expect("there");
-                assert!(!finished || verdicts > 0, "{last} is over, and nothing says why");
-                looks += 1;
+        let ordering = scope.spawn(|| {
+            for _ in 0..40 {
+                let plan = Plan::all_at_once(Millis(500), 0);
+                let rollout = rig.fleet.start_rollout(&release, Some(plan), None, NOW).expect("starts");
+                let command = Command::Abort { reason: String::new() };
+                let abort = OperatorOrder { expected: None, by: "me".into(), command };
+                rig.fleet.order(rollout, abort, NOW).expect("aborted");
             }
-            looks
         });
-        for _ in 0..40 {
-            let plan = Plan::all_at_once(Millis(500), 0);
-            let rollout = rig.fleet.start_rollout(&release, Some(plan), None, NOW).expect("starts");
-            let command = Command::Abort { reason: String::new() };
-            let abort = OperatorOrder { expected: None, by: "me".into(), command };
-            rig.fleet.order(rollout, abort, NOW).expect("aborted");
+        while !ordering.is_finished() {
+            let ids = rig.fleet.rollouts(crate::rollout::Rollout::id);
+            let Some(last) = ids.last() else { continue };
+            let look = |rollout: &crate::rollout::Rollout, verdicts: &[Verdict]| {
+                (matches!(rollout.state(), State::Finished { .. }), verdicts.len())
+            };
+            let (finished, verdicts) = rig.fleet.rollout_with_verdicts(*last, look).expect("there");
+            assert!(!finished || verdicts > 0, "{last} is over, and nothing says why");
         }
-        over.store(true, Ordering::Relaxed);
-        assert!(looking.join().expect("saw nothing wrong") > 0);
     });
+    let outcomes = rig.fleet.rollouts(|rollout| matches!(rollout.state(), State::Finished { .. }));
+    assert!(outcomes.len() == 40 && outcomes.iter().all(|finished| *finished));
 }
 
 #[test]
