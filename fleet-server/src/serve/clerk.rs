@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often old reports become part of sums.
 const CLEANING: Duration = Duration::from_hours(1);
 
-/// Messages made durable together at most, about 1 MB of reports.
+/// Messages made durable together at most, about 1 MB of reports; at the end all that the link lets wait.
 const MAX_BATCH: usize = 512;
 
 /// How long reports wait for others when nothing else has arrived. Nobody waits for an answer to a report, and to wake up
