@@ -1,4 +1,5 @@
-//! One inference, from request bytes to answer bytes, counted once by the release that was asked.
+//! One inference, from request bytes to answer bytes, counted once by the release that was asked: after its answer
+//! was sent.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,9 +8,10 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serin_protocol::ids::{ReleaseId, UnixMillis};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument as _, Span, field};
 
+use super::aftermath;
 use super::answer::{self, Written};
 use super::beside::Arm;
 use super::binary::{self, JSON_LENGTH};
@@ -62,6 +64,17 @@ struct Names {
     request: HeaderValue,
     /// On whose behalf it is made.
     key: Option<HeaderValue>,
+    /// In traces, with more to be said.
+    span: Span,
+}
+
+/// An answer that was made, and all that is counted of it.
+struct Made<W> {
+    served: Arc<Served<W>>,
+    call: Call,
+    inferred: Inferred,
+    /// From asking the worker to its answer.
+    took: Duration,
 }
 
 /// What has become of a request so far.
@@ -138,10 +151,11 @@ impl<W: Infer> Desk<W> {
     pub(super) async fn infer(self: Arc<Self>, asked: Asked, headers: &HeaderMap, body: Incoming) -> Answer {
         let name = self.ids.name(headers);
         let shown = name.to_str().unwrap_or_default();
+        // Made only where it is shown: it would take a tenth of the time of a small request.
         let span =
-            tracing::info_span!("inference", request = shown, id = field::Empty, release = field::Empty);
+            tracing::debug_span!("inference", request = shown, id = field::Empty, release = field::Empty);
         let answer = async {
-            match self.read(asked, &name, headers, body).await {
+            match self.read(asked, &name, headers, body, &span).await {
                 Ok(written) => respond(written),
                 Err(refusal) => {
                     tracing::debug!(status = refusal.status().as_u16(), "not answered");
@@ -149,7 +163,7 @@ impl<W: Infer> Desk<W> {
                 }
             }
         };
-        let mut answer = answer.instrument(span).await;
+        let mut answer = answer.instrument(span.clone()).await;
         answer.headers_mut().insert(REQUEST_ID, name);
         answer
     }
@@ -160,6 +174,7 @@ impl<W: Infer> Desk<W> {
         name: &HeaderValue,
         headers: &HeaderMap,
         body: Incoming,
+        span: &Span,
     ) -> Result<Written, Refusal> {
         let Ok(place) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = format!("{} requests are being answered already", self.limits.in_flight);
@@ -170,21 +185,49 @@ impl<W: Infer> Desk<W> {
         let json = form(headers).map_err(|refusal| self.refused(refusal))?;
         // In a task of its own, so that an inference is counted even when its caller has given up: a
         // release that is too slow for its callers must not look idle.
-        let names = Names { request: name.clone(), key: headers.get(REQUEST_KEY).cloned() };
-        match tokio::spawn(self.compute(asked, names, json, body, place).in_current_span()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Refusal::unavailable("the agent is stopping")),
-        }
+        let names =
+            Names { request: name.clone(), key: headers.get(REQUEST_KEY).cloned(), span: span.clone() };
+        let (reply, answered) = oneshot::channel();
+        tokio::spawn(self.compute(asked, names, json, body, place, reply).instrument(span.clone()));
+        answered.await.unwrap_or_else(|_| Err(Refusal::unavailable("the agent is stopping")))
     }
 
+    /// Replies, then counts.
     async fn compute(
         self: Arc<Self>,
         asked: Asked,
-        Names { request, key }: Names,
+        names: Names,
         json: Option<u64>,
         body: Body,
         _place: OwnedSemaphorePermit,
-    ) -> Result<Written, Refusal> {
+        reply: oneshot::Sender<Result<Written, Refusal>>,
+    ) {
+        let (made, written) = match self.answer(asked, &names, json, body).await {
+            Ok(answered) => answered,
+            Err(refusal) => {
+                // Whoever asked may have gone away meanwhile, here and below.
+                let _ = reply.send(Err(refusal));
+                return;
+            }
+        };
+        let _ = reply.send(Ok(written));
+        aftermath::after_those_who_wait().await;
+        self.count(&made, &names.request);
+        let Made { served, call, inferred, .. } = made;
+        sample(&served, &call, &inferred);
+        if let Some(mirror) = self.router.beside().and_then(|beside| beside.mirror()) {
+            mirror.compute(call, inferred, served.sampler().cloned());
+        }
+    }
+
+    /// What is asked, by whichever release answers, and the answer as it is sent.
+    async fn answer(
+        &self,
+        asked: Asked,
+        Names { request, key, span }: &Names,
+        json: Option<u64>,
+        body: Body,
+    ) -> Result<(Made<W>, Written), Refusal> {
         let Some(mut served) = self.router.current_or_coming(self.limits.takeover).await else {
             return Err(Refusal::unavailable(self.router.why_not()));
         };
@@ -196,7 +239,7 @@ impl<W: Infer> Desk<W> {
         let call = Call::parse(&bytes, json, served.manifest());
         drop(bytes);
         let call = call.map_err(|message| {
-            Span::current().record("release", field::display(served.release()));
+            span.record("release", field::display(served.release()));
             self.refused(Refusal::bad_request(message))
         })?;
         if asked.version.is_none()
@@ -204,22 +247,17 @@ impl<W: Infer> Desk<W> {
         {
             served = arm;
         }
-        Span::current().record("release", field::display(served.release()));
+        span.record("release", field::display(served.release()));
         if let Some(id) = &call.id {
             // Quoted: it may hold anything.
-            Span::current().record("id", field::debug(id));
+            span.record("id", field::debug(id));
         }
         let mut past = Past::default();
         let patience = tokio::time::Instant::now() + self.limits.takeover;
         loop {
-            let error = match self.ask(&served, &call, &request).await {
-                Ok((written, inferred)) => {
-                    sample(&served, &call, &inferred);
-                    // After the answer is made, so that nobody waits for it.
-                    if let Some(mirror) = self.router.beside().and_then(|beside| beside.mirror()) {
-                        mirror.compute(call, inferred, served.sampler().cloned());
-                    }
-                    return Ok(written);
+            let error = match Self::ask(&served, &call, request).await {
+                Ok((written, inferred, took)) => {
+                    return Ok((Made { served, call, inferred, took }, written));
                 }
                 Err(Failure::Final(refusal)) => return Err(refusal),
                 Err(Failure::Full(error)) => {
@@ -239,7 +277,7 @@ impl<W: Infer> Desk<W> {
             let Some(other) = self.successor(&asked, &call, &served, &past).await else {
                 return Err(Refusal::unavailable(error.to_string()));
             };
-            tracing::info!(%error, to = %other.release(), "a request is asked again");
+            tracing::info!(?request, %error, to = %other.release(), "a request is asked again");
             served = other;
         }
     }
@@ -266,74 +304,77 @@ impl<W: Infer> Desk<W> {
         fits.then_some(other)
     }
 
-    /// Asks `served`, counts what comes of it, and remembers what was predicted.
+    /// Asks `served`, and counts what comes of it unless it is an answer, which is counted when it is on its way.
     async fn ask(
-        &self,
         served: &Served<W>,
         call: &Call,
         request: &HeaderValue,
-    ) -> Result<(Written, Inferred), Failure> {
+    ) -> Result<(Written, Inferred, Duration), Failure> {
         let start = Instant::now();
         let outcome = served.worker().infer(call.inputs.clone(), call.body.clone()).await;
-        self.count(served, call, request, &outcome, start.elapsed());
-        let inferred = outcome.map_err(|error| match error {
-            InferError::Input(message) => Failure::Final(Refusal::bad_request(message)),
-            InferError::Model(_) => {
-                tracing::info!(%error, "not answered");
-                Failure::Final(Refusal::internal(error.to_string()))
+        let took = start.elapsed();
+        let inferred = outcome.map_err(|error| {
+            count_failed(served, call, &error, took);
+            match error {
+                InferError::Input(message) => Failure::Final(Refusal::bad_request(message)),
+                InferError::Model(_) => {
+                    tracing::info!(?request, %error, "not answered");
+                    Failure::Final(Refusal::internal(error.to_string()))
+                }
+                InferError::Busy => Failure::Full(error),
+                InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
             }
-            InferError::Busy => Failure::Full(error),
-            InferError::Died(_) | InferError::Unasked(_) | InferError::Stopped => Failure::Gone(error),
         })?;
         tracing::debug!(micros = inferred.micros, waited = inferred.waited_micros, "answered");
-        let written = answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred)
-            .map_err(|message| Failure::Final(Refusal::internal(message)))?;
-        Ok((written, inferred))
+        match answer::write(served.release(), call.id.as_deref(), &call.wanted, &inferred) {
+            Ok(written) => Ok((written, inferred, took)),
+            Err(message) => {
+                count_failed(served, call, &InferError::Model(message.clone()), took);
+                Err(Failure::Final(Refusal::internal(message)))
+            }
+        }
     }
 
-    fn count(
-        &self,
-        served: &Served<W>,
-        call: &Call,
-        request: &HeaderValue,
-        outcome: &Result<Inferred, InferError>,
-        took: Duration,
-    ) {
-        let took = micros(took);
-        let last = Some(wall_clock());
+    /// Counts an answer, and remembers what was predicted.
+    fn count(&self, made: &Made<W>, request: &HeaderValue) {
+        let Made { served, call, inferred, took } = made;
         let mut recorder = served.recording().lock();
-        match outcome {
-            Ok(inferred) => {
-                let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
-                recorder.cost(Effort {
-                    rows: rows.unwrap_or(0).into(),
-                    runs: inferred.leads.into(),
-                    waited_micros: inferred.waited_micros,
-                    computed_micros: inferred.micros,
-                    answered_micros: took,
-                    failed_micros: 0,
-                    last,
-                });
-                let segments = recorder.answered_seeing(
-                    call.asked(),
-                    &inferred.pictures,
-                    &inferred.predictions,
-                    inferred.micros,
-                );
-                let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
-                if call.may_be_labelled() {
-                    self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
-                }
-            }
-            Err(InferError::Model(_) | InferError::Died(_)) => {
-                recorder.failed(call.asked());
-                recorder.cost(Effort { failed_micros: took, last, ..Effort::default() });
-            }
-            Err(InferError::Input(_)) => recorder.refused(),
-            // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
-            // request, and a death is counted by itself. One that finds no room may find it later.
-            Err(InferError::Stopped | InferError::Unasked(_) | InferError::Busy) => {}
+        let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
+        recorder.cost(Effort {
+            rows: rows.unwrap_or(0).into(),
+            runs: inferred.leads.into(),
+            waited_micros: inferred.waited_micros,
+            computed_micros: inferred.micros,
+            answered_micros: micros(*took),
+            failed_micros: 0,
+            last: Some(wall_clock()),
+        });
+        let segments = recorder.answered_seeing(
+            call.asked(),
+            &inferred.pictures,
+            &inferred.predictions,
+            inferred.micros,
+        );
+        let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
+        if call.may_be_labelled() {
+            self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
         }
+    }
+}
+
+/// Counts what `served` did not answer.
+fn count_failed<W>(served: &Served<W>, call: &Call, error: &InferError, took: Duration) {
+    let mut recorder = served.recording().lock();
+    match error {
+        InferError::Model(_) | InferError::Died(_) => {
+            recorder.failed(call.asked());
+            let failed_micros = micros(took);
+            recorder.cost(Effort { failed_micros, last: Some(wall_clock()), ..Effort::default() });
+        }
+        InferError::Input(_) => recorder.refused(),
+        // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
+        // request, and a death is counted by itself. One that finds no room may find it later.
+        InferError::Stopped | InferError::Unasked(_) | InferError::Busy => {}
     }
 }
 

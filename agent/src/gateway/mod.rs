@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`router`], [`beside`] | the pointer to the release that answers; the one that is tried beside it |
 //! | [`http`], `route`, `describe` | routes, and what is asked of whom; what is said of model and server |
-//! | `infer`, `request_id` | one inference, from request bytes to answer bytes; its name in traces |
+//! | `infer`, `request_id`, `aftermath` | one inference, from request bytes to answer bytes; its name in traces; what comes after |
 //! | `remember` | what was predicted, until the truth becomes known |
 //! | `call`, `few`, `values`, `binary`, `answer` | tensors in and out, as JSON or raw (pure) |
 //! | `body`, `origin`, `refusal`, `limits` | bounded reading, who may ask, errors, bounds |
@@ -14,6 +14,7 @@
 //! whose worker died under it is asked once more, of another release that took over; one that had only
 //! waited for that worker, of whichever worker takes over.
 
+mod aftermath;
 mod answer;
 pub mod beside;
 pub(crate) mod binary;

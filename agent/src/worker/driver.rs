@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::awake::Waiting;
 use super::group::Group;
 use super::process::{InferError, Inferred, StartFault, WorkerSpec};
 use super::queue::{Job, Queue, Run};
@@ -50,6 +51,8 @@ pub(super) struct Driver {
     socket: BufReader<UnixStream>,
     request_deadline: Duration,
     queue: Queue,
+    /// Processors that this process and the worker have.
+    processors: usize,
 }
 
 /// The process and what it says; killed when dropped.
@@ -85,7 +88,9 @@ pub(super) async fn start(spec: WorkerSpec) -> Result<Started, StartFault> {
         Ok(Ok((WorkerResponse::Ready(ready), _))) => {
             info!(release = %spec.release, pid, micros = ready.load_micros, "model loaded");
             let queue = Queue::new(ready.rows_at_once);
-            let driver = Driver { process, socket, request_deadline: spec.request_deadline, queue };
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            let driver =
+                Driver { process, socket, request_deadline: spec.request_deadline, queue, processors };
             return Ok(Started { ready, pid, driver });
         }
         Ok(Ok((WorkerResponse::LoadFailed(fault), _))) => {
@@ -193,10 +198,13 @@ impl Driver {
             }
             let Some(run) = self.queue.next() else { continue };
             let start = Instant::now();
+            // Who waits behind it has work for everybody; nobody needs to be kept awake.
+            let company = !self.queue.is_empty() || !jobs.is_empty();
+            let waiting = Waiting::for_run(run.expected.filter(|_| !company), self.processors);
             let answer = tokio::select! {
                 biased;
                 _ = stop.changed() => return End::Asked,
-                answer = timeout(self.request_deadline, exchange(&mut self.socket, &run)) => answer,
+                answer = timeout(self.request_deadline, exchange(&mut self.socket, &run, waiting)) => answer,
             };
             match answer {
                 Ok(Ok(outcome)) => self.queue.hand_out(outcome, start, start.elapsed()),
@@ -210,9 +218,10 @@ impl Driver {
 async fn exchange(
     socket: &mut BufReader<UnixStream>,
     run: &Run,
+    waiting: Waiting,
 ) -> Result<Result<Inferred, InferError>, End> {
     wire::send(socket, &run.head, &run.parts).await.map_err(broken)?;
-    let (response, body) = wire::receive(socket).await.map_err(broken)?;
+    let (response, body) = waiting.until(wire::receive(socket)).await.map_err(broken)?;
     match response {
         WorkerResponse::Inferred { request, micros, outputs, predictions, pictures }
             if request == run.number =>

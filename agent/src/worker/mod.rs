@@ -10,12 +10,14 @@
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
 //! | `queue`, `join` | supervisor | who is next; which requests that wait are run together (pure) |
+//! | `awake` | supervisor | waiting for what comes at once |
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`group`] | both | memory groups, where they are delegated |
 //! | [`golden`] | supervisor | golden vectors against a live worker |
 //! | [`prepare`] | worker | what is rewritten, told to the packer, and the second form for it |
 //! | [`qualify`], [`verdict`], `second_form` | supervisor | the same with measurements, as a command for the packer; what it prints |
 
+mod awake;
 mod calls;
 pub mod death;
 mod driver;

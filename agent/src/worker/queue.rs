@@ -43,6 +43,8 @@ pub(super) struct Run {
     pub(super) number: u64,
     pub(super) head: Vec<u8>,
     pub(super) parts: Vec<Bytes>,
+    /// What it takes, going by what rows took lately.
+    pub(super) expected: Option<Duration>,
 }
 
 /// The next requests, in the order they came.
@@ -92,11 +94,14 @@ impl Queue {
         };
         self.number = self.number.wrapping_add(1);
         let number = self.number;
+        let rows: u64 = self.running.iter().map(|job| u64::from(join::rows(&job.inputs).unwrap_or(1))).sum();
+        let expected =
+            self.bounds.row_micros.map(|micros| Duration::from_micros(micros.saturating_mul(rows)));
         let framed = joined.ok_or_else(|| "the requests cannot be run together".to_owned()).and_then(
             |Joined { inputs, parts }| {
                 let bytes = parts.iter().map(Bytes::len).sum();
                 let head = wire::request_head(number, wanted, inputs, bytes)?;
-                Ok(Run { number, head, parts })
+                Ok(Run { number, head, parts, expected })
             },
         );
         match framed {

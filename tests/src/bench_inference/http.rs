@@ -19,6 +19,8 @@ pub(crate) struct Connection {
 pub(crate) struct Question {
     /// `host:port`.
     pub(crate) address: String,
+    /// Whose inference.
+    pub(crate) model: String,
     /// Lines of the head beside what every request has, each with its line end.
     pub(crate) headers: String,
     pub(crate) body: Vec<u8>,
@@ -26,12 +28,12 @@ pub(crate) struct Question {
 
 impl Connection {
     pub(crate) fn open(question: &Question) -> Result<Self> {
-        let Question { address, headers, body } = question;
+        let Question { address, model, headers, body } = question;
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let head = format!(
-            "POST /v2/models/digits/infer HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+            "POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n{headers}\r\n",
             body.len()
         );

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod front;
 mod http;
 mod memory;
 mod models;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let passed = match arguments.get(1).map(String::as_str) {
         Some(passing::FRONT) => Some(passing::front(&arguments)),
         Some(passing::BACK) => Some(passing::back(&arguments)),
+        Some(front::FRONT) => Some(front::run(&arguments)),
         _ => None,
     };
     if let Some(passed) = passed {

@@ -19,6 +19,9 @@ use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::TensorHeader;
 use serin_tests::process::program;
 
+use crate::front::{self, Times};
+use crate::report::allowed;
+
 /// Processes of either side per model, by turns; medians of them are shown.
 const PROCESSES: usize = 3;
 /// Runs of one row in each.
@@ -52,6 +55,8 @@ struct Line {
     rewrites: usize,
     serin: Figures,
     peer: Figures,
+    /// Through the gateway.
+    times: Times,
 }
 
 /// A line per model.
@@ -83,6 +88,7 @@ fn line(python: &Path, folder: &Path) -> Result<Line> {
         serin.push(runtime.block_on(own(folder, qualified.measured.memory_limit))?);
         peer.push(onnxruntime(python, folder)?);
     }
+    let times = front::measure(folder, qualified.measured.memory_limit, RUNS)?;
     let preparation = qualified.preparation.context("nothing was prepared")?;
     Ok(Line {
         name,
@@ -91,6 +97,7 @@ fn line(python: &Path, folder: &Path) -> Result<Line> {
         rewrites: preparation.rewrites.len(),
         serin: Figures::median(&serin),
         peer: Figures::median(&peer),
+        times,
     })
 }
 
@@ -130,18 +137,22 @@ fn qualify(folder: &Path) -> Result<Qualified> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-async fn own(folder: &Path, limit: ByteCount) -> Result<Figures> {
-    let manifest = Manifest::parse(&std::fs::read(folder.join("manifest.json"))?)?;
-    let spec = WorkerSpec {
+/// A worker of the release in `folder`.
+pub(crate) fn spec(folder: &Path, limit: ByteCount) -> Result<WorkerSpec> {
+    Ok(WorkerSpec {
         program: program("serin-agent")?,
         dir: folder.into(),
-        release: manifest.id(),
+        release: Manifest::parse(&std::fs::read(folder.join("manifest.json"))?)?.id(),
         memory_limit: limit,
         groups: None,
         load_deadline: Duration::from_mins(1),
         request_deadline: Duration::from_mins(1),
-    };
-    let worker = Worker::start(spec).await.map_err(|fault| anyhow!("{fault}"))?;
+    })
+}
+
+async fn own(folder: &Path, limit: ByteCount) -> Result<Figures> {
+    let manifest = Manifest::parse(&std::fs::read(folder.join("manifest.json"))?)?;
+    let worker = Worker::start(spec(folder, limit)?).await.map_err(|fault| anyhow!("{fault}"))?;
     let loading = Memory::of(worker.pid())?;
     let (headers, body) = row(folder, &manifest)?;
     let mut micros = Vec::new();
@@ -162,7 +173,7 @@ async fn own(folder: &Path, limit: ByteCount) -> Result<Figures> {
 }
 
 /// The row that onnxruntime is measured with.
-fn row(folder: &Path, manifest: &Manifest) -> Result<(Vec<TensorHeader>, Bytes)> {
+pub(crate) fn row(folder: &Path, manifest: &Manifest) -> Result<(Vec<TensorHeader>, Bytes)> {
     let (mut headers, mut body) = (Vec::new(), Vec::new());
     for spec in &manifest.inputs {
         let values = std::fs::read(folder.join(format!("{}.f32", spec.name)))?;
@@ -219,6 +230,10 @@ impl Line {
         LOADING_TIMES * self.size + LOADING_BYTES
     }
 
+    fn may_be_added(&self) -> Duration {
+        allowed(self.times.inside.quantile(50))
+    }
+
     fn memory_share(&self) -> f64 {
         self.serin.peak as f64 / self.peer.peak as f64
     }
@@ -236,6 +251,9 @@ impl Models {
             if line.memory_share().is_nan() || line.memory_share() > MEMORY_GOAL {
                 missed.push(format!("{} takes more than {MEMORY_GOAL} of onnxruntime's memory", line.name));
             }
+            if line.times.added() > line.may_be_added() {
+                missed.push(format!("{}: the gateway adds {:?}", line.name, line.times.added()));
+            }
         }
         missed
     }
@@ -246,17 +264,17 @@ impl fmt::Display for Models {
         writeln!(f, "real models, Serin / onnxruntime\n")?;
         writeln!(
             f,
-            "| model | MiB | form, rewrites | load ms | run ms | peak while loading MiB / allowed | peak MiB | share | after runs MiB |"
+            "| model | MiB | form, rewrites | load ms | run ms | peak while loading MiB / allowed | peak MiB | share | after runs MiB | gateway adds / may, µs |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         for line in &self.0 {
-            let Line { name, size, form, rewrites, serin, peer } = line;
+            let Line { name, size, form, rewrites, serin, peer, times } = line;
             let pair =
                 |own: f64, other: f64| format!("{:.2} / {:.2} ({:.2})", own / 1e3, other / 1e3, own / other);
             writeln!(
                 f,
-                "| {name} | {:.2} | {form}, {rewrites} | {} | {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.1} / {:.1} |",
+                "| {name} | {:.2} | {form}, {rewrites} | {} | {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.1} / {:.1} | {} / {} |",
                 mebibytes(*size),
                 pair(serin.load_micros, peer.load_micros),
                 pair(serin.run_micros, peer.run_micros),
@@ -267,6 +285,8 @@ impl fmt::Display for Models {
                 line.memory_share(),
                 mebibytes(serin.resident),
                 mebibytes(peer.resident),
+                times.added().as_micros(),
+                line.may_be_added().as_micros(),
             )?;
         }
         let bare = median(self.0.iter().map(|line| line.peer.bare as f64).collect());

@@ -60,11 +60,12 @@ impl Rig {
     pub(crate) fn question(&self, form: Form, rows: usize) -> Result<Question> {
         let values = self.values(rows);
         let address = format!("127.0.0.1:{}", self.device()?.gateway);
+        let model = "digits".to_owned();
         let outputs = json!([{ "name": "probabilities" }]);
         if form == Form::Json {
             let input = json!({ "name": "pixels", "datatype": "FP32", "shape": [rows, 64], "data": values });
             let body = json!({ "inputs": [input], "outputs": outputs }).to_string().into_bytes();
-            return Ok(Question { address, headers: String::new(), body });
+            return Ok(Question { address, model, headers: String::new(), body });
         }
         let input = json!({
             "name": "pixels", "datatype": "FP32", "shape": [rows, 64],
@@ -74,7 +75,7 @@ impl Rig {
         let mut body = json!({ "inputs": [input], "outputs": outputs }).to_string().into_bytes();
         let headers = format!("Inference-Header-Content-Length: {}\r\n", body.len());
         body.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        Ok(Question { address, headers, body })
+        Ok(Question { address, model, headers, body })
     }
 
     /// Time in pipeline and model alone, as the worker itself measures it.

@@ -1,6 +1,7 @@
 //! A real listener and a real client; only the worker is a double.
 
 mod connections;
+mod counting;
 mod labels;
 mod protocol;
 mod raw;
