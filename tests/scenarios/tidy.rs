@@ -125,3 +125,31 @@ fn every_file_says_what_lives_there_and_none_is_a_junk_drawer() {
 fn packer_and_device_mean_the_same_runtime() {
     assert_eq!(serin_fleet_server::bundle::RUNTIME, serin_agent::update::admission::RUNTIME);
 }
+
+/// Packages that the device's program is linked of, and the features of each.
+fn linked(features: &[&str]) -> Vec<String> {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--package", "serin-agent-program", "--edges", "normal"])
+        .args(["--prefix", "none", "--format", "{p} {f}"])
+        .args(features)
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_device_carries_only_what_its_models_need() {
+    let holds = |packages: &[String], what: &str| packages.iter().any(|package| package.contains(what));
+    let usual = linked(&[]);
+    assert!(holds(&usual, "tract-onnx ") && holds(&usual, "zune-jpeg ") && holds(&usual, "png "));
+    for foreign in ["parquet", "arrow", "virtual-disk", "forge", "serin-fleet-server", "serin-tests"] {
+        assert!(!holds(&usual, foreign), "the device's program holds {foreign}: {usual:#?}");
+    }
+    let least = linked(&["--no-default-features"]);
+    for decoder in ["zune-jpeg ", "png "] {
+        assert!(!holds(&least, decoder), "built without decoders, it holds {decoder}");
+    }
+    assert!(holds(&linked(&["--features", "parquet"]), "parquet "));
+}
