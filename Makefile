@@ -7,7 +7,7 @@ CARGO ?= cargo
 # By package: otherwise what the tests need of them (Parquet, a simulated disk) would be in what devices get, too.
 PROGRAMS := --package serin-agent-program --package serin-fleet-server
 
-.PHONY: help build demo test needs power-cut conformance bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut memory-groups conformance bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ endif
 power-cut: ## Every update path, cut, torn or failing at every operation on its disk
 	$(CARGO) build --workspace --all-targets --locked
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/power-cut"
+
+memory-groups: ## Workers in memory groups (cgroup v2), in a virtual machine with Debian's kernel
+	$(CARGO) build --workspace --all-targets --locked
+	@tests/memory_groups.sh
 
 conformance: needs ## The public test-suite for TUF clients on our trust core (SUITE=path/to/checkout)
 	@test -n "$(SUITE)" || { echo "say where the suite is: make conformance SUITE=path/to/checkout" >&2; exit 2; }

@@ -2,6 +2,8 @@
 // Clippy takes only the test functions themselves for tests, not what they call.
 #![allow(clippy::expect_used, clippy::panic)]
 
+#[path = "worker/groups.rs"]
+mod groups;
 #[path = "worker/queue.rs"]
 mod queue;
 mod unpacked;
