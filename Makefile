@@ -49,7 +49,7 @@ power-cut: ## Every update path, cut, torn or failing at every operation on its 
 	$(CARGO) build --workspace --all-targets --locked
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/power-cut"
 
-memory-groups: ## Workers in memory groups (cgroup v2), in a virtual machine with Debian's kernel
+memory-groups: ## Tests of worker processes on Debian's kernel in a virtual machine, with memory groups (cgroup v2)
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/memory_groups.sh
 

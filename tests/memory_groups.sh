@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs what needs memory groups (cgroup v2) in a machine of its own: QEMU with Debian's kernel, and nothing in it but the
-# test, the agent's program and the libraries of both.
+# Runs the tests of worker processes in a machine of its own, those that need memory groups (cgroup v2) among them: QEMU
+# with Debian's kernel, and nothing in it but the tests, the agent's program and the libraries of both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,18 +30,19 @@ if [ ! -e "$machine/vmlinuz" ]; then
   rm -r "$machine/kernel"
 fi
 
-# The test's own file, which has a number in its name.
+# The tests' own file, which has a number in its name.
 test="$(cargo test --workspace --locked --no-run --message-format json 2>/dev/null |
   sed -n 's/.*"name":"worker","src_path":"[^"]*\/program\/tests\/worker.rs".*"executable":"\([^"]*\)".*/\1/p')"
-[ -x "$test" ] || { echo "the test was not built" >&2; exit 1; }
+[ -x "$test" ] || { echo "the tests were not built" >&2; exit 1; }
 
-# A tree in which both lie where they were built, as the test looks for the program there.
+# A tree in which both lie where they were built, as the tests look for the program there.
 root="$machine/root"
 rm -rf "$root"
-mkdir -p "$root"/{bin,proc,sys,dev,tmp} "$root$PWD/agent/program" "$root$PWD/tests/fixtures"
+mkdir -p "$root"/{bin,proc,sys,dev,tmp} "$root$PWD/agent/program" "$root$PWD/tests"
 cp "$(command -v busybox)" "$root/bin/busybox"
-cp -r tests/fixtures/digits "$root$PWD/tests/fixtures/"
-for program in "$test" "$target/debug/serin-agent"; do
+cp -r tests/fixtures "$root$PWD/tests/"
+for command in sh sleep; do ln -s busybox "$root/bin/$command"; done
+for program in "$test" "$target/debug/serin-agent" /bin/false; do
   mkdir -p "$root$(dirname "$program")"
   strip -o "$root$program" "$program"
   ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
@@ -58,7 +59,7 @@ busybox mount -t devtmpfs dev /dev
 busybox mount -t cgroup2 groups /sys/fs/cgroup
 busybox mkdir /sys/fs/cgroup/device
 echo +memory > /sys/fs/cgroup/cgroup.subtree_control
-busybox sh -c 'echo \$\$ > /sys/fs/cgroup/device/cgroup.procs; exec "$test" --ignored --nocapture groups::'
+busybox sh -c 'echo \$\$ > /sys/fs/cgroup/device/cgroup.procs; exec "$test" --include-ignored --test-threads 1'
 echo "memory groups: exit code \$?"
 busybox poweroff -f
 INIT
@@ -68,8 +69,8 @@ chmod +x "$root/init"
 said="$machine/said"
 # Emulated, so that it runs where no virtual machine may
 timeout 600 qemu-system-x86_64 -accel tcg -cpu max -m 1024 -nographic -no-reboot -nic none \
-  -kernel "$machine/vmlinuz" -initrd "$machine/initramfs" -append "console=ttyS0 quiet panic=-1" </dev/null |
+  -kernel "$machine/vmlinuz" -initrd "$machine/initramfs" -append "console=ttyS0 loglevel=1 panic=-1" </dev/null |
   tr -d '\r\033' | tee "$said"
 grep -q '^memory groups: exit code 0$' "$said" || { echo "memory groups: FAILED" >&2; exit 1; }
-grep -q '^test result: ok. [1-9]' "$said" || { echo "memory groups: no test was run" >&2; exit 1; }
+grep -q '^test groups::.* ok$' "$said" || { echo "memory groups: their test was not run" >&2; exit 1; }
 echo "memory groups: held by the kernel"
