@@ -39,7 +39,7 @@ async fn a_worker_lives_in_a_group_of_its_own_and_its_end_there_is_told_as_the_m
 
     // The kernel cannot keep it below this.
     fs::write(group.join("memory.max"), "65536").expect("ours");
-    let death = timeout(Duration::from_secs(60), worker.death()).await.expect("it ends");
+    let death = timeout(Duration::from_mins(1), worker.death()).await.expect("it ends");
     assert_eq!(death, Some(WorkerDeath::MemoryLimit));
     drop(worker);
 
