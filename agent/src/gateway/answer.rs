@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::iter;
+use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::ser::{Serialize, SerializeSeq as _, Serializer};
 use serin_protocol::ids::{FieldName, ReleaseId};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
@@ -14,10 +15,9 @@ use crate::worker::Inferred;
 /// A response body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Written {
-    /// JSON, and raw values behind it.
-    pub(super) body: Bytes,
-    /// Bytes of the JSON where raw values follow.
-    pub(super) json: Option<usize>,
+    pub(super) json: Bytes,
+    /// Raw values behind it, where any were asked for.
+    pub(super) raw: Option<Bytes>,
 }
 
 #[derive(serde::Serialize)]
@@ -63,26 +63,46 @@ pub(super) fn write(
     let Some(parts) = split_body(&inferred.outputs, &inferred.body) else {
         return Err("the worker's outputs do not agree with their sizes".into());
     };
-    let made: Vec<_> = inferred.outputs.iter().zip(parts).collect();
-    let chosen: Vec<(&TensorHeader, &[u8], bool)> = if wanted.outputs.is_empty() {
-        made.into_iter().map(|(header, raw)| (header, raw, wanted.binary)).collect()
+    let mut end = 0;
+    let mut made = Vec::with_capacity(parts.len());
+    for (header, raw) in inferred.outputs.iter().zip(parts) {
+        let start = end;
+        end += raw.len();
+        made.push(Made { header, raw, place: start..end });
+    }
+    let chosen: Vec<(&Made<'_>, bool)> = if wanted.outputs.is_empty() {
+        made.iter().map(|made| (made, wanted.binary)).collect()
     } else {
         let find = |WantedOutput { name, binary }: &WantedOutput| {
-            let found = made.iter().find(|(header, _)| header.name == *name);
-            let (header, raw) = found.ok_or_else(|| format!("the worker made no output {name}"))?;
-            Ok::<_, String>((*header, *raw, *binary))
+            let found = made.iter().find(|made| made.header.name == *name);
+            Ok::<_, String>((found.ok_or_else(|| format!("the worker made no output {name}"))?, *binary))
         };
         wanted.outputs.iter().map(find).collect::<Result<_, _>>()?
     };
     let (model_name, model_version) = (release.model.as_str(), release.version.as_str());
-    let outputs = chosen.iter().map(|(header, raw, binary)| output(header, raw, *binary)).collect();
+    let outputs = chosen.iter().map(|(made, binary)| output(made.header, made.raw, *binary)).collect();
     let response = Response { model_name, model_version, id, outputs };
-    let mut body = serde_json::to_vec(&response).map_err(|error| error.to_string())?;
-    let raw = || chosen.iter().filter(|(_, _, binary)| *binary).map(|(_, raw, _)| *raw);
-    let json = raw().next().is_some().then_some(body.len());
-    body.reserve_exact(raw().map(<[u8]>::len).sum());
-    raw().for_each(|raw| body.extend_from_slice(raw));
-    Ok(Written { body: body.into(), json })
+    let json = serde_json::to_vec(&response).map_err(|error| error.to_string())?.into();
+    let raw: Vec<&Made<'_>> = chosen.iter().filter(|(_, binary)| *binary).map(|(made, _)| *made).collect();
+    Ok(Written { json, raw: behind(&raw, &inferred.body) })
+}
+
+/// An output that was made, and where it lies in the worker's answer.
+struct Made<'a> {
+    header: &'a TensorHeader,
+    raw: &'a [u8],
+    place: Range<usize>,
+}
+
+/// The values of `outputs` one after another; not copied where they lie so in `body`, as all of them do, and each.
+fn behind(outputs: &[&Made<'_>], body: &Bytes) -> Option<Bytes> {
+    let (first, last) = (outputs.first()?, outputs.last()?);
+    if outputs.is_sorted_by(|before, next| before.place.end == next.place.start) {
+        return Some(body.slice(first.place.start..last.place.end));
+    }
+    let mut copied = BytesMut::with_capacity(outputs.iter().map(|made| made.raw.len()).sum());
+    outputs.iter().for_each(|made| copied.extend_from_slice(made.raw));
+    Some(copied.freeze())
 }
 
 fn output<'a>(header: &'a TensorHeader, raw: &'a [u8], binary: bool) -> Output<'a> {
@@ -163,8 +183,8 @@ mod tests {
     fn written(id: Option<&str>, names: &[&str]) -> Result<String, String> {
         let names: Vec<_> = names.iter().map(|name| (*name, false)).collect();
         let written = write(&"m@1".parse().expect("id"), id, &wanted(&names), &inferred())?;
-        assert_eq!(written.json, None);
-        Ok(String::from_utf8(written.body.to_vec()).expect("text"))
+        assert_eq!(written.raw, None);
+        Ok(String::from_utf8(written.json.to_vec()).expect("text"))
     }
 
     #[test]
@@ -172,8 +192,7 @@ mod tests {
         let names = [("label", true), ("class", false), ("p", true)];
         let answer =
             write(&"m@1".parse().expect("id"), None, &wanted(&names), &inferred()).expect("consistent");
-        let (json, raw) = answer.body.split_at(answer.json.expect("raw values follow"));
-        let json: serde_json::Value = serde_json::from_slice(json).expect("json");
+        let json: serde_json::Value = serde_json::from_slice(&answer.json).expect("json");
         let output = |at: usize| &json["outputs"][at];
         assert_eq!(
             *output(0),
@@ -187,11 +206,15 @@ mod tests {
         );
         assert_eq!(output(2)["parameters"]["binary_data_size"], 16);
         let inferred = inferred();
-        assert_eq!(raw, [&inferred.body[32..], &inferred.body[..16]].concat());
+        assert_eq!(answer.raw.expect("asked for"), [&inferred.body[32..], &inferred.body[..16]].concat());
 
         let all = Wanted { outputs: vec![], binary: true };
         let answer = write(&"m@1".parse().expect("id"), None, &all, &inferred).expect("consistent");
-        assert!(answer.body.ends_with(&inferred.body) && answer.json == Some(answer.body.len() - 42));
+        let raw = answer.raw.expect("asked for");
+        assert_eq!((&raw, raw.as_ptr()), (&inferred.body, inferred.body.as_ptr()), "not copied");
+        let two = [("p", true), ("label", false), ("class", true)];
+        let answer = write(&"m@1".parse().expect("id"), None, &wanted(&two), &inferred).expect("consistent");
+        assert_eq!(answer.raw.expect("asked for"), inferred.body.slice(..32));
     }
 
     #[test]

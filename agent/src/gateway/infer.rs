@@ -18,7 +18,7 @@ use super::binary::{self, JSON_LENGTH};
 use super::body::{self, Body};
 use super::call::Call;
 use super::limits::Limits;
-use super::refusal::{Answer, Refusal, json};
+use super::refusal::{self, Answer, Refusal};
 use super::remember::{MAX_LABELS_BYTES, Remembered};
 use super::request_id::{REQUEST_ID, RequestIds};
 use super::route::Asked;
@@ -388,13 +388,11 @@ fn form(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     binary::json_length(headers).map_err(|fault| Refusal::bad_request(fault.to_string()))
 }
 
-fn respond(Written { body, json: length }: Written) -> Answer {
-    let mut answer = json(StatusCode::OK, body);
-    if let Some(length) = length {
-        let headers = answer.headers_mut();
-        headers.insert(JSON_LENGTH, HeaderValue::from(length));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    }
+fn respond(Written { json, raw }: Written) -> Answer {
+    let Some(raw) = raw else { return refusal::json(StatusCode::OK, json) };
+    let length = HeaderValue::from(json.len());
+    let mut answer = refusal::with_raw(StatusCode::OK, json, raw, "application/octet-stream");
+    answer.headers_mut().insert(JSON_LENGTH, length);
     answer
 }
 

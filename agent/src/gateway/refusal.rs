@@ -1,12 +1,13 @@
 //! Errors as the Open Inference Protocol writes them: a status and `{"error": "…"}`.
 
-use bytes::Bytes;
+use bytes::buf::Chain;
+use bytes::{Buf as _, Bytes};
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// The body of every response is here as a whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// The body of every response is here as a whole: JSON, and raw values behind it, which are sent from where they lie.
+pub(crate) type Answer = Response<Full<Chain<Bytes, Bytes>>>;
 
 /// Seconds after which asking again makes sense: a queue has moved, a worker has been replaced.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -85,8 +86,13 @@ impl Refusal {
 
 /// A response of JSON.
 pub(crate) fn json(status: StatusCode, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    with_raw(status, body, Bytes::new(), "application/json")
+}
+
+/// A response of JSON and raw values behind it.
+pub(crate) fn with_raw(status: StatusCode, json: Bytes, raw: Bytes, kind: &'static str) -> Answer {
+    let mut answer = Response::new(Full::new(json.chain(raw)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
