@@ -67,7 +67,7 @@ chmod +x "$root/init"
 (cd "$root" && find . | cpio --quiet --create --format newc | gzip -1) > "$machine/initramfs"
 
 said="$machine/said"
-# Emulated, so that it runs where no virtual machine may
+# Emulated, so that it also runs inside a virtual machine.
 timeout 600 qemu-system-x86_64 -accel tcg -cpu max -m 1024 -nographic -no-reboot -nic none \
   -kernel "$machine/vmlinuz" -initrd "$machine/initramfs" -append "console=ttyS0 loglevel=1 panic=-1" </dev/null |
   tr -d '\r\033' | tee "$said"

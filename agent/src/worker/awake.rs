@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// Longest run that is waited for awake, by what runs took lately. Being woken takes about as long; and of a longer one
-/// it is a small part.
+/// Longest run that is waited for awake, by what runs took lately. Being woken takes a quarter of it (measured: 50 to 60 us
+/// for the four of a request); of a longer one it is a small part.
 const SHORT: Duration = Duration::from_micros(50);
 /// Longest that is waited awake: a short run, its way there and back, and as much again for one that takes longer than
 /// the ones before.
