@@ -16,6 +16,7 @@
 //! | [`supervisor`] | the loop that carries effects out | decisions |
 //! | [`logs`] | the last lines the agent logged | |
 //! | [`config`], [`identity`] | what is known before anything runs | |
+//! | `resident` | memory that is not needed now, given back | |
 //! | [`shelter`] | a folder in memory for when the disk fails | |
 
 pub mod conditions;
@@ -26,6 +27,7 @@ pub mod gateway;
 pub mod identity;
 pub mod link;
 pub mod logs;
+mod resident;
 pub mod review;
 pub mod scoring;
 pub mod shelter;

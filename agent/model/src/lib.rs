@@ -7,6 +7,7 @@
 //! | `graph` | what the file says of itself, and what of it is kept |
 //! | `operators` | what of a model cannot be run, or runs slowly |
 //! | `branches`, `softmax` | what is rewritten to run well |
+//! | `steps` | simplifying and optimising, with a call between any two steps |
 //! | `nnef` | the second form of a model |
 //! | `tensors` | prepared values as tensors, and outputs as what can be answered |
 //! | `exhaustion` | how the layers below say that memory ran out |
@@ -18,6 +19,7 @@ mod model;
 pub mod nnef;
 mod operators;
 mod softmax;
+mod steps;
 mod tensors;
 
 pub use exhaustion::tells_of_exhaustion;

@@ -16,7 +16,7 @@ use tract_onnx::tract_hir::internal::{
 use super::exhaustion::tells_of_exhaustion;
 use super::graph::Element;
 use super::tensors::{column, datum_type, elements, tensor};
-use super::{branches, graph, nnef, operators, softmax};
+use super::{branches, graph, nnef, operators, softmax, steps};
 use serin_pipeline::{Column, Fed, Feed, Numbers};
 
 /// Most rows run at once. More gain nothing on one core.
@@ -55,14 +55,17 @@ pub struct Record {
 
 impl Model {
     /// Loads the second form at `path` for inputs like `feeds`, made with the same `outputs` and for `rows_at_once`.
+    /// `between` is called between the steps of loading, which have little code in common.
     pub fn load_nnef(
         path: &Path,
         feeds: &[Feed],
         outputs: &[&str],
         rows_at_once: u32,
+        between: fn(),
     ) -> Result<Self, LoadFault> {
         let read = || {
-            let mut typed = nnef::read(path)?;
+            let mut typed = nnef::read(path, between)?;
+            between();
             ensure!(typed.output_outlets()?.len() == outputs.len(), "it has other outputs");
             ensure!(typed.input_outlets()?.len() == feeds.len(), "it has other inputs");
             let mut elements = Vec::with_capacity(feeds.len());
@@ -74,7 +77,7 @@ impl Model {
                 elements.push(element.with_context(|| format!("its input {input} is {fact:?}"))?);
             }
             begin_anew(&mut typed);
-            typed.optimize()?;
+            steps::optimize(&mut typed, between)?;
             let rows = usize::try_from(rows_at_once).unwrap_or(1).clamp(1, ROWS_AT_ONCE);
             let order: Vec<usize> = (0..feeds.len()).collect();
             Self::planned(typed, &order, &elements, outputs, rows)
@@ -87,8 +90,10 @@ impl Model {
     /// Rows of a small model are run together. They are run one by one where one row already fills
     /// memory, where the model was exported for exactly one row, or where tract cannot leave the number
     /// of rows open.
-    pub fn load(path: &Path, feeds: &[Feed], outputs: &[&str]) -> Result<Self, LoadFault> {
-        Self::load_recorded(path, feeds, outputs, None)
+    ///
+    /// `between` is called between the steps of loading, which have little code in common.
+    pub fn load(path: &Path, feeds: &[Feed], outputs: &[&str], between: fn()) -> Result<Self, LoadFault> {
+        Self::load_recorded(path, feeds, outputs, between, None)
     }
 
     /// The same, with a record of what was done.
@@ -96,6 +101,7 @@ impl Model {
         path: &Path,
         feeds: &[Feed],
         outputs: &[&str],
+        between: fn(),
         record: Option<&mut Record>,
     ) -> Result<Self, LoadFault> {
         // Only what is recorded takes memory.
@@ -105,6 +111,7 @@ impl Model {
         let framework =
             serin_classical::framework().with_ignore_value_info(true).with_ignore_output_shapes(true);
         let mut proto = framework.proto_model_for_path(path).map_err(|error| fault(&error))?;
+        between();
         graph::open_zip_maps(&mut proto);
         graph::keep_only(&mut proto, outputs)?;
         let mut open = true;
@@ -128,16 +135,19 @@ impl Model {
         graph::forget_node_names(&mut proto);
         let parsed = parse(&framework, &proto)?;
         drop(proto);
+        between();
         let order = input_order(&parsed, feeds)?;
         let one = typed(parsed.clone(), feeds, &elements, &order, &1.to_dim());
         let one = one.map_err(|error| fault(&error))?;
+        between();
         let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
         if open && together > 1 {
             let rows = parsed.symbols.new_with_prefix("rows").to_dim();
             let mut built = Built::default();
             let model = typed(parsed, feeds, &elements, &order, &rows)
                 .and_then(|typed| {
-                    Self::build(typed, &order, &elements, outputs, together, recorded.then_some(&mut built))
+                    let built = recorded.then_some(&mut built);
+                    Self::build(typed, &order, &elements, outputs, together, between, built)
                 })
                 .and_then(|model| model.tried(feeds));
             if let Ok(model) = model {
@@ -148,20 +158,21 @@ impl Model {
             drop(parsed);
         }
         let mut built = Built::default();
-        let model = Self::build(one, &order, &elements, outputs, 1, recorded.then_some(&mut built));
+        let model = Self::build(one, &order, &elements, outputs, 1, between, recorded.then_some(&mut built));
         record.take(built);
         model.map_err(|error| fault(&error))
     }
 
     fn build(
-        typed: TypedModel,
+        mut typed: TypedModel,
         order: &[usize],
         elements: &[Element],
         outputs: &[&str],
         rows_at_once: usize,
+        between: fn(),
         built: Option<&mut Built>,
     ) -> TractResult<Self> {
-        let mut typed = typed.into_decluttered()?;
+        steps::declutter(&mut typed, between)?;
         let rewrites = softmax::write_out(&mut typed)?;
         if let Some(built) = built {
             built.rewrites = rewrites;
@@ -172,7 +183,7 @@ impl Model {
             let inputs: Vec<OutletId> = inputs.into_iter().map(|(_, outlet)| outlet).collect();
             built.graph.inputs = inputs;
         }
-        typed.optimize()?;
+        steps::optimize(&mut typed, between)?;
         Self::planned(typed, order, elements, outputs, rows_at_once)
     }
 

@@ -41,7 +41,11 @@ fn name_by_number(model: &mut TypedModel, prefix: &str) -> TractResult<()> {
     Ok(())
 }
 
-/// Reads what [`write`] wrote.
-pub(crate) fn read(path: &Path) -> TractResult<TypedModel> {
-    framework().model_for_read(&mut BufReader::new(File::open(path)?))
+/// Reads what [`write`] wrote. `between` is called between its steps.
+pub(crate) fn read(path: &Path, between: fn()) -> TractResult<TypedModel> {
+    let framework = framework();
+    between();
+    let proto = framework.proto_model_for_read(&mut BufReader::new(File::open(path)?))?;
+    between();
+    framework.model_for_proto_model(&proto)
 }

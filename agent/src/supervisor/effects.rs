@@ -7,7 +7,7 @@ use serin_protocol::release::Release;
 
 use super::download::{Download, Notice, Request};
 use super::jobs::TooMany;
-use super::{Awaited, Inbox, Supervisor};
+use super::{Inbox, Supervisor};
 use crate::disk::install;
 use crate::update::effect::{Effect, Event, Now};
 use crate::update::machine::Machine;
@@ -69,12 +69,6 @@ impl Supervisor {
         self.cancel_download();
         self.awaited = None;
         self.search(target);
-    }
-
-    /// An owner lists it: now its statement is wanted.
-    pub(super) fn await_statement(&mut self, target: ReleaseRef) {
-        self.awaited = Some(Awaited { target, asked: 0, ask_at: self.now().elapsed });
-        self.ask_statement_again();
     }
 
     fn fetch(&mut self, statement: Digest, release: Box<Release>) -> Option<Event> {

@@ -26,6 +26,7 @@ pub(super) struct Pending {
 
 impl Supervisor {
     pub(super) fn on_field(&mut self, request: FieldRequest) {
+        self.settling.worked(self.now().elapsed);
         let FieldRequest { uid, command, reply } = request;
         let order = match command {
             FieldCommand::Status => {

@@ -2,8 +2,8 @@
 //! that out in order. It never touches a model's bytes beyond hashing them.
 //!
 //! `effects` carries out, `uplink` speaks to the fleet, `reports` keeps what is reported, `answers` what waits for its truth,
-//! `workers` starts and watches workers, `field`
-//! answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
+//! `workers` starts and watches workers, `statement` waits for a release's,
+//! `settling` gives back memory, `field` answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
 //! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
 
 mod answers;
@@ -20,8 +20,10 @@ mod policy;
 mod refusals;
 mod reports;
 mod service;
+mod settling;
 mod sideload;
 mod start;
+mod statement;
 mod trust;
 mod uplink;
 mod workers;
@@ -32,12 +34,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use serin_protocol::assignment::ReleaseRef;
-use serin_protocol::ids::{BootId, ByteCount, Digest, Millis, UnixMillis};
+use serin_protocol::ids::{BootId, Digest, Millis, UnixMillis};
 use serin_protocol::message::{Detail, EventKind, Reason, RefusedKind};
-use serin_protocol::release::Release;
 use serin_protocol::target::Hardware;
-use serin_protocol::topic::{FileName, Topic};
+use serin_protocol::topic::Topic;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -58,9 +58,9 @@ use crate::link::outbox::{self, Outbox};
 use crate::link::pause::Pausing;
 use crate::link::tls::TimeFloor;
 use crate::logs::Logs;
+use crate::resident;
 use crate::review::Tray;
 use crate::telemetry::{Counters, Recording, Stamp};
-use crate::update::admission::Means;
 use crate::update::effect::{Event, Now};
 use crate::update::machine::Machine;
 use crate::update::shell;
@@ -75,7 +75,9 @@ use self::jobs::Jobs;
 use self::policy::Watch;
 use self::refusals::{Refusals, kind_of};
 use self::service::Service;
+use self::settling::Settling;
 use self::sideload::Sideloading;
+use self::statement::Awaited;
 use self::trust::Trust;
 use self::workers::Running;
 
@@ -96,15 +98,6 @@ enum Inbox {
     Started(Digest, Box<Running>),
     /// The bundle that an engineer brought is here whole, or is not.
     Brought(Digest, Box<Result<Complete, Reason>>),
-}
-
-/// A release's statement that is waited for.
-struct Awaited {
-    target: ReleaseRef,
-    /// Asked for so often.
-    asked: u32,
-    /// To be asked for again then.
-    ask_at: Millis,
 }
 
 /// The loop's state.
@@ -172,6 +165,7 @@ struct Supervisor {
     enrolling: Option<Enrolling>,
     refusals: Refusals,
     service: Service,
+    settling: Settling,
     /// The next pulse: at a fixed moment, for whoever asks again and again must not put it off.
     pulse_at: Millis,
     /// What local conditions allow.
@@ -267,6 +261,10 @@ impl Supervisor {
         if let Some((requests, errors)) = self.health() {
             self.feed(Event::Health { requests, errors });
         }
+        if self.settling.due(now.elapsed) {
+            resident::trim_heap();
+            resident::drop_program();
+        }
         self.attend_guard();
         self.feed(Event::Tick);
         self.attend_policy();
@@ -282,6 +280,7 @@ impl Supervisor {
     }
 
     fn on_inbox(&mut self, done: Inbox) {
+        self.settling.worked(self.now().elapsed);
         match done {
             Inbox::Machine(event) => {
                 match &*event {
@@ -309,6 +308,7 @@ impl Supervisor {
     }
 
     fn on_link(&mut self, event: LinkEvent) {
+        self.settling.worked(self.now().elapsed);
         match event {
             LinkEvent::Connected(session) => self.on_connected(session),
             LinkEvent::Disconnected(problem) => self.on_disconnected(problem),
@@ -356,55 +356,6 @@ impl Supervisor {
                 self.refuse(RefusedKind::Unknown, &detail);
             }
         }
-    }
-
-    fn awaits(&self, file: &FileName) -> bool {
-        self.awaited.as_ref().is_some_and(|awaited| *file == FileName::of_release(&awaited.target.statement))
-    }
-
-    fn on_statement(&mut self, file: &FileName, payload: &Bytes) {
-        let awaited = self.awaited.as_ref().filter(|_| !payload.is_empty());
-        let Some(target) = awaited.map(|awaited| awaited.target.clone()) else { return };
-        let outcome = self.check_statement(&target, payload);
-        self.awaited = None;
-        if let Some(session) = &self.session {
-            // At worst the same file comes once more and finds nobody waiting.
-            let _ = session.unsubscribe(&Topic::Metadata(file.clone()));
-        }
-        self.feed(Event::Statement { statement: target.statement, outcome });
-    }
-
-    /// The digest that its owner lists, then what the device has to offer.
-    fn check_statement(&self, target: &ReleaseRef, payload: &[u8]) -> Result<(Box<Release>, Means), Reason> {
-        let bad = |text: &str| Reason::BadStatement(Detail::new(text));
-        if Digest::of(payload) != target.statement {
-            return Err(bad("its digest is not the assigned one"));
-        }
-        let release = Release::parse(payload).map_err(|error| bad(&error.to_string()))?;
-        Ok((Box::new(release), self.means(target.statement)?))
-    }
-
-    /// What the device has to offer a release now.
-    fn means(&self, statement: Digest) -> Result<Means, Reason> {
-        let free =
-            self.releases.free_space().map_err(|error| Reason::Storage(Detail::new(&error.to_string())))?;
-        let record = self.machine.record();
-        Ok(Means {
-            target: self.config.target.clone(),
-            target_lacks: self.class_lacks.clone(),
-            hardware: self.hardware.clone(),
-            memory_budget: self.config.models.memory,
-            // In safe mode it has no worker.
-            memory_active: record
-                .active
-                .as_ref()
-                .filter(|_| !record.safe_mode)
-                .map_or(ByteCount(0), |slot| slot.memory),
-            swap: self.config.models.swap,
-            decoders: crate::worker::decoders(),
-            free_space: ByteCount(free.0.saturating_sub(self.config.models.reserve.0)),
-            installed: matches!(self.releases.open_release(statement), Ok(Some(_))),
-        })
     }
 
     /// Reports a refused message. The device goes on with what it has.

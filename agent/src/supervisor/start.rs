@@ -20,6 +20,7 @@ use super::jobs::Jobs;
 use super::policy::Watch;
 use super::refusals::Refusals;
 use super::service::Service;
+use super::settling::Settling;
 use super::trust::Trust;
 use super::{FIELD_QUEUE, INBOX, Supervisor, answers};
 use crate::conditions::hardware;
@@ -228,6 +229,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         enrolling: None,
         refusals: Refusals::new(),
         service: Service::new(),
+        settling: Settling::new(now.elapsed),
         pulse_at: Millis(0),
         watch,
         jobs: Jobs::new(config.job_deadline()),

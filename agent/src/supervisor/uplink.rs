@@ -1,22 +1,19 @@
 //! What the device says: hello and events, and its subscriptions. Reports are in `reports`.
 
 use serin_protocol::envelope::{SealError, seal_to_vec};
-use serin_protocol::ids::{ByteCount, Millis, RolloutId, SequenceNumber};
+use serin_protocol::ids::{ByteCount, RolloutId, SequenceNumber};
 use serin_protocol::message::{Detail, Event, EventKind, Hello, Presence, RefusedKind, Turn};
-use serin_protocol::topic::{FileName, Topic};
+use serin_protocol::topic::Topic;
 
 use super::Supervisor;
 use crate::disk::journal::{HistoryEntry, HistoryItem, JournalError};
 use crate::disk::journal_home;
 use crate::disk::losses::{Losses, Lost};
 use crate::disk::seam::FileError;
-use crate::link::backoff::{Backoff, Jitter};
+use crate::link::backoff::Jitter;
 use crate::link::mqtt::Session;
 use crate::link::outbox::{Effect, Input, Outbox};
 use crate::update::record::Telling;
-
-/// A statement that has not come by then is asked for again: the server may be publishing it just now.
-const STATEMENT_RETRY: Backoff = Backoff { first: Millis::from_secs(15), cap: Millis::from_secs(1800) };
 
 /// Why an event is not kept for the fleet.
 #[derive(Debug, thiserror::Error)]
@@ -75,19 +72,6 @@ impl Supervisor {
             self.on_notices(notices);
         }
         self.outbox(Input::Disconnected);
-    }
-
-    /// Subscribes to the statement that is waited for, when it is time to.
-    pub(super) fn ask_statement_again(&mut self) {
-        let now = self.now().elapsed;
-        let Some(session) = self.open_session() else { return };
-        let Some(awaited) = self.awaited.as_mut().filter(|awaited| awaited.ask_at <= now) else { return };
-        let topic = Topic::Metadata(FileName::of_release(&awaited.target.statement));
-        // A subscription anew brings the retained message anew. If the link is busy, the next turn is due.
-        if session.unsubscribe(&topic).and_then(|()| session.subscribe(&topic)).is_ok() {
-            awaited.asked = awaited.asked.saturating_add(1);
-            awaited.ask_at = now.plus(STATEMENT_RETRY.wait(awaited.asked, &mut self.jitter));
-        }
     }
 
     pub(super) fn ask_assignment(&self) {

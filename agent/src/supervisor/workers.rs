@@ -182,6 +182,9 @@ impl Supervisor {
             }
             kept
         });
+        if !reports.is_empty() {
+            self.settling.worked(now.elapsed);
+        }
         self.store_reports(&reports);
     }
 }

@@ -15,6 +15,7 @@ use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::heap;
 use super::predictions;
+use crate::resident;
 
 /// Most rows of one request: their predictions, at most 19 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
@@ -59,17 +60,19 @@ impl Engine {
     /// Loads the release unpacked in `dir` to be run within `memory` bytes.
     pub(super) fn load(dir: &Path, memory: ByteCount) -> Result<Self, LoadFault> {
         heap::sparingly();
+        resident::drop_program();
         let (manifest, steps) = declared(dir)?;
         let labels = String::from_utf8(read(dir, BundleFile::Labels)?)
             .map_err(|error| LoadFault::File(format!("labels.txt: {error}")))?;
         let preparation = preparation(&manifest, &steps)?;
         let feeds = preparation.feeds();
         let outputs = serin_pipeline::taken(&steps);
-        let onnx = || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs);
+        let onnx =
+            || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs, resident::drop_program);
         let model = match manifest.nnef.as_ref().filter(|form| form.runtime.as_str() == nnef::RUNTIME) {
             Some(form) => {
                 let path = dir.join(BundleFile::Nnef.name());
-                match Model::load_nnef(&path, &feeds, &outputs, form.rows_at_once) {
+                match Model::load_nnef(&path, &feeds, &outputs, form.rows_at_once, resident::drop_program) {
                     Err(LoadFault::Invalid(why)) => {
                         eprintln!("{} is not used: {why}", BundleFile::Nnef.name());
                         onnx()?
@@ -80,6 +83,7 @@ impl Engine {
             None => onnx()?,
         };
         heap::swiftly();
+        resident::drop_program();
         Ok(Self {
             unsettled: SETTLED_AFTER,
             most_body_bytes: most_body_bytes(&manifest.inputs, memory),
@@ -108,7 +112,8 @@ impl Engine {
         if self.unsettled > 0 {
             self.unsettled -= 1;
             if self.unsettled == 0 {
-                heap::give_back();
+                resident::trim_heap();
+                resident::drop_program();
             }
         }
         answer
@@ -258,7 +263,8 @@ pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
     let feeds = preparation(&manifest, &steps)?.feeds();
     let mut record = Record::default();
     let path = dir.join(BundleFile::Model.name());
-    let model = Model::load_recorded(&path, &feeds, &serin_pipeline::taken(&steps), Some(&mut record))?;
+    let model =
+        Model::load_recorded(&path, &feeds, &serin_pipeline::taken(&steps), || {}, Some(&mut record))?;
     Ok((record, u32::try_from(model.rows_at_once()).unwrap_or(1)))
 }
 

@@ -1,5 +1,7 @@
 //! How the C library's heap is used: sparingly while a model is loaded, swiftly while it runs, and given back in between.
 
+use crate::resident;
+
 /// While loading, blocks from this size on are mapped apart and go back to the system one by one: weights are copied
 /// several times, and the heap would keep the room between them. Smaller ones gain nothing (measured with 64 KiB).
 const APART_WHILE_LOADING: i32 = 256 << 10;
@@ -15,19 +17,8 @@ pub(super) fn sparingly() {
 
 /// To be called when it is loaded.
 pub(super) fn swiftly() {
-    give_back();
+    resident::trim_heap();
     set(APART_WHILE_RUNNING, KEPT_WHILE_RUNNING);
-}
-
-/// Gives back what is free in the heap: it stays with the process otherwise, several times what the model needs.
-/// Costs a millisecond or so and nothing afterwards.
-pub(super) fn give_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
-    // SAFETY: no pointers are passed, and any thread may call it at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Without effect where the C library is another.
