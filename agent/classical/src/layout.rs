@@ -4,7 +4,8 @@
 use tract_onnx::tract_hir::internal::{TractResult, bail, ensure};
 
 use super::forest::{FEATURE, MISSING_PASSES, Node, Real};
-use super::trees::{Mode, RawNode, RawWeight};
+use super::leaf_weights::RawWeight;
+use super::trees::{Mode, RawNode};
 
 /// Nodes as they are laid out.
 pub(crate) struct Layout<T> {
@@ -48,13 +49,15 @@ impl<T: Real> Layout<T> {
         at as usize
     }
 
-    pub(crate) fn leaf(&mut self, weights: &[RawWeight<T>]) {
-        let value = if let (true, [only]) = (self.single, weights) {
-            only.weight
-        } else {
-            let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
-            self.weights.extend(weights.iter().map(|weight| (target(weight), weight.weight)));
-            T::ZERO
+    pub(crate) fn leaf(&mut self, mut weights: impl ExactSizeIterator<Item = RawWeight<T>>) {
+        let value = match weights.next() {
+            Some(only) if self.single && weights.len() == 0 => only.weight,
+            first => {
+                let target = |weight: &RawWeight<T>| u32::try_from(weight.target).unwrap_or(u32::MAX);
+                let all = first.into_iter().chain(weights);
+                self.weights.extend(all.map(|weight| (target(&weight), weight.weight)));
+                T::ZERO
+            }
         };
         self.push(value, 0);
     }

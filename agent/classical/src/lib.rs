@@ -22,6 +22,7 @@ mod forest;
 mod gather;
 mod kernel;
 mod layout;
+mod leaf_weights;
 mod linear;
 mod scaling;
 mod scores;

@@ -64,7 +64,7 @@ impl<T: Real> Classifier<T> {
         let classes = labels.len();
         let fits = base.is_empty() || base.len() == classes || (classes == 2 && base.len() == 1);
         ensure!(fits, "{} base values for {classes} classes", base.len());
-        let only = weights.first().map(|weight| weight.target);
+        let only = weights.iter().next().map(|weight| weight.target);
         let is_paired = classes == 2
             && only.is_some_and(|only| (0..2).contains(&only))
             && weights.iter().all(|weight| Some(weight.target) == only);
@@ -73,9 +73,9 @@ impl<T: Real> Classifier<T> {
             if is_share { Pairing::Share } else { Pairing::Margin }
         });
         if is_paired {
-            weights.iter_mut().for_each(|weight| weight.target = 0);
+            weights.count_for_one();
         }
-        let forest = Forest::build(&nodes, weights, if is_paired { 1 } else { classes })?;
+        let forest = Forest::build(&nodes, &weights, if is_paired { 1 } else { classes })?;
         Ok(Self { forest, labels, base, post_transform: post_transform(node)?, pairing })
     }
 
@@ -145,7 +145,7 @@ impl<T: Real> Regressor<T> {
             "MAX" => Aggregate::Max,
             name => bail!("there is no aggregate_function {name:?}"),
         };
-        let forest = Forest::build(&nodes, weights, targets)?;
+        let forest = Forest::build(&nodes, &weights, targets)?;
         Ok(Self { forest, base, aggregate, post_transform: post_transform(node)? })
     }
 }
@@ -195,7 +195,8 @@ impl<T: Real> Ensemble<T> {
         let post_transform =
             PostTransform::numbered(node.get_attr_opt::<i64>("post_transform")?.unwrap_or(0))?;
         let lists = tree_lists::read::<T>(context, node)?;
-        let forest = Forest::with_sets(&lists.nodes, &lists.sets, lists.weights, targets)?;
+        let forest =
+            Forest::with_sets(&lists.nodes, &lists.sets, &lists.weights.into_iter().collect(), targets)?;
         Ok(Self { forest, aggregate, post_transform, element })
     }
 }

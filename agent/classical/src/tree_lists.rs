@@ -9,7 +9,8 @@ use tract_onnx::tract_hir::internal::{DatumType, TractResult, bail, ensure};
 
 use super::attributes::{ints, tensor};
 use super::forest::{FEATURE, Real};
-use super::trees::{MAX_NODES, Mode, RawNode, RawWeight};
+use super::leaf_weights::RawWeight;
+use super::trees::{MAX_NODES, Mode, RawNode};
 
 /// Most nodes, most leaves and most members of all sets, so that what is laid out can be numbered with 32 bits: a node is
 /// at most two and has a copy of two leaves, and a member is two.

@@ -5,7 +5,8 @@
 
 use proptest::prelude::*;
 
-use super::super::trees::{Mode, RawNode, RawWeight};
+use super::super::leaf_weights::RawWeight;
+use super::super::trees::{Mode, RawNode};
 use super::*;
 
 const MODES: [Mode; 6] = [Mode::Leq, Mode::Lt, Mode::Gte, Mode::Gt, Mode::Eq, Mode::Neq];
@@ -114,7 +115,7 @@ proptest! {
             all.0.extend(nodes);
             all.1.extend(weights);
         }
-        let forest = Forest::build(&all.0, all.1.clone(), targets).expect("trees");
+        let forest = Forest::build(&all.0, &all.1.iter().copied().collect(), targets).expect("trees");
         let wide = |node: &RawNode<f32>| RawNode {
             threshold: f64::from(node.threshold), tree: node.tree, id: node.id, mode: node.mode,
             feature: node.feature, yes: node.yes, no: node.no, missing_is_yes: node.missing_is_yes,
@@ -123,7 +124,7 @@ proptest! {
         let wide_weight = |weight: &RawWeight<f32>| RawWeight {
             tree: weight.tree, node: weight.node, target: weight.target, weight: f64::from(weight.weight),
         };
-        let wide_forest = Forest::build(&wide_nodes, all.1.iter().map(wide_weight).collect(), targets).expect("trees");
+        let wide_forest = Forest::build(&wide_nodes, &all.1.iter().map(wide_weight).collect(), targets).expect("trees");
         let (mut scores, mut wide_scores) = (Scores::new(targets), Scores::new(targets));
         for row in &rows {
             for aggregate in [Aggregate::Sum, Aggregate::Average, Aggregate::Min, Aggregate::Max] {
@@ -152,7 +153,7 @@ proptest! {
         };
         let nodes: Vec<RawNode<f32>> = nodes.iter().map(node).collect();
         let weight = |(tree, node, target): &(i64, i64, i64)| RawWeight { tree: *tree, node: *node, target: *target, weight: 1.0 };
-        if let Ok(forest) = Forest::build(&nodes, weights.iter().map(weight).collect(), 2) {
+        if let Ok(forest) = Forest::build(&nodes, &weights.iter().map(weight).collect(), 2) {
             let mut scores = Scores::new(2);
             forest.score(&vec![0.0; forest.width], Aggregate::Sum, &mut scores);
         }
@@ -160,7 +161,7 @@ proptest! {
 }
 
 fn refused(nodes: &[RawNode<f32>]) -> String {
-    Forest::build(nodes, Vec::new(), 1).expect_err("no tree").to_string()
+    Forest::build(nodes, &std::iter::empty().collect(), 1).expect_err("no tree").to_string()
 }
 
 fn branch(id: i64, yes: i64, no: i64) -> RawNode<f32> {
@@ -183,6 +184,7 @@ fn what_is_no_tree_is_named() {
     let foreign = RawNode { feature: -1, ..branch(0, 1, 2) };
     assert!(refused(&[foreign, end(1), end(2)]).contains("feature -1"));
     let weight = RawWeight { tree: 7, node: 0, target: 1, weight: 1.0 };
-    let fault = Forest::build(&[end(0)], vec![weight], 1).expect_err("one target").to_string();
+    let fault =
+        Forest::build(&[end(0)], &std::iter::once(weight).collect(), 1).expect_err("one target").to_string();
     assert!(fault.contains("target 1 of 1"), "{fault}");
 }

@@ -8,6 +8,7 @@ use tract_onnx::tract_hir::internal::{TractResult, bail, ensure};
 use super::attributes::{ints, reals};
 use super::forest::{Forest, Real, Weights};
 use super::layout::{Layout, Slots};
+use super::leaf_weights::{LeafWeights, RawWeight};
 
 /// Most nodes, so that they can be numbered with 32 bits when each takes two.
 pub(crate) const MAX_NODES: usize = 1 << 30;
@@ -66,26 +67,16 @@ pub(crate) struct RawNode<T> {
     pub(crate) missing_is_yes: bool,
 }
 
-/// One weight of a leaf.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RawWeight<T> {
-    pub(crate) tree: i64,
-    /// Number of the leaf within the tree.
-    pub(crate) node: i64,
-    pub(crate) target: i64,
-    pub(crate) weight: T,
-}
-
 /// Nodes and weights of several trees.
-pub(crate) type RawTrees<T> = (Vec<RawNode<T>>, Vec<RawWeight<T>>);
+pub(crate) type RawTrees<'a, T> = (Vec<RawNode<T>>, LeafWeights<'a, T>);
 
 /// The `nodes_*` lists, and the leaves' lists, whose names begin with `leaves` (`class` or `target`),
 /// unchecked.
-pub(crate) fn raw<T: Real>(
+pub(crate) fn raw<'a, T: Real>(
     context: &ParsingContext<'_>,
-    node: &NodeProto,
+    node: &'a NodeProto,
     leaves: &str,
-) -> TractResult<RawTrees<T>> {
+) -> TractResult<RawTrees<'a, T>> {
     Ok((nodes(context, node)?, weights(context, node, leaves)?))
 }
 
@@ -123,11 +114,11 @@ fn nodes<T: Real>(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult
     Ok(nodes)
 }
 
-fn weights<T: Real>(
+fn weights<'a, T: Real>(
     context: &ParsingContext<'_>,
-    node: &NodeProto,
+    node: &'a NodeProto,
     prefix: &str,
-) -> TractResult<Vec<RawWeight<T>>> {
+) -> TractResult<LeafWeights<'a, T>> {
     let list = |name: &str| ints(node, &format!("{prefix}_{name}"));
     let (trees, nodes, targets) = (list("treeids")?, list("nodeids")?, list("ids")?);
     let weights = reals::<T>(context, node, &format!("{prefix}_weights"))?;
@@ -137,14 +128,7 @@ fn weights<T: Real>(
         "the {prefix}_ lists have different lengths: {lengths:?}"
     );
     ensure!(weights.len() < MAX_NODES, "{} leaf weights are too many", weights.len());
-    let lists = trees.iter().zip(nodes).zip(targets).zip(&weights);
-    let weight = |(((tree, node), target), weight): (((&i64, &i64), &i64), &T)| RawWeight {
-        tree: *tree,
-        node: *node,
-        target: *target,
-        weight: *weight,
-    };
-    Ok(lists.map(weight).collect())
+    Ok(LeafWeights::listed(trees.into(), nodes.into(), targets.into(), weights))
 }
 
 impl<T: Real> Forest<T> {
@@ -155,7 +139,7 @@ impl<T: Real> Forest<T> {
     /// What is wrong, with the numbers of tree and node.
     pub(crate) fn build(
         nodes: &[RawNode<T>],
-        weights: Vec<RawWeight<T>>,
+        weights: &LeafWeights<'_, T>,
         targets: usize,
     ) -> TractResult<Self> {
         Self::with_sets(nodes, &[], weights, targets)
@@ -168,19 +152,13 @@ impl<T: Real> Forest<T> {
     pub(crate) fn with_sets(
         nodes: &[RawNode<T>],
         sets: &[Vec<T>],
-        mut weights: Vec<RawWeight<T>>,
+        weights: &LeafWeights<'_, T>,
         targets: usize,
     ) -> TractResult<Self> {
         let index = Index::new(nodes)?;
         let roots = index.roots(nodes)?;
-        weights.sort_by_key(|weight| (weight.tree, weight.node));
-        check_weights(&weights, nodes, &index, targets)?;
-        let own = |node: &RawNode<T>| {
-            let key = (node.tree, node.id);
-            let from = weights.partition_point(|weight| (weight.tree, weight.node) < key);
-            let to = weights.partition_point(|weight| (weight.tree, weight.node) <= key);
-            weights.get(from..to).unwrap_or_default()
-        };
+        check_weights(weights, nodes, &index, targets)?;
+        let own = |node: &RawNode<T>| weights.of(node.tree, node.id);
         let mut layout = Layout {
             single: targets == 1 && nodes.iter().all(|node| node.mode != Mode::Leaf || own(node).len() == 1),
             nodes: Vec::with_capacity(nodes.len()),
@@ -279,16 +257,16 @@ impl Index {
 
 /// Every weight belongs to a node that there is and to one of the targets. Weights of nodes that are no
 /// leaves are never reached; some exporters write them.
-fn check_weights<T>(
-    weights: &[RawWeight<T>],
+fn check_weights<T: Real>(
+    weights: &LeafWeights<'_, T>,
     nodes: &[RawNode<T>],
     index: &Index,
     targets: usize,
 ) -> TractResult<()> {
-    for RawWeight { tree, node, target, .. } in weights {
-        let known = index.find(*tree, *node).is_some_and(|at| at < nodes.len());
+    for RawWeight { tree, node, target, .. } in weights.iter() {
+        let known = index.find(tree, node).is_some_and(|at| at < nodes.len());
         ensure!(known, "tree {tree}: a weight is given for node {node}, which is not there");
-        let fits = usize::try_from(*target).is_ok_and(|target| target < targets);
+        let fits = usize::try_from(target).is_ok_and(|target| target < targets);
         ensure!(fits, "tree {tree}: node {node} has a weight for target {target} of {targets}");
     }
     Ok(())
