@@ -7,7 +7,7 @@ CARGO ?= cargo
 # By package: otherwise what the tests need of them (Parquet, a simulated disk) would be in what devices get, too.
 PROGRAMS := --package serin-agent-program --package serin-fleet-server
 
-.PHONY: help build demo test needs power-cut memory-groups conformance bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
+.PHONY: help build demo test needs power-cut memory-groups conformance bench-footprint bench-rollback bench-inference bench-drift simulate fmt clippy deny release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ conformance: needs ## The public test-suite for TUF clients on our trust core (S
 	@test -n "$(SUITE)" || { echo "say where the suite is: make conformance SUITE=path/to/checkout" >&2; exit 2; }
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/conformance.sh "$(SUITE)"
+
+bench-footprint: ## What the agent takes of a device: program and memory, in the release build
+	$(CARGO) build --release --locked --bin bench-footprint
+	$(CARGO) build --release --locked $(PROGRAMS)
+	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-footprint"
 
 bench-rollback: ## How long a rollback takes on the device, in the release build (PEER=1 beside MLServer, ROUNDS=n)
 	@if [ -n "$${PEER:-}" ]; then tests/peer.sh; fi

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::http::{Connection, Question};
 use crate::models::{row, spec};
+use crate::passing::Passing;
 
 /// First argument of the process.
 pub(crate) const FRONT: &str = "gateway";
@@ -37,6 +38,8 @@ pub(crate) struct Times {
     pub(crate) whole: Samples,
     /// In pipeline and model.
     pub(crate) inside: Samples,
+    /// For passing the bytes on, which two processes cannot do without.
+    pub(crate) passing: Duration,
 }
 
 impl Times {
@@ -57,7 +60,9 @@ pub(crate) fn measure(folder: &Path, limit: ByteCount, runs: usize) -> Result<Ti
         inside.push(Duration::from_micros(line?.parse()?));
     }
     process.wait()?;
-    Ok(Times { whole: times?, inside })
+    let (whole, question, answer) = times?;
+    let passing = Passing::start(&question, answer, inside.quantile(50))?.median(WARM_UP, runs)?;
+    Ok(Times { whole, inside, passing })
 }
 
 fn start(folder: &Path, limit: ByteCount) -> Result<(Child, BufReader<ChildStdout>)> {
@@ -73,7 +78,7 @@ fn ask(
     folder: &Path,
     said: &mut BufReader<ChildStdout>,
     runs: usize,
-) -> Result<Samples> {
+) -> Result<(Samples, Question, usize)> {
     let mut port = String::new();
     said.read_line(&mut port)?;
     let (headers, raw) = row(folder, manifest)?;
@@ -86,8 +91,8 @@ fn ask(
     let headers = format!("Inference-Header-Content-Length: {}\r\n", body.len());
     body.extend_from_slice(&raw);
     let address = format!("127.0.0.1:{}", port.trim());
-    let mut connection =
-        Connection::open(&Question { address, model: manifest.model.to_string(), headers, body })?;
+    let question = Question { address, model: manifest.model.to_string(), headers, body };
+    let mut connection = Connection::open(&question)?;
     let mut whole = Samples::default();
     for at in 0..WARM_UP + runs {
         let took = connection.ask()?;
@@ -95,7 +100,7 @@ fn ask(
             whole.push(took);
         }
     }
-    Ok(whole)
+    Ok((whole, question, connection.answer_bytes()))
 }
 
 /// A worker whose own times are kept.

@@ -9,7 +9,6 @@
 
 mod front;
 mod http;
-mod memory;
 mod models;
 mod passing;
 mod report;
@@ -21,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serin_tests::goals::conclude;
+use serin_tests::memory::of_process;
 use serin_tests::mlserver::MlServer;
 use serin_tests::process::program;
 use serin_tests::samples::Samples;
@@ -89,8 +89,8 @@ fn measure() -> Result<Report> {
         for form in [Form::Json, Form::Raw] {
             let question = rig.question(form, rows)?;
             let (whole, answer) = latency(&question)?;
-            let passing = Passing::start(&question, answer)?;
-            let (limit, _) = latency(&passing.question)?;
+            let passing = Passing::start(&question, answer, bare.quantile(50))?;
+            let limit = passing.median(WARM_UP, REQUESTS)?;
             report.latencies.push(Latency { rows, form, bare: bare.clone(), whole, limit });
         }
     }
@@ -109,7 +109,7 @@ fn measure() -> Result<Report> {
     (report.peer_latency, _) = latency(&question)?;
     let rate = throughput(&question, span)?;
     report.throughputs.push(Throughput { who: "MLServer", form: Form::Json, rate });
-    report.peer_memory = memory::proportional(peer.id())?;
+    report.peer_memory = of_process(peer.id())?.proportional;
     Ok(report)
 }
 

@@ -264,7 +264,7 @@ impl fmt::Display for Models {
         writeln!(f, "real models, Serin / onnxruntime\n")?;
         writeln!(
             f,
-            "| model | MiB | form, rewrites | load ms | run ms | peak while loading MiB / allowed | peak MiB | share | after runs MiB | gateway adds / may, µs |"
+            "| model | MiB | form, rewrites | load ms | run ms | peak while loading MiB / allowed | peak MiB | share | after runs MiB | gateway adds (passing on) / may, µs |"
         )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
         let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
@@ -274,7 +274,7 @@ impl fmt::Display for Models {
                 |own: f64, other: f64| format!("{:.2} / {:.2} ({:.2})", own / 1e3, other / 1e3, own / other);
             writeln!(
                 f,
-                "| {name} | {:.2} | {form}, {rewrites} | {} | {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.1} / {:.1} | {} / {} |",
+                "| {name} | {:.2} | {form}, {rewrites} | {} | {} | {:.1} / {:.1} | {:.1} / {:.1} | {:.2} | {:.1} / {:.1} | {} ({}) / {} |",
                 mebibytes(*size),
                 pair(serin.load_micros, peer.load_micros),
                 pair(serin.run_micros, peer.run_micros),
@@ -286,6 +286,7 @@ impl fmt::Display for Models {
                 mebibytes(serin.resident),
                 mebibytes(peer.resident),
                 times.added().as_micros(),
+                times.passing.as_micros(),
                 line.may_be_added().as_micros(),
             )?;
         }

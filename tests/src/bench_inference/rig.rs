@@ -10,12 +10,12 @@ use serin_protocol::ids::ByteCount;
 use serin_protocol::tensor::{DataType, TensorHeader};
 use serin_tests::device::Device;
 use serin_tests::lab::{Broker, Lab};
+use serin_tests::memory::of_process;
 use serin_tests::process::program;
 use serin_tests::samples::Samples;
 use serin_tests::traffic::rows;
 
 use crate::http::Question;
-use crate::memory::proportional;
 
 /// How tensors travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +122,7 @@ impl Rig {
         let device = self.device()?;
         let worker = device.status()?["active"]["worker"]["pid"].as_u64().context("no worker")?;
         let agent = device.id().context("it does not run")?;
-        Ok((proportional(agent)?, proportional(u32::try_from(worker)?)?))
+        let of = |pid| Ok::<_, anyhow::Error>(of_process(pid)?.proportional);
+        Ok((of(agent)?, of(u32::try_from(worker)?)?))
     }
 }
