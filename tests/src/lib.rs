@@ -13,6 +13,7 @@ pub mod drifting;
 pub mod goals;
 pub mod kill_loop;
 pub mod lab;
+pub mod many_devices;
 pub mod memory;
 pub mod mlserver;
 pub mod power_cut;

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ed25519_dalek::SigningKey;
-use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
 use serin_agent::telemetry::Asked;
 use serin_agent::telemetry::window::{Recorder, Stamp};
 use serin_agent::update::effect::Now;
 use serin_fleet_server::bundle::open::{OpenedBundle, read_bundle};
 use serin_protocol::envelope::{KeyRing, PublicKey, open, seal_to_vec};
 use serin_protocol::frame::Prediction;
-use serin_protocol::ids::{BootId, ByteCount, DeviceId, Digest, FleetId, Millis, UnixMillis};
-use serin_protocol::message::{Hello, Presence, Report, Turn};
+use serin_protocol::ids::{BootId, Digest, Millis, UnixMillis};
+use serin_protocol::message::Report;
 use serin_protocol::tag::{TagKey, open_tagged, seal_tagged_to_vec};
 use serin_protocol::tensor::{DataType, TensorHeader};
 use serin_protocol::topic::Topic;
 use serin_tests::lab::{Broker, Lab, PATIENCE};
+use serin_tests::many_devices::{Publisher, device, hello, key, topic};
 use serin_tests::server::FLEET;
 
 use super::subscriber::{COMMAND, EVERY};
@@ -54,7 +54,8 @@ pub(crate) fn measure() -> Result<Vec<String>> {
     let mut publisher = Publisher::connect(lab.server.mqtt);
     let keys: Vec<SigningKey> = (0..DEVICES).map(key).collect();
     for (number, key) in keys.iter().enumerate() {
-        publisher.publish(topic(&Topic::Hello(device(number)?))?, hello(number, key, &opened)?)?;
+        publisher
+            .publish(topic(&Topic::Hello(device(number)?))?, hello(number, key, &opened.manifest.id())?)?;
     }
     serin_tests::until("the server knows all devices", PATIENCE, || {
         let known = lab.server.json("/api/v1/devices").ok()?;
@@ -197,91 +198,6 @@ impl Drop for Counter {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
-}
-
-/// One connection over which all devices speak: the lab's broker asks nobody who they are.
-struct Publisher {
-    client: Client,
-    acknowledged: std::sync::mpsc::Receiver<()>,
-    open: usize,
-}
-
-impl Publisher {
-    /// Publications not yet acknowledged.
-    const OPEN: usize = 100;
-
-    fn connect(port: u16) -> Self {
-        let mut options = MqttOptions::new("fleet-of-many", "127.0.0.1", port);
-        options.set_max_packet_size(260 * 1024, 260 * 1024);
-        options.set_inflight(u16::MAX);
-        let (client, mut connection) = Client::new(options, Self::OPEN * 2);
-        let (tell, acknowledged) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for event in connection.iter() {
-                match event {
-                    Ok(Event::Incoming(Incoming::PubAck(_))) if tell.send(()).is_ok() => {}
-                    Ok(Event::Incoming(Incoming::PubAck(_))) | Err(_) => return,
-                    Ok(_) => {}
-                }
-            }
-        });
-        Self { client, acknowledged, open: 0 }
-    }
-
-    fn publish(&mut self, topic: String, payload: Vec<u8>) -> Result<()> {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload)?;
-        self.open += 1;
-        while self.open >= Self::OPEN {
-            self.acknowledged.recv_timeout(PATIENCE).context("the broker does not acknowledge")?;
-            self.open -= 1;
-        }
-        Ok(())
-    }
-
-    /// Waits for an acknowledgement, or a moment.
-    fn wait(&mut self, moment: Duration) {
-        if self.acknowledged.recv_timeout(moment).is_ok() {
-            self.open = self.open.saturating_sub(1);
-        }
-    }
-}
-
-fn device(number: usize) -> Result<DeviceId> {
-    Ok(DeviceId::new(&format!("edge-{number}"))?)
-}
-
-fn key(number: usize) -> SigningKey {
-    SigningKey::from_bytes(&Digest::of(&number.to_le_bytes()).0)
-}
-
-fn fleet() -> Result<FleetId> {
-    Ok(FleetId::new(FLEET)?)
-}
-
-fn topic(topic: &Topic) -> Result<String> {
-    Ok(topic.name(&fleet()?).as_str().to_owned())
-}
-
-fn hello(number: usize, key: &SigningKey, bundle: &OpenedBundle) -> Result<Vec<u8>> {
-    let hello = Hello {
-        device: device(number)?,
-        fleet: fleet()?,
-        key: PublicKey::of(key),
-        boot: BootId(1),
-        turn: Turn { connection: 1, number: 1 },
-        presence: Presence::Online,
-        agent: "0.1".parse().ok().context("a version")?,
-        target: "linux-x86_64".parse()?,
-        memory_budget: ByteCount::from_mib(64),
-        free_space: ByteCount::from_mib(512),
-        sequence: serin_protocol::ids::SequenceNumber(0),
-        active: Some(bundle.manifest.id()),
-        previous: None,
-        candidate: None,
-        pinned: false,
-        decoders: serin_protocol::release::Decoders::new(),
-    };
-    Ok(seal_to_vec(&hello, key)?)
 }
 
 /// What a device counts over one window of this model, by its own recorder.

@@ -1,7 +1,9 @@
 //! What the agent takes of a device: the size of its program, and the memory of supervisor and worker with one model
-//! active, connected over mutual TLS. Prints a table and fails when a goal is missed.
+//! active, connected over mutual TLS; and what a device takes of the fleet server. Prints a table and fails when a goal is missed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod registered;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,6 +30,8 @@ const SAMPLES: usize = 10;
 const SUPERVISOR_GOAL: u64 = 6 << 20;
 /// Of the program, in bytes.
 const PROGRAM_GOAL: u64 = 12_000_000;
+/// Of the fleet server's memory for each device, in bytes.
+const PER_DEVICE_GOAL: f64 = 2048.0;
 /// Between two requests of the device with traffic.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -86,8 +90,18 @@ fn measure() -> Result<Vec<String>> {
             )?;
         }
     }
+    eprintln!("registering thousands of devices");
+    let per_device = registered::measure()?;
+    let goal = PER_DEVICE_GOAL;
+    writeln!(
+        table,
+        "| fleet server, for each device registered | {per_device:.0} bytes, private and written | ≤ {goal:.0} |"
+    )?;
     println!("{table}");
     let mut missed = Vec::new();
+    if per_device > PER_DEVICE_GOAL {
+        missed.push(format!("{per_device:.0} bytes of the server's memory for each device"));
+    }
     for (what, runs) in [("idle", &idle), ("with traffic", &busy)] {
         let taken = median(&runs.supervisor).proportional;
         if taken > SUPERVISOR_GOAL {
