@@ -38,6 +38,20 @@ impl Decoder {
             Self::Png => "png",
         }
     }
+
+    /// The one for `file`, by how it begins; `None` where it is neither. No such file is UTF-8.
+    pub fn of(file: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|decoder| file.starts_with(decoder.beginning()))
+    }
+
+    /// How its files begin: the marker of a JPEG's start and of what follows (ITU-T T.81, B.1.1.3), the signature of a PNG
+    /// (W3C PNG, 5.2).
+    const fn beginning(self) -> &'static [u8] {
+        match self {
+            Self::Jpeg => b"\xFF\xD8\xFF",
+            Self::Png => b"\x89PNG\r\n\x1A\n",
+        }
+    }
 }
 
 /// A bundle as its model's owner describes it. What the owner signs covers this by digest, and this the

@@ -32,11 +32,10 @@ pub(crate) fn try_memory(pixels: u32) -> Result<(), String> {
 
 /// Decodes `file`, which must be of one of `formats` and have at most `most` pixels.
 pub(crate) fn decode(file: &[u8], formats: &[Decoder], most: u32) -> Result<Image, String> {
-    let decoder = match file {
-        [0xFF, 0xD8, 0xFF, ..] => Decoder::Jpeg,
-        [0x89, b'P', b'N', b'G', ..] => Decoder::Png,
-        [] => return Err("the image is missing".into()),
-        _ => return Err("it is neither a JPEG nor a PNG file".into()),
+    let decoder = match Decoder::of(file) {
+        Some(decoder) => decoder,
+        None if file.is_empty() => return Err("the image is missing".into()),
+        None => return Err("it is neither a JPEG nor a PNG file".into()),
     };
     if !formats.contains(&decoder) {
         return Err(format!("{} files are not accepted", decoder.name()));

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 use serin_protocol::raw::RawValues;
+#[cfg(any(feature = "jpeg", feature = "png"))]
+use serin_protocol::release::Decoder;
 
 /// Most bytes of all images of one row: half of what the gateway takes as a request, which also has the row's other
 /// values.
@@ -21,10 +23,11 @@ pub(super) fn of_text(text: &str) -> Value {
 pub(super) fn check(files: &RawValues, left: &mut usize) -> Result<(), String> {
     let RawValues::Texts(files) = files else { return Ok(()) };
     for file in files {
-        match file.as_slice() {
-            [] => return Err("the image is missing".into()),
-            [0xFF, 0xD8, 0xFF, ..] | [0x89, b'P', b'N', b'G', ..] => {}
-            _ => return Err("it is neither a JPEG nor a PNG file".into()),
+        if file.is_empty() {
+            return Err("the image is missing".into());
+        }
+        if Decoder::of(file).is_none() {
+            return Err("it is neither a JPEG nor a PNG file".into());
         }
         *left = left.checked_sub(file.len()).ok_or_else(|| {
             format!("with {} bytes the images of the row have more than {MAX_ROW_BYTES}", file.len())

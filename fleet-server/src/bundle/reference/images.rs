@@ -5,13 +5,11 @@ use std::path::Path;
 
 use serin_protocol::base64;
 use serin_protocol::golden::MAX_GOLDEN_BYTES;
+#[cfg(feature = "parquet")]
+use serin_protocol::release::Decoder;
 
 use super::MAX_REFERENCE_BYTES;
 use crate::bundle::golden_lines::read_file;
-
-/// How files of JPEG and PNG begin. Neither is UTF-8.
-#[cfg(feature = "parquet")]
-const BEGINNINGS: [&[u8]; 2] = [b"\xFF\xD8\xFF", b"\x89PNG\r\n\x1A\n"];
 
 /// How their base64 begins, as far as no other bytes have a part in it. The first cannot be a file within a folder, the
 /// second is nobody's name for one.
@@ -26,8 +24,7 @@ const NEITHER: &str = "it is neither base64 of a JPEG or PNG file nor the name o
 /// `bytes` as a cell of text, if they are a file of an image.
 #[cfg(feature = "parquet")]
 pub(super) fn to_text(bytes: &[u8]) -> Option<String> {
-    let is_image = BEGINNINGS.iter().any(|beginning| bytes.starts_with(beginning));
-    is_image.then(|| base64::encode(bytes))
+    Decoder::of(bytes).map(|_| base64::encode(bytes))
 }
 
 /// Reads the files that cells hold or name, and no more bytes of them than [`MAX_REFERENCE_BYTES`].
