@@ -26,24 +26,25 @@ pub(crate) struct Question {
     pub(crate) body: Vec<u8>,
 }
 
-impl Connection {
-    pub(crate) fn open(question: &Question) -> Result<Self> {
-        let Question { address, model, headers, body } = question;
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+impl Question {
+    /// The bytes of the request.
+    pub(crate) fn request(&self) -> Vec<u8> {
+        let Self { address, model, headers, body } = self;
         let head = format!(
             "POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n{headers}\r\n",
             body.len()
         );
-        let request = [head.as_bytes(), body].concat();
-        Ok(Self { stream: BufReader::new(stream), request, body: Vec::new() })
+        [head.as_bytes(), body].concat()
     }
+}
 
-    /// Bytes of the request.
-    pub(crate) const fn request_bytes(&self) -> usize {
-        self.request.len()
+impl Connection {
+    pub(crate) fn open(question: &Question) -> Result<Self> {
+        let stream = TcpStream::connect(&question.address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self { stream: BufReader::new(stream), request: question.request(), body: Vec::new() })
     }
 
     /// Bytes of the last answer's body.
