@@ -1,6 +1,12 @@
 //! Memory that a process holds and does not need now, given back to the system: free parts of the heap, and pages of the
 //! program that only starting or loading needed.
 
+/// Gives back both.
+pub(crate) fn give_back() {
+    trim_heap();
+    drop_program();
+}
+
 /// Gives back what is free in the heap: it stays with the process otherwise, several times what a model needs.
 /// Costs a millisecond or so and nothing afterwards.
 pub(crate) fn trim_heap() {
@@ -34,7 +40,8 @@ mod program {
         }
     }
 
-    /// Drops the pages of the first object, which is the program itself.
+    /// Drops the pages of the first object, which is the program itself. Not those of its libraries: who preloads one may
+    /// have it change their code, which would be lost.
     unsafe extern "C" fn drop_pages_of(
         object: *mut libc::dl_phdr_info,
         _size: usize,

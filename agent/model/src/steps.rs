@@ -55,7 +55,5 @@ pub(crate) fn declutter(model: &mut TypedModel, between: fn()) -> TractResult<()
 
 /// Fits it to this processor.
 pub(crate) fn optimize(model: &mut TypedModel, between: fn()) -> TractResult<()> {
-    model.optimize_with_session(&mut interrupted(Optimizer::codegen(), between).session())?;
-    between();
-    Ok(())
+    model.optimize_with_session(&mut interrupted(Optimizer::codegen(), between).session())
 }

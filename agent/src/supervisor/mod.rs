@@ -262,8 +262,7 @@ impl Supervisor {
             self.feed(Event::Health { requests, errors });
         }
         if self.settling.due(now.elapsed) {
-            resident::trim_heap();
-            resident::drop_program();
+            resident::give_back();
         }
         self.attend_guard();
         self.feed(Event::Tick);

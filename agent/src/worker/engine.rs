@@ -67,12 +67,11 @@ impl Engine {
         let preparation = preparation(&manifest, &steps)?;
         let feeds = preparation.feeds();
         let outputs = serin_pipeline::taken(&steps);
-        let onnx =
-            || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs, resident::drop_program);
+        let onnx = || Model::load(&dir.join(BundleFile::Model.name()), &feeds, &outputs, resident::give_back);
         let model = match manifest.nnef.as_ref().filter(|form| form.runtime.as_str() == nnef::RUNTIME) {
             Some(form) => {
                 let path = dir.join(BundleFile::Nnef.name());
-                match Model::load_nnef(&path, &feeds, &outputs, form.rows_at_once, resident::drop_program) {
+                match Model::load_nnef(&path, &feeds, &outputs, form.rows_at_once, resident::give_back) {
                     Err(LoadFault::Invalid(why)) => {
                         eprintln!("{} is not used: {why}", BundleFile::Nnef.name());
                         onnx()?
@@ -112,8 +111,7 @@ impl Engine {
         if self.unsettled > 0 {
             self.unsettled -= 1;
             if self.unsettled == 0 {
-                resident::trim_heap();
-                resident::drop_program();
+                resident::give_back();
             }
         }
         answer
