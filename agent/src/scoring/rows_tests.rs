@@ -159,8 +159,9 @@ fn a_cell_that_is_no_image_is_named_by_line_and_column() {
         assert!(row.as_ref().is_err_and(|error| error.starts_with(says)), "{says}: {row:?}");
     }
     // As large as it may be, and a byte more.
-    let file =
-        |bytes: usize| serin_protocol::base64::encode(&[&b"\x89PNG"[..], &vec![7; bytes - 4]].concat());
+    let file = |bytes: usize| {
+        serin_protocol::base64::encode(&[&b"\x89PNG\r\n\x1A\n"[..], &vec![7; bytes - 8]].concat())
+    };
     let most = images::MAX_ROW_BYTES;
     assert!(photo(&format!("1,{}\n", file(most)))[0].is_ok());
     let error = photo(&format!("1,{}\n", file(most + 1)))[0].clone().expect_err("too large");
