@@ -19,7 +19,7 @@ pub(crate) fn trim_heap() {
 }
 
 /// Gives back the pages of the program's code and constants. They are in the file, and most likely stay in the system's
-/// cache of it: what is needed again comes back by 16 pages at once, in a microsecond or two each time. Without this a
+/// cache of it: what is needed again comes back by 16 pages at once, in some microseconds each time. Without this a
 /// process keeps whatever it ran once, of which loading a model is the most.
 pub(crate) fn drop_program() {
     #[cfg(all(target_os = "linux", any(target_env = "gnu", target_env = "musl")))]

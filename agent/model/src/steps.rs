@@ -5,7 +5,7 @@ use tract_onnx::tract_core::optim::{Optimizer, OptimizerSession, TypedPass};
 use tract_onnx::tract_hir::internal::{TractResult, TypedModel, TypedModelPatch};
 
 /// Changes of the model between two calls within a step: few enough that their code does not pile up, and so many that
-/// no difference in time is left to be seen (with 8 a network for images took a third longer to load).
+/// it hardly shows in the time (with 8 a network for images took a third longer to load).
 const CHANGES: u32 = 64;
 
 /// A step that calls from time to time.
