@@ -58,7 +58,7 @@ conformance: needs ## The public test-suite for TUF clients on our trust core (S
 	$(CARGO) build --workspace --all-targets --locked
 	@tests/conformance.sh "$(SUITE)"
 
-bench-footprint: ## What the agent takes of a device: program and memory, in the release build
+bench-footprint: ## What the agent takes of a device, and a device of the fleet server, in the release build
 	$(CARGO) build --release --locked --bin bench-footprint
 	$(CARGO) build --release --locked $(PROGRAMS)
 	@exec "$${CARGO_TARGET_DIR:-target}/release/bench-footprint"

@@ -3,8 +3,7 @@
 
 use serin_protocol::ids::Millis;
 
-/// So long after the first such work: what follows soon shares the pages, and giving them back again and again would cost
-/// more than a thousandth of a processor's time.
+/// So long after the first such work: what follows soon needs the same pages.
 const AFTER: Millis = Millis(10_000);
 
 /// Whether anything is to be given back, and when.
