@@ -212,6 +212,8 @@ fn only_the_operator_changes_things_and_mistakes_are_explained() {
 fn what_devices_say_wrongly_is_counted_and_changes_nothing() {
     let folder = tempfile::tempdir().expect("folder");
     let server = Server::start(folder.path(), None);
+    // What nobody keeps is lost where it is said before the server listens.
+    until("it listens", || server.text("/metrics").contains("serin_broker_connected 1").then_some(()));
     let (client, mut connection) = Client::new(options("edge-1", server.mqtt), 100);
     let topic = |topic: Topic| topic.name(&fleet()).as_str().to_owned();
     let own: serin_protocol::ids::DeviceId = "edge-1".parse().expect("name");

@@ -58,7 +58,11 @@ impl Fleet {
             let signer = self.signer()?;
             let current = ring([signer]);
             let mut anew = Vec::new();
-            for assigned in state.assigned.values() {
+            for assigned in self.store.assignments()? {
+                if !state.assigned.contains_key(&assigned.device) {
+                    // It was cut off: nobody is told.
+                    continue;
+                }
                 if open::<Assignment, MAX_KEYS>(&assigned.sealed, &current).is_ok() {
                     continue;
                 }
@@ -68,15 +72,30 @@ impl Fleet {
                     warn!(device = %assigned.device, "its assignment is signed by a key that is gone");
                     continue;
                 };
-                anew.push(Assigned { sealed: seal_to_vec(&assignment, signer)?, ..assigned.clone() });
+                anew.push(Assigned { sealed: seal_to_vec(&assignment, signer)?, ..assigned });
             }
             self.store.put_assignments(&anew)?;
             for assigned in anew {
-                draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed.clone(), true);
-                state.assigned.insert(assigned.device.clone(), assigned);
+                draft.say(Topic::Assign(assigned.device), assigned.sealed, true);
             }
             Ok(())
         })
+    }
+
+    /// The device has not shown that it has its last assignment: it is said again.
+    pub(super) fn say_again(
+        &self,
+        state: &State,
+        draft: &mut Draft,
+        record: &DeviceRecord,
+    ) -> Result<(), FleetError> {
+        let device = &record.hello.device;
+        if state.assigned.get(device).is_some_and(|made| *made > record.hello.sequence)
+            && let Some(assigned) = self.store.assignment(device)?
+        {
+            draft.say(Topic::Assign(assigned.device), assigned.sealed, true);
+        }
+        Ok(())
     }
 }
 
@@ -99,19 +118,10 @@ fn ring<'a>(keys: impl IntoIterator<Item = &'a SigningKey>) -> KeyRing<MAX_KEYS>
     KeyRing::new(keys.into_iter().take(MAX_KEYS).map(PublicKey::of)).unwrap_or_default()
 }
 
-/// The device has not shown that it has its last assignment: it is said again.
-pub(super) fn say_again(state: &State, draft: &mut Draft, record: &DeviceRecord) {
-    let device = &record.hello.device;
-    if let Some(assigned) = state.assigned.get(device)
-        && assigned.sequence > record.hello.sequence
-    {
-        draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
-    }
-}
 /// The highest number made for a device, or, where this server was restored from an older copy, accepted
 /// by it.
 pub(super) fn last_sequence(state: &State, device: &DeviceId) -> SequenceNumber {
-    let made = state.assigned.get(device).map_or(SequenceNumber(0), |assigned| assigned.sequence);
+    let made = state.assigned.get(device).copied().unwrap_or(SequenceNumber(0));
     let accepted = state.devices.get(device).map_or(SequenceNumber(0), |record| record.hello.sequence);
     made.max(accepted)
 }

@@ -43,7 +43,7 @@ impl State {
         if let Some((id, _)) = rollouts().find(|(_, live)| unfinished(live) && has(live, device)) {
             return vec![*id];
         }
-        let sighting = self.devices.get(device).map(Sighting::from);
+        let sighting = self.devices.get(device).map(|record| Sighting::from(&record));
         let lets_join = |live: &Live| {
             let who = &live.rollout.plan().who;
             let means = |seen: &Sighting| who.matches(device, &seen.traits, seen.active.as_ref());
@@ -82,12 +82,12 @@ impl State {
         }
         for other in self.live() {
             let busy = format!("rollout {} of {} is {}", other.id(), other.release().id, other.state());
-            let is_in_it = |record: &&crate::store::DeviceRecord| {
-                let seen = Sighting::from(*record);
+            let is_in_it = |record: &crate::store::DeviceRecord| {
+                let seen = Sighting::from(record);
                 who.matches(&seen.device, &seen.traits, seen.active.as_ref())
                     && other.fleet().get(&seen.device).is_some()
             };
-            let shared = self.devices.values().filter(is_in_it).count();
+            let shared = self.devices.records().filter(is_in_it).count();
             if shared > 0 {
                 return Err(FleetError::Conflict(format!(
                     "{busy} on {shared} of these devices; a device is in one rollout at a time: wait, or name others"

@@ -5,7 +5,6 @@ use serin_protocol::message::{CrashAction, Event, EventKind, Hello, Phase, Prese
 use serin_protocol::topic::Topic;
 use tracing::{debug, info, warn};
 
-use super::assignments::say_again;
 use super::enrolment::Policy;
 use super::feed::Happening;
 use super::reports::Batch;
@@ -31,12 +30,12 @@ const MAX_CHUNKS_AGAIN: u32 = 64;
 impl Fleet {
     /// All devices by name.
     pub fn devices(&self) -> Vec<DeviceRecord> {
-        self.lock().devices.values().cloned().collect()
+        self.lock().devices.records().collect()
     }
 
     /// One device with its events, oldest first.
     pub fn device(&self, id: &DeviceId) -> Result<(DeviceRecord, Vec<Event>), FleetError> {
-        let record = self.lock().devices.get(id).cloned();
+        let record = self.lock().devices.get(id);
         let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
         Ok((record, self.store.events(id)?))
     }
@@ -59,8 +58,7 @@ impl Fleet {
     /// every connection, unsaid. Whoever is still there says hello again.
     pub fn nobody_is_there(&self, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
-            let here = state.devices.values().filter(|record| record.hello.presence == Presence::Online);
-            let hellos: Vec<Hello> = here.map(|record| record.hello.clone()).collect();
+            let hellos: Vec<Hello> = state.devices.online().map(|record| record.hello).collect();
             for mut hello in hellos {
                 hello.presence = Presence::Offline;
                 // A device that is known is never refused here.
@@ -74,9 +72,9 @@ impl Fleet {
     pub fn reconnected(&self, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
             draft.outgoing.push(Outgoing::Publish(Job::Statements));
-            for record in state.devices.values().filter(|record| record.revoked.is_none()) {
-                say_again(state, draft, record);
-                self.say_pause_again(draft, record, now)?;
+            for record in state.devices.admitted() {
+                self.say_again(state, draft, &record)?;
+                self.say_pause_again(draft, &record, now)?;
             }
             Ok(())
         })
@@ -95,13 +93,15 @@ impl Fleet {
             // What takes a kept hello away says nothing itself.
             return Ok(());
         }
-        let known = state.devices.get(device);
-        if known.is_some_and(|record| record.revoked.is_some()) && !matches!(message.topic, Topic::Enrol(_)) {
+        let known = state.devices.member(device);
+        if known.as_ref().is_some_and(|member| member.is_revoked())
+            && !matches!(message.topic, Topic::Enrol(_))
+        {
             self.refused(draft, device, &Refused::Revoked);
             return Ok(());
         }
         batch.next(&message.topic);
-        let sender = known.map(|record| batch.sender(record, &mut state.tag_keys));
+        let sender = known.map(|member| batch.sender(member));
         let taken = match hear(&message.topic, &message.payload, &self.id, sender, now) {
             Ok(Heard::Hello(mut hello)) => {
                 if message.delivery == Delivery::Earlier {
@@ -135,10 +135,13 @@ impl Fleet {
         device: &DeviceId,
         now: UnixMillis,
     ) -> Result<(), FleetError> {
-        let Some(record) = state.devices.get(device).filter(|record| record.presumed_gone) else {
+        if !state.devices.member(device).is_some_and(|member| member.is_presumed_gone()) {
+            return Ok(());
+        }
+        let Some(record) = state.devices.get(device) else {
             return Ok(());
         };
-        let hello = Hello { presence: Presence::Online, ..record.hello.clone() };
+        let hello = Hello { presence: Presence::Online, ..record.hello };
         // What it said itself is never refused here.
         let _ = self.enrolled(state, draft, hello, Delivery::Live, now)?;
         Ok(())
@@ -155,7 +158,7 @@ impl Fleet {
         if state.is_revoked(&hello.key) {
             return Ok(Err(Refused::Revoked));
         }
-        if self.policy == Policy::Token && !state.devices.contains_key(&hello.device) {
+        if self.policy == Policy::Token && !state.devices.contains(&hello.device) {
             return Ok(Err(Refused::NotEnrolled));
         }
         self.enrolled(state, draft, hello, delivery, now)
@@ -226,10 +229,10 @@ impl Fleet {
         let sighting = Sighting::from(&record);
         draft.happenings.push(Happening::Device(Box::new(record.clone())));
         if record.hello.presence == Presence::Online {
-            say_again(state, draft, &record);
+            self.say_again(state, draft, &record)?;
             self.say_pause_again(draft, &record, now)?;
         }
-        state.devices.insert(device, record);
+        state.devices.put(&record)?;
         self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(sighting))?;
         Ok(Ok(()))
     }
@@ -242,7 +245,7 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         let device = event.device.clone();
-        let Some(record) = state.devices.get(&device) else {
+        let Some(mut record) = state.devices.get(&device) else {
             return Ok(Err(Refused::UnknownDevice));
         };
         draft.acknowledge.insert(device.clone());
@@ -258,7 +261,6 @@ impl Fleet {
                 state.gaps.remove(&device);
             }
         }
-        let mut record = record.clone();
         record.last_event = event.number;
         record.last_seen = now;
         record.hello.sequence = record.hello.sequence.max(event.sequence);
@@ -271,7 +273,7 @@ impl Fleet {
         }
         self.store.add_event(&event)?;
         self.store.put_device(&record)?;
-        state.devices.insert(device, record);
+        state.devices.put(&record)?;
         self.metrics.event(&event.kind);
         draft.happenings.push(Happening::Event(Box::new(event.clone())));
         self.act_on(state, draft, event, now)?;

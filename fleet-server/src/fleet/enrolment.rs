@@ -111,7 +111,7 @@ impl Fleet {
         let token = state.tokens.get(&enrolment.token).cloned();
         let known = state.devices.get(&device);
         let full = known.is_none() && state.devices.len() >= MAX_DEVICES;
-        let judged = judge(&self.id, token.as_ref(), &enrolment, known, now);
+        let judged = judge(&self.id, token.as_ref(), &enrolment, known.as_ref(), now);
         let judged = judged.and_then(|token| match (state.is_revoked(&key), full) {
             (true, _) => Err(EnrolmentRefusal::Revoked),
             (false, true) => Err(EnrolmentRefusal::FleetFull),

@@ -1,6 +1,5 @@
 //! What is counted, in Prometheus' format. Labels come from fixed sets, never from what devices send.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicI64;
@@ -10,13 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use serin_protocol::ids::DeviceId;
-use serin_protocol::message::{EventKind, Presence, Report};
+use serin_protocol::message::{EventKind, Report};
 use serin_protocol::topic::Topic;
 
+use super::roster::Census;
 use crate::alert::{Alert, Severity, SilenceId};
 use crate::notify::outbox::Outcome;
-use crate::store::DeviceRecord;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -222,13 +220,11 @@ impl Metrics {
         }
     }
 
-    pub(super) fn devices(&self, devices: &BTreeMap<DeviceId, DeviceRecord>) {
-        let count = |wanted: &dyn Fn(&DeviceRecord) -> bool| {
-            i64::try_from(devices.values().filter(|record| wanted(record)).count()).unwrap_or(i64::MAX)
-        };
-        self.devices.set(count(&|_| true));
-        self.online.set(count(&|record| record.hello.presence == Presence::Online));
-        self.pinned.set(count(&|record| record.hello.pinned));
+    pub(super) fn devices(&self, census: Census) {
+        let count = |devices: usize| i64::try_from(devices).unwrap_or(i64::MAX);
+        self.devices.set(count(census.known));
+        self.online.set(count(census.online));
+        self.pinned.set(count(census.pinned));
     }
 
     /// Notes whether the server's MQTT session stands.

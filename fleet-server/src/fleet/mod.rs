@@ -21,6 +21,7 @@ mod reports;
 pub mod retention;
 pub mod revocation;
 pub mod rollouts;
+mod roster;
 pub mod samples;
 pub mod secrets;
 pub mod tags;
@@ -34,9 +35,10 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::{PublicKey, SealError, seal_to_vec};
-use serin_protocol::ids::{DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, UnixMillis};
+use serin_protocol::ids::{
+    DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
+};
 use serin_protocol::message::Ack;
-use serin_protocol::tag::TagKey;
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::{Key, KeyName};
 use tokio::sync::{broadcast, watch};
@@ -47,13 +49,14 @@ use crate::broker::revoked::Revoked;
 use crate::registry::objects::ObjectStore;
 use crate::registry::releases::Listed;
 use crate::rollout::event::{Refusal, StartError};
-use crate::store::{Assigned, DeviceRecord, Store, StoreError, TokenRecord};
+use crate::store::{Store, StoreError, TokenRecord};
 use alerts::{AlertParts, Alerts};
 use enrolment::Policy;
 use feed::Happening;
 use metrics::Metrics;
 use releases::ReleaseFacts;
 use rollouts::Live;
+use roster::Roster;
 use samples::{ReviewParts, Samples};
 use triggers::Triggers;
 
@@ -179,8 +182,9 @@ pub struct Fleet {
 
 /// What is kept in memory, always what the store has.
 struct State {
-    devices: BTreeMap<DeviceId, DeviceRecord>,
-    assigned: BTreeMap<DeviceId, Assigned>,
+    devices: Roster,
+    /// The number of the last assignment made for each; the assignments themselves are read when they are said again.
+    assigned: BTreeMap<DeviceId, SequenceNumber>,
     /// Of a device whose events arrive with a gap: the first number behind it.
     gaps: BTreeMap<DeviceId, EventNumber>,
     releases: BTreeMap<ReleaseId, Arc<ReleaseFacts>>,
@@ -188,8 +192,6 @@ struct State {
     tokens: BTreeMap<TokenId, TokenRecord>,
     /// Of devices that were cut off, forgotten since or not.
     revoked_keys: BTreeSet<PublicKey>,
-    /// Of devices that are known and have tagged reports: what each has in common with our key. Not stored: drawn anew.
-    tag_keys: BTreeMap<DeviceId, Option<TagKey>>,
 }
 
 /// A message of a device.
@@ -249,25 +251,23 @@ impl Fleet {
             review,
             raw_reports,
         } = parts;
-        let devices = store.devices()?.into_iter().map(|record| (record.hello.device.clone(), record));
-        let devices: BTreeMap<DeviceId, DeviceRecord> = devices.collect();
-        let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device.clone(), assigned));
+        let devices = Roster::of(store.devices()?)?;
+        let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device, assigned.sequence));
         let assigned = assigned.collect();
         let releases = releases::load(&*store)?;
         let rollouts = rollouts::load(&*store)?;
         let tokens = store.tokens()?.into_iter().map(|token| (token.id, token)).collect();
         let mut revoked_keys: BTreeSet<PublicKey> =
             store.revoked_keys()?.into_iter().map(|revoked| revoked.key).collect();
-        for (device, record) in devices.iter().filter(|(_, record)| record.revoked.is_some()) {
-            revoked.insert(device.clone());
+        for record in devices.records().filter(|record| record.revoked.is_some()) {
+            revoked.insert(record.hello.device);
             revoked_keys.insert(record.key);
         }
         let gaps = BTreeMap::new();
         let samples = Samples::open(review, &*store)?;
         let triggers = Triggers::open(alerts.triggers.clone(), &*store)?;
         let alerts = Alerts::open(alerts, &*store)?;
-        let tag_keys = BTreeMap::new();
-        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys, tag_keys };
+        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
         Ok(Self {
             id,
             signers,
@@ -313,7 +313,7 @@ impl Fleet {
 
     /// All counts as text.
     pub fn metrics_text(&self) -> String {
-        self.metrics.devices(&self.lock().devices);
+        self.metrics.devices(self.lock().devices.census());
         self.metrics.alerts(&self.alert_standings(crate::serve::now()).firing);
         self.metrics.text()
     }

@@ -20,7 +20,7 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<DeviceRecord, FleetError> {
         self.change(now, |state, draft| {
-            let known = state.devices.get(id).cloned();
+            let known = state.devices.get(id);
             let mut record = known.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
             if record.revoked.is_some() {
                 return Err(FleetError::Conflict(format!("device {id} is revoked: it hears nothing")));
@@ -31,7 +31,7 @@ impl Fleet {
             info!(device = %id, seconds = until.since(now).0 / 1000, "asked to hold back");
             self.say_pause(draft, id, now, until)?;
             draft.happenings.push(Happening::Device(Box::new(record.clone())));
-            state.devices.insert(id.clone(), record.clone());
+            state.devices.put(&record)?;
             Ok(record)
         })
     }

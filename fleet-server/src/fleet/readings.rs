@@ -119,14 +119,14 @@ fn before(now: UnixMillis, window: Millis) -> UnixMillis {
 /// All releases here that a device runs, or went back from since then.
 fn presences(state: &State, since: UnixMillis) -> BTreeMap<ReleaseId, Presence> {
     let mut presences: BTreeMap<ReleaseId, Presence> = BTreeMap::new();
-    for (device, record) in state.devices.iter().filter(|(_, record)| record.revoked.is_none()) {
-        if let Some(active) = &record.hello.active {
-            presences.entry(active.clone()).or_default().devices.insert(device.clone());
+    for record in state.devices.admitted() {
+        if let Some(active) = record.hello.active {
+            presences.entry(active).or_default().devices.insert(record.hello.device);
         }
-        if let Some(moved) = record.last_move.as_ref().filter(|moved| moved.to == Phase::RolledBack)
+        if let Some(moved) = record.last_move.filter(|moved| moved.to == Phase::RolledBack)
             && moved.at >= since
         {
-            presences.entry(moved.release.clone()).or_default().went_back.push(moved.at);
+            presences.entry(moved.release).or_default().went_back.push(moved.at);
         }
     }
     presences.retain(|release, _| state.releases.contains_key(release));

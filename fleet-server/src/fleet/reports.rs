@@ -1,18 +1,15 @@
 //! Reports taken in: what devices say most by far, so that nothing is done for each that can be done once for all that
 //! arrived together.
 
-use std::collections::BTreeMap;
-
 use serin_protocol::envelope::PublicKey;
-use serin_protocol::ids::{DeviceId, Millis, UnixMillis};
+use serin_protocol::ids::{Millis, UnixMillis};
 use serin_protocol::message::Report;
-use serin_protocol::tag::TagKey;
 use serin_protocol::topic::Topic;
 use serin_protocol::trust::Key;
 
+use super::roster::Member;
 use super::{Fleet, FleetError, State};
 use crate::ingest::{Refused, Sender, Signer};
-use crate::store::DeviceRecord;
 
 /// Reports that come closer together than this do not each say anew when their device was last seen: a record is written
 /// for it.
@@ -40,14 +37,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The device `record` is about, with its place among `tag_keys`: there are as many as known devices at most.
-    pub(super) fn sender<'b>(
-        &'b mut self,
-        record: &DeviceRecord,
-        tag_keys: &'b mut BTreeMap<DeviceId, Option<TagKey>>,
-    ) -> Sender<'b> {
-        let tag = tag_keys.entry(record.hello.device.clone()).or_default();
-        Sender { key: record.key, signers: &self.signers, tag, spare: &mut self.spare }
+    /// A device that is known, as whoever looks at its message needs it.
+    pub(super) fn sender<'b>(&'b mut self, member: &'b mut Member) -> Sender<'b> {
+        let (key, tag) = member.keys();
+        Sender { key, signers: &self.signers, tag, spare: &mut self.spare }
     }
 
     /// A report is over.
@@ -77,15 +70,16 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<Result<(), Refused>, FleetError> {
         let facts = state.releases.get(&report.release).cloned();
-        let (Some(facts), Some(record)) = (facts, state.devices.get_mut(&report.device)) else {
+        let (Some(facts), Some(member)) = (facts, state.devices.member(&report.device)) else {
             return Ok(Err(Refused::NotOurs));
         };
         if !facts.fits(report) {
             return Ok(Err(Refused::NotOurs));
         }
-        if now.since(record.last_seen) >= SEEN_STEP {
-            record.last_seen = now;
-            self.store.put_device(record)?;
+        if now.since(member.last_seen()) >= SEEN_STEP
+            && let Some(record) = member.seen(now)
+        {
+            self.store.put_device(&record)?;
         }
         let fences = batch.fences.get_or_insert_with(|| state.fences());
         if self.store.add_report(report, wire, fences)? {

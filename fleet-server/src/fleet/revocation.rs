@@ -24,7 +24,7 @@ impl Fleet {
     /// for nothing from now on, under no name.
     pub fn revoke_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
-            let known = state.devices.get(id).cloned();
+            let known = state.devices.get(id);
             let mut record = known.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
             record.revoked = Some(record.revoked.unwrap_or(now));
             record.hello.presence = Presence::Offline;
@@ -33,9 +33,8 @@ impl Fleet {
             let gone = Sighting::from(&record);
             draft.happenings.push(Happening::Device(Box::new(record.clone())));
             state.revoked_keys.insert(record.key);
-            state.devices.insert(id.clone(), record);
+            state.devices.put(&record)?;
             state.assigned.remove(id);
-            state.tag_keys.remove(id);
             draft.say(Topic::Assign(id.clone()), Vec::new(), true);
             draft.say(Topic::Pause(id.clone()), Vec::new(), true);
             self.revoked.insert(id.clone());
@@ -48,7 +47,7 @@ impl Fleet {
     /// unless it was revoked, as a revoked key stays out.
     pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
-            let record = state.devices.get(id).cloned();
+            let record = state.devices.get(id);
             let record = record.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
             self.keep_out(&record, state.revoked_keys.len())?;
             info!(device = %id, key = %record.key, "device forgotten");
@@ -58,7 +57,6 @@ impl Fleet {
             self.revoked.remove(id);
             state.assigned.remove(id);
             state.gaps.remove(id);
-            state.tag_keys.remove(id);
             // An empty retained message takes the kept one away.
             for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
                 draft.say(topic, Vec::new(), true);

@@ -148,8 +148,7 @@ impl Fleet {
         let everybody = Selector::default();
         let who = plan.as_ref().map_or(&everybody, |plan| &plan.who);
         state.refuse_two_at_once(who)?;
-        let taking_part =
-            || state.devices.values().filter(|record| record.revoked.is_none()).map(Sighting::from);
+        let taking_part = || state.devices.admitted().map(|record| Sighting::from(&record));
         let meant: Vec<Sighting> = taking_part()
             .filter(|seen| who.matches(&seen.device, &seen.traits, seen.active.as_ref()))
             .collect();
@@ -314,8 +313,8 @@ impl Fleet {
     ) -> Result<Option<Answer>, FleetError> {
         self.metrics.assigned(assigned.len());
         for assigned in assigned {
-            draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed.clone(), true);
-            state.assigned.insert(assigned.device.clone(), assigned);
+            draft.say(Topic::Assign(assigned.device.clone()), assigned.sealed, true);
+            state.assigned.insert(assigned.device, assigned.sequence);
         }
         let mut answer = None;
         for effect in effects {

@@ -18,7 +18,7 @@ impl Fleet {
         now: UnixMillis,
     ) -> Result<DeviceRecord, FleetError> {
         self.change(now, |state, draft| {
-            let known = state.devices.get(id).cloned();
+            let known = state.devices.get(id);
             let mut record = known.ok_or_else(|| FleetError::NotFound(format!("device {id}")))?;
             for (name, value) in changes {
                 match value {
@@ -31,7 +31,7 @@ impl Fleet {
             info!(device = %id, tags = ?record.tags, "tagged");
             draft.happenings.push(Happening::Device(Box::new(record.clone())));
             let seen = Sighting::from(&record);
-            state.devices.insert(id.clone(), record.clone());
+            state.devices.put(&record)?;
             self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(seen))?;
             Ok(record)
         })

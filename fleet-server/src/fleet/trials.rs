@@ -69,8 +69,8 @@ impl Fleet {
             let assigned = Assigned { device: device.clone(), sequence, sealed };
             self.store.put_assignments(std::slice::from_ref(&assigned))?;
             info!(%device, %release, ?mode, "told to try");
-            draft.say(Topic::Assign(device.clone()), assigned.sealed.clone(), true);
-            state.assigned.insert(device.clone(), assigned);
+            draft.say(Topic::Assign(device.clone()), assigned.sealed, true);
+            state.assigned.insert(device.clone(), sequence);
             Ok(sequence)
         })
     }

@@ -144,15 +144,14 @@ impl Fleet {
     fn subject(&self, model: &ModelName, now: UnixMillis) -> Result<Option<Subject>, FleetError> {
         let facts = {
             let state = self.lock();
-            let mut counts: BTreeMap<&ReleaseId, usize> = BTreeMap::new();
-            let active = state.devices.values().filter(|record| record.revoked.is_none());
-            for release in active.filter_map(|record| record.hello.active.as_ref()) {
-                if release.model == *model && state.releases.contains_key(release) {
+            let mut counts: BTreeMap<ReleaseId, usize> = BTreeMap::new();
+            for release in state.devices.admitted().filter_map(|record| record.hello.active) {
+                if release.model == *model && state.releases.contains_key(&release) {
                     *counts.entry(release).or_default() += 1;
                 }
             }
             let most = counts.into_iter().max_by_key(|(_, count)| *count);
-            most.and_then(|(release, count)| Some((state.releases.get(release).cloned()?, count)))
+            most.and_then(|(release, count)| Some((state.releases.get(&release).cloned()?, count)))
         };
         let Some((facts, devices)) = facts else { return Ok(None) };
         let record = &facts.record;

@@ -287,6 +287,8 @@ pub trait Store: Send + Sync {
     fn put_assignments(&self, assigned: &[Assigned]) -> Result<(), StoreError>;
     /// The last assignment of every device that has one.
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError>;
+    /// The last assignment of one device.
+    fn assignment(&self, device: &DeviceId) -> Result<Option<Assigned>, StoreError>;
     /// Changes documents, all or none.
     fn put_documents(&self, changes: &[DocumentChange]) -> Result<(), StoreError>;
     /// A document.

@@ -280,20 +280,16 @@ impl Store for SledStore {
     fn assignments(&self) -> Result<Vec<Assigned>, StoreError> {
         let assigned = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = entry?;
-            let name = String::from_utf8_lossy(&key).into_owned();
-            let unreadable = |why: &str| StoreError::Unreadable {
-                what: "assignment",
-                name: name.clone(),
-                why: why.into(),
-            };
-            let (sequence, sealed) = value.split_first_chunk::<8>().ok_or_else(|| unreadable("too short"))?;
-            Ok(Assigned {
-                device: DeviceId::new(&name).map_err(|error| unreadable(&error.to_string()))?,
-                sequence: SequenceNumber(u64::from_be_bytes(*sequence)),
-                sealed: sealed.to_vec(),
-            })
+            let name = String::from_utf8_lossy(&key);
+            let device = DeviceId::new(&name).map_err(|error| bad_assignment(&name, &error.to_string()))?;
+            assigned_to(device, &value)
         };
         self.assignments.iter().map(assigned).collect()
+    }
+
+    fn assignment(&self, device: &DeviceId) -> Result<Option<Assigned>, StoreError> {
+        let value = self.assignments.get(device.as_str())?;
+        value.map(|value| assigned_to(device.clone(), &value)).transpose()
     }
 
     fn put_documents(&self, changes: &[DocumentChange]) -> Result<(), StoreError> {
@@ -331,6 +327,16 @@ fn batch_of(assigned: &[Assigned]) -> Batch {
         batch.insert(device.as_str(), value);
     }
     batch
+}
+
+fn assigned_to(device: DeviceId, value: &[u8]) -> Result<Assigned, StoreError> {
+    let read = value.split_first_chunk::<8>();
+    let (sequence, sealed) = read.ok_or_else(|| bad_assignment(device.as_str(), "too short"))?;
+    Ok(Assigned { device, sequence: SequenceNumber(u64::from_be_bytes(*sequence)), sealed: sealed.to_vec() })
+}
+
+fn bad_assignment(name: &str, why: &str) -> StoreError {
+    StoreError::Unreadable { what: "assignment", name: name.to_owned(), why: why.to_owned() }
 }
 
 /// Applies two batches as one change.

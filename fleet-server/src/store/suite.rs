@@ -75,7 +75,7 @@ fn id(name: &str) -> DeviceId {
     name.parse().expect("name")
 }
 
-fn device(name: &str) -> DeviceRecord {
+pub(crate) fn device(name: &str) -> DeviceRecord {
     let key: PublicKey =
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".parse().expect("key");
     DeviceRecord {
@@ -303,7 +303,9 @@ fn rollouts_and_assignments_change_together(store: &dyn Store) {
 
     let anew = Assigned { sealed: vec![9], ..assigned(3) };
     store.put_assignments(std::slice::from_ref(&anew)).expect("put");
-    assert_eq!(store.assignments().expect("read"), [anew]);
+    assert_eq!(store.assignments().expect("read"), [anew.clone()]);
+    assert_eq!(store.assignment(&anew.device).expect("read"), Some(anew));
+    assert_eq!(store.assignment(&id("nobody")).expect("read"), None);
 
     store.fold_rollout(rollout, b"state").expect("fold");
     store.add_rollout_event(rollout, UnixMillis(4), &RolloutEvent::Tick, &[]).expect("add");
