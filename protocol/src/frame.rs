@@ -121,6 +121,9 @@ pub enum LoadFault {
     /// A file of the release cannot be read.
     #[error("{0}")]
     File(String),
+    /// Not all protections hold that are required; nothing of the model was read. Those that are missing, by name.
+    #[error("models.sandbox requires what is not to be had here: {0}")]
+    Unconfined(String),
 }
 
 /// An operator that a model cannot be run with.

@@ -114,6 +114,28 @@ fn a_dying_worker_on_probation_brings_the_previous_release_back() -> Result<()> 
 }
 
 #[test]
+fn a_model_that_bursts_on_a_rare_row_costs_its_worker_and_no_answer() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    lab.publish("broken/bursts")?;
+    let rollout = lab.server.roll_out("digits@4.0.0", serin_tests::lab::ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    let device = &lab.devices[0];
+    let usual = &rows()?[..1];
+    assert_eq!(device.infer(usual)?["model_version"], "4.0.0");
+    let mut rare = usual.to_vec();
+    rare[0][0] = 16.0;
+    // Version 1 answers it, as version 4 died of it.
+    assert_eq!(device.infer(&rare)?["model_version"], "1.0.0");
+    lab.until_told("device-01", &["4.0.0", "rolled back", "memory limit"])?;
+    let device = &lab.devices[0];
+    assert_eq!(device.infer(usual)?["model_version"], "1.0.0");
+    assert_eq!(device.infer(&rare)?["model_version"], "1.0.0");
+    Ok(())
+}
+
+#[test]
 fn devices_that_stop_or_lose_power_are_shown_as_offline_and_come_back() -> Result<()> {
     let mut lab = Lab::new(Broker::Embedded)?;
     lab.add_devices(2)?;

@@ -47,6 +47,7 @@ async fn start(name: &str) -> (Arc<Served>, Golden) {
         groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
+        require_sandbox: false,
     };
     let worker = Worker::start(spec).await.expect("loads");
     let profile = profile(&manifest, &golden);

@@ -61,6 +61,7 @@ async fn computes(dir: &Path) -> Result<(), String> {
         groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
+        require_sandbox: false,
     };
     let worker = Worker::start(spec).await.map_err(|fault| fault.to_string())?;
     let read = |name: &str| fs::read(dir.join(name)).expect("read");

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serin_agent::worker::verdict::{FaultKind, Predicted, Qualified, Refused};
 use serin_agent::worker::{InferError, Worker, WorkerSpec};
+use serin_protocol::ids::ByteCount;
 use serin_protocol::tensor::{DataType, TensorHeader};
 use unpacked::unpack;
 
@@ -32,6 +33,27 @@ fn qualify(dir: &Path, more: &[&str]) -> Result<Qualified, Refused> {
         Some(1) => Err(serde_json::from_slice(&output.stdout).expect("a fault")),
         other => panic!("{other:?} {}", String::from_utf8_lossy(&output.stderr)),
     }
+}
+
+fn spec(dir: &Path, memory_limit: ByteCount) -> WorkerSpec {
+    WorkerSpec {
+        program: PathBuf::from(PROGRAM),
+        dir: dir.to_owned(),
+        release: "digits@test".parse().expect("release"),
+        memory_limit,
+        groups: None,
+        load_deadline: Duration::from_secs(30),
+        request_deadline: Duration::from_secs(30),
+        require_sandbox: false,
+    }
+}
+
+fn request(rows: usize) -> (Vec<TensorHeader>, Bytes) {
+    let shape = [u32::try_from(rows).expect("few"), 64].into_iter().collect();
+    let bytes = rows * ROW_BYTES;
+    let name = "pixels".parse().expect("name");
+    let header = TensorHeader { name, datatype: DataType::Fp32, shape, bytes: bytes as u64 };
+    (vec![header], Bytes::from(vec![0; bytes]))
 }
 
 #[test]
@@ -81,30 +103,54 @@ fn a_release_that_does_not_qualify_is_told_why_and_what_to_do() {
     assert_eq!(refused.kind, FaultKind::Load);
 }
 
+/// The digits with so many more outputs that what is answered for a row is several times what is asked.
+fn talkative() -> tempfile::TempDir {
+    let dir = unpack("digits/v1");
+    let edit = |file: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let path = dir.path().join(file);
+        let mut json = serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+        change(&mut json);
+        fs::write(&path, json.to_string()).expect("written");
+    };
+    let more = |list: &mut serde_json::Value, item: &dyn Fn(usize) -> serde_json::Value| {
+        list.as_array_mut().expect("a list").extend((0..30).map(item));
+    };
+    edit("manifest.json", &|manifest| {
+        more(
+            &mut manifest["outputs"],
+            &|number| serde_json::json!({"name": format!("more{number}"), "datatype": "FP32", "shape": [-1, 10]}),
+        );
+    });
+    edit("pipeline.json", &|pipeline| {
+        more(
+            &mut pipeline["post"],
+            &|number| serde_json::json!({"op": "take", "model_output": "logits", "output": format!("more{number}")}),
+        );
+    });
+    dir
+}
+
+#[tokio::test]
+async fn a_request_of_many_rows_is_answered_or_refused_and_never_the_end_of_the_worker() {
+    let dir = talkative();
+    let limit = qualify(dir.path(), &[]).expect("qualifies").measured.memory_limit;
+    let worker = Worker::start(spec(dir.path(), limit)).await.expect("starts");
+    for rows in (0..20).flat_map(|_| [16, 48, 100, 300, 700, 1400, 4096]) {
+        let (inputs, body) = request(rows);
+        match worker.infer(inputs, body).await {
+            Ok(answer) => assert_eq!(answer.outputs[0].shape[0] as usize, rows),
+            Err(InferError::Input(_)) => assert!(rows > 48),
+            Err(error) => panic!("{rows} rows: {error}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_largest_request_fits_into_the_limit_that_qualifying_gives() {
     let dir = unpack("digits/v1");
     let limit = qualify(dir.path(), &[]).expect("qualifies").measured.memory_limit;
-    let spec = WorkerSpec {
-        program: PathBuf::from(PROGRAM),
-        dir: dir.path().to_owned(),
-        release: "digits@test".parse().expect("release"),
-        memory_limit: limit,
-        groups: None,
-        load_deadline: Duration::from_secs(30),
-        request_deadline: Duration::from_secs(30),
-    };
-    let worker = Worker::start(spec).await.expect("starts");
+    let worker = Worker::start(spec(dir.path(), limit)).await.expect("starts");
     let most = usize::try_from(limit.0 / 8).expect("small") / ROW_BYTES;
-    let request = |rows: usize| {
-        let shape = [u32::try_from(rows).expect("few"), 64].into_iter().collect();
-        let bytes = rows * ROW_BYTES;
-        let name = "pixels".parse().expect("name");
-        (
-            vec![TensorHeader { name, datatype: DataType::Fp32, shape, bytes: bytes as u64 }],
-            Bytes::from(vec![0; bytes]),
-        )
-    };
     for _ in 0..20 {
         let (inputs, body) = request(most);
         let answer = worker.infer(inputs, body).await.expect("answers");

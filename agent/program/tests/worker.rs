@@ -43,6 +43,7 @@ fn spec(dir: &Path) -> WorkerSpec {
         groups: None,
         load_deadline: Duration::from_secs(30),
         request_deadline: Duration::from_secs(30),
+        require_sandbox: false,
     }
 }
 
@@ -269,6 +270,12 @@ async fn a_worker_is_confined() {
     let memory = line(&limits, "Max data size").expect("listed");
     assert_eq!(memory.split_whitespace().filter(|word| *word == "16777216").count(), 2, "{memory}");
     assert!(line(&limits, "Max core file size").is_some_and(|line| line.contains(" 0 ")), "{limits}");
+    assert!(line(&limits, "Max file size").is_some_and(|line| line.contains(" 0 ")), "{limits}");
+    assert!(line(&limits, "Max open files").is_some_and(|line| line.contains(" 16 ")), "{limits}");
+    // proc_pid_stat(5): field 19, the 17th behind the name.
+    let nice =
+        read("stat").rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(16)?.parse().ok());
+    assert!(nice > Some(0_i32), "{nice:?}");
     assert!(sandbox.calls_filtered, "{sandbox:?}");
     // The program's own filter, twice; the environment's come on top.
     let filters = line(&read("status"), "Seccomp_filters").expect("listed");
@@ -431,7 +438,7 @@ fn a_malformed_frame_ends_the_worker_with_a_word() {
     for (bytes, code) in cases {
         let (mut ours, theirs) = UnixStream::pair().expect("pair");
         let child = Command::new(PROGRAM)
-            .args(["worker", "--memory-limit", "16777216", "--dir"])
+            .args(["worker", "--memory-limit", "16777216", "--patience", "5000", "--dir"])
             .arg(dir.path())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())

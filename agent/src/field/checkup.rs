@@ -1,11 +1,13 @@
 //! What is well on a device and what is not, each with its remedy. Pure: the supervisor brings the facts.
 
 use serde::{Deserialize, Serialize};
+use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{ByteCount, Millis, ReleaseId, UnixMillis};
 
 use super::class;
 use super::held_up::{self, Outlook};
 use super::print::{date, size};
+use super::protections::{Kernel, sandbox};
 use crate::link::certificates::LinkFile;
 
 /// Trust that ends sooner than this is worth a word: the server renews it daily.
@@ -100,8 +102,8 @@ pub struct Facts {
     pub trusted_until: Option<UnixMillis>,
     /// Why the last refresh failed.
     pub trust_problem: Option<String>,
-    /// Whether workers are kept from files and network; none while there is no worker.
-    pub sandboxed: Option<bool>,
+    /// Which protections hold around the active release's worker; none while there is none.
+    pub sandbox: Option<Sandbox>,
     /// What the kernel has for the next worker.
     pub kernel: Kernel,
     /// The release that should answer, and whether it does.
@@ -118,17 +120,6 @@ pub struct Facts {
     pub class_lacks: Vec<String>,
 }
 
-/// What a kernel has to confine programs with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel {
-    /// Files and network can be closed to a worker, which workers need.
-    pub landlock: bool,
-    /// System calls can be filtered.
-    pub seccomp: bool,
-    /// Groups with memory limits were delegated to the agent. Without them workers limit themselves.
-    pub memory_groups: bool,
-}
-
 /// Looks at everything.
 pub fn doctor(facts: &Facts) -> Checkup {
     let lines = vec![
@@ -142,7 +133,7 @@ pub fn doctor(facts: &Facts) -> Checkup {
         disk(facts),
         held_up::check(&facts.policy),
         memory(facts),
-        sandbox(facts),
+        sandbox(facts.sandbox, facts.kernel),
         class::check(&facts.class_lacks),
         agent(facts),
     ];
@@ -269,22 +260,6 @@ fn memory(facts: &Facts) -> CheckLine {
     CheckLine::ok("memory", finding)
 }
 
-fn sandbox(facts: &Facts) -> CheckLine {
-    let Kernel { landlock, seccomp, memory_groups } = facts.kernel;
-    let has = |has: bool| if has { "yes" } else { "no" };
-    let kernel = format!("seccomp: {}, memory groups delegated: {}", has(seccomp), has(memory_groups));
-    if !facts.sandboxed.unwrap_or(landlock) {
-        let remedy = "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
-        let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
-        return CheckLine::warn("sandbox", finding, remedy);
-    }
-    let finding = match facts.sandboxed {
-        Some(_) => "workers reach no file but their model, and no network",
-        None => "no worker runs; the kernel can keep one from files and network",
-    };
-    CheckLine::ok("sandbox", format!("{finding} ({kernel})"))
-}
-
 fn agent(facts: &Facts) -> CheckLine {
     if facts.safe_mode {
         let remedy = "run another release: `serin-agent rollback`, or have the fleet assign one; \
@@ -301,6 +276,7 @@ fn agent(facts: &Facts) -> CheckLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::protections;
 
     fn well() -> Facts {
         Facts {
@@ -321,7 +297,7 @@ mod tests {
             waiting: 0,
             trusted_until: Some(UnixMillis(1_795_100_000_000)),
             trust_problem: None,
-            sandboxed: Some(true),
+            sandbox: Some(protections::WHOLE),
             kernel: Kernel { landlock: true, seccomp: true, memory_groups: true },
             active: Some(("m@2".parse().expect("id"), true)),
             previous: Some("m@1".parse().expect("id")),
@@ -360,7 +336,8 @@ mod tests {
         assert!(sheltered.finding.contains("Read-only"), "{sheltered:?}");
         assert_eq!(level(sheltered), Level::Fail);
         assert_eq!(level(found(|facts| facts.memory = Some(ByteCount(1)), "memory")), Level::Warn);
-        assert_eq!(level(found(|facts| facts.sandboxed = Some(false), "sandbox")), Level::Warn);
+        let open = Sandbox { files_closed: false, ..protections::WHOLE };
+        assert_eq!(level(found(|facts| facts.sandbox = Some(open), "sandbox")), Level::Warn);
         assert_eq!(level(found(|facts| facts.waiting = 3, "fleet")), Level::Warn);
         assert_eq!(level(found(|facts| facts.active = None, "model")), Level::Warn);
         assert_eq!(level(found(|facts| facts.restarts = 2, "agent")), Level::Warn);
@@ -392,14 +369,6 @@ mod tests {
         let missing = found(|facts| facts.certificates.push(missing), "certificates");
         assert!(missing.level == Level::Fail && missing.finding.contains("broker.tls.key"), "{missing:?}");
         assert_eq!(found(|facts| facts.certificates.clear(), "certificates").level, Level::Ok);
-    }
-
-    #[test]
-    fn the_kernel_is_asked_even_when_no_worker_runs() {
-        let idle =
-            |landlock| move |facts: &mut Facts| (facts.sandboxed, facts.kernel.landlock) = (None, landlock);
-        assert_eq!(found(idle(true), "sandbox").level, Level::Ok);
-        assert_eq!(found(idle(false), "sandbox").level, Level::Warn);
     }
 
     #[test]

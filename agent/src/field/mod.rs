@@ -3,7 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`command`], [`reply`] | what is asked and answered, as the supervisor sees it and as JSON |
-//! | [`checkup`] | what is well and what is not, with remedies (pure) |
+//! | [`checkup`], [`protections`] | what is well and what is not, with remedies (pure) |
 //! | [`configuration`] | what may be shown of it |
 //! | [`history`] | events in words |
 //! | `routes` | `/field/v1/*` on the Unix socket |
@@ -27,6 +27,7 @@ mod infer;
 pub mod label;
 mod logs;
 mod print;
+pub mod protections;
 pub mod reply;
 pub(crate) mod routes;
 mod sideload;

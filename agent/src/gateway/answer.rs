@@ -152,6 +152,7 @@ fn texts(mut raw: &[u8]) -> impl Iterator<Item = Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Company;
 
     fn header(name: &str, datatype: DataType, shape: &[u32], bytes: usize) -> TensorHeader {
         let shape = shape.iter().copied().collect();
@@ -169,7 +170,15 @@ mod tests {
             header("label", DataType::Bytes, &[2], 10),
         ];
         let (body, predictions, pictures) = (body.into(), vec![], bytes::Bytes::new());
-        Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
+        Inferred {
+            micros: 1,
+            waited_micros: 0,
+            company: Company::Alone,
+            outputs,
+            body,
+            predictions,
+            pictures,
+        }
     }
 
     fn wanted(names: &[(&str, bool)]) -> Wanted {

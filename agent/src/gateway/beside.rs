@@ -9,12 +9,12 @@ use serin_protocol::ids::{BasisPoints, Digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::call::Call;
-use super::infer::wall_clock;
+use super::counting::wall_clock;
 use super::router::{Infer, Served};
 use crate::review::Sampler;
 use crate::review::choose::Answered;
 use crate::telemetry::Made;
-use crate::worker::{Inferred, Worker};
+use crate::worker::{Company, Inferred, Worker};
 
 /// Requests that a shadow computes at once. One, and no queue before it: it may be slow, but neither hold memory nor
 /// fall behind what apps ask.
@@ -53,6 +53,14 @@ impl<W> Beside<W> {
     /// `served` is tried in this way.
     pub fn new(served: Arc<Served<W>>, mode: TrialMode) -> Self {
         Self { served, mode, places: Arc::new(Semaphore::new(AT_ONCE)), credit: AtomicU32::new(0) }
+    }
+
+    /// The release that is tried, if it answers some of what is asked.
+    pub(super) const fn answers(&self) -> Option<&Arc<Served<W>>> {
+        match self.mode {
+            TrialMode::Arm { .. } => Some(&self.served),
+            TrialMode::Shadow { .. } => None,
+        }
     }
 
     /// The release that is tried, if it answers what is asked so.
@@ -120,8 +128,8 @@ impl<W: Infer> Mirror<W> {
 }
 
 fn made(inferred: &Inferred) -> Made<'_> {
-    let Inferred { outputs, body, predictions, micros, .. } = inferred;
-    Made { outputs, body, predictions, micros: *micros }
+    let Inferred { outputs, body, predictions, micros, company, .. } = inferred;
+    Made { outputs, body, predictions, micros: (*company == Company::Alone).then_some(*micros) }
 }
 
 /// Whether `key` is one of the `share` of keys that `salt` chooses. With the same salt a larger share has all keys of

@@ -82,6 +82,12 @@ fn refuse(limit: usize) -> Refusal {
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message).closing()
 }
 
+/// Reads a body that nobody takes, within bounds.
+pub(super) async fn throw_away(body: Incoming, limit: usize, deadline: Duration) {
+    // Not in time: then he does not see the answer.
+    let _ = tokio::time::timeout(deadline, discard(body, limit)).await;
+}
+
 async fn discard(mut body: Incoming, limit: usize) {
     let mut left = limit.saturating_mul(DISCARD);
     while let Some(Ok(frame)) = body.frame().await {

@@ -4,13 +4,14 @@
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::tensor::{DataType, MAX_DIMENSIONS, TensorHeader};
 
 use super::binary::{self, Raw};
 use super::few::Few;
+use super::parameters::Parameters;
 use super::values::Values;
 use crate::telemetry::Asked;
 
@@ -29,7 +30,7 @@ pub(super) struct Call {
     /// Repeated in the answer.
     pub(super) id: Option<String>,
     /// The request's own parameters.
-    pub(super) parameters: Map<String, Value>,
+    pub(super) parameters: Parameters,
     /// What the body holds.
     pub(super) inputs: Vec<TensorHeader>,
     /// Raw values of all inputs, one after another.
@@ -63,7 +64,7 @@ struct Request {
     #[serde(default)]
     outputs: Few<Output>,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
 }
 
 #[derive(Deserialize)]
@@ -99,12 +100,12 @@ struct OutputParameters {
 impl Call {
     /// Whether the truth about it may be told later.
     pub(super) fn may_be_labelled(&self) -> bool {
-        self.parameters.get(REMEMBER) != Some(&Value::Bool(false))
+        self.parameters.0.get(REMEMBER) != Some(&Value::Bool(false))
     }
 
     /// What of it is looked at by whoever counts.
     pub(super) fn asked(&self) -> Asked<'_> {
-        Asked { inputs: &self.inputs, body: &self.body, parameters: &self.parameters }
+        Asked { inputs: &self.inputs, body: &self.body, parameters: &self.parameters.0 }
     }
 
     /// Parses `body`, of which the first `json` bytes are JSON (all of them if `None`), as a request to the
@@ -127,7 +128,7 @@ impl Call {
         }
         let whole = raw.finish().map_err(|fault| fault.to_string())?;
         let body = if all_raw { whole } else { join(bodies) };
-        let binary = match request.parameters.get(BINARY_OUTPUT) {
+        let binary = match request.parameters.0.get(BINARY_OUTPUT) {
             None => false,
             Some(Value::Bool(binary)) => *binary,
             Some(other) => {

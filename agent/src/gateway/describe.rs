@@ -2,7 +2,7 @@
 //! have it. Pure.
 
 use serde_json::{Value, json};
-use serin_protocol::ids::{FieldName, ReleaseId};
+use serin_protocol::ids::{FieldName, ReleaseId, Version};
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::release::Decoder;
 
@@ -16,12 +16,16 @@ pub(super) fn server() -> Value {
     })
 }
 
-/// A model; `formats` are those of the files that an input takes, where it takes images.
-pub(super) fn model<'a>(manifest: &Manifest, formats: impl Fn(&FieldName) -> Option<&'a [Decoder]>) -> Value {
+/// A model that answers in these `versions`; `formats` are those of the files that an input takes, where it takes images.
+pub(super) fn model<'a>(
+    manifest: &Manifest,
+    versions: &[&Version],
+    formats: impl Fn(&FieldName) -> Option<&'a [Decoder]>,
+) -> Value {
     let inputs = manifest.inputs.iter().map(|spec| tensor(spec, formats(&spec.name)));
     json!({
         "name": manifest.model,
-        "versions": [manifest.version],
+        "versions": versions,
         "platform": "tract_onnx",
         "inputs": inputs.collect::<Vec<_>>(),
         "outputs": manifest.outputs.iter().map(|spec| tensor(spec, None)).collect::<Vec<_>>(),
@@ -63,10 +67,10 @@ pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
     }] })
 }
 
-/// The list of models that could answer: the active release, if there is one.
-pub(super) fn repository(active: Option<&ReleaseId>) -> Value {
+/// The list of models that could answer.
+pub(super) fn repository(answering: &[ReleaseId]) -> Value {
     let entry = |release: &ReleaseId| json!({ "name": release.model, "version": release.version, "state": "READY", "reason": "" });
-    active.into_iter().map(entry).collect()
+    answering.iter().map(entry).collect()
 }
 
 #[cfg(test)]

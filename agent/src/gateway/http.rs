@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
+use serin_protocol::ids::ReleaseId;
 use tokio::sync::mpsc;
 
 use super::infer::Desk;
@@ -55,9 +56,20 @@ impl<W> Gateway<W> {
     }
 
     fn asked(&self, asked: &Asked) -> Result<Arc<Served<W>>, Refusal> {
-        let served = self.current()?;
+        let served = match self.desk.named_arm(asked) {
+            Some(arm) => arm,
+            None => self.current()?,
+        };
         asked.check(served.release(), |other| self.desk.router.is_warm(other))?;
         Ok(served)
+    }
+
+    /// All releases that answer: the active one, and what shares the work with it.
+    fn answering(&self) -> Vec<ReleaseId> {
+        let active = self.desk.router.current();
+        let beside = self.desk.router.beside();
+        let arm = beside.as_ref().and_then(|beside| beside.answers());
+        active.iter().chain(arm).map(|served| served.release().clone()).collect()
     }
 
     fn current(&self) -> Result<Arc<Served<W>>, Refusal> {
@@ -88,7 +100,10 @@ impl<W: Infer> Gateway<W> {
             Route::Model(asked) => {
                 get()?;
                 let served = self.asked(&asked)?;
-                Ok(ok(&describe::model(served.manifest(), |input| served.formats(input))))
+                let releases = self.answering();
+                let versions = releases.iter().filter(|release| release.model == served.release().model);
+                let versions: Vec<_> = versions.map(|release| &release.version).collect();
+                Ok(ok(&describe::model(served.manifest(), &versions, |input| served.formats(input))))
             }
             Route::ModelReady(asked) => {
                 get()?;
@@ -105,8 +120,7 @@ impl<W: Infer> Gateway<W> {
                 Ok(ok(&describe::statistics(served.release(), &snapshot)))
             }
             Route::Repository if head.method == Method::POST => {
-                let active = self.desk.router.current();
-                Ok(ok(&describe::repository(active.as_ref().map(|served| served.release()))))
+                Ok(ok(&describe::repository(&self.answering())))
             }
             Route::Labels if head.method == Method::POST => self.desk.labels(body).await,
             Route::Infer(_) | Route::Repository | Route::Labels => Err(Refusal::wrong_method("POST")),

@@ -2,12 +2,12 @@
 //! was sent.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use serin_protocol::ids::{ReleaseId, UnixMillis};
+use serin_protocol::ids::ReleaseId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument as _, Span, field};
 
@@ -17,14 +17,14 @@ use super::beside::Arm;
 use super::binary::{self, JSON_LENGTH};
 use super::body::{self, Body};
 use super::call::Call;
+use super::counting::{Made, count_failed, sample};
 use super::limits::Limits;
 use super::refusal::{self, Answer, Refusal};
 use super::remember::{MAX_LABELS_BYTES, Remembered};
 use super::request_id::{REQUEST_ID, RequestIds};
 use super::route::Asked;
 use super::router::{Infer, Router, Served};
-use crate::review::choose::Answered;
-use crate::telemetry::Effort;
+use super::unread;
 use crate::worker::{InferError, Inferred};
 
 /// Most workers that one request is given to: the active release's, its replacement after it died, the
@@ -43,6 +43,8 @@ pub(super) struct Desk<W> {
     in_flight: Arc<Semaphore>,
     /// One permit per byte.
     bodies: Arc<Semaphore>,
+    /// One permit per byte of answers that are not yet read.
+    unread: Arc<Semaphore>,
     ids: RequestIds,
     /// What was predicted lately.
     pub(super) remembered: Arc<Remembered>,
@@ -66,15 +68,6 @@ struct Names {
     key: Option<HeaderValue>,
     /// In traces, with more to be said.
     span: Span,
-}
-
-/// An answer that was made, and all that is counted of it.
-struct Made<W> {
-    served: Arc<Served<W>>,
-    call: Call,
-    inferred: Inferred,
-    /// From asking the worker to its answer.
-    took: Duration,
 }
 
 /// What has become of a request so far.
@@ -107,10 +100,11 @@ impl<W> Desk<W> {
     pub(super) fn new(router: Arc<Router<W>>, limits: Limits) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight));
         let bodies = Arc::new(Semaphore::new(limits.bodies));
+        let unread = Arc::new(Semaphore::new(limits.unread));
         // Without randomness names are only less easily told apart.
         let ids = RequestIds::new(getrandom::u32().unwrap_or_default());
         let remembered = Arc::new(Remembered::new(limits.answers, limits.answers_for));
-        Self { router, limits, in_flight, bodies, ids, remembered }
+        Self { router, limits, in_flight, bodies, unread, ids, remembered }
     }
 
     /// Counts a request that never came to an inference.
@@ -132,7 +126,7 @@ impl<W> Desk<W> {
     }
 
     /// The arm of a trial that `asked` names by its version.
-    fn named_arm(&self, asked: &Asked) -> Option<Arc<Served<W>>> {
+    pub(super) fn named_arm(&self, asked: &Asked) -> Option<Arc<Served<W>>> {
         let version = asked.version.as_deref()?;
         self.router.beside()?.arm(Arm::Version(version)).cloned()
     }
@@ -178,6 +172,8 @@ impl<W: Infer> Desk<W> {
     ) -> Result<Written, Refusal> {
         let Ok(place) = Arc::clone(&self.in_flight).try_acquire_owned() else {
             let message = format!("{} requests are being answered already", self.limits.in_flight);
+            // Whoever is still sending when the connection closes may not see the answer.
+            body::throw_away(body, self.limits.body, self.limits.receive).await;
             return Err(self.refused(Refusal::too_many(message).closing()));
         };
         let body = body::read(body, self.limits.body, self.limits.receive, &self.bodies).await;
@@ -188,8 +184,11 @@ impl<W: Infer> Desk<W> {
         let names =
             Names { request: name.clone(), key: headers.get(REQUEST_KEY).cloned(), span: span.clone() };
         let (reply, answered) = oneshot::channel();
+        let (unread, all) = (Arc::clone(&self.unread), self.limits.unread);
         tokio::spawn(self.compute(asked, names, json, body, place, reply).instrument(span.clone()));
-        answered.await.unwrap_or_else(|_| Err(Refusal::unavailable("the agent is stopping")))
+        let written =
+            answered.await.unwrap_or_else(|_| Err(Refusal::unavailable("the agent is stopping")))?;
+        unread::hold(written, &unread, all)
     }
 
     /// Replies, then counts.
@@ -334,48 +333,6 @@ impl<W: Infer> Desk<W> {
             }
         }
     }
-
-    /// Counts an answer, and remembers what was predicted.
-    fn count(&self, made: &Made<W>, request: &HeaderValue) {
-        let Made { served, call, inferred, took } = made;
-        let mut recorder = served.recording().lock();
-        let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
-        recorder.cost(Effort {
-            rows: rows.unwrap_or(0).into(),
-            runs: inferred.leads.into(),
-            waited_micros: inferred.waited_micros,
-            computed_micros: inferred.micros,
-            answered_micros: micros(*took),
-            failed_micros: 0,
-            last: Some(wall_clock()),
-        });
-        let segments = recorder.answered_seeing(
-            call.asked(),
-            &inferred.pictures,
-            &inferred.predictions,
-            inferred.micros,
-        );
-        let names = [Some(request.as_bytes()), call.id.as_deref().map(str::as_bytes)];
-        if call.may_be_labelled() {
-            self.remembered.keep(names, served.recording(), &inferred.predictions, segments);
-        }
-    }
-}
-
-/// Counts what `served` did not answer.
-fn count_failed<W>(served: &Served<W>, call: &Call, error: &InferError, took: Duration) {
-    let mut recorder = served.recording().lock();
-    match error {
-        InferError::Model(_) | InferError::Died(_) => {
-            recorder.failed(call.asked());
-            let failed_micros = micros(took);
-            recorder.cost(Effort { failed_micros, last: Some(wall_clock()), ..Effort::default() });
-        }
-        InferError::Input(_) => recorder.refused(),
-        // Stopped by the supervisor, or dead before it came to this request: that says nothing of the
-        // request, and a death is counted by itself. One that finds no room may find it later.
-        InferError::Stopped | InferError::Unasked(_) | InferError::Busy => {}
-    }
 }
 
 /// How many bytes of a body with these `headers` are JSON; `None` for all.
@@ -394,22 +351,4 @@ fn respond(Written { json, raw }: Written) -> Answer {
     let mut answer = refusal::with_raw(StatusCode::OK, json, raw, "application/octet-stream");
     answer.headers_mut().insert(JSON_LENGTH, length);
     answer
-}
-
-/// Lets a row be taken for review, where owner and device allow it.
-fn sample<W>(served: &Served<W>, call: &Call, inferred: &Inferred) {
-    let Some(sampler) = served.sampler() else { return };
-    let answered =
-        Answered { inputs: &call.inputs, body: &call.body, predictions: &inferred.predictions, shadow: None };
-    // Without randomness nothing is taken by lot.
-    let chance = getrandom::u32().map_or(u16::MAX, |chance| chance as u16);
-    sampler.answered(answered, None, chance, wall_clock());
-}
-
-pub(super) fn wall_clock() -> UnixMillis {
-    UnixMillis(micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()) / 1000)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

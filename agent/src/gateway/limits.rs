@@ -15,6 +15,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of all request bodies held together, which is what the callers can make the supervisor hold.
     pub bodies: usize,
+    /// Bytes of all answers together that are not yet read; an answer that is larger alone goes alone.
+    pub unread: usize,
     /// Connections per listener. Each may hold a read buffer of [`Limits::buffer`].
     pub connections: usize,
     /// Bytes of a connection's read buffer, and so of a request's headers.
@@ -23,7 +25,7 @@ pub struct Limits {
     pub header: Duration,
     /// Time for a whole request body.
     pub receive: Duration,
-    /// Time a caller may leave an answer lying without reading any of it.
+    /// Time a caller may leave an answer lying, and [`super::patience::RATE`] on top for what he reads of it.
     pub send: Duration,
     /// Time for connections to end when the agent stops.
     pub drain: Duration,
@@ -42,6 +44,7 @@ impl Default for Limits {
             in_flight: 128,
             body: 8 << 20,
             bodies: 32 << 20,
+            unread: 32 << 20,
             connections: 128,
             buffer: 64 << 10,
             header: Duration::from_secs(30),

@@ -8,6 +8,10 @@ use serde::de::{Deserialize, DeserializeSeed, Error, SeqAccess, Visitor};
 use serin_protocol::raw::{single, whole};
 use serin_protocol::tensor::{DataType, MAX_DIMENSIONS};
 
+/// Most numbers written as text: as many `FP32` as the largest raw body holds. Each takes eight bytes until its type is
+/// known, and may have been written with two.
+const MAX_NUMBERS: usize = 2 << 20;
+
 /// Values of a tensor with the form in which they were written.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Values {
@@ -86,6 +90,11 @@ impl Values {
     fn number<E: Error>(&mut self, depth: usize, value: f64) -> Result<(), E> {
         self.place(depth)?;
         match &mut self.elements {
+            Elements::Numbers(numbers) if numbers.len() >= MAX_NUMBERS => {
+                return Err(E::custom(format_args!(
+                    "data has more than {MAX_NUMBERS} numbers: send them raw"
+                )));
+            }
             Elements::Numbers(numbers) => numbers.push(value),
             Elements::Texts(count, bytes) if value.is_nan() => {
                 *count += 1;
@@ -253,6 +262,13 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_are_bounded() {
+        let many = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert_eq!(parse(&many(MAX_NUMBERS)).expect("the most").0.len(), MAX_NUMBERS);
+        assert!(parse(&many(MAX_NUMBERS + 1)).expect_err("too many").contains("send them raw"));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use tokio::sync::oneshot;
 
 use super::Supervisor;
 use crate::field;
-use crate::field::checkup::{CheckLine, Checkup, Facts, Kernel, doctor};
+use crate::field::checkup::{CheckLine, Checkup, Facts, doctor};
+use crate::field::protections::Kernel;
 use crate::field::reply::FieldReply;
 use crate::link::certificates::examine;
 use crate::telemetry::resources::available;
@@ -33,7 +34,7 @@ impl Supervisor {
             waiting: self.outbox.pending(),
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
-            sandboxed: running.map(|running| running.worker.sandbox().files_closed),
+            sandbox: running.map(|running| running.worker.sandbox()),
             kernel: kernel(self.groups.is_some()),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
@@ -79,7 +80,7 @@ impl Supervisor {
 fn kernel(memory_groups: bool) -> Kernel {
     Kernel {
         landlock: worker::files_can_be_closed(),
-        seccomp: std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+        seccomp: worker::calls_can_be_filtered(),
         memory_groups,
     }
 }

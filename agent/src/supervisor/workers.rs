@@ -20,9 +20,8 @@ use crate::review::{Chooser, Sampler, Tray};
 use crate::telemetry::{Recorder, Recording};
 use crate::update::effect::{Event, Now};
 use crate::update::record::Slot;
-use crate::worker::golden::golden_pass;
 use crate::worker::group::Delegated;
-use crate::worker::{Worker, WorkerSpec};
+use crate::worker::{Worker, WorkerSpec, requalify};
 
 /// A worker that is up, with what is needed to let it answer.
 pub(super) struct Running {
@@ -214,14 +213,16 @@ impl Start {
             groups,
             load_deadline: models.load_deadline,
             request_deadline: models.request_deadline,
+            require_sandbox: models.sandbox == Confinement::Require,
         };
         let worker = Worker::start(spec).await.map_err(|fault| fault.reason())?;
         confined_as_required(models.sandbox, worker.sandbox()).map_err(|lack| load(&lack))?;
         if golden {
             let golden =
                 Golden::parse(&read(BundleFile::Golden)?).map_err(|error| load(&error.to_string()))?;
-            let report = golden_pass(&worker, &golden, &manifest).await.map_err(|fault| fault.reason())?;
-            tracing::info!(release = %slot.release, ?report, "golden vectors hold");
+            let proved = requalify(&worker, &golden, &manifest).await.map_err(|fault| fault.reason());
+            let (report, rounds) = proved?;
+            tracing::info!(release = %slot.release, ?report, rounds, "golden vectors hold");
         }
         let sampler = match review.filter(|_| manifest.review.is_some()) {
             Some((tray, redact)) => {

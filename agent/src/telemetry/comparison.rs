@@ -19,8 +19,8 @@ pub struct Made<'a> {
     pub body: &'a [u8],
     /// Class per row, where one is declared.
     pub predictions: &'a [Prediction],
-    /// Time it took.
-    pub micros: u64,
+    /// Time it took; none where it shared its run with others, which says nothing of its own.
+    pub micros: Option<u64>,
 }
 
 impl Made<'_> {
@@ -61,8 +61,10 @@ impl Comparing {
     /// Both computed the same request.
     pub(super) fn computed(&mut self, live: Made<'_>, shadow: Made<'_>) {
         self.sum.requests = self.sum.requests.saturating_add(1);
-        let ratio = shadow.micros.max(1) as f32 / live.micros.max(1) as f32;
-        self.sum.ratio.record(&self.ratios, ratio);
+        // A shadow computes alone: beside a run of several it would look faster than it is.
+        if let (Some(live), Some(shadow)) = (live.micros, shadow.micros) {
+            self.sum.ratio.record(&self.ratios, shadow.max(1) as f32 / live.max(1) as f32);
+        }
         let rows = rows(live.outputs);
         let outputs = common(live, shadow);
         let distance = |row: usize| {
@@ -189,21 +191,24 @@ mod tests {
         let outputs = [header("p", DataType::Fp32, &[2, 2], 16)];
         let (live, shadow) = (floats(&[0.9, 0.1, 0.6, 0.4]), floats(&[0.9, 0.1, 0.45, 0.55]));
         let (a, b) = (classes(&[0, 0]), classes(&[0, 1]));
-        let live = Made { outputs: &outputs, body: &live, predictions: &a, micros: 100 };
-        let shadow = Made { outputs: &outputs, body: &shadow, predictions: &b, micros: 310 };
+        let live = Made { outputs: &outputs, body: &live, predictions: &a, micros: Some(100) };
+        let shadow = Made { outputs: &outputs, body: &shadow, predictions: &b, micros: Some(310) };
         let sum = compared(live, shadow);
         assert_eq!((sum.requests, sum.rows, sum.agreed), (1, 2, 1));
         assert_eq!(sum.distance.under, 1, "the first row is the same");
         assert_eq!(sum.distance.counts.iter().position(|count| *count == 1), Some(15), "0.15");
         assert_eq!(sum.ratio.counts.iter().position(|count| *count == 1), Some(9), "3.1 times");
         assert!(sum.is_sane());
+        // A run shared with others says nothing of how long this one takes.
+        let sum = compared(Made { micros: None, ..live }, shadow);
+        assert_eq!((sum.requests, sum.ratio.counts.iter().sum::<u64>()), (1, 0));
     }
 
     #[test]
     fn without_a_class_outputs_that_hardly_differ_agree() {
         let outputs = [header("y", DataType::Fp32, &[3], 12), header("n", DataType::Int64, &[3], 24)];
         let bytes = |values: [f32; 3], count: u8| [floats(&values), vec![count; 24]].concat();
-        let made = |body| Made { outputs: &outputs, body, predictions: &[], micros: 1 };
+        let made = |body| Made { outputs: &outputs, body, predictions: &[], micros: Some(1) };
         let live = bytes([1000.0, 1.0, f32::NAN], 1);
         let near = bytes([1000.5, 1.0005, f32::NAN], 1);
         assert_eq!(compared(made(&live), made(&near)).agreed, 3);
@@ -218,10 +223,10 @@ mod tests {
     fn other_outputs_are_no_agreement_and_no_harm() {
         let (one, two) = ([header("y", DataType::Fp32, &[1, 2], 8)], [header("z", DataType::Fp32, &[1], 4)]);
         let (a, b) = (floats(&[1.0, 2.0]), floats(&[1.0]));
-        let live = Made { outputs: &one, body: &a, predictions: &[], micros: 0 };
-        let sum = compared(live, Made { outputs: &two, body: &b, predictions: &[], micros: 0 });
+        let live = Made { outputs: &one, body: &a, predictions: &[], micros: Some(0) };
+        let sum = compared(live, Made { outputs: &two, body: &b, predictions: &[], micros: Some(0) });
         assert_eq!((sum.rows, sum.agreed, sum.distance.total()), (1, 0, 0));
-        let cut = Made { outputs: &one, body: &b, predictions: &[], micros: 0 };
+        let cut = Made { outputs: &one, body: &b, predictions: &[], micros: Some(0) };
         assert_eq!(compared(live, cut).agreed, 0);
     }
 }

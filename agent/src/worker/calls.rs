@@ -99,6 +99,12 @@ pub(super) fn leave_only_what_answering_takes() -> Result<(), seccompiler::Error
     install(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow)
 }
 
+/// Whether a filter is known for this processor, and the kernel takes one.
+pub(super) fn can_be_filtered() -> bool {
+    TargetArch::try_from(std::env::consts::ARCH).is_ok()
+        && std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
+}
+
 fn install(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     others: SeccompAction,

@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::awake::Waiting;
 use super::group::Group;
-use super::process::{InferError, Inferred, StartFault, WorkerSpec};
+use super::process::{Company, InferError, Inferred, StartFault, WorkerSpec};
 use super::queue::{Job, Queue, Run};
 use super::{death, stderr, wire};
 
@@ -126,6 +126,7 @@ fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
         .arg("--dir")
         .arg(std::path::absolute(&spec.dir)?)
         .args(["--memory-limit", &spec.memory_limit.to_string()])
+        .args(["--patience", &spec.request_deadline.as_millis().to_string()])
         // It needs nothing of the environment, which may hold secrets.
         .env_clear()
         .current_dir("/")
@@ -136,6 +137,9 @@ fn spawn(spec: &WorkerSpec) -> io::Result<(Process, UnixStream)> {
         // Ctrl-C at the agent's terminal is for the agent.
         .process_group(0)
         .kill_on_drop(true);
+    if spec.require_sandbox {
+        command.arg("--require-sandbox");
+    }
     if let Some(group) = &group {
         command.arg("--group").arg(group.path());
     }
@@ -201,10 +205,13 @@ impl Driver {
             // Who waits behind it has work for everybody; nobody needs to be kept awake.
             let company = !self.queue.is_empty() || !jobs.is_empty();
             let waiting = Waiting::for_run(run.expected.filter(|_| !company), self.processors);
+            // With more rows than it runs at once the worker looks at the time itself, between two runs of its model: it is
+            // hung only if the last of these takes as long again.
+            let deadline = self.request_deadline.saturating_mul(if run.in_steps { 2 } else { 1 });
             let answer = tokio::select! {
                 biased;
                 _ = stop.changed() => return End::Asked,
-                answer = timeout(self.request_deadline, exchange(&mut self.socket, &run, waiting)) => answer,
+                answer = timeout(deadline, exchange(&mut self.socket, &run, waiting)) => answer,
             };
             match answer {
                 Ok(Ok(outcome)) => self.queue.hand_out(outcome, start, start.elapsed()),
@@ -229,7 +236,8 @@ async fn exchange(
             // It was checked when it was received.
             let end = wire::outputs_end(body.len(), pictures).unwrap_or(body.len());
             let (body, pictures) = (body.slice(..end), body.slice(end..));
-            Ok(Ok(Inferred { micros, waited_micros: 0, leads: true, outputs, body, predictions, pictures }))
+            let company = Company::Alone;
+            Ok(Ok(Inferred { micros, waited_micros: 0, company, outputs, body, predictions, pictures }))
         }
         WorkerResponse::InferFailed { request, fault } if request == run.number => match fault {
             InferFault::Input(text) => Ok(Err(InferError::Input(text))),

@@ -3,25 +3,23 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serin_model::{Model, ROWS_AT_ONCE, Record, nnef, tells_of_exhaustion};
-use serin_pipeline::{Column, Data, Fed, Feed, Preparation, Raw};
+use serin_pipeline::{Column, Fed, Feed, Preparation, Raw};
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, Prediction, about};
-use serin_protocol::ids::{ByteCount, FieldName};
+use serin_protocol::frame::{InferFault, LoadFault, MAX_BODY_BYTES, about};
+use serin_protocol::ids::ByteCount;
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::pipeline::{Pipeline, PostStep};
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
+use super::answer::{Answer, Gathered, MEAN_TEXT_BYTES, answered_row_bytes, row_bytes, write_text};
 use super::heap;
-use super::predictions;
 use crate::resident;
 
 /// Most rows of one request: their predictions, at most 19 bytes each, must fit into a frame header.
 pub(super) const MAX_ROWS: usize = 4096;
-
-/// Bytes of a text with its length, for the bound on a request; images are within the eighth of the memory.
-const MEAN_TEXT_BYTES: usize = 256;
 
 /// Release files a worker reads.
 pub(super) const FILES: [BundleFile; 5] =
@@ -39,26 +37,17 @@ pub(super) struct Engine {
     labels: Vec<String>,
     model: Model,
     most_body_bytes: usize,
+    /// Most rows of one request.
+    most_rows: usize,
+    /// After so long, no more of a request's rows are begun.
+    patience: Duration,
     /// Requests until the heap is settled.
     unsettled: u32,
 }
 
-/// What a request is answered with.
-#[derive(Debug)]
-pub(super) struct Answer {
-    /// Declared outputs, in manifest order.
-    pub(super) outputs: Vec<TensorHeader>,
-    /// Their values.
-    pub(super) body: Vec<u8>,
-    /// One per row, where the manifest declares a prediction.
-    pub(super) predictions: Vec<Prediction>,
-    /// Numbers about pictures behind the outputs.
-    pub(super) pictures: u32,
-}
-
 impl Engine {
-    /// Loads the release unpacked in `dir` to be run within `memory` bytes.
-    pub(super) fn load(dir: &Path, memory: ByteCount) -> Result<Self, LoadFault> {
+    /// Loads the release unpacked in `dir` to be run within `memory` bytes, each request within `patience`.
+    pub(super) fn load(dir: &Path, memory: ByteCount, patience: Duration) -> Result<Self, LoadFault> {
         heap::sparingly();
         resident::drop_program();
         let (manifest, steps) = declared(dir)?;
@@ -83,14 +72,18 @@ impl Engine {
         };
         heap::swiftly();
         resident::drop_program();
+        let labels: Vec<String> = labels.lines().map(str::to_owned).collect();
+        let answered = answered_row_bytes(&manifest, &labels);
         Ok(Self {
             unsettled: SETTLED_AFTER,
-            most_body_bytes: most_body_bytes(&manifest.inputs, memory),
+            most_body_bytes: most_bytes(row_bytes(&manifest.inputs, MEAN_TEXT_BYTES), memory.0 / 8),
+            most_rows: most_bytes(answered, memory.0 / 16) / answered.max(1),
+            patience,
             manifest,
             preparation,
             feeds,
             post: steps.post,
-            labels: labels.lines().map(str::to_owned).collect(),
+            labels,
             model,
         })
     }
@@ -118,50 +111,44 @@ impl Engine {
     }
 
     fn compute(&mut self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
+        let began = Instant::now();
         let (rows, raw) = self.check_inputs(inputs, body)?;
         let at_once = self.model.rows_at_once();
-        let mut taken: Vec<(String, Column<'static>)> = Vec::new();
+        let mut gathered = Gathered::of(&self.manifest, rows)?;
         let mut seen = Vec::new();
         for first in (0..rows).step_by(at_once) {
+            if first > 0 && began.elapsed() > self.patience {
+                return Err(too_slow(rows, first, self.patience));
+            }
             let count = at_once.min(rows - first);
             let values = self.preparation.prepare(&raw, first, count, &mut seen);
             let values = values.map_err(InferFault::Input)?;
             let part = self.model.run(&self.feeds, &values, count)?;
-            append(&mut taken, part, count)?;
+            whole(&part, count)?;
+            let made = serin_pipeline::finish(&self.post, &part, &self.labels).map_err(InferFault::Model)?;
+            gathered.add(&made, count)?;
         }
-        let made = serin_pipeline::finish(&self.post, &taken, &self.labels).map_err(InferFault::Model)?;
-        drop(taken);
-        let (outputs, mut body) = self.encode(&made, rows)?;
-        body.extend(seen.iter().flat_map(|number| number.to_le_bytes()));
-        if body.len() > MAX_BODY_BYTES as usize {
-            return Err(too_large(rows));
-        }
-        let predictions = match &self.manifest.prediction {
-            Some(spec) => predictions::of(spec, &made).map_err(InferFault::Model)?,
-            None => Vec::new(),
-        };
-        // Within the body, which is bounded.
-        Ok(Answer { outputs, body, predictions, pictures: seen.len() as u32 })
+        gathered.answer(&seen)
     }
 
     /// Runs only the steps before the model, and answers what they hand to it.
     pub(super) fn prepare(&self, inputs: &[TensorHeader], body: &[u8]) -> Result<Answer, InferFault> {
         let (rows, raw) = self.check_inputs(inputs, body)?;
         let values = self.preparation.prepare(&raw, 0, rows, &mut Vec::new()).map_err(InferFault::Input)?;
-        let mut answer =
-            Answer { outputs: Vec::new(), body: Vec::new(), predictions: Vec::new(), pictures: 0 };
+        let mut answer = Answer::default();
         for (feed, values) in self.feeds.iter().zip(values) {
-            let start = answer.body.len();
-            let datatype = write_fed(&values, &mut answer.body);
+            let mut fed = Vec::new();
+            let datatype = write_fed(&values, &mut fed);
             let lengths = std::iter::once(rows).chain(feed.row_shape.iter().copied());
             answer.outputs.push(TensorHeader {
                 name: feed.name.clone(),
                 datatype,
                 shape: lengths.filter_map(|length| u32::try_from(length).ok()).collect(),
-                bytes: (answer.body.len() - start) as u64,
+                bytes: fed.len() as u64,
             });
+            answer.parts.push(fed);
         }
-        if answer.body.len() > MAX_BODY_BYTES as usize {
+        if answer.parts.iter().map(Vec::len).sum::<usize>() > MAX_BODY_BYTES as usize {
             return Err(InferFault::Input(format!("{rows} rows are more than {MAX_BODY_BYTES} bytes")));
         }
         Ok(answer)
@@ -200,40 +187,24 @@ impl Engine {
             raw.push(Raw::of(spec, part, count).map_err(|what| about(&spec.name, &what))?);
         }
         match rows {
+            Some(rows) if rows > self.most_rows => {
+                let most = self.most_rows;
+                Err(InferFault::Input(format!(
+                    "what is answered for {rows} rows needs more memory than there is for it: ask for {most} at most"
+                )))
+            }
             Some(rows) => Ok((rows, raw)),
             None => Err(InferFault::Input("no input is given".into())),
         }
     }
-
-    fn encode(
-        &self,
-        made: &[(FieldName, Column<'_>)],
-        rows: usize,
-    ) -> Result<(Vec<TensorHeader>, Vec<u8>), InferFault> {
-        let mut headers = Vec::with_capacity(self.manifest.outputs.len());
-        let mut body = Vec::new();
-        for spec in &self.manifest.outputs {
-            let column = serin_pipeline::find(made, &spec.name).map_err(InferFault::Model)?;
-            serin_pipeline::check(column, spec, rows).map_err(InferFault::Model)?;
-            let start = body.len();
-            write_values(&column.data, &mut body);
-            if body.len() > MAX_BODY_BYTES as usize {
-                return Err(too_large(rows));
-            }
-            headers.push(TensorHeader {
-                name: spec.name.clone(),
-                datatype: spec.datatype,
-                // As many dimensions as declared, which fit; rows are bounded.
-                shape: column.shape.iter().filter_map(|length| u32::try_from(*length).ok()).collect(),
-                bytes: (body.len() - start) as u64,
-            });
-        }
-        Ok((headers, body))
-    }
 }
 
-fn too_large(rows: usize) -> InferFault {
-    InferFault::Input(format!("the answer for {rows} rows is larger than {MAX_BODY_BYTES} bytes"))
+/// Not at once in what a request may take; the model is not to blame.
+fn too_slow(rows: usize, done: usize, patience: Duration) -> InferFault {
+    InferFault::Input(format!(
+        "only {done} of {rows} rows were done in {} ms, which is all the time for a request: ask for fewer at once",
+        patience.as_millis()
+    ))
 }
 
 /// Manifest and pipeline of the release unpacked in `dir`.
@@ -266,16 +237,12 @@ pub(super) fn examine(dir: &Path) -> Result<(Record, u32), LoadFault> {
     Ok((record, u32::try_from(model.rows_at_once()).unwrap_or(1)))
 }
 
-/// A request buffered whole must not push the model over its limit: that would look like the model's
-/// fault. What the packer measured contains a full run of rows; beyond that an eighth of the limit is
-/// within the margin between measured minimum and limit.
-fn most_body_bytes(inputs: &[TensorSpec], memory: ByteCount) -> usize {
-    let bytes = |spec: &TensorSpec| {
-        spec.row_elements().unwrap_or(0).saturating_mul(spec.datatype.width().unwrap_or(MEAN_TEXT_BYTES))
-    };
-    let row = inputs.iter().map(bytes).fold(0, usize::saturating_add);
-    let eighth = usize::try_from(memory.0 / 8).unwrap_or(usize::MAX);
-    row.saturating_mul(ROWS_AT_ONCE).max(eighth).min(MAX_BODY_BYTES as usize)
+/// Bytes that a request, or its answer, may take: beyond the model's limit they would look like the model's fault. What the
+/// packer measured contains a full run of rows, of `row` bytes each; beyond that a request has an eighth of the limit and an
+/// answer a sixteenth as its `share`, which together are within the margin between measured minimum and limit.
+fn most_bytes(row: usize, share: u64) -> usize {
+    let share = usize::try_from(share).unwrap_or(usize::MAX);
+    row.saturating_mul(ROWS_AT_ONCE).max(share).min(MAX_BODY_BYTES as usize)
 }
 
 /// Reads a release file, no further than one byte past its bound.
@@ -328,59 +295,13 @@ fn write_fed(fed: &Fed, body: &mut Vec<u8>) -> DataType {
     }
 }
 
-fn write_text(text: &str, body: &mut Vec<u8>) {
-    // A label comes from a file of at most 256 KiB, from a model of at most 2 GiB, or from a frame.
-    body.extend(u32::try_from(text.len()).unwrap_or(0).to_le_bytes());
-    body.extend(text.as_bytes());
-}
-
-/// Adds the outputs of some more rows.
-fn append(
-    all: &mut Vec<(String, Column<'static>)>,
-    part: Vec<(String, Column<'static>)>,
-    count: usize,
-) -> Result<(), InferFault> {
-    for (name, column) in &part {
-        if column.shape.first() != Some(&count) {
-            return Err(InferFault::Model(format!(
-                "output {name:?} of {count} rows has shape {:?}",
-                column.shape
-            )));
+/// Checks that there are outputs of `count` rows.
+fn whole(part: &[(String, Column<'static>)], count: usize) -> Result<(), InferFault> {
+    match part.iter().find(|(_, column)| column.shape.first() != Some(&count)) {
+        Some((name, column)) => {
+            let shape = &column.shape;
+            Err(InferFault::Model(format!("output {name:?} of {count} rows has shape {shape:?}")))
         }
-    }
-    if all.is_empty() {
-        *all = part;
-        return Ok(());
-    }
-    for ((name, whole), (_, part)) in all.iter_mut().zip(part) {
-        let same = whole.shape.iter().skip(1).eq(part.shape.iter().skip(1));
-        match (&mut whole.data, part.data) {
-            (Data::Floats(values), Data::Floats(more)) if same => values.extend(more),
-            (Data::Integers(values), Data::Integers(more)) if same => values.extend(more),
-            (Data::Texts(values), Data::Texts(more)) if same => values.extend(more),
-            (Data::Floats(_) | Data::Integers(_) | Data::Texts(_), _) => {
-                return Err(InferFault::Model(format!("output {name:?} changes its form between rows")));
-            }
-        }
-        if let Some(rows) = whole.shape.first_mut() {
-            *rows += count;
-        }
-    }
-    Ok(())
-}
-
-fn write_values(data: &Data<'_>, body: &mut Vec<u8>) {
-    match data {
-        Data::Floats(values) => {
-            body.reserve(values.len() * size_of::<f32>());
-            values.iter().for_each(|value| body.extend(value.to_le_bytes()));
-        }
-        Data::Integers(values) => {
-            body.reserve(values.len() * size_of::<i64>());
-            values.iter().for_each(|value| body.extend(value.to_le_bytes()));
-        }
-        Data::Texts(texts) => {
-            texts.iter().for_each(|text| write_text(text, body));
-        }
+        None => Ok(()),
     }
 }

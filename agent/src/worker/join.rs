@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use serin_protocol::tensor::{TensorHeader, split_body};
 
-use super::process::Inferred;
+use super::process::{Company, Inferred};
 
 /// Most bytes that requests run together have: 16 rows of a small picture. The worker holds a request
 /// whole before it runs it, within the model's memory limit; with more in a row, running rows together
@@ -126,7 +126,7 @@ pub(super) fn split(inferred: &Inferred, rows: &[u32]) -> Option<Vec<Inferred>> 
             body: body.freeze(),
             predictions,
             pictures,
-            leads: inferred.leads && number == 0,
+            company: if number == 0 { Company::First } else { Company::Another },
             ..*inferred
         });
         start = end;

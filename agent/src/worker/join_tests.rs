@@ -55,7 +55,7 @@ fn answer(inputs: &[TensorHeader], body: &[u8]) -> Inferred {
     // Two numbers about each row's picture.
     let seen = numbers.iter().flat_map(|number| [*number, -number]).flat_map(f32::to_le_bytes);
     let (body, pictures) = (body.into(), seen.collect::<Vec<u8>>().into());
-    Inferred { micros: 9, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
+    Inferred { micros: 9, waited_micros: 0, company: Company::Alone, outputs, body, predictions, pictures }
 }
 
 fn count(requests: &[(Vec<TensorHeader>, Bytes)], bounds: &Bounds) -> usize {
@@ -116,7 +116,10 @@ proptest! {
         prop_assert!(joined.inputs.iter().all(TensorHeader::is_consistent));
         let answers = split(&answer(&joined.inputs, &joined.parts.concat()), &rows).expect("consistent");
         for (number, ((inputs, body), together)) in requests.iter().zip(&answers).enumerate() {
-            prop_assert_eq!(together, &Inferred { leads: number == 0, ..answer(inputs, body) });
+            prop_assert_eq!(together, &Inferred {
+                company: if number == 0 { Company::First } else { Company::Another },
+                ..answer(inputs, body)
+            });
         }
     }
 
@@ -145,7 +148,7 @@ proptest! {
         let (body, predictions) = (Bytes::from(body), Vec::new());
         let pictures = body.clone();
         let inferred =
-            Inferred { micros: 1, waited_micros: 0, leads: true, outputs, body, predictions, pictures };
+            Inferred { micros: 1, waited_micros: 0, company: Company::Alone, outputs, body, predictions, pictures };
         let _ = split(&inferred, &rows);
     }
 }

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`serve`] | worker | the process: confine, load, answer frames |
 //! | `limits`, `sandbox`, `calls` | worker | resource limits; files and network out of reach; system calls |
-//! | `engine` | worker | one request: the declared steps (`serin-pipeline`), the model (`serin-model`) |
+//! | `engine`, `answer` | worker | one request: the declared steps (`serin-pipeline`), the model (`serin-model`); its answer |
 //! | `heap` | worker | memory given back |
 //! | [`process`] | supervisor | the handle: start, ask, stop, learn of its death |
 //! | `driver`, `wire`, `stderr` | supervisor | its task: one run at a time, deadlines, reaping |
@@ -13,10 +13,11 @@
 //! | `awake` | supervisor | waiting for what comes at once |
 //! | [`death`] | supervisor | which end a process came to (pure) |
 //! | [`group`] | both | memory groups, where they are delegated |
-//! | [`golden`] | supervisor | golden vectors against a live worker |
+//! | [`golden`], `requalify` | supervisor | golden vectors against a live worker, once and again |
 //! | [`prepare`] | worker | what is rewritten, told to the packer, and the second form for it |
 //! | [`qualify`], [`verdict`], `second_form` | supervisor | the same with measurements, as a command for the packer; what it prints |
 
+mod answer;
 mod awake;
 mod calls;
 pub mod death;
@@ -32,6 +33,7 @@ pub mod prepare;
 pub mod process;
 pub mod qualify;
 mod queue;
+mod requalify;
 mod sandbox;
 mod second_form;
 pub mod serve;
@@ -49,5 +51,12 @@ pub fn files_can_be_closed() -> bool {
     sandbox::files_can_be_closed()
 }
 
-pub use process::{InferError, Inferred, StartFault, Worker, WorkerSpec};
+/// Whether system calls of a worker can be filtered, on this processor and by this kernel.
+pub fn calls_can_be_filtered() -> bool {
+    calls::can_be_filtered()
+}
+
+pub(crate) use requalify::requalify;
+
+pub use process::{Company, InferError, Inferred, StartFault, Worker, WorkerSpec};
 pub use serin_model::nnef::RUNTIME as SECOND_FORM_RUNTIME;

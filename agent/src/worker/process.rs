@@ -39,6 +39,8 @@ pub struct WorkerSpec {
     pub load_deadline: Duration,
     /// Time for one inference, from the moment the worker gets it.
     pub request_deadline: Duration,
+    /// Load nothing where any protection is not to be had.
+    pub require_sandbox: bool,
 }
 
 impl WorkerSpec {
@@ -72,8 +74,8 @@ pub struct Inferred {
     pub micros: u64,
     /// Time from the request to the begin of its run, in microseconds.
     pub waited_micros: u64,
-    /// Whether it is the first, or only, request of its run: counting these counts runs.
-    pub leads: bool,
+    /// Who was in its run.
+    pub company: Company,
     /// The declared outputs. Types, shapes and sizes agree with the body.
     pub outputs: Vec<TensorHeader>,
     /// Their raw values.
@@ -83,6 +85,24 @@ pub struct Inferred {
     /// Numbers about the pictures of each row, where the manifest has them watched: little-endian `FP32`, in the order
     /// of [`serin_protocol::manifest::watch::Pictured`].
     pub pictures: Bytes,
+}
+
+/// Who was run together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody else: the time is its own.
+    Alone,
+    /// It was the first of several.
+    First,
+    /// It was another one of several.
+    Another,
+}
+
+impl Company {
+    /// Whether it is the first, or only, request of its run: counting these counts runs.
+    pub const fn leads(self) -> bool {
+        matches!(self, Self::Alone | Self::First)
+    }
 }
 
 /// Why a worker is not ready.

@@ -16,13 +16,11 @@ use serin_protocol::raw::RawValues;
 
 use super::golden::{golden_batches, golden_pass, request};
 use super::process::{Worker, WorkerSpec};
+use super::requalify::ROUNDS;
 use super::second_form;
 use super::verdict::{Fault, FaultKind, GoldenSummary, Predicted, Preparation, Qualified, Refused};
 use serin_model::ROWS_AT_ONCE;
 
-/// Rounds of all golden vectors that a memory limit must survive: a model can pass the first run under
-/// a limit and fail a later one.
-const ROUNDS: usize = 20;
 /// Inferences of one row that latency is measured over, at least.
 const MIN_LATENCIES: usize = 200;
 /// Largest limit tried. A model that needs more is not one for the devices this is made for.
@@ -124,6 +122,7 @@ impl Bench {
             groups: None,
             load_deadline: Duration::from_millis(args.load_deadline),
             request_deadline: Duration::from_millis(args.request_deadline),
+            require_sandbox: false,
         };
         Ok(Self { spec, manifest, golden })
     }

@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub(super) parts: Vec<Bytes>,
     /// What it takes, going by what rows took lately.
     pub(super) expected: Option<Duration>,
+    /// It has more rows than the model runs at once.
+    pub(super) in_steps: bool,
 }
 
 /// The next requests, in the order they came.
@@ -97,11 +99,12 @@ impl Queue {
         let rows: u64 = self.running.iter().map(|job| u64::from(join::rows(&job.inputs).unwrap_or(1))).sum();
         let expected =
             self.bounds.row_micros.map(|micros| Duration::from_micros(micros.saturating_mul(rows)));
+        let in_steps = rows > self.bounds.rows.into();
         let framed = joined.ok_or_else(|| "the requests cannot be run together".to_owned()).and_then(
             |Joined { inputs, parts }| {
                 let bytes = parts.iter().map(Bytes::len).sum();
                 let head = wire::request_head(number, wanted, inputs, bytes)?;
-                Ok(Run { number, head, parts, expected })
+                Ok(Run { number, head, parts, expected, in_steps })
             },
         );
         match framed {
@@ -177,6 +180,7 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::Company;
     use serin_protocol::frame::{PREFIX_BYTES, WorkerRequest, decode_header};
     use serin_protocol::tensor::DataType;
 
@@ -209,7 +213,15 @@ mod tests {
         let WorkerRequest::Infer { inputs, .. } = request else { panic!("an inference") };
         let body = run.parts.concat().into();
         let (outputs, predictions, pictures) = (inputs, vec![], Bytes::new());
-        Inferred { micros: 10, waited_micros: 0, leads: true, outputs, body, predictions, pictures }
+        Inferred {
+            micros: 10,
+            waited_micros: 0,
+            company: Company::Alone,
+            outputs,
+            body,
+            predictions,
+            pictures,
+        }
     }
 
     fn done(queue: &mut Queue, outcome: Result<Inferred, InferError>) {

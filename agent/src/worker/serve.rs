@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serin_protocol::frame::{
     InferFault, LoadFault, PREFIX_BYTES, Prefix, Ready, Sandbox, WorkerRequest, WorkerResponse,
@@ -15,7 +15,8 @@ use serin_protocol::frame::{
 };
 use serin_protocol::ids::ByteCount;
 
-use super::engine::{Answer, Engine, FILES};
+use super::answer::Answer;
+use super::engine::{Engine, FILES};
 use super::limits;
 use super::{calls, group, sandbox};
 use serin_model::tells_of_exhaustion;
@@ -46,6 +47,12 @@ pub struct WorkerArgs {
     /// Private writable memory in bytes; 18446744073709551615 for no limit.
     #[arg(long)]
     pub memory_limit: u64,
+    /// Milliseconds after which no more rows of a request are begun.
+    #[arg(long)]
+    pub patience: u64,
+    /// Load nothing where any protection is not to be had.
+    #[arg(long)]
+    pub require_sandbox: bool,
     /// The memory group to join.
     #[arg(long)]
     pub group: Option<PathBuf>,
@@ -81,7 +88,18 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
     let readable: Vec<PathBuf> = release.chain(PROCESSOR.iter().map(PathBuf::from)).collect();
     let confined_early = sandbox::allow_only(&readable).unwrap_or(false);
     let start = Instant::now();
-    let loaded = Engine::load(&args.dir, memory);
+    let sandbox = Sandbox {
+        no_new_privileges: limits.no_new_privileges,
+        files_closed: confined_early,
+        memory_limited: limits.memory || grouped,
+        calls_filtered: filtered_early,
+    };
+    let patience = Duration::from_millis(args.patience);
+    // Before anything of the model is looked at.
+    let loaded = match confined_as_required(args.require_sandbox, sandbox) {
+        Ok(()) => Engine::load(&args.dir, memory, patience),
+        Err(fault) => Err(fault),
+    };
     let load_micros = micros_since(start);
     let confined = confined_early && sandbox::allow_only(&[]).unwrap_or(false);
 
@@ -98,18 +116,18 @@ pub fn run(args: &WorkerArgs) -> ExitCode {
             };
         }
     };
-    let sandbox = Sandbox {
-        no_new_privileges: limits.no_new_privileges,
-        files_closed: confined,
-        memory_limited: limits.memory || grouped,
-        calls_filtered: filtered,
-    };
+    let sandbox = Sandbox { files_closed: confined, calls_filtered: filtered, ..sandbox };
     let ready = WorkerResponse::Ready(Ready { load_micros, rows_at_once: engine.rows_at_once(), sandbox });
     let served = send(&socket, &ready, &[]).and_then(|()| serve(&socket, &mut engine));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(EXIT_PROTOCOL, &error.to_string()),
     }
+}
+
+fn confined_as_required(required: bool, sandbox: Sandbox) -> Result<(), LoadFault> {
+    let lacks: Vec<&str> = sandbox.lacks().collect();
+    if required && !lacks.is_empty() { Err(LoadFault::Unconfined(lacks.join(", "))) } else { Ok(()) }
 }
 
 fn complain(code: u8, text: &str) -> ExitCode {
@@ -166,9 +184,9 @@ fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
         let micros = micros_since(start);
         match outcome {
             Ok(answer) => {
-                let Answer { outputs, body, predictions, pictures } = answer;
+                let Answer { outputs, parts, predictions, pictures } = answer;
                 let response = WorkerResponse::Inferred { request, micros, outputs, predictions, pictures };
-                send(socket, &response, &body)?;
+                send(socket, &response, &parts)?;
             }
             Err(fault) => send(socket, &WorkerResponse::InferFailed { request, fault }, &[])?,
         }
@@ -209,9 +227,10 @@ fn read_body(
     if body.len() == bytes { Ok(Ok(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-fn send(mut socket: &UnixStream, response: &WorkerResponse, body: &[u8]) -> io::Result<()> {
-    let head = encode_head(response, body.len()).map_err(io::Error::other)?;
-    let mut slices = [IoSlice::new(&head), IoSlice::new(body)];
+fn send(mut socket: &UnixStream, response: &WorkerResponse, body: &[Vec<u8>]) -> io::Result<()> {
+    let head = encode_head(response, body.iter().map(Vec::len).sum()).map_err(io::Error::other)?;
+    let parts = std::iter::once(&head).chain(body).filter(|part| !part.is_empty());
+    let mut slices: Vec<IoSlice<'_>> = parts.map(|part| IoSlice::new(part)).collect();
     let mut left = slices.as_mut_slice();
     // At once, so that the supervisor is woken once.
     while !left.is_empty() {

@@ -133,7 +133,7 @@ impl Fault {
                 }
             }
             StartFault::Load(LoadFault::MemoryLimit) => Self::new(FaultKind::MemoryLimit, message),
-            StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_)) => {
+            StartFault::Load(LoadFault::Invalid(_) | LoadFault::File(_) | LoadFault::Unconfined(_)) => {
                 Self::new(FaultKind::Load, message)
             }
             StartFault::Died(death) => Self::new(kind_of(death), message),

@@ -251,7 +251,7 @@ impl Fleet {
             review,
             raw_reports,
         } = parts;
-        let devices = Roster::of(store.devices()?)?;
+        let devices = Roster::of(&store.devices()?)?;
         let assigned = store.assignments()?.into_iter().map(|assigned| (assigned.device, assigned.sequence));
         let assigned = assigned.collect();
         let releases = releases::load(&*store)?;

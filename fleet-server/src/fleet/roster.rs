@@ -47,9 +47,9 @@ pub(super) struct Census {
 
 impl Roster {
     /// Of what is stored.
-    pub(super) fn of(records: Vec<DeviceRecord>) -> Result<Self, StoreError> {
+    pub(super) fn of(records: &[DeviceRecord]) -> Result<Self, StoreError> {
         let mut roster = Self::default();
-        for record in &records {
+        for record in records {
             roster.put(record)?;
         }
         Ok(roster)
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_put() {
-        let mut roster = Roster::of(vec![record("b"), eventful("a")]).expect("packs");
+        let mut roster = Roster::of(&[record("b"), eventful("a")]).expect("packs");
         assert_eq!(roster.get(&eventful("a").hello.device), Some(eventful("a")));
         assert_eq!(roster.records().collect::<Vec<_>>(), [eventful("a"), record("b")]);
         assert_eq!(roster.get(&record("c").hello.device), None);
@@ -223,7 +223,7 @@ mod tests {
         here.hello.presence = Presence::Online;
         let mut gone = record("gone");
         gone.hello.presence = Presence::Offline;
-        let roster = Roster::of(vec![here, gone, eventful("cut-off")]).expect("packs");
+        let roster = Roster::of(&[here, gone, eventful("cut-off")]).expect("packs");
         assert_eq!(roster.census(), Census { known: 3, online: 2, pinned: 1 });
         let names = |records: Vec<DeviceRecord>| -> Vec<String> {
             records.iter().map(|record| record.hello.device.to_string()).collect()
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_word_moves_when_a_device_was_last_seen_and_nothing_else() {
-        let mut roster = Roster::of(vec![eventful("a")]).expect("packs");
+        let mut roster = Roster::of(&[eventful("a")]).expect("packs");
         let member = roster.member(&eventful("a").hello.device).expect("known");
         let seen = DeviceRecord { last_seen: UnixMillis(99), ..eventful("a") };
         assert_eq!(member.seen(UnixMillis(99)), Some(seen.clone()));
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_was_drawn_for_tags_stays_until_a_device_is_cut_off() {
-        let mut roster = Roster::of(vec![record("a")]).expect("packs");
+        let mut roster = Roster::of(&[record("a")]).expect("packs");
         let device = record("a").hello.device;
         let (ours, theirs) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&Digest::of(b"a").0));
         let drawn = TagKey::of_server(&ours, &PublicKey::of(&theirs)).expect("in common");

@@ -147,6 +147,7 @@ pub(crate) fn spec(folder: &Path, limit: ByteCount) -> Result<WorkerSpec> {
         groups: None,
         load_deadline: Duration::from_mins(1),
         request_deadline: Duration::from_mins(1),
+        require_sandbox: false,
     })
 }
 

@@ -92,6 +92,7 @@ impl Rig {
             groups: None,
             load_deadline: Duration::from_mins(1),
             request_deadline: Duration::from_secs(10),
+            require_sandbox: false,
         };
         let values = self.values(rows);
         let header = TensorHeader {

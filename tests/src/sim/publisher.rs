@@ -87,6 +87,7 @@ impl Published {
                 groups: None,
                 load_deadline: Duration::from_mins(1),
                 request_deadline: Duration::from_secs(20),
+                require_sandbox: false,
             };
             let worker = Worker::start(spec).await.map_err(|fault| anyhow::anyhow!("{}", fault.reason()))?;
             let report = golden_pass(&worker, &golden, &manifest).await;

@@ -54,6 +54,24 @@ async fn a_model_that_hangs_is_killed_at_the_deadline_and_who_waits_was_never_as
 }
 
 #[tokio::test]
+async fn a_request_of_more_rows_than_there_is_time_for_is_refused_and_kills_nobody() {
+    let dir = unpack("broken/memory_hungry");
+    let (_, golden) = parts(dir.path());
+    let busy = WorkerSpec {
+        memory_limit: ByteCount::from_mib(1024),
+        request_deadline: Duration::from_secs(1),
+        ..spec(dir.path())
+    };
+    let worker = Worker::start(busy).await.expect("loads");
+    let (inputs, body) = request(&golden, 4000);
+    let refused = worker.infer(inputs, body).await.expect_err("too many");
+    let InferError::Input(text) = refused else { panic!("{refused}") };
+    assert!(text.contains("of 4000 rows were done in 1000 ms"), "{text}");
+    let (inputs, body) = request(&golden, 1);
+    worker.infer(inputs, body).await.expect("it lives");
+}
+
+#[tokio::test]
 async fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
     let dir = unpack("digits/v2");
     let (_, golden) = parts(dir.path());
@@ -63,7 +81,7 @@ async fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
         let one = Golden { cases: vec![case.clone()], ..golden.clone() };
         let (inputs, body) = request(&one, 1);
         let answer = worker.infer(inputs.clone(), body.clone()).await.expect("answers");
-        assert!(answer.leads);
+        assert!(answer.company.leads());
         alone.push((inputs, body, answer));
     }
     let mut waiting = tokio::task::JoinSet::new();
@@ -83,7 +101,7 @@ async fn requests_that_wait_run_together_and_each_gets_its_own_answer() {
             continue;
         };
         let answer = outcome.expect("answers");
-        runs += usize::from(answer.leads);
+        runs += usize::from(answer.company.leads());
         assert_eq!(answer.predictions[0].class(), expected.predictions[0].class());
         assert_eq!(answer.outputs, expected.outputs);
         let close = |name| {

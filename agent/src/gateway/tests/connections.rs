@@ -128,6 +128,38 @@ async fn too_many_requests_at_once_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_is_told_to_come_back_sees_it_though_he_sends_much() {
+    let stage = Stage::open(Limits { in_flight: 1, body: 1 << 20, ..quick() }).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let served = served(1, Mood::Answer, Some(Arc::clone(&gate)));
+    stage.router.flip(Some(Arc::clone(&served)));
+    let (address, body) = (stage.address, Bytes::from(rows(&[[1.0, 2.0]])));
+    let waiting = tokio::spawn(ask(address, Method::POST, "/v2/models/sums/infer", body));
+    eventually(|| served.worker().asked.load(Ordering::SeqCst) == 1).await;
+    stage.infer(vec![b' '; 3 << 20]).await.is_error(429, "1 requests");
+    gate.add_permits(1);
+    assert_eq!(waiting.await.expect("answered").status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_together() {
+    let stage = Stage::open(Limits { unread: 1, send: PATIENCE, ..quick() }).await;
+    stage.router.flip(Some(served(1, Mood::Answer, None)));
+    let body = rows(&vec![[1.0, 2.0]; 50_000]);
+    let request = format!("{HEAD}Content-Length: {}\r\n\r\n{body}", body.len());
+    let (unread, mut sending) = TcpStream::connect(stage.address).await.expect("listening").into_split();
+    // Until every buffer on the way is full.
+    let flood = tokio::spawn(async move { while sending.write_all(request.as_bytes()).await.is_ok() {} });
+    let small = Bytes::from(rows(&[[1.0, 2.0]]));
+    let refused = async { while stage.infer(small.clone()).await.status != StatusCode::TOO_MANY_REQUESTS {} };
+    tokio::time::timeout(PATIENCE, refused).await.expect("told to come back");
+    drop(unread);
+    let answered = async { while stage.infer(small.clone()).await.status != StatusCode::OK {} };
+    tokio::time::timeout(PATIENCE, answered).await.expect("answered again");
+    flood.abort();
+}
+
+#[tokio::test]
 async fn all_bodies_together_are_bounded() {
     let stage = Stage::open(Limits { bodies: 1000, ..quick() }).await;
     let served = served(1, Mood::Answer, None);

@@ -38,7 +38,7 @@ use super::{Gateway, Infer, Limits, Listener, LocalSocket, Router, Served, serve
 use crate::field::FieldRequest;
 use crate::telemetry::{Counters, Recorder, Recording};
 use crate::update::effect::Now;
-use crate::worker::{InferError, Inferred};
+use crate::worker::{Company, InferError, Inferred};
 
 /// What a double does with a request once it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,15 @@ impl Double {
         let predictions = classes.map(|class| Prediction::of_class(class, f32::NAN)).collect();
         let outputs = vec![header("sum", DataType::Fp32, 4), header("class", DataType::Int64, 8)];
         let (body, pictures) = (body.into(), Bytes::new());
-        Inferred { micros: 100, waited_micros: 20, leads: true, outputs, body, predictions, pictures }
+        Inferred {
+            micros: 100,
+            waited_micros: 20,
+            company: Company::Alone,
+            outputs,
+            body,
+            predictions,
+            pictures,
+        }
     }
 }
 

@@ -125,6 +125,24 @@ async fn an_arm_answers_its_keys_always_and_who_has_none_gets_the_active_release
 }
 
 #[tokio::test]
+async fn an_arm_is_described_where_it_answers() {
+    let (stage, _live) = Stage::with(Mood::Answer).await;
+    let arm = served(2, Mood::Answer, None);
+    begin(&stage, &arm, shadow(10_000));
+    stage.get("/v2/models/sums/versions/2/ready").await.is_error(404, "version 1 only");
+    begin(&stage, &arm, TrialMode::Arm { share: BasisPoints(5000), salt: 3 });
+    assert_eq!(stage.get("/v2/models/sums").await.json["versions"], json!(["1", "2"]));
+    assert_eq!(stage.get("/v2/models/sums/versions/2").await.json["versions"], json!(["1", "2"]));
+    assert_eq!(stage.get("/v2/models/sums/versions/2/ready").await.json["ready"], true);
+    let statistics = stage.get("/v2/models/sums/versions/2/stats").await;
+    assert_eq!(statistics.json["model_stats"][0]["version"], "2");
+    stage.get("/v2/models/other/versions/2/ready").await.is_error(404, "no such model");
+    let index = ask(stage.address, Method::POST, "/v2/repository/index", Bytes::new()).await;
+    let versions = [&index.json[0]["version"], &index.json[1]["version"]];
+    assert_eq!(versions, ["1", "2"]);
+}
+
+#[tokio::test]
 async fn an_app_does_not_see_that_an_arm_dies() {
     let (stage, live) = Stage::with(Mood::Answer).await;
     let arm = served(2, Mood::Die, None);
