@@ -154,7 +154,8 @@ def table(folder):
     raw = lambda row: {name: [cell(kind, value)] for name, kind, value in zip(names, types, row)}
     cases = []
     for row, tensor, probabilities in zip(held, tensors, answers["probabilities"]):
-        expected = {"probability": [float(probabilities[1])], "class": [int(probabilities[1] >= 0.4)]}
+        leaves = bool(probabilities[1] >= 0.4)
+        expected = {"probability": [float(probabilities[1])], "class": [int(leaves)], "label": ["leaves" if leaves else "stays"]}
         cases.append((raw(row), {"X": tensor}, expected))
     reference = io.StringIO()
     table = csv.writer(reference, lineterminator="\n")
@@ -200,10 +201,10 @@ def exported(folder):
     tensors = {name: held[:, [at]].astype(str if at < 2 else np.float32) for at, name in enumerate(names)}
     answers = run(made, tensors)
     cases = []
-    for (city, size, age), probabilities in zip(held, answers["probabilities"]):
+    for (city, size, age), probabilities, label in zip(held, answers["probabilities"], answers["label"]):
         raw = {"city": [city], "size": [size], "age": [float(age)]}
-        expected = {"probability": [float(probabilities.max())], "class": [int(probabilities.argmax())]}
-        cases.append((raw, {"age": [age]}, expected))
+        expected = {"probability": [float(probabilities.max())], "class": [int(probabilities.argmax())], "label": [str(label)]}
+        cases.append((raw, {"city": [city], "size": [size], "age": [age]}, expected))
     inputs = [spec("city", "BYTES", 1), spec("size", "BYTES", 1), spec("age", "FP32", 1, features=["age"])]
     outputs = [spec("probability", "FP32"), spec("class", "INT64"), spec("label", "BYTES")]
     pre = [{"op": "feed", "input": name, "model_input": name} for name in names]

@@ -22,7 +22,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serin_agent::worker::golden::{GoldenFault, golden_pass};
 use serin_agent::worker::{InferError, Inferred, StartFault, Worker, WorkerSpec};
 use serin_protocol::frame::{LoadFault, Prefix, WorkerResponse, decode_header};
-use serin_protocol::golden::Golden;
+use serin_protocol::golden::{Compared, Golden};
 use serin_protocol::ids::ByteCount;
 use serin_protocol::manifest::Manifest;
 use serin_protocol::message::WorkerDeath;
@@ -205,6 +205,26 @@ async fn an_output_that_is_not_golden_is_located() {
     match golden_pass(&worker, &golden, &manifest).await {
         Err(GoldenFault::Mismatch(mismatch)) => {
             assert_eq!((mismatch.case, mismatch.output.as_str(), mismatch.element), (1, "probabilities", 3));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn labels_in_another_order_are_found_by_golden_texts() {
+    let dir = unpack_with("digits/v1", |dir| {
+        let path = dir.join("labels.txt");
+        let labels = fs::read_to_string(&path).expect("read");
+        let reversed: Vec<&str> = labels.lines().rev().collect();
+        fs::write(path, reversed.join("\n") + "\n").expect("written");
+    });
+    let (manifest, golden) = parts(dir.path());
+    let worker = Worker::start(spec(dir.path())).await.expect("starts");
+    match golden_pass(&worker, &golden, &manifest).await {
+        Err(GoldenFault::Mismatch(mismatch)) => {
+            assert_eq!((mismatch.case, mismatch.output.as_str(), mismatch.element), (0, "label", 0));
+            let (right, wrong) = (Compared::Text("zero".into()), Compared::Text("nine".into()));
+            assert_eq!((mismatch.expected, mismatch.actual), (right, wrong));
         }
         other => panic!("{other:?}"),
     }

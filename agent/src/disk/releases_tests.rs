@@ -35,7 +35,7 @@ fn draft(version: &str, model: &[u8]) -> Draft {
         relative: 1e-4,
         absolute: 1e-5,
         fed: vec![],
-        cases: vec![GoldenCase { inputs: vec![input], tensors: vec![], outputs: vec![output] }],
+        cases: vec![GoldenCase { inputs: vec![input], outputs: vec![output], ..GoldenCase::default() }],
     };
     let feature = |name: &str| FeatureProfile::of(name.parse().expect("name"), &[0.0, 1.0, 2.0]);
     let profile = Profile {

@@ -73,7 +73,7 @@ pub async fn golden_pass(
 ) -> Result<GoldenReport, GoldenFault> {
     let mut report = GoldenReport { cases: golden.cases.len(), worst: 0.0, micros: Vec::new() };
     // First, because a difference there explains one behind the model, and names the feature.
-    for (number, case) in golden.cases.iter().enumerate().filter(|(_, case)| !case.tensors.is_empty()) {
+    for (number, case) in golden.cases.iter().enumerate().filter(|(_, case)| case.says_fed()) {
         report.worst = report.worst.max(prepared(worker, golden, manifest, (number, case)).await?);
     }
     for case in 0..golden.cases.len() {
@@ -103,6 +103,12 @@ async fn prepared(
         let actual = actual.ok_or_else(|| wrong(format!("{} is not handed to the model", tensor.name)))?;
         golden.compare_fed(number, tensor, &actual)?;
         worst = worst.max(share(golden, tensor, &actual));
+    }
+    for expected in &case.fed_texts {
+        let actual = texts(&fed, &expected.name, 0, 1);
+        let actual =
+            actual.ok_or_else(|| wrong(format!("{} is not handed to the model as text", expected.name)))?;
+        golden.compare_fed_texts(number, expected, &actual)?;
     }
     Ok(worst)
 }
@@ -144,6 +150,12 @@ async fn run(
             })?;
             golden.compare(*case, output, &actual)?;
             worst = worst.max(share(golden, output, &actual));
+        }
+        for output in &expected.text_outputs {
+            let actual = texts(&inferred, &output.name, row, rows.len()).ok_or_else(|| {
+                GoldenFault::Case { case: *case, what: format!("{} is no text output", output.name) }
+            })?;
+            output.compare(*case, &actual)?;
         }
     }
     Ok((inferred, worst))
@@ -210,6 +222,24 @@ fn values(inferred: &Inferred, name: &FieldName, row: usize, rows: usize) -> Opt
         }
         DataType::Bytes | DataType::Fp64 | DataType::Int32 | DataType::Uint8 | DataType::Bool => None,
     }
+}
+
+/// The texts of output `name` for row `row` of `rows`; `None` when there is none or it holds no texts.
+fn texts<'a>(inferred: &'a Inferred, name: &FieldName, row: usize, rows: usize) -> Option<Vec<&'a [u8]>> {
+    let parts = split_body(&inferred.outputs, &inferred.body)?;
+    let (_, mut rest) = inferred
+        .outputs
+        .iter()
+        .zip(parts)
+        .find(|(header, _)| header.name == *name && header.datatype == DataType::Bytes)?;
+    let mut all = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (text, after) = after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        all.push(text);
+        rest = after;
+    }
+    let width = all.len() / rows.max(1);
+    Some(all.get(row * width..(row + 1) * width)?.to_vec())
 }
 
 fn share(golden: &Golden, expected: &GoldenTensor, actual: &[f32]) -> f32 {

@@ -9,11 +9,11 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 use serde_json::Value;
 use serin_protocol::golden::{
-    Golden, GoldenCase, GoldenFed, GoldenInput, GoldenTensor, MAX_CASES, MAX_GOLDEN_BYTES,
+    Golden, GoldenCase, GoldenFed, GoldenInput, GoldenTensor, GoldenTexts, MAX_CASES, MAX_GOLDEN_BYTES,
 };
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::TensorSpec;
-use serin_protocol::pipeline::Flow;
+use serin_protocol::pipeline::{Flow, Kind};
 use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
@@ -51,8 +51,8 @@ pub enum GoldenLineError {
 struct Line {
     inputs: BTreeMap<FieldName, Vec<Value>>,
     #[serde(default)]
-    tensors: BTreeMap<String, Vec<Option<f32>>>,
-    outputs: BTreeMap<FieldName, Vec<Option<f32>>>,
+    tensors: BTreeMap<String, Vec<Value>>,
+    outputs: BTreeMap<FieldName, Vec<Value>>,
 }
 
 /// What a case is about.
@@ -69,8 +69,8 @@ pub struct Subject<'a> {
 }
 
 /// Reads the cases in `text`; `null` is a missing value, and `{"file": "NAME"}` a file of the model folder.
-/// Every input must be given, and at least one of the outputs that are numbers; tensors as the training side
-/// handed them to the model may be given, under the model's names.
+/// Every input must be given, and at least one of the outputs; tensors as the training side handed them to the
+/// model may be given, under the model's names. What is a text is given as one, and must then be exactly that.
 pub fn parse(text: &str, subject: Subject<'_>, tolerances: Tolerances) -> Result<Golden, GoldenLineError> {
     let tolerable = |tolerance: f32| tolerance.is_finite() && tolerance >= 0.0;
     if !tolerable(tolerances.relative) || !tolerable(tolerances.absolute) {
@@ -84,7 +84,7 @@ pub fn parse(text: &str, subject: Subject<'_>, tolerances: Tolerances) -> Result
     let cases = lines
         .map(|(at, line)| case(line, subject).map_err(|what| GoldenLineError::Line { line: at + 1, what }))
         .collect::<Result<Vec<_>, _>>()?;
-    let fed = if cases.iter().all(|case| case.tensors.is_empty()) { Vec::new() } else { fed(subject.flow) };
+    let fed = if cases.iter().any(GoldenCase::says_fed) { fed(subject.flow) } else { Vec::new() };
     Ok(Golden { relative: tolerances.relative, absolute: tolerances.absolute, fed, cases })
 }
 
@@ -102,12 +102,12 @@ fn case(line: &str, subject: Subject<'_>) -> Result<GoldenCase, String> {
         return Err(format!("input {} is missing", missing.name));
     }
     let inputs = raw(&mut line.inputs, inputs, folder)?;
-    let tensors = tensors(&line.tensors, flow)?;
-    let outputs = numbers(&mut line.outputs, outputs)?;
-    if outputs.is_empty() {
+    let (tensors, fed_texts) = tensors(&line.tensors, flow)?;
+    let (outputs, text_outputs) = expected(&mut line.outputs, outputs)?;
+    if outputs.is_empty() && text_outputs.is_empty() {
         return Err("no output is given, so that nothing would be checked".into());
     }
-    Ok(GoldenCase { inputs, tensors, outputs })
+    Ok(GoldenCase { inputs, tensors, outputs, fed_texts, text_outputs })
 }
 
 /// The given raw inputs in the order of `specs`, which makes equal cases equal bytes.
@@ -160,9 +160,13 @@ pub(super) fn read_file(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// What is to be made: numbers, and texts.
+type Expected = (Vec<GoldenTensor>, Vec<GoldenTexts>);
+
 /// The given tensors under their names in the pipeline.
-fn tensors(given: &BTreeMap<String, Vec<Option<f32>>>, flow: &Flow) -> Result<Vec<GoldenTensor>, String> {
-    let tensor = |(name, values): (&String, &Vec<Option<f32>>)| {
+fn tensors(given: &BTreeMap<String, Vec<Value>>, flow: &Flow) -> Result<Expected, String> {
+    let (mut tensors, mut texts) = (Vec::new(), Vec::new());
+    for (name, values) in given {
         let Some((fed, _, kind)) = flow.fed().find(|(_, model_input, _)| model_input == name) else {
             return Err(format!("no step feeds the model's input {name:?}"));
         };
@@ -170,38 +174,60 @@ fn tensors(given: &BTreeMap<String, Vec<Option<f32>>>, flow: &Flow) -> Result<Ve
         if values.len() != expected {
             return Err(format!("tensor {name:?} has {} values, {expected} expected", values.len()));
         }
-        Ok(GoldenTensor { name: fed.clone(), values: missing_as_nan(values) })
-    };
-    given.iter().map(tensor).collect()
+        let about = |(at, what)| format!("tensor {name:?}[{at}] {what}");
+        if let Kind::Texts { .. } = kind {
+            texts.push(GoldenTexts { name: fed.clone(), values: all(values, text).map_err(about)? });
+        } else {
+            tensors.push(GoldenTensor { name: fed.clone(), values: all(values, number).map_err(about)? });
+        }
+    }
+    Ok((tensors, texts))
 }
 
 /// The given outputs in the order of `specs`.
-fn numbers(
-    given: &mut BTreeMap<FieldName, Vec<Option<f32>>>,
-    specs: &[TensorSpec],
-) -> Result<Vec<GoldenTensor>, String> {
-    let mut tensors = Vec::with_capacity(given.len());
+fn expected(given: &mut BTreeMap<FieldName, Vec<Value>>, specs: &[TensorSpec]) -> Result<Expected, String> {
+    let (mut tensors, mut texts) = (Vec::new(), Vec::new());
     for spec in specs {
         let Some(values) = given.remove(&spec.name) else {
             continue;
         };
-        if spec.datatype == DataType::Bytes {
-            return Err(format!("output {} is a text; only numbers are compared", spec.name));
-        }
         count("output", spec, values.len())?;
-        if let Some(at) = values.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
+        let name = spec.name.clone();
+        let about = |(at, what)| format!("output {}[{at}] {what}", spec.name);
+        if spec.datatype == DataType::Bytes {
+            texts.push(GoldenTexts { name, values: all(&values, text).map_err(about)? });
+            continue;
+        }
+        let values = all(&values, number).map_err(about)?;
+        if let Some(at) = values.iter().position(|value| value.is_infinite()) {
             return Err(format!("output {}[{at}] is too large for a 32-bit float", spec.name));
         }
-        tensors.push(GoldenTensor { name: spec.name.clone(), values: missing_as_nan(&values) });
+        tensors.push(GoldenTensor { name, values });
     }
     match given.keys().next() {
         Some(unknown) => Err(format!("there is no output {unknown} in serin.toml")),
-        None => Ok(tensors),
+        None => Ok((tensors, texts)),
     }
 }
 
-fn missing_as_nan(values: &[Option<f32>]) -> Vec<f32> {
-    values.iter().map(|value| value.unwrap_or(f32::NAN)).collect()
+/// All of `values` as `read` reads one. The error has the place of the one that it does not read.
+fn all<T>(values: &[Value], read: fn(&Value) -> Result<T, String>) -> Result<Vec<T>, (usize, String)> {
+    values.iter().enumerate().map(|(at, value)| read(value).map_err(|what| (at, what))).collect()
+}
+
+/// A number; NaN where it is missing.
+fn number(value: &Value) -> Result<f32, String> {
+    match value {
+        Value::Null => Ok(f32::NAN),
+        value => value.as_f64().map(|number| number as f32).ok_or_else(|| format!("is {value}, no number")),
+    }
+}
+
+fn text(value: &Value) -> Result<String, String> {
+    value
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("is {value}, no text; texts are compared as texts"))
 }
 
 fn count(kind: &str, spec: &TensorSpec, found: usize) -> Result<(), String> {
@@ -259,6 +285,34 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_expected_as_texts() {
+        let line = "{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"label\":[\"yes\"]}}";
+        let golden = read(line).expect("good");
+        let case = &golden.cases[0];
+        assert!(case.outputs.is_empty() && case.text_outputs[0].compare(0, &[b"yes"]).is_ok());
+        assert_eq!(Golden::parse(&golden.encode().expect("small")), Ok(golden));
+
+        let mut input = spec("city", DataType::Bytes, &[-1, 2]);
+        input.features = vec!["from".parse().expect("name"), "to".parse().expect("name")];
+        let steps = br#"{"pre": [{"op": "feed", "input": "city", "model_input": "C"}], "post": []}"#;
+        let (inputs, outputs) = ([input], [spec("y", DataType::Fp32, &[-1])]);
+        let flow = Pipeline::read(steps).expect("steps").flow(&inputs).expect("sound");
+        let subject =
+            Subject { inputs: &inputs, flow: &flow, outputs: &outputs, folder: Path::new("/nowhere") };
+        let line = |tensors: &str| {
+            format!(
+                "{{\"inputs\":{{\"city\":[\"a\",\"b\"]}},\"tensors\":{{\"C\":{tensors}}},\"outputs\":{{\"y\":[1]}}}}"
+            )
+        };
+        let golden = parse(&line("[\"A\",\"b\"]"), subject, TOLERANCES).expect("good");
+        let skew =
+            golden.compare_fed_texts(0, &golden.cases[0].fed_texts[0], &[b"a", b"b"]).expect_err("differs");
+        assert_eq!(skew.feature, "from");
+        let error = parse(&line("[1,2]"), subject, TOLERANCES).expect_err("numbers").to_string();
+        assert!(error.contains("tensor \"C\"[0] is 1, no text"), "{error}");
+    }
+
+    #[test]
     fn files_are_read_from_within_the_folder_only() {
         let folder = tempfile::tempdir().expect("folder");
         std::fs::write(folder.path().join("a.png"), [1, 2]).expect("written");
@@ -295,7 +349,9 @@ mod tests {
             ("{\"inputs\":{\"a\":[1],\"x\":[1]},\"outputs\":{\"y\":[3]}}", "1 values, 2 expected"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2],\"b\":[]},\"outputs\":{\"y\":[3]}}", "no input b"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,1e39]},\"outputs\":{\"y\":[3]}}", "x[1]: 1e39 is too large"),
-            ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"label\":[3]}}", "only numbers"),
+            ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"label\":[3]}}", "label[0] is 3, no text"),
+            ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"y\":[\"3\"]}}", "y[0] is \"3\", no number"),
+            ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"y\":[1e39]}}", "y[0] is too large"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{}}", "no output"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"y\":[3]},\"note\":1}", "note"),
             ("nonsense", "expected"),

@@ -26,8 +26,8 @@ fn files() -> Vec<(BundleFile, Vec<u8>)> {
     };
     let case = GoldenCase {
         inputs: vec![GoldenInput { name: name("x"), values: vec![1.0].into() }],
-        tensors: vec![],
         outputs: vec![GoldenTensor { name: name("y"), values: vec![1.0] }],
+        ..GoldenCase::default()
     };
     let golden = Golden { relative: 0.0, absolute: 0.0, fed: vec![], cases: vec![case] };
     let profile =

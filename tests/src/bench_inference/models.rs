@@ -121,7 +121,7 @@ fn write_golden(folder: &Path) -> Result<()> {
     let cases = cases.map(|case| {
         let raw = |GoldenTensor { name, values }| GoldenInput { name, values: RawValues::Singles(values) };
         let inputs = tensors(&case["inputs"])?.into_iter().map(raw).collect();
-        Ok(GoldenCase { inputs, tensors: Vec::new(), outputs: tensors(&case["outputs"])? })
+        Ok(GoldenCase { inputs, outputs: tensors(&case["outputs"])?, ..GoldenCase::default() })
     });
     let tolerance = |name: &str| golden[name].as_f64().map(|value| value as f32).context("a tolerance");
     let cases: Vec<GoldenCase> = cases.collect::<Result<_>>()?;

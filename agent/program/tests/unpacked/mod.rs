@@ -7,14 +7,22 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serin_protocol::bundle::BundleFile;
-use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor};
+use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor, GoldenTexts};
 use serin_protocol::ids::{Digest, FieldName};
 use serin_protocol::manifest::Manifest;
+
+/// Texts, such as labels, or numbers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Texts(Vec<String>),
+    Numbers(Vec<Option<f32>>),
+}
 
 #[derive(Deserialize)]
 struct GoldenLine {
     inputs: BTreeMap<FieldName, Vec<Option<f32>>>,
-    outputs: BTreeMap<FieldName, Vec<Option<f32>>>,
+    outputs: BTreeMap<FieldName, Expected>,
 }
 
 /// The folder `name` under the fixtures.
@@ -52,15 +60,20 @@ fn golden(from: &Path, source: &toml::Table) -> Golden {
         values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect()
     };
     let input = |(name, values)| GoldenInput { name, values: numbers(values).into() };
-    let output = |(name, values)| GoldenTensor { name, values: numbers(values) };
     let lines = fs::read_to_string(from.join("golden.ndjson")).expect("golden.ndjson");
     let cases = lines.lines().map(|line| {
         let line: GoldenLine = serde_json::from_str(line).expect("a golden case");
-        GoldenCase {
-            inputs: line.inputs.into_iter().map(input).collect(),
-            tensors: vec![],
-            outputs: line.outputs.into_iter().map(output).collect(),
+        let mut case =
+            GoldenCase { inputs: line.inputs.into_iter().map(input).collect(), ..GoldenCase::default() };
+        for (name, values) in line.outputs {
+            match values {
+                Expected::Texts(values) => case.text_outputs.push(GoldenTexts { name, values }),
+                Expected::Numbers(values) => {
+                    case.outputs.push(GoldenTensor { name, values: numbers(values) });
+                }
+            }
         }
+        case
     });
     Golden {
         relative: tolerance("relative"),
