@@ -2,6 +2,7 @@
 //! nothing here runs a model.
 
 pub mod container;
+mod golden_doubts;
 pub mod golden_lines;
 pub mod key_file;
 pub mod local_rollback;

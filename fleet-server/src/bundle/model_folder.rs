@@ -16,6 +16,7 @@ use serin_protocol::manifest::{
 use serin_protocol::pipeline::{Pipeline, PipelineError};
 
 use super::RUNTIME;
+use super::golden_doubts;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
 use super::local_rollback::DeclaredRollback;
 use super::measurements::UNMEASURED;
@@ -59,6 +60,8 @@ pub struct ModelFolder {
     pub pipeline: Vec<u8>,
     /// `golden.bin`.
     pub golden: Vec<u8>,
+    /// What the golden vectors do not prove, if anything.
+    unproven: Option<String>,
     /// The reference data.
     pub reference: ReferenceRows,
     /// What of the reference data is watched.
@@ -216,11 +219,13 @@ impl ModelFolder {
         let Declaration { inputs, watch, prediction, .. } = &declaration;
         let columns = reference::columns(inputs, watch, prediction.is_some());
         let reference = ReferenceRows::read(format, data, columns)?;
+        let (golden, unproven) = read_golden(path, &declaration, &pipeline)?;
         let folder = Self {
             path: path.into(),
             labels: bundled(BundleFile::Labels)?,
             card: bundled(BundleFile::Card)?,
-            golden: read_golden(path, &declaration, &pipeline)?.encode()?,
+            golden: golden.encode()?,
+            unproven,
             pipeline,
             watched: reference::profile(&reference, inputs, watch, &[]),
             reference,
@@ -305,25 +310,10 @@ impl ModelFolder {
         self.targets = targets;
     }
 
-    /// What is wrong with where the golden outputs come from, if anything is: only the training side's runtime can
-    /// show that the device's computes something else.
-    pub fn doubts_about_golden(&self) -> Option<String> {
-        match self.declaration.golden.producer.as_deref().map(str::trim) {
-            None | Some("") => Some(
-                "serin.toml, [golden] does not say what computed the expected outputs. They must come from the \
-                 training side's runtime: add producer = \"onnxruntime 1.32\", or what it was"
-                    .into(),
-            ),
-            Some(producer) => {
-                let own = ["tract", "serin"].iter().any(|name| producer.to_lowercase().contains(name));
-                own.then(|| {
-                    format!(
-                        "golden outputs computed by {producer} prove nothing: devices run the same. Have the \
-                         training side's runtime compute them"
-                    )
-                })
-            }
-        }
+    /// What is to be doubted about the golden vectors, a sentence each.
+    pub fn doubts_about_golden(&self) -> Vec<String> {
+        let producer = golden_doubts::about_producer(self.declaration.golden.producer.as_deref());
+        producer.into_iter().chain(self.unproven.clone()).collect()
     }
 
     /// The file of the reference data.
@@ -367,17 +357,20 @@ fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
     })
 }
 
+/// The golden vectors, and what they do not prove, if anything.
 fn read_golden(
     folder: &Path,
     declaration: &Declaration,
     pipeline: &[u8],
-) -> Result<Golden, ModelFolderError> {
+) -> Result<(Golden, Option<String>), ModelFolderError> {
     let text = read_text(&folder.join(GOLDEN), MAX_GOLDEN_TEXT_BYTES)?;
     let Declaration { inputs, outputs, golden, .. } = declaration;
     let DeclaredGolden { relative, absolute, .. } = golden;
     let tolerances = Tolerances { relative: *relative, absolute: *absolute };
     let flow = Pipeline::read(pipeline)?.flow(inputs)?;
-    Ok(golden_lines::parse(&text, Subject { inputs, flow: &flow, outputs, folder }, tolerances)?)
+    let golden = golden_lines::parse(&text, Subject { inputs, flow: &flow, outputs, folder }, tolerances)?;
+    let unproven = golden_doubts::about_steps(&golden, &flow);
+    Ok((golden, unproven))
 }
 
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {

@@ -90,6 +90,20 @@ fn golden_outputs_without_a_producer_are_doubted() {
 }
 
 #[test]
+fn steps_that_no_golden_case_proves_are_doubted() {
+    let folder = tempfile::tempdir().expect("folder");
+    let order = order(folder.path(), false);
+    let path = order.folder.join("golden.ndjson");
+    let lines = fs::read_to_string(&path).expect("read");
+    let without: Vec<&str> = lines.lines().filter(|line| !line.contains("\"tensors\"")).collect();
+    fs::write(&path, without.join("\n")).expect("written");
+    let warnings = pack(&order, &|_| ()).expect("packed").warnings;
+    let [slow, unproven] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert_eq!(slow, "it is slow");
+    assert!(unproven.contains("(missing, clip, affine)") && unproven.contains("\"x\": [...]"), "{unproven}");
+}
+
+#[test]
 fn a_model_too_large_for_one_of_its_classes_is_not_packed() {
     let folder = tempfile::tempdir().expect("folder");
     let mut order = order(folder.path(), false);
