@@ -38,22 +38,37 @@ enum Kind {
     Text,
 }
 
-/// The keys of all values of `input`.
-fn keys(input: &TValue, kind: Kind) -> TractResult<Vec<Key>> {
+/// The keys of all values of `input`; none of a number that is no key whatever the categories are.
+fn keys(input: &TValue, kind: Kind) -> TractResult<Vec<Option<Key>>> {
     Ok(match kind {
+        Kind::Int if input.datum_type().is_float() => {
+            let values = input.cast_to::<f64>()?;
+            let values = values.try_as_plain_ram()?.as_slice::<f64>()?;
+            values.iter().map(|value| whole(*value).map(Key::Int)).collect()
+        }
         Kind::Int => {
             let values = input.cast_to::<i64>()?;
-            values.try_as_plain_ram()?.as_slice::<i64>()?.iter().map(|value| Key::Int(*value)).collect()
+            let values = values.try_as_plain_ram()?.as_slice::<i64>()?;
+            values.iter().map(|value| Some(Key::Int(*value))).collect()
         }
         Kind::Float => {
             let values = input.cast_to::<f64>()?;
-            values.try_as_plain_ram()?.as_slice::<f64>()?.iter().map(|value| Key::float(*value)).collect()
+            let values = values.try_as_plain_ram()?.as_slice::<f64>()?;
+            values.iter().map(|value| Some(Key::float(*value))).collect()
         }
         Kind::Text => {
             let values = input.try_as_plain_ram()?;
-            values.as_slice::<String>()?.iter().map(|value| Key::Text(value.clone())).collect()
+            values.as_slice::<String>()?.iter().map(|value| Some(Key::Text(value.clone()))).collect()
         }
     })
+}
+
+/// A float as the category of that number, its fraction cut off as onnxruntime does it. One that is missing or beyond
+/// all integers is none: what C++ makes of it differs from processor to processor.
+fn whole(value: f64) -> Option<i64> {
+    // The bounds are powers of two, which floats hold exactly.
+    const BEYOND: f64 = -(i64::MIN as f64);
+    (-BEYOND..BEYOND).contains(&value).then_some(value as i64)
 }
 
 fn check_kind(kind: Kind, datum_type: DatumType) -> TractResult<()> {
@@ -108,10 +123,12 @@ impl Kernel for OneHot {
         let mut view = output.try_as_plain_ram_mut()?;
         let rows = view.as_slice_mut::<f32>()?.chunks_exact_mut(self.width);
         for (row, key) in rows.zip(keys(input, self.kind)?) {
-            match self.columns.get(&key).and_then(|column| row.get_mut(*column)) {
-                Some(slot) => *slot = 1.0,
-                None if self.unknown_is_zeros => {}
-                None => bail!("category {key:?} is unknown"),
+            let column = key.as_ref().and_then(|key| self.columns.get(key));
+            match (column.and_then(|column| row.get_mut(*column)), key) {
+                (Some(slot), _) => *slot = 1.0,
+                (None, _) if self.unknown_is_zeros => {}
+                (None, Some(key)) => bail!("category {key:?} is unknown"),
+                (None, None) => bail!("a value is missing or too large for a category"),
             }
         }
         Ok(tvec![output])
@@ -153,7 +170,7 @@ pub(crate) fn labels(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     if !classes.is_empty() {
         return built(node, LabelEncoder::numbering(node, classes)?);
     }
-    let (kind, keys) = label_keys(context, node)?;
+    let (key_type, keys) = label_keys(context, node)?;
     let nan_is_a_key = version(context) >= 4;
     let mut values = label_values(context, node)?;
     ensure!(
@@ -165,8 +182,17 @@ pub(crate) fn labels(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
     push_default(context, node, &mut values)?;
     // Before version 4 a NaN equals nothing, not even a key that is one.
     let counts = |(key, _): &(Key, usize)| nan_is_a_key || *key != Key::float(f64::NAN);
-    let places = keys.into_iter().zip(0..).filter(counts).collect();
-    built(node, LabelEncoder { kind, places, names: Vec::new(), values })
+    let places = first_places(keys.into_iter().zip(0..).filter(counts));
+    built(node, LabelEncoder { key_type, places, names: Vec::new(), values })
+}
+
+/// Of keys that are equal the first one counts, as in onnxruntime; of version 1 it is the last one.
+fn first_places(keys: impl Iterator<Item = (Key, usize)>) -> HashMap<Key, usize> {
+    let mut places = HashMap::new();
+    for (key, place) in keys {
+        places.entry(key).or_insert(place);
+    }
+    places
 }
 
 /// The version of `ai.onnx.ml` that the model was written for.
@@ -175,32 +201,34 @@ fn version(context: &ParsingContext<'_>) -> i64 {
     imports.iter().find(|import| import.domain == "ai.onnx.ml").map_or(1, |import| import.version)
 }
 
-fn label_keys(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Kind, Vec<Key>)> {
+/// The keys and their type.
+fn label_keys(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(DatumType, Vec<Key>)> {
     let numbers = ints(node, "keys_int64s")?;
     let reals = floats(node, "keys_floats")?;
     let names = texts(node, "keys_strings")?;
     Ok(if !numbers.is_empty() {
-        (Kind::Int, numbers.iter().copied().map(Key::Int).collect())
+        (DatumType::I64, numbers.iter().copied().map(Key::Int).collect())
     } else if !reals.is_empty() {
-        (Kind::Float, reals.iter().map(|key| Key::float(f64::from(*key))).collect())
+        (DatumType::F32, reals.iter().map(|key| Key::float(f64::from(*key))).collect())
     } else if !names.is_empty() {
-        (Kind::Text, names.into_iter().map(Key::Text).collect())
+        (DatumType::String, names.into_iter().map(Key::Text).collect())
     } else {
-        match tensor_type(context, node, "keys_tensor")? {
-            Some(DatumType::String) => {
+        let Some(key_type) = tensor_type(context, node, "keys_tensor")? else { bail!("there are no keys") };
+        let keys = match key_type {
+            DatumType::String => {
                 let names = tensor::<String>(context, node, "keys_tensor")?.unwrap_or_default();
-                (Kind::Text, names.into_iter().map(Key::Text).collect())
+                names.into_iter().map(Key::Text).collect()
             }
-            Some(DatumType::F32 | DatumType::F64) => {
+            DatumType::F32 | DatumType::F64 => {
                 let reals = tensor::<f64>(context, node, "keys_tensor")?.unwrap_or_default();
-                (Kind::Float, reals.into_iter().map(Key::float).collect())
+                reals.into_iter().map(Key::float).collect()
             }
-            Some(_) => {
+            _ => {
                 let numbers = tensor::<i64>(context, node, "keys_tensor")?.unwrap_or_default();
-                (Kind::Int, numbers.into_iter().map(Key::Int).collect())
+                numbers.into_iter().map(Key::Int).collect()
             }
-            None => bail!("there are no keys"),
-        }
+        };
+        (key_type, keys)
     })
 }
 
@@ -263,7 +291,7 @@ fn push_default(context: &ParsingContext<'_>, node: &NodeProto, values: &mut Val
 }
 
 struct LabelEncoder {
-    kind: Kind,
+    key_type: DatumType,
     places: HashMap<Key, usize>,
     /// Of version 1, which also turns numbers into these.
     names: Vec<String>,
@@ -278,7 +306,7 @@ impl LabelEncoder {
         let places = classes.iter().cloned().map(Key::Text).zip(0..).collect();
         let mut names = classes;
         names.push(node.get_attr_opt::<String>("default_string")?.unwrap_or_else(|| "_Unused".into()));
-        Ok(Self { kind: Kind::Text, places, names, values: Values::Ints(numbers) })
+        Ok(Self { key_type: DatumType::String, places, names, values: Values::Ints(numbers) })
     }
 
     fn turns_around(&self, datum_type: DatumType) -> bool {
@@ -301,7 +329,8 @@ impl Kernel for LabelEncoder {
         if self.turns_around(*datum_type) {
             return Ok(one_form(DatumType::String, shape.clone()));
         }
-        check_kind(self.kind, *datum_type)?;
+        let (key_type, given) = (self.key_type, plain(*datum_type));
+        ensure!(key_type == given, "its keys are {key_type:?}, its input is {given:?}");
         Ok(one_form(self.values.datum_type(), shape.clone()))
     }
 
@@ -312,8 +341,13 @@ impl Kernel for LabelEncoder {
             let places = places.try_as_plain_ram()?.as_slice::<i64>()?.to_vec();
             tensor1(&picked(&self.names, places.into_iter().map(|place| usize::try_from(place).ok())))
         } else {
-            let keys = keys(input, self.kind)?;
-            let places = keys.iter().map(|key| self.places.get(key).copied());
+            let kind = match self.key_type {
+                DatumType::String => Kind::Text,
+                DatumType::F32 | DatumType::F64 => Kind::Float,
+                _ => Kind::Int,
+            };
+            let keys = keys(input, kind)?;
+            let places = keys.iter().map(|key| self.places.get(key.as_ref()?).copied());
             match &self.values {
                 Values::Ints(values) => tensor1(&picked(values, places)),
                 Values::Floats(values) => tensor1(&picked(values, places)),
@@ -322,5 +356,50 @@ impl Kernel for LabelEncoder {
             }
         };
         Ok(tvec![output.into_shape(input.shape())?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_hot(unknown_is_zeros: bool) -> OneHot {
+        let columns = [0, i64::MAX, i64::MIN].into_iter().map(Key::Int).zip(0..).collect();
+        OneHot { kind: Kind::Int, columns, width: 3, unknown_is_zeros }
+    }
+
+    #[test]
+    fn a_float_that_is_missing_or_beyond_all_integers_is_no_category() {
+        let beyond = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 9_223_372_036_854_775_808.0, -1e19];
+        for value in beyond {
+            let output = one_hot(true).eval(&[tensor1(&[value]).into()]).expect("zeros").remove(0);
+            assert_eq!(output, tensor1(&[0.0_f32; 3]).into_shape(&[1, 3]).expect("fits"), "{value}");
+            assert!(one_hot(false).eval(&[tensor1(&[value]).into()]).is_err(), "{value}");
+            let single = tensor1(&[value as f32]);
+            assert!(one_hot(false).eval(&[single.into()]).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn fractions_are_cut_off() {
+        for value in [0.75, -0.75, 0.0] {
+            let output = one_hot(false).eval(&[tensor1(&[value]).into()]).expect("known").remove(0);
+            let row = tensor1(&[1.0_f32, 0.0, 0.0]).into_shape(&[1, 3]).expect("fits");
+            assert_eq!(output, row, "{value}");
+        }
+    }
+
+    #[test]
+    fn labels_are_of_the_type_of_their_keys() {
+        let encoder = LabelEncoder {
+            key_type: DatumType::I64,
+            places: HashMap::from([(Key::Int(0), 0)]),
+            names: Vec::new(),
+            values: Values::Ints(vec![7, -1]),
+        };
+        assert!(encoder.forms(&[(DatumType::I64, tvec![1.into()])]).is_ok());
+        assert!(encoder.forms(&[(DatumType::TDim, tvec![1.into()])]).is_ok());
+        // A float that is missing would become key 0.
+        assert!(encoder.forms(&[(DatumType::F32, tvec![1.into()])]).is_err());
     }
 }
