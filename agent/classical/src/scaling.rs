@@ -92,11 +92,20 @@ impl Kernel for Scaler {
     }
 
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
+        // A single number stands for all features.
+        let numbers = || self.offset.iter().cycle().zip(self.scale.iter().cycle());
+        if only(inputs)?.datum_type() == DatumType::F64 {
+            // In double precision, as onnxruntime does it: what is left of two large numbers, such as times, is small.
+            let scaled = changed::<f64>(inputs, |row| {
+                for (value, (offset, scale)) in row.iter_mut().zip(numbers()) {
+                    *value = (*value - f64::from(*offset)) * f64::from(*scale);
+                }
+            })?;
+            return scaled.iter().map(|scaled| Ok(scaled.cast_to::<f32>()?.into_owned())).collect();
+        }
         changed::<f32>(inputs, |row| {
-            // A single number stands for all features.
-            let numbers = self.offset.iter().cycle().zip(self.scale.iter().cycle());
             row.iter_mut()
-                .zip(numbers)
+                .zip(numbers())
                 .for_each(|(value, (offset, scale))| *value = (*value - offset) * scale);
         })
     }
