@@ -9,10 +9,11 @@ warnings.filterwarnings("ignore")
 import lightgbm
 import numpy
 import xgboost
+from onnx import TensorProto
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType as MltoolsFloat
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn import (
     calibration, cluster, compose, datasets, decomposition, discriminant_analysis, ensemble, feature_selection,
     gaussian_process, impute, linear_model, mixture, multiclass, multioutput, naive_bayes, neighbors,
@@ -199,6 +200,40 @@ def scikit(folder, report):
         report("several_inputs", error)
 
 
+def doubles(folder, report):
+    """Exported for rows of doubles: trees are then written in double precision, scores too."""
+    forest = ensemble.RandomForestClassifier
+    cases = [
+        ("double_tree_3", tree.DecisionTreeClassifier(max_depth=4, random_state=0), IRIS),
+        ("double_tree_regressor", tree.DecisionTreeRegressor(max_depth=5, random_state=0), DIABETES),
+        ("double_tree_2_targets", tree.DecisionTreeRegressor(max_depth=5, random_state=0), DOUBLED),
+        ("double_forest_3", forest(20, random_state=0), IRIS),
+        ("double_forest_names", forest(20, random_state=0), BREAST_NAMED),
+        ("double_forest_regressor", ensemble.RandomForestRegressor(20, random_state=0), DIABETES),
+        ("double_hist_gradient_boosting_gaps", ensemble.HistGradientBoostingClassifier(max_iter=20, random_state=0), GAPS),
+        ("double_scaled_forest", pipeline.make_pipeline(preprocessing.StandardScaler(), forest(10, random_state=0)), IRIS),
+        ("double_logistic_3", BASE(), IRIS),
+        ("double_linear", linear_model.LinearRegression(), DIABETES),
+        ("double_svc_3", svm.SVC(), IRIS),
+    ]
+    for name, estimator, (features, target) in cases:
+        try:
+            # Not what single precision can hold: else both would compute the same.
+            features = features.astype(numpy.float64) / 3
+            estimator.fit(features, target)
+            options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
+            types = [("X", DoubleTensorType([None, features.shape[1]]))]
+            model = to_onnx(estimator, initial_types=types, options=options, target_opset=OPSETS)
+            made = {output: node.domain for node in model.graph.node for output in node.output}
+            for output in model.graph.output:
+                # Declared as doubles, although operators of trees make floats; onnxruntime refuses that.
+                if made[output.name] == "ai.onnx.ml" and output.type.tensor_type.elem_type == TensorProto.DOUBLE:
+                    output.type.tensor_type.elem_type = TensorProto.FLOAT
+            write(folder, name, model, {"X": features[-ROWS:]})
+        except Exception as error:
+            report(name, error)
+
+
 def boosters(folder, report):
     quiet = {"n_estimators": 20, "verbose": -1, "random_state": 0, "n_jobs": 1}
     cases = [
@@ -239,6 +274,7 @@ def main():
         unexported.append(f"{name}: {type(error).__name__}: {error}".split("\n")[0][:200])
 
     scikit(folder, report)
+    doubles(folder, report)
     boosters(folder, report)
     operators.write_all(folder)
     rewrites.write_all(folder)

@@ -10,7 +10,7 @@ import onnxruntime
 def write(folder, name, model, inputs, relative=1e-5, absolute=1e-5, outputs=None, stand_in=None):
     """Writes `folder/name/model.onnx` and `case.json`.
 
-    `inputs` are float arrays by name, all with equally many rows. The tolerances are those of golden
+    `inputs` are arrays of numbers or texts by name, all with equally many rows. The tolerances are those of golden
     vectors: a difference of `absolute + relative * |expected|` passes. `outputs` names those to take, all
     unless given. `stand_in` is the model that onnxruntime computes, where it does not take `model` as it is meant.
     """
@@ -25,7 +25,7 @@ def write(folder, name, model, inputs, relative=1e-5, absolute=1e-5, outputs=Non
         "relative": relative,
         "absolute": absolute,
         "inputs": [_values(name, array) for name, array in inputs.items()],
-        "outputs": [_values(name, _matrix(array)) for name, array in zip(names, computed)],
+        "outputs": [_values(name, _answered(_matrix(array))) for name, array in zip(names, computed)],
     }
     assert all(len(tensor["rows"]) == rows for tensor in case["inputs"] + case["outputs"]), name
     target = pathlib.Path(folder) / name
@@ -41,13 +41,20 @@ def _matrix(output):
     return output
 
 
+def _answered(output):
+    """Outputs are answered in three types only."""
+    kinds = {"f": numpy.float32, "i": numpy.int64}
+    return output.astype(kinds.get(output.dtype.kind, output.dtype))
+
+
 def _values(name, array):
     kinds = {"f": "FP32", "i": "INT64", "b": "INT64", "O": "BYTES", "U": "BYTES"}
-    kind = kinds[array.dtype.kind]
+    whole = {numpy.dtype(numpy.float64): "FP64", numpy.dtype(numpy.int32): "INT32"}
+    kind = whole.get(array.dtype) or kinds[array.dtype.kind]
     flat = array.reshape(len(array), -1).tolist()
-    if kind == "FP32":
+    if kind in ("FP32", "FP64"):
         flat = [[_json(value) for value in row] for row in flat]
-    elif kind == "INT64":
+    elif kind != "BYTES":
         flat = [[int(value) for value in row] for row in flat]
     return {"name": name, "kind": kind, "row": list(array.shape[1:]), "rows": flat}
 

@@ -14,12 +14,13 @@ GAPS = ROWS.copy()
 GAPS[RANDOM.random(ROWS.shape) < 0.2] = numpy.nan
 
 
-def model(operator, outputs, ml=3, inputs=("X",), widths=(FEATURES,), **attributes):
-    """A model of one node, from float rows to `outputs`: pairs of name and element type."""
-    feeds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, width]) for name, width in zip(inputs, widths)]
+def model(operator, outputs, ml=3, inputs=("X",), widths=(FEATURES,), kind=TensorProto.FLOAT, constants=(), **attributes):
+    """A model of one node, from rows of `kind` to `outputs`: pairs of name and element type. `constants` are inputs, too."""
+    feeds = [helper.make_tensor_value_info(name, kind, [None, width]) for name, width in zip(inputs, widths)]
     made = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs]
-    node = helper.make_node(operator, list(inputs), [name for name, _ in outputs], domain=ML, **attributes)
-    graph = helper.make_graph([node], "one", feeds, made)
+    names = [*inputs, *(constant.name for constant in constants)]
+    node = helper.make_node(operator, names, [name for name, _ in outputs], domain=ML, **attributes)
+    graph = helper.make_graph([node], "one", feeds, made, initializer=list(constants))
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(ML, ml)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
@@ -113,6 +114,102 @@ def write_ensembles(folder):
     write(folder, "op_ensemble_deep", ensemble(3, [0, 6], 1, depth=8), {"X": WHOLE})
 
 
+def just_beside(numbers):
+    """Doubles, and ones beside each that single precision cannot tell from it. Nearer ones JSON may not keep apart."""
+    return numpy.array([[number, number - 1e-12, number + 1e-12, number] for number in numbers.tolist()], dtype=numpy.float64)
+
+
+def write_precisions(folder):
+    """Rows of doubles, with trees of both precisions, and of whole numbers."""
+    regressor, classifier = [("variable", TensorProto.FLOAT)], [("label", TensorProto.INT64), ("scores", TensorProto.FLOAT)]
+    beside = just_beside(NUMBERS)
+    doubles = numpy.vstack([numpy.roll(beside, turn, axis=1) for turn in range(FEATURES)] + [GAPS[:4]])
+    modes = [f"BRANCH_{mode}" for mode in ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ")]
+    for double in (False, True):
+        precision = "double" if double else "single"
+        for mode in modes:
+            made = model("TreeEnsembleRegressor", regressor, kind=TensorProto.DOUBLE, n_targets=1, **trees("target", 12, [mode], [0], double))
+            write(folder, f"op_double_rows_{precision}_{mode.lower()}", made, {"X": doubles})
+        made = model("TreeEnsembleRegressor", regressor, kind=TensorProto.DOUBLE, n_targets=3, aggregate_function="MAX",
+                     **trees("target", 11, modes, range(3), double))
+        write(folder, f"op_double_rows_{precision}_3", made, {"X": doubles})
+        made = model("TreeEnsembleClassifier", classifier, kind=TensorProto.DOUBLE, classlabels_int64s=[4, 7, 9], post_transform="SOFTMAX",
+                     **trees("class", 9, modes, range(3), double))
+        write(folder, f"op_double_rows_{precision}_classes", made, {"X": doubles})
+        made = model("TreeEnsembleClassifier", classifier, kind=TensorProto.DOUBLE, classlabels_int64s=[0, 1], post_transform="LOGISTIC",
+                     **trees("class", 9, modes, [0], double))
+        write(folder, f"op_double_rows_{precision}_two", made, {"X": doubles})
+    # Thresholds that single precision rounds away from where the rows are.
+    tenths = trees("target", 12, ["BRANCH_LEQ", "BRANCH_LT"], [0])
+    tenths["nodes_values"] = [value / 10 for value in tenths["nodes_values"]]
+    made = model("TreeEnsembleRegressor", regressor, kind=TensorProto.DOUBLE, n_targets=1, **tenths)
+    write(folder, "op_double_rows_tenths", made, {"X": ROWS.astype(numpy.float64) / 10})
+    for kind in (numpy.int64, numpy.int32):
+        element, rows = helper.np_dtype_to_tensor_dtype(numpy.dtype(kind)), numpy.round(ROWS).astype(kind)
+        name = numpy.dtype(kind).name
+        made = model("TreeEnsembleClassifier", classifier, kind=element, classlabels_int64s=[4, 7, 9], **trees("class", 9, modes, range(3)))
+        write(folder, f"op_classes_{name}", made, {"X": rows})
+    times = numpy.array([[1_700_000_001.25, 1.5, -3, 0], [1_700_000_123.5, 16_777_217, 4, 0]])
+    for kind in (numpy.float64, numpy.int64, numpy.int32):
+        element, rows = helper.np_dtype_to_tensor_dtype(numpy.dtype(kind)), times.astype(kind)
+        name = numpy.dtype(kind).name
+        made = model("Scaler", regressor, kind=element, offset=[1.7e9, 1.0, 0.5, 0.0], scale=[0.5, 2.0, 1.0, 1.0])
+        write(folder, f"op_scaler_{name}", made, {"X": rows})
+        for norm in ("MAX", "L1"):
+            write(folder, f"op_normalizer_{norm.lower()}_{name}", model("Normalizer", regressor, kind=element, norm=norm), {"X": rows})
+        made = model("LinearClassifier", classifier, kind=element, classlabels_ints=[3, 5, 8], coefficients=[0.5, -0.25, 2.0, 1.0] * 3, intercepts=[0.25, -0.5, 0.0])
+        write(folder, f"op_linear_{name}", made, {"X": ROWS.astype(kind)})
+        made = model("FeatureVectorizer", regressor, 1, ("A", "B"), (2, 2), element, inputdimensions=[3, 1])
+        write(folder, f"op_vectorizer_{name}", made, {"A": rows[:, :2].copy(), "B": rows[:, 2:].copy()})
+    made = model("Imputer", [("numbers", TensorProto.INT64)], kind=TensorProto.INT64, imputed_value_int64s=[9, 8, 7, 6], replaced_value_int64=0)
+    write(folder, "op_imputer_int64", made, {"X": numpy.round(ROWS).astype(numpy.int64)})
+    made = model("Imputer", regressor, imputed_value_floats=[9.0, 8.0, 7.0, 6.0], replaced_value_float=float("nan"))
+    write(folder, "op_imputer_gaps", made, {"X": GAPS})
+    write(folder, "op_binarizer", model("Binarizer", regressor, threshold=0.5), {"X": ROWS})
+
+
+def write_categories(folder):
+    """Texts, whole numbers and floats as categories."""
+    texts, numbers, floats = [("texts", TensorProto.STRING)], [("numbers", TensorProto.INT64)], [("variable", TensorProto.FLOAT)]
+    words = RANDOM.choice(["low", "high", "", "Köln", "unknown"], size=(24, FEATURES)).astype(object)
+    wholes = RANDOM.integers(-2, 5, size=(24, FEATURES))
+    # Neither what is missing nor what is beyond all integers is a category, nor is it category 0. onnxruntime makes of
+    # them whatever the processor does; on x86 the smallest integer, which is no category here.
+    odd = numpy.array([[numpy.nan, numpy.inf, -numpy.inf, 1e20], [0.75, -0.75, 1.5, -1.5], [0, 1, -1, 2]])
+    for kind in (numpy.float32, numpy.float64):
+        element, name = helper.np_dtype_to_tensor_dtype(numpy.dtype(kind)), numpy.dtype(kind).name
+        write(folder, f"op_one_hot_{name}", model("OneHotEncoder", floats, kind=element, cats_int64s=[-1, 0, 1, 2**63 - 1]), {"X": odd.astype(kind)})
+    write(folder, "op_one_hot_int64", model("OneHotEncoder", floats, kind=TensorProto.INT64, cats_int64s=[3, 0, -1, 3]), {"X": wholes})
+    write(folder, "op_one_hot_texts", model("OneHotEncoder", floats, kind=TensorProto.STRING, cats_strings=["Köln", "", "low"]), {"X": words})
+    keys, codes = ["low", "Köln", "", "low"], [7, 8, 9, 10]
+    for ml in (2, 4):
+        # Of keys that are equal the first one counts.
+        cases = {"texts_int64": (TensorProto.STRING, words, numbers, {"keys_strings": keys, "values_int64s": codes}),
+                 "texts_floats": (TensorProto.STRING, words, floats, {"keys_strings": keys, "values_floats": [0.5, 1.5, 2.5, 3.5]}),
+                 "texts_texts": (TensorProto.STRING, words, texts, {"keys_strings": keys, "values_strings": ["a", "b", "", "d"]}),
+                 "int64_texts": (TensorProto.INT64, wholes, texts, {"keys_int64s": [0, 1, 1, 4], "values_strings": ["a", "b", "c", "d"]}),
+                 "int64_floats": (TensorProto.INT64, wholes, floats, {"keys_int64s": [0, 1, 1, 4], "values_floats": [1.5, 2.5, 3.5, 4.5]}),
+                 "int64_int64": (TensorProto.INT64, wholes, numbers, {"keys_int64s": [0, 1, 1, 4], "values_int64s": codes, "default_int64": 5}),
+                 "floats_int64": (TensorProto.FLOAT, GAPS, numbers, {"keys_floats": [-0.0, 0.5, 0.5, float("nan")], "values_int64s": codes})}
+        for name, (element, rows, outputs, attributes) in cases.items():
+            write(folder, f"op_labels_{ml}_{name}", model("LabelEncoder", outputs, ml, kind=element, **attributes), {"X": rows})
+    # Of version 1 the last of equal classes counts.
+    classes = {"classes_strings": ["low", "", "Köln", "low"]}
+    write(folder, "op_labels_1_texts", model("LabelEncoder", numbers, 1, kind=TensorProto.STRING, **classes), {"X": words})
+    write(folder, "op_labels_1_int64", model("LabelEncoder", texts, 1, kind=TensorProto.INT64, **classes), {"X": wholes})
+    tensor = lambda name, values: numpy_helper.from_array(numpy.array(values), name)
+    doubles = {"keys_tensor": tensor("k", [0.1, 0.2, numpy.nan]), "values_tensor": tensor("v", [1.1, 2.2, 3.3]), "default_tensor": tensor("d", [-1.5])}
+    rows = numpy.array([[0.1, 0.2, numpy.nan, numpy.float32(0.1)]])
+    write(folder, "op_labels_doubles", model("LabelEncoder", [("doubles", TensorProto.DOUBLE)], 4, kind=TensorProto.DOUBLE, **doubles), {"X": rows})
+    encoded = lambda name, values: helper.make_tensor(name, TensorProto.STRING, [len(values)], [value.encode() for value in values])
+    made = {"keys_tensor": encoded("k", keys), "values_tensor": encoded("v", ["a", "b", "c", "d"]), "default_tensor": encoded("d", ["none"])}
+    write(folder, "op_labels_text_tensors", model("LabelEncoder", texts, 4, kind=TensorProto.STRING, **made), {"X": words})
+    places = tensor("places", [3, 0])
+    for name, (element, rows) in {"texts": (TensorProto.STRING, words), "int64": (TensorProto.INT64, wholes), "int32": (TensorProto.INT32, wholes.astype(numpy.int32)),
+                                  "float64": (TensorProto.DOUBLE, ROWS.astype(numpy.float64))}.items():
+        write(folder, f"op_extractor_{name}", model("ArrayFeatureExtractor", [("picked", element)], kind=element, constants=[places]), {"X": rows})
+
+
 def write_all(folder):
     regressor = [("variable", TensorProto.FLOAT)]
     classifier = [("label", TensorProto.INT64), ("scores", TensorProto.FLOAT)]
@@ -181,3 +278,5 @@ def write_all(folder):
     made = model("FeatureVectorizer", regressor, 1, ("A", "B"), (2, 2), inputdimensions=[2, 2])
     write(folder, "op_vectorizer", made, {"A": ROWS[:, :2].copy(), "B": ROWS[:, 2:].copy()})
     write_ensembles(folder)
+    write_precisions(folder)
+    write_categories(folder)

@@ -28,6 +28,11 @@ pub(crate) trait Kernel: Send + Sync + 'static {
     /// type or shape is an error here, where the model is loaded.
     fn forms(&self, inputs: &[Form]) -> TractResult<TVec<Form>>;
 
+    /// The kernel that stands for this one where inputs are of these types and shapes, if another one does.
+    fn settled(&self, _: &[Form]) -> TractResult<Option<Arc<dyn Kernel>>> {
+        Ok(None)
+    }
+
     /// The outputs.
     fn eval(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>>;
 }
@@ -95,7 +100,7 @@ impl EvalOp for Operator {
 
 impl TypedOp for Operator {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let inputs: TVec<Form> = inputs.iter().map(|fact| (fact.datum_type, fact.shape.to_tvec())).collect();
+        let inputs: TVec<Form> = inputs.iter().copied().map(form).collect();
         let forms = self.named_forms(&inputs)?;
         Ok(forms.into_iter().map(|(datum_type, shape)| datum_type.fact(shape)).collect())
     }
@@ -113,7 +118,10 @@ impl Expansion for Operator {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
+        let facts = inputs.iter().map(|input| model.outlet_fact(*input));
+        let forms = facts.map(|fact| fact.map(form)).collect::<TractResult<TVec<Form>>>()?;
+        let kernel = self.kernel.settled(&forms)?.unwrap_or_else(|| Arc::clone(&self.kernel));
+        model.wire_node(prefix, Self { kernel, named: self.named.clone() }, inputs)
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -133,6 +141,10 @@ impl Expansion for Operator {
             })
         })
     }
+}
+
+fn form(fact: &TypedFact) -> Form {
+    (fact.datum_type, fact.shape.to_tvec())
 }
 
 /// The only input.

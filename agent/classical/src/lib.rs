@@ -4,7 +4,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `kernel` | what an operator is here, and how it becomes one of tract's |
+//! | `kernel`, `precision` | what an operator is here, and how it becomes one of tract's; in the precision of its input |
 //! | `attributes` | attributes read and checked; a model file is untrusted |
 //! | `scores` | class labels, and scores on their way to probabilities |
 //! | `trees`, `layout`, `forest` | attributes checked to be trees; laid out as flat nodes; their descent |
@@ -24,6 +24,7 @@ mod kernel;
 mod layout;
 mod leaf_weights;
 mod linear;
+mod precision;
 mod scaling;
 mod scores;
 mod svm;

@@ -9,24 +9,35 @@ use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResu
 use super::attributes::{labels, post_transform, reals, targets};
 use super::forest::{Aggregate, Forest, Real, Scores};
 use super::kernel::{Built, Form, Kernel, Rows, built, by_row, one_form, only, plain, rows_and_width};
+use super::precision::{EitherPrecision, may_be_double};
 use super::scores::{Labels, Pairing, PostTransform, largest, pair};
 use super::{tree_lists, trees};
 
 /// Builds `TreeEnsembleClassifier`: rows `[N, F]` of numbers to labels `[N]` and scores `[N, classes]`.
 pub(crate) fn classifier(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let double = || Classifier::<f64>::parse(context, node);
     if is_double(node, "class_weights_as_tensor") {
-        built(node, Classifier::<f64>::parse(context, node)?)
+        return built(node, double()?);
+    }
+    let single = Classifier::<f32>::parse(context, node)?;
+    if may_be_double(context) {
+        built(node, EitherPrecision::new(single, double()?))
     } else {
-        built(node, Classifier::<f32>::parse(context, node)?)
+        built(node, single)
     }
 }
 
 /// Builds `TreeEnsembleRegressor`: rows `[N, F]` of numbers to values `[N, targets]`.
 pub(crate) fn regressor(context: &ParsingContext<'_>, node: &NodeProto) -> Built {
+    let double = || Regressor::<f64>::parse(context, node);
     if is_double(node, "target_weights_as_tensor") {
-        built(node, Regressor::<f64>::parse(context, node)?)
+        return built(node, double()?);
+    }
+    let single = Regressor::<f32>::parse(context, node)?;
+    if may_be_double(context) {
+        built(node, EitherPrecision::new(single, double()?))
     } else {
-        built(node, Regressor::<f32>::parse(context, node)?)
+        built(node, single)
     }
 }
 
@@ -39,8 +50,8 @@ pub(crate) fn ensemble(context: &ParsingContext<'_>, node: &NodeProto) -> Built 
     }
 }
 
-/// Whether trees are given in double precision and features are to be compared in it; otherwise both are
-/// taken in single precision.
+/// Whether trees are given in double precision and features are to be compared in it, whatever they come in. Trees in
+/// single precision are widened where features are of double, as onnxruntime does it.
 fn is_double(node: &NodeProto, weights: &str) -> bool {
     node.attribute
         .iter()
