@@ -15,7 +15,7 @@ use tract_onnx::tract_hir::internal::{
 
 use super::exhaustion::tells_of_exhaustion;
 use super::graph::Element;
-use super::tensors::{column, datum_type, elements, tensor};
+use super::tensors::{column, datum_type, elements, rounded, tensor};
 use super::{branches, graph, nnef, operators, softmax, steps};
 use serin_pipeline::{Column, Fed, Feed, Numbers};
 
@@ -47,7 +47,7 @@ pub struct Model {
 pub struct Record {
     /// What was rewritten, a line each.
     pub rewrites: Vec<String>,
-    /// What works and is slow, a sentence each.
+    /// What works and is slow, or less exact, a sentence each.
     pub warnings: Vec<String>,
     /// The graph before the last step, which fits it to this processor; its inputs are those of the feeds, in order.
     pub graph: TypedModel,
@@ -151,7 +151,7 @@ impl Model {
                 })
                 .and_then(|model| model.tried(feeds));
             if let Ok(model) = model {
-                record.take(built);
+                record.take(built, outputs);
                 return Ok(model);
             }
         } else {
@@ -159,7 +159,7 @@ impl Model {
         }
         let mut built = Built::default();
         let model = Self::build(one, &order, &elements, outputs, 1, between, recorded.then_some(&mut built));
-        record.take(built);
+        record.take(built, outputs);
         model.map_err(|error| fault(&error))
     }
 
@@ -279,8 +279,9 @@ struct Built {
 }
 
 impl Record {
-    fn take(&mut self, built: Built) {
+    fn take(&mut self, built: Built, outputs: &[&str]) {
         self.rewrites.extend(built.rewrites);
+        self.warnings.extend(rounded(&built.graph, outputs));
         self.graph = built.graph;
     }
 }

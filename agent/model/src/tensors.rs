@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use serin_protocol::frame::LoadFault;
-use tract_onnx::tract_hir::internal::{DatumType, TValue, TVec, Tensor, TractResult, bail, tensor1};
+use tract_onnx::tract_hir::internal::{
+    DatumType, TValue, TVec, Tensor, TractResult, TypedModel, bail, tensor1,
+};
 
 use super::graph::{self, Element};
 use serin_pipeline::{Column, Data, Fed, Feed, Numbers};
@@ -105,6 +107,22 @@ fn numbers(feed: &Feed, element: Element, values: &Numbers, shape: &[usize]) -> 
     Ok(tensor.into())
 }
 
+/// Which of `outputs` of `graph` lose digits where [`column`] makes single precision of them, a sentence each.
+pub(crate) fn rounded(graph: &TypedModel, outputs: &[&str]) -> Vec<String> {
+    let outlets = graph.outputs.iter().zip(outputs);
+    let doubles = outlets.filter(|(outlet, _)| {
+        graph.outlet_fact(**outlet).is_ok_and(|fact| fact.datum_type == DatumType::F64)
+    });
+    doubles
+        .map(|(_, name)| {
+            format!(
+                "output {name:?} of the model is of double precision and is rounded to single precision before any \
+                 step behind the model: digits beyond the seventh are lost"
+            )
+        })
+        .collect()
+}
+
 /// An output as one of the types that can be answered.
 pub(crate) fn column(value: &Tensor) -> TractResult<Column<'static>> {
     let data = match value.datum_type() {
@@ -119,4 +137,21 @@ pub(crate) fn column(value: &Tensor) -> TractResult<Column<'static>> {
         _ => Data::Integers(value.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()),
     };
     Ok(Column { shape: value.shape().to_vec(), data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::tract_hir::internal::{DatumTypeExt as _, tvec};
+
+    #[test]
+    fn only_outputs_of_double_precision_are_rounded() {
+        let mut graph = TypedModel::default();
+        for (name, datum_type) in [("a", DatumType::F32), ("b", DatumType::F64), ("c", DatumType::Bool)] {
+            let outlet = graph.add_source(name, datum_type.fact(tvec![1])).expect("added");
+            graph.outputs.push(outlet);
+        }
+        let said = rounded(&graph, &["probabilities", "price", "late"]);
+        assert!(said.len() == 1 && said[0].contains("\"price\""), "{said:?}");
+    }
 }
