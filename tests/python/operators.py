@@ -197,6 +197,10 @@ def write_categories(folder):
     classes = {"classes_strings": ["low", "", "Köln", "low"]}
     write(folder, "op_labels_1_texts", model("LabelEncoder", numbers, 1, kind=TensorProto.STRING, **classes), {"X": words})
     write(folder, "op_labels_1_int64", model("LabelEncoder", texts, 1, kind=TensorProto.INT64, **classes), {"X": wholes})
+    pairs = {"cats_strings": ["low", "Köln", "", "low"], "cats_int64s": [1, 2, 3, 3]}
+    for name, defaults in {"": {}, "_defaults": {"default_int64": 9, "default_string": "other"}}.items():
+        write(folder, f"op_mapper_texts{name}", model("CategoryMapper", numbers, 1, kind=TensorProto.STRING, **pairs, **defaults), {"X": words})
+        write(folder, f"op_mapper_int64{name}", model("CategoryMapper", texts, 1, kind=TensorProto.INT64, **pairs, **defaults), {"X": wholes})
     tensor = lambda name, values: numpy_helper.from_array(numpy.array(values), name)
     doubles = {"keys_tensor": tensor("k", [0.1, 0.2, numpy.nan]), "values_tensor": tensor("v", [1.1, 2.2, 3.3]), "default_tensor": tensor("d", [-1.5])}
     rows = numpy.array([[0.1, 0.2, numpy.nan, numpy.float32(0.1)]])

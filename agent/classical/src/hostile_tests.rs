@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::{InferenceModelExt as _, IntoRunnable as _,
 
 use super::framework;
 
-const OPERATORS: [&str; 15] = [
+const OPERATORS: [&str; 16] = [
     "TreeEnsembleClassifier",
     "TreeEnsembleRegressor",
     "TreeEnsemble",
@@ -24,6 +24,7 @@ const OPERATORS: [&str; 15] = [
     "Binarizer",
     "OneHotEncoder",
     "LabelEncoder",
+    "CategoryMapper",
     "ArrayFeatureExtractor",
     "FeatureVectorizer",
 ];

@@ -10,7 +10,7 @@
 //! | `trees`, `layout`, `forest` | attributes checked to be trees; laid out as flat nodes; their descent |
 //! | `tree_ensemble`, `tree_lists` | the operators of trees; the lists of version 5 |
 //! | `linear`, `svm` | linear models; support vector machines |
-//! | `scaling`, `encode`, `gather` | features scaled, encoded, picked and joined |
+//! | `scaling`, `encode`, `label_encoder`, `gather` | features scaled, encoded as columns and as others, picked and joined |
 //!
 //! What the specification leaves open is done as onnxruntime does it, because that is what exporters are
 //! tested with, and what golden outputs come from. Specification: `ai.onnx.ml` versions 1 to 5,
@@ -21,6 +21,7 @@ mod encode;
 mod forest;
 mod gather;
 mod kernel;
+mod label_encoder;
 mod layout;
 mod leaf_weights;
 mod linear;
@@ -53,7 +54,8 @@ pub fn framework() -> Onnx {
     register.insert("Imputer", scaling::imputer);
     register.insert("Binarizer", scaling::binarizer);
     register.insert("OneHotEncoder", encode::one_hot);
-    register.insert("LabelEncoder", encode::labels);
+    register.insert("LabelEncoder", label_encoder::labels);
+    register.insert("CategoryMapper", label_encoder::mapper);
     register.insert("ArrayFeatureExtractor", gather::extractor);
     register.insert("FeatureVectorizer", gather::vectorizer);
     onnx
