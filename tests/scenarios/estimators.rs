@@ -48,6 +48,21 @@ fn exported_estimators_compute_what_onnxruntime_computes() {
     let mut faults = unexported(&text);
     faults.push_str(&run_all(folder.path(), &names));
     assert!(faults.is_empty(), "of {} models:\n{faults}", names.len());
+    // What packing then warns of: an output of doubles, and not one of floats that come from doubles.
+    let said = warnings(&folder.path().join("op_labels_doubles")).expect("prepared");
+    assert!(said.len() == 1 && said[0].contains("\"doubles\""), "{said:?}");
+    let said = warnings(&folder.path().join("op_scaler_float64")).expect("prepared");
+    assert!(said.is_empty(), "{said:?}");
+}
+
+/// What the device program warns of in the model of the release in `dir`.
+fn warnings(dir: &Path) -> Result<Vec<String>> {
+    let limit = (1_u64 << 30).to_string();
+    let mut command = std::process::Command::new(program("serin-agent")?);
+    let output = command.args(["prepare", "--memory-limit", &limit, "--dir"]).arg(dir).output()?;
+    let line = output.stdout.split(|byte| *byte == b'\n').next().context("a line")?;
+    let said: Value = serde_json::from_slice(line)?;
+    Ok(serde_json::from_value(said["warnings"].clone())?)
 }
 
 /// What differs between the list of unexported estimators and `text`.
