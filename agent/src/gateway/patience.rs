@@ -130,7 +130,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         let mut patient = Patient::new(near, PATIENCE);
         let writing = async {
-            patient.write_all(&[0; 1 << 20]).await.expect("read");
+            patient.write_all(&vec![0; 1 << 20]).await.expect("read");
             patient.flush().await.expect("flushed");
             drop(patient);
         };
