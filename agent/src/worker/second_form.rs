@@ -23,6 +23,10 @@ const LOAD_PERCENT: u64 = 80;
 const LOAD_MICROS: u64 = 5_000;
 /// Or when loading takes at most this share of the memory, in percent.
 const MEMORY_PERCENT: u64 = 85;
+/// Or when it keeps to what loading may take, and the ONNX file does not: so many times that file …
+const LOAD_FILES: u64 = 3;
+/// … and this, for the program and what the runtime needs for any model.
+const LOAD_BYTES: u64 = 12 << 20;
 
 /// The memory limit may have to grow for it by these shares, in percent: it holds for both forms.
 const GROWTH_PERCENT: [u64; 3] = [0, 6, 12];
@@ -118,7 +122,9 @@ async fn try_out(bench: &Bench, trial: &Bench, minimum: ByteCount) -> Result<(By
         plain.micros as f64 / 1e3,
         plain.peak as f64 / f64::from(1 << 20),
     );
-    if !second.pays_beside(plain) {
+    let file =
+        fs::metadata(bench.spec.dir.join(BundleFile::Model.name())).map_err(|error| error.to_string())?;
+    if !second.pays_beside(plain, file.len() * LOAD_FILES + LOAD_BYTES) {
         return Err(format!("{figures}: not worth its bytes"));
     }
     let worker = trial.start(ByteCount(CEILING)).await.map_err(|fault| fault.message)?;
@@ -146,10 +152,12 @@ impl Loading {
         }
     }
 
-    const fn pays_beside(self, other: Self) -> bool {
+    /// Whether it is worth its bytes, where loading may take `may` bytes of memory.
+    const fn pays_beside(self, other: Self, may: u64) -> bool {
         let faster =
             self.micros * 100 <= other.micros * LOAD_PERCENT && self.micros + LOAD_MICROS <= other.micros;
-        faster || self.peak * 100 <= other.peak * MEMORY_PERCENT
+        let smaller = self.peak * 100 <= other.peak * MEMORY_PERCENT;
+        faster || smaller || (self.peak <= may && may < other.peak)
     }
 }
 
@@ -169,11 +177,14 @@ mod tests {
     #[test]
     fn it_pays_where_somebody_notices() {
         let plain = Loading { micros: 100_000, peak: 100 };
-        let pays = |micros, peak| Loading { micros, peak }.pays_beside(plain);
+        let pays = |micros, peak| Loading { micros, peak }.pays_beside(plain, 200);
         assert!(pays(80_000, 100) && pays(150_000, 85));
         assert!(!pays(81_000, 100) && !pays(99_000, 86));
         // Three times as fast, and nobody would notice.
         assert!(!Loading { micros: 2_000, peak: 100 }.pays_beside(Loading { micros: 6_000, peak: 100 }));
+        // The file takes more than it may.
+        let kept_to = |peak| Loading { micros: 100_000, peak }.pays_beside(plain, 98);
+        assert!(kept_to(98) && !kept_to(99));
     }
 
     #[test]
