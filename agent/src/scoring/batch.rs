@@ -145,15 +145,13 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
     let mut bar = Bar { shown: io::stderr().is_terminal(), read, bytes, percent: None };
     let scored = batch.score(&mut reader, console, &mut bar).await;
     bar.clear(console)?;
-    let wrong = match scored {
-        Ok(wrong) => wrong,
-        Err(error) => {
-            if let Err(worse) = batch.output.checkpoint() {
-                console.note(&format!("what was answered is not kept: {worse}"))?;
-            }
-            return Err(switched(error, &release));
+    if let Err(error) = scored {
+        if let Err(worse) = batch.output.checkpoint() {
+            console.note(&format!("what was answered is not kept: {worse}"))?;
         }
-    };
+        return Err(switched(error, &release));
+    }
+    let wrong = batch.output.wrong();
     let rows = batch.output.finish().map_err(|error| refused(&error))?;
     let path = args.output.display().to_string();
     let text = if args.json {
@@ -197,27 +195,27 @@ struct Batch {
 }
 
 impl Batch {
-    /// Answers all rows that are left; how many of them made no sense.
+    /// Answers all rows that are left.
     async fn score(
         &mut self,
         reader: &mut Rows,
         console: &mut Console,
         bar: &mut Bar,
-    ) -> Result<u64, CliError> {
-        let (mut due, mut told, mut wrong) = (Instant::now() + CHECKPOINT_EVERY, false, 0_u64);
+    ) -> Result<(), CliError> {
+        let (mut due, mut told) = (Instant::now() + CHECKPOINT_EVERY, false);
         loop {
             let mut rows = some_rows(reader, self.model.shape.rows_at_once(), self.keep_going)?;
             if rows.is_empty() {
-                return Ok(wrong);
+                return Ok(());
             }
             if !told && !reader.ignored().is_empty() {
                 console.note(&format!("columns left out: {}", reader.ignored().join(", ")))?;
                 told = true;
             }
             let answer = self.answer(&mut rows, reader.line()).await?;
-            wrong += rows.iter().filter(|row| row.is_err()).count() as u64;
+            let wrong = rows.iter().filter(|row| row.is_err()).count() as u64;
             let text = self.written(&rows, answer.as_ref())?;
-            self.output.append(&text, rows.len() as u64).map_err(|error| refused(&error))?;
+            self.output.append(&text, rows.len() as u64, wrong).map_err(|error| refused(&error))?;
             if Instant::now() >= due {
                 self.output.checkpoint().map_err(|error| refused(&error))?;
                 due = Instant::now() + CHECKPOINT_EVERY;
@@ -372,7 +370,9 @@ fn quoted(text: &str) -> String {
 fn refused(error: &OutputError) -> CliError {
     let next = match error {
         OutputError::Exists(_) => "name another file, or remove this one",
-        OutputError::Other { .. } => "begin anew with --restart, or name another file",
+        OutputError::Other { .. } | OutputError::Uncounted(_) => {
+            "begin anew with --restart, or name another file"
+        }
         OutputError::Io { .. } => "name a file where you may write; run it again to go on",
     };
     CliError::Usage { message: error.to_string(), next: next.into() }

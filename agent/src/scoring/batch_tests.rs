@@ -70,7 +70,7 @@ async fn what_was_interrupted_goes_on_where_it_was() {
     let origin = Origin { input_bytes, input_modified, release: "sums@1".into(), keep_going: false };
     let mut begun = Output::open(&output, origin, false).expect("begun");
     begun.set_columns(vec![("sum".into(), 1), ("class".into(), 1)]);
-    begun.append("sum,class\nbefore,1\n", 1).expect("written");
+    begun.append("sum,class\nbefore,1\n", 1, 0).expect("written");
     begun.checkpoint().expect("durable");
     drop(begun);
     let ended = batch(&scene, &input, &output, false).await;
@@ -86,4 +86,19 @@ async fn a_model_that_fails_ends_it_and_what_was_answered_is_kept() {
     let ended = batch(&scene, &input, &output, false).await;
     assert!(ended.exit == Exit::Refused && ended.err.contains("cucumber"), "{ended:?}");
     assert!(!output.exists() && output.with_file_name("out.csv.checkpoint").exists());
+}
+
+#[tokio::test]
+async fn wrong_rows_before_an_interruption_are_counted() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let input = scene.file("in.ndjson", "[1]\n[2,2]\n[3]\n");
+    let output = scene.socket().with_file_name("out.ndjson");
+    let (_, input_bytes, input_modified) = open(Path::new(&input)).expect("there");
+    let origin = Origin { input_bytes, input_modified, release: "sums@1".into(), keep_going: true };
+    let mut begun = Output::open(&output, origin, false).expect("begun");
+    begun.append("{\"error\":\"before\"}\n", 1, 1).expect("written");
+    begun.checkpoint().expect("durable");
+    drop(begun);
+    let ended = batch(&scene, &input, &output, true).await;
+    assert!(ended.out.ends_with("3 rows by sums@1, 2 of them make no sense\n"), "{ended:?}");
 }

@@ -30,6 +30,24 @@ struct Checkpoint {
     bytes: u64,
     /// Columns of a CSV output and the values in each, once they are known.
     columns: Vec<(String, usize)>,
+    /// Those of the rows that stand with their error. Versions of the agent that did not count them wrote nothing.
+    #[serde(default)]
+    wrong: Option<u64>,
+}
+
+impl Checkpoint {
+    /// Nothing is answered yet.
+    const fn fresh(origin: Origin) -> Self {
+        Self { origin, rows: 0, bytes: 0, columns: Vec::new(), wrong: Some(0) }
+    }
+
+    /// The same with its count of wrong rows; none if nobody can know it.
+    fn counted(mut self) -> Option<Self> {
+        if self.rows == 0 || !self.origin.keep_going {
+            self.wrong.get_or_insert(0);
+        }
+        self.wrong.is_some().then_some(self)
+    }
 }
 
 /// Why an output cannot be had.
@@ -48,6 +66,9 @@ pub(super) enum OutputError {
         /// What it would be made of now.
         wanted: String,
     },
+    /// One was begun before wrong rows were counted.
+    #[error("{0} was begun by an older version of the agent, which did not keep how many rows have an error")]
+    Uncounted(PathBuf),
     /// The system refuses.
     #[error("{path}: {source}")]
     Io {
@@ -91,8 +112,8 @@ impl Output {
                 let (begun, wanted) = difference(&begun.origin, &origin);
                 return Err(OutputError::Other { path: part, begun, wanted });
             }
-            Some(begun) => begun,
-            None => Checkpoint { origin, rows: 0, bytes: 0, columns: Vec::new() },
+            Some(begun) => begun.counted().ok_or_else(|| OutputError::Uncounted(part.clone()))?,
+            None => Checkpoint::fresh(origin),
         };
         let mut file = OpenOptions::new()
             .write(true)
@@ -103,7 +124,7 @@ impl Output {
         let there = file.metadata().map_err(|source| failed(&part, source))?.len();
         if there < state.bytes {
             // Somebody has cut or removed it.
-            state = Checkpoint { rows: 0, bytes: 0, columns: Vec::new(), ..state };
+            state = Checkpoint::fresh(state.origin);
         }
         let set = file.set_len(state.bytes).and_then(|()| file.seek(SeekFrom::Start(state.bytes)).map(drop));
         set.map_err(|source| failed(&part, source))?;
@@ -113,6 +134,11 @@ impl Output {
     /// Rows that are answered.
     pub(super) const fn rows(&self) -> u64 {
         self.state.rows
+    }
+
+    /// Those of them that stand with their error.
+    pub(super) fn wrong(&self) -> u64 {
+        self.state.wrong.unwrap_or(0)
     }
 
     /// Columns of a CSV output; none before the first answer.
@@ -125,12 +151,13 @@ impl Output {
         self.state.columns = columns;
     }
 
-    /// Appends `text`, which answers `rows` more rows.
-    pub(super) fn append(&mut self, text: &str, rows: u64) -> Result<(), OutputError> {
+    /// Appends `text`, which answers `rows` more rows, `wrong` of them with an error.
+    pub(super) fn append(&mut self, text: &str, rows: u64, wrong: u64) -> Result<(), OutputError> {
         let written = self.file.write_all(text.as_bytes());
         written.map_err(|source| OutputError::Io { path: beside(&self.path, ".part"), source })?;
         self.state.bytes += text.len() as u64;
         self.state.rows += rows;
+        self.state.wrong = Some(self.wrong() + wrong);
         Ok(())
     }
 
@@ -189,13 +216,13 @@ mod tests {
         let path = folder.path().join("out.ndjson");
         let open = || Output::open(&path, origin("m@1"), false).expect("opens");
         let mut output = open();
-        output.append("one\n", 1).expect("written");
+        output.append("one\n", 1, 0).expect("written");
         output.checkpoint().expect("durable");
-        output.append("two\n", 1).expect("written");
+        output.append("two\n", 1, 0).expect("written");
         drop(output);
         let mut output = open();
         assert_eq!(output.rows(), 1);
-        output.append("2\n", 1).expect("written");
+        output.append("2\n", 1, 0).expect("written");
         assert!(!path.exists());
         assert_eq!(output.finish().expect("done"), 2);
         assert_eq!(fs::read_to_string(&path).expect("there"), "one\n2\n");
@@ -204,11 +231,37 @@ mod tests {
     }
 
     #[test]
+    fn wrong_rows_are_counted_over_an_interruption_and_no_number_is_made_up() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("out.ndjson");
+        let open = |keep_going, restart| Output::open(&path, Origin { keep_going, ..origin("m@1") }, restart);
+        let mut output = open(true, false).expect("opens");
+        output.append("{}\n{}\n", 2, 1).expect("written");
+        output.checkpoint().expect("durable");
+        output.append("{}\n", 1, 1).expect("written");
+        drop(output);
+        let output = open(true, false).expect("opens");
+        assert_eq!((output.rows(), output.wrong()), (2, 1));
+        // As versions wrote it that did not count.
+        let older = |keep_going| {
+            let origin = Origin { keep_going, ..origin("m@1") };
+            let old = serde_json::json!({ "origin": origin, "rows": 2, "bytes": 6, "columns": [] });
+            fs::write(folder.path().join("out.ndjson.checkpoint"), old.to_string()).expect("written");
+        };
+        older(true);
+        assert!(matches!(open(true, false), Err(OutputError::Uncounted(_))));
+        assert_eq!(open(true, true).expect("anew").rows(), 0);
+        fs::write(folder.path().join("out.ndjson.part"), "{}\n{}\n").expect("written");
+        older(false);
+        assert_eq!(open(false, false).expect("none can be wrong").rows(), 2);
+    }
+
+    #[test]
     fn nothing_is_mixed_with_what_was_begun_for_something_else() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("out.csv");
         let mut output = Output::open(&path, origin("m@1"), false).expect("opens");
-        output.append("one\n", 1).expect("written");
+        output.append("one\n", 1, 0).expect("written");
         output.checkpoint().expect("durable");
         let refused = Output::open(&path, origin("m@2"), false).expect_err("another release");
         assert!(refused.to_string().ends_with("was begun for m@1, not for m@2"), "{refused}");
@@ -220,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("out.csv");
         let mut output = Output::open(&path, origin("m@1"), false).expect("opens");
-        output.append("one\n", 1).expect("written");
+        output.append("one\n", 1, 0).expect("written");
         output.checkpoint().expect("durable");
         drop(output);
         fs::write(folder.path().join("out.csv.part"), "o").expect("cut");
