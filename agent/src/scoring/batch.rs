@@ -30,6 +30,22 @@ enum Format {
     Ndjson,
 }
 
+/// Endings of what other programs would read as something else than what is written here.
+const NOT_WRITTEN: [&str; 7] = ["parquet", "pq", "npy", "tsv", "xlsx", "gz", "zst"];
+
+impl Format {
+    /// What a file of this name holds.
+    fn of(path: &Path) -> Result<Self, CliError> {
+        if let Some(ending) = NOT_WRITTEN.iter().find(|ending| is_named(path, ending)) {
+            return Err(CliError::Usage {
+                message: format!("{}: .{ending} is not written", path.display()),
+                next: "name the output .csv for CSV, or .ndjson or .jsonl for one JSON object a line".into(),
+            });
+        }
+        Ok(if is_named(path, "csv") { Self::Csv } else { Self::Ndjson })
+    }
+}
+
 /// One row of the input: its values, or why it has none.
 type Row = Result<RowValues, String>;
 
@@ -113,6 +129,7 @@ fn is_named(path: &Path, extension: &str) -> bool {
 
 /// Scores `args.input` into `args.output`.
 pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) -> Result<(), CliError> {
+    let format = Format::of(&args.output)?;
     let (file, bytes, modified) = open(&args.input)?;
     let mut client = Client::connect(socket).await?;
     let (active_model, version) = active(&mut client).await?;
@@ -139,7 +156,6 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
     if output.rows() > 0 {
         console.note(&format!("going on behind row {}", output.rows()))?;
     }
-    let format = if is_named(&args.output, "csv") { Format::Csv } else { Format::Ndjson };
     let mut batch =
         Batch { model, asker: Asker::new(socket, client), format, keep_going: args.keep_going, output };
     let mut bar = Bar { shown: io::stderr().is_terminal(), read, bytes, percent: None };

@@ -102,3 +102,16 @@ async fn wrong_rows_before_an_interruption_are_counted() {
     let ended = batch(&scene, &input, &output, true).await;
     assert!(ended.out.ends_with("3 rows by sums@1, 2 of them make no sense\n"), "{ended:?}");
 }
+
+#[tokio::test]
+async fn no_file_is_named_what_it_is_not() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let input = scene.file("in.csv", "1,1\n");
+    for name in ["out.parquet", "out.PARQUET", "out.csv.gz"] {
+        let output = scene.socket().with_file_name(name);
+        let ended = batch(&scene, &input, &output, false).await;
+        assert!(ended.exit == Exit::Usage && ended.err.contains("is not written"), "{ended:?}");
+        assert!(ended.err.contains(".csv") && ended.err.contains(".ndjson"), "{ended:?}");
+        assert!(!output.with_file_name(format!("{name}.part")).exists());
+    }
+}
