@@ -60,7 +60,7 @@ fn release(version: &str) -> ReleaseId {
 }
 
 /// Answers like a supervisor whose active release is `sums@2` and whose previous one is `sums@1`.
-fn supervise(command: &FieldCommand) -> FieldOutcome {
+pub(crate) fn supervise(command: &FieldCommand) -> FieldOutcome {
     match command {
         FieldCommand::Status => {
             let mut status = super::print::tests::full();

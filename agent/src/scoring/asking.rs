@@ -1,7 +1,7 @@
 //! What a model takes, and asking about rows of it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use serin_protocol::ids::Millis;
 use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
-use super::rows::{Column, RowShape, RowValues};
+use super::shape::{Column, RowShape};
 use crate::field::FieldReply;
 use crate::field::cli::CliError;
 use crate::field::client::{Client, ClientError, parse};
@@ -20,6 +20,11 @@ use crate::link::backoff::{Backoff, Jitter};
 const PAUSE: Backoff = Backoff { first: Millis(250), cap: Millis(2000) };
 /// Tries before giving up, some three minutes: an agent that was restarted has loaded its model by then.
 const TRIES: u32 = 120;
+/// Largest request in bytes, as the gateway has it. What is larger need not be sent to be refused.
+const MAX_BODY_BYTES: usize = 8 << 20;
+/// How the gateway's answer begins when a worker died of the request or hung on it. One that died before it came to the
+/// request, one that was stopped, and a release that is not running just now are told otherwise.
+const DIED: &str = "the worker died: ";
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -142,7 +147,11 @@ impl Model {
     ///
     /// # Errors
     /// The agent's.
-    pub(crate) async fn ask(&self, client: &mut Client, rows: &[RowValues]) -> Result<Answer, ClientError> {
+    pub(crate) async fn ask(
+        &self,
+        client: &mut Client,
+        rows: &[impl AsRef<[Value]>],
+    ) -> Result<Answer, ClientError> {
         let (mut first, mut files) = (0, Vec::new());
         let tensors: Result<Vec<Value>, ClientError> = self
             .inputs
@@ -150,8 +159,10 @@ impl Model {
             .map(|input| {
                 let places = first..first + input.width;
                 first = places.end;
-                let data: Vec<&Value> =
-                    rows.iter().flat_map(|row| row.get(places.clone()).unwrap_or_default()).collect();
+                let data: Vec<&Value> = rows
+                    .iter()
+                    .flat_map(|row| row.as_ref().get(places.clone()).unwrap_or_default())
+                    .collect();
                 let lengths = input.row.iter().map(|length| json!(length));
                 let shape: Vec<Value> = std::iter::once(json!(rows.len())).chain(lengths).collect();
                 let Input { name, datatype, .. } = input;
@@ -170,6 +181,11 @@ impl Model {
             .collect();
         // Rows in bulk would crowd out what apps asked, and nobody knows them by a name.
         let request = json!({ "inputs": tensors?, "parameters": { REMEMBER: false } }).to_string();
+        let bytes = request.len() + files.len();
+        if bytes > MAX_BODY_BYTES {
+            let message = format!("a request of {bytes} bytes, the agent takes {MAX_BODY_BYTES}");
+            return Err(ClientError::Failed { status: 413, message });
+        }
         parse(&client.infer(&format!("{}/infer", self.path), request, &files).await?)
     }
 }
@@ -203,6 +219,11 @@ impl Output {
     }
 }
 
+/// Whether a worker died of what was asked, or hung on it.
+pub(super) fn is_deadly(error: &ClientError) -> bool {
+    matches!(error, ClientError::Failed { status: 503, message } if message.starts_with(DIED))
+}
+
 /// Asks again and again, over restarts of the agent, for work that nobody stands beside.
 pub(super) struct Asker {
     socket: PathBuf,
@@ -217,15 +238,21 @@ impl Asker {
         Self { socket: socket.into(), client: Some(client), jitter }
     }
 
-    /// Asks `model` about `rows`; while the agent is away, busy or between two versions, waits and tries again.
+    /// Asks `model` about `rows`; while the agent is away, busy or between two versions, waits and tries again. The answer,
+    /// and how long it took at last.
     ///
     /// # Errors
     /// What trying again does not change, or that it did not help.
-    pub(super) async fn ask(&mut self, model: &Model, rows: &[RowValues]) -> Result<Answer, CliError> {
+    pub(super) async fn ask(
+        &mut self,
+        model: &Model,
+        rows: &[impl AsRef<[Value]>],
+    ) -> Result<(Answer, Duration), ClientError> {
         let mut tries = 1;
         loop {
+            let begun = Instant::now();
             let error = match self.try_once(model, rows).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok((answer, begun.elapsed())),
                 Err(error) => error,
             };
             let passes = match &error {
@@ -233,11 +260,13 @@ impl Asker {
                     self.client = None;
                     true
                 }
+                // The next worker would die of the same.
+                error if is_deadly(error) => false,
                 ClientError::Failed { status, .. } => matches!(status, 429 | 503),
                 ClientError::Refused(_) | ClientError::Malformed(_) => false,
             };
             if !passes || tries >= TRIES {
-                return Err(error.into());
+                return Err(error);
             }
             let pause = PAUSE.wait(tries, &mut self.jitter);
             tries += 1;
@@ -245,11 +274,35 @@ impl Asker {
         }
     }
 
-    async fn try_once(&mut self, model: &Model, rows: &[RowValues]) -> Result<Answer, ClientError> {
+    async fn try_once(&mut self, model: &Model, rows: &[impl AsRef<[Value]>]) -> Result<Answer, ClientError> {
         let client = match &mut self.client {
             Some(client) => client,
             none => none.insert(Client::connect(&self.socket).await?),
         };
         model.ask(client, rows).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::Limits;
+    use crate::worker::InferError;
+    use serin_protocol::message::WorkerDeath;
+
+    #[test]
+    fn what_a_worker_died_of_is_told_from_what_only_has_to_wait() {
+        let told =
+            |error: InferError| is_deadly(&ClientError::Failed { status: 503, message: error.to_string() });
+        assert!(
+            told(InferError::Died(WorkerDeath::MemoryLimit)) && told(InferError::Died(WorkerDeath::Hung))
+        );
+        assert!(!told(InferError::Unasked(WorkerDeath::MemoryLimit)));
+        assert!(!told(InferError::Stopped) && !told(InferError::Busy));
+    }
+
+    #[test]
+    fn what_the_gateway_takes_is_known() {
+        assert_eq!(MAX_BODY_BYTES, Limits::default().body);
     }
 }

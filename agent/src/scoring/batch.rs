@@ -3,19 +3,20 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal as _, Read};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::asking::{Answer, Asker, Model, active};
+use super::asking::{Model, active};
+use super::bisect::{RowAnswer, RowFault, Scorer, Verdict};
 use super::checkpoint::{Origin, Output, OutputError};
 use super::cli::BatchArgs;
-#[cfg(feature = "parquet")]
-use super::parquet::ParquetRows;
-use super::rows::{RowReader, RowShape, RowValues, RowsError};
+use super::input::{Rows, is_named};
+use super::rows::{Row, RowsError};
+use super::shape::{MAX_REQUEST_BYTES, weight};
 use crate::field::carry::bar;
 use crate::field::cli::{CliError, Console};
 use crate::field::client::{Client, ClientError};
@@ -46,87 +47,6 @@ impl Format {
     }
 }
 
-/// One row of the input: its values, or why it has none.
-type Row = Result<RowValues, String>;
-
-/// Counts what is read, for the progress bar.
-struct Counted<R> {
-    input: R,
-    read: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(buffer)?;
-        self.read.set(self.read.get() + read as u64);
-        Ok(read)
-    }
-}
-
-/// What rows come from.
-enum Rows {
-    /// CSV, or JSON lines.
-    Text(Box<RowReader<BufReader<Counted<File>>>>),
-    #[cfg(feature = "parquet")]
-    Parquet(Box<ParquetRows>),
-}
-
-impl Rows {
-    fn next_row(&mut self) -> Result<Option<RowValues>, RowsError> {
-        match self {
-            Self::Text(reader) => reader.next_row(),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(rows) => rows.next_row(),
-        }
-    }
-
-    /// Whether the input could not be understood altogether.
-    fn is_lost(&self) -> bool {
-        match self {
-            Self::Text(reader) => reader.is_lost(),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(_) => false,
-        }
-    }
-
-    /// The line, or the row, that was read last.
-    fn line(&self) -> u64 {
-        match self {
-            Self::Text(reader) => reader.line(),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(rows) => rows.row(),
-        }
-    }
-
-    /// Columns that the model does not know.
-    fn ignored(&self) -> &[String] {
-        match self {
-            Self::Text(reader) => &reader.ignored,
-            #[cfg(feature = "parquet")]
-            Self::Parquet(rows) => &rows.ignored,
-        }
-    }
-}
-
-#[cfg(feature = "parquet")]
-fn parquet_rows(file: File, bytes: u64, shape: RowShape, read: Rc<Cell<u64>>) -> Result<Rows, CliError> {
-    let rows = ParquetRows::open(file, bytes, shape, read).map_err(|error| CliError::rows(&error))?;
-    Ok(Rows::Parquet(Box::new(rows)))
-}
-
-#[cfg(not(feature = "parquet"))]
-fn parquet_rows(_: File, _: u64, _: RowShape, _: Rc<Cell<u64>>) -> Result<Rows, CliError> {
-    Err(CliError::Usage {
-        message: "this agent was built without Parquet".into(),
-        next: "give the rows as CSV or JSON lines, or build it with the feature parquet".into(),
-    })
-}
-
-/// Whether the name of `path` ends in `extension`.
-fn is_named(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
-}
-
 /// Scores `args.input` into `args.output`.
 pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) -> Result<(), CliError> {
     let format = Format::of(&args.output)?;
@@ -144,20 +64,15 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
     };
     let output = Output::open(&args.output, origin, args.restart).map_err(|error| refused(&error))?;
     let read = Rc::new(Cell::new(0));
-    let mut reader = if is_named(&args.input, "parquet") {
-        parquet_rows(file, bytes, model.shape.clone(), Rc::clone(&read))?
-    } else {
-        let counted = Counted { input: file, read: Rc::clone(&read) };
-        Rows::Text(Box::new(RowReader::new(BufReader::new(counted), model.shape.clone())))
-    };
+    let mut reader = Rows::of(&args.input, file, bytes, model.shape.clone(), Rc::clone(&read))?;
     for _ in 0..output.rows() {
         next(&mut reader, args.keep_going)?;
     }
     if output.rows() > 0 {
         console.note(&format!("going on behind row {}", output.rows()))?;
     }
-    let mut batch =
-        Batch { model, asker: Asker::new(socket, client), format, keep_going: args.keep_going, output };
+    let scorer = Scorer::new(model, socket, client);
+    let mut batch = Batch { scorer, format, keep_going: args.keep_going, output };
     let mut bar = Bar { shown: io::stderr().is_terminal(), read, bytes, percent: None };
     let scored = batch.score(&mut reader, console, &mut bar).await;
     bar.clear(console)?;
@@ -173,7 +88,7 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
     let text = if args.json {
         json!({ "file": path, "rows": rows, "wrong": wrong, "release": release }).to_string() + "\n"
     } else {
-        let wrong = if wrong == 0 { String::new() } else { format!(", {wrong} of them make no sense") };
+        let wrong = if wrong == 0 { String::new() } else { format!(", {wrong} of them with an error") };
         format!("{path}: {rows} rows by {release}{wrong}\n")
     };
     console.print(&text)
@@ -203,8 +118,7 @@ impl Bar {
 
 /// A batch under way.
 struct Batch {
-    model: Model,
-    asker: Asker,
+    scorer: Scorer,
     format: Format,
     keep_going: bool,
     output: Output,
@@ -220,7 +134,7 @@ impl Batch {
     ) -> Result<(), CliError> {
         let (mut due, mut told) = (Instant::now() + CHECKPOINT_EVERY, false);
         loop {
-            let mut rows = some_rows(reader, self.model.shape.rows_at_once(), self.keep_going)?;
+            let rows = some_rows(reader, self.rows_at_once(), self.keep_going)?;
             if rows.is_empty() {
                 return Ok(());
             }
@@ -228,10 +142,10 @@ impl Batch {
                 console.note(&format!("columns left out: {}", reader.ignored().join(", ")))?;
                 told = true;
             }
-            let answer = self.answer(&mut rows, reader.line()).await?;
-            let wrong = rows.iter().filter(|row| row.is_err()).count() as u64;
-            let text = self.written(&rows, answer.as_ref())?;
-            self.output.append(&text, rows.len() as u64, wrong).map_err(|error| refused(&error))?;
+            let verdicts = self.scorer.answer(&rows, self.keep_going).await?;
+            let text = self.written(&rows, &verdicts)?;
+            let wrong = verdicts.iter().filter(|verdict| verdict.is_err()).count();
+            self.output.append(&text, rows.len() as u64, wrong as u64).map_err(|error| refused(&error))?;
             if Instant::now() >= due {
                 self.output.checkpoint().map_err(|error| refused(&error))?;
                 due = Instant::now() + CHECKPOINT_EVERY;
@@ -240,74 +154,58 @@ impl Batch {
         }
     }
 
-    /// What is answered about those of `rows` that make sense. One that the model refuses, such as a broken image, is none
-    /// of them any more, where it is known which it is.
-    async fn answer(&mut self, rows: &mut [Row], line: u64) -> Result<Option<Answer>, CliError> {
-        let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
-        if sensible.is_empty() {
-            return Ok(None);
+    /// As many rows as one request has; until the columns of a CSV are known, as many as it may have at most, of which
+    /// one must tell them.
+    fn rows_at_once(&self) -> usize {
+        if self.format == Format::Csv && self.output.columns().is_empty() {
+            return self.scorer.model().shape.rows_at_once();
         }
-        match (self.asker.ask(&self.model, &sensible).await, rows) {
-            (Ok(answer), _) => Ok(Some(answer)),
-            (Err(CliError::Client(ClientError::Failed { status: 400, message })), [row])
-                if self.model.shape.has_images() =>
-            {
-                let error = RowsError::Line { line, message };
-                if !self.keep_going {
-                    return Err(incorrect(&error));
-                }
-                *row = Err(error.to_string());
-                Ok(None)
-            }
-            (Err(error), _) => Err(error),
-        }
+        self.scorer.rows_at_once()
     }
 
-    /// The lines for `rows`, of which `answer` is about those that make sense.
-    fn written(&mut self, rows: &[Row], answer: Option<&Answer>) -> Result<String, CliError> {
-        let sensible = rows.iter().filter(|row| row.is_ok()).count();
-        let answered = answer.map_or(0, Answer::rows);
-        if answered != sensible {
-            let what = format!("{answered} rows are answered, {sensible} were asked about");
-            return Err(ClientError::Malformed(what).into());
+    /// The lines for `rows`, each with its verdict.
+    fn written(&mut self, rows: &[Row], verdicts: &[Verdict]) -> Result<String, CliError> {
+        for (row, verdict) in rows.iter().zip(verdicts) {
+            if let Err(fault) = verdict
+                && (!self.keep_going || *fault == RowFault::Unanswered)
+            {
+                return Err(ended(row, fault));
+            }
         }
         let mut text = String::new();
         if self.format == Format::Csv && self.output.columns().is_empty() {
-            text = self.header(answer)?;
+            text = self.header(verdicts.iter().flatten().next())?;
         }
-        let mut at = 0;
-        for row in rows {
-            let outputs = answer.filter(|_| row.is_ok());
-            match (row, outputs, self.format) {
-                (_, Some(answer), Format::Ndjson) => text.push_str(&answer.object(at).to_string()),
-                (_, Some(answer), Format::Csv) => {
-                    let cells: Vec<String> = answer.row(at).flat_map(|(_, value)| cells(&value)).collect();
+        for (row, verdict) in rows.iter().zip(verdicts) {
+            match (verdict, self.format) {
+                (Ok(answer), Format::Ndjson) => text.push_str(&json!(answer.object()).to_string()),
+                (Ok(answer), Format::Csv) => {
+                    let cells: Vec<String> = answer.outputs().flat_map(|(_, value)| cells(&value)).collect();
                     text.push_str(&cells.join(","));
                     text.push_str(if self.keep_going { "," } else { "" });
                 }
-                (Err(why), None, Format::Ndjson) => text.push_str(&json!({ "error": why }).to_string()),
-                (Err(why), None, Format::Csv) => {
-                    let width: usize = self.output.columns().iter().map(|(_, width)| width).sum();
-                    let _ = write!(text, "{}{}", ",".repeat(width), quoted(why));
+                (Err(fault), Format::Ndjson) => {
+                    text.push_str(&json!({ "error": row.said(fault) }).to_string());
                 }
-                // Counted above.
-                (Ok(_), None, _) => {}
+                (Err(fault), Format::Csv) => {
+                    let width: usize = self.output.columns().iter().map(|(_, width)| width).sum();
+                    let _ = write!(text, "{}{}", ",".repeat(width), quoted(&row.said(fault)));
+                }
             }
-            at += usize::from(row.is_ok());
             text.push('\n');
         }
         Ok(text)
     }
 
     /// The first line of a CSV, and its columns for those who go on with it.
-    fn header(&mut self, answer: Option<&Answer>) -> Result<String, CliError> {
+    fn header(&mut self, answer: Option<&RowAnswer>) -> Result<String, CliError> {
         let Some(answer) = answer else {
-            let message = "not one of the first rows makes sense, so that the columns are not known".into();
+            let message = "not one of the first rows is answered, so that the columns are not known".into();
             return Err(CliError::Usage { message, next: "correct the input, or write JSON lines".into() });
         };
         let width = |value: &Value| value.as_array().map_or(1, Vec::len);
         self.output
-            .set_columns(answer.row(0).map(|(name, value)| (name.to_owned(), width(&value))).collect());
+            .set_columns(answer.outputs().map(|(name, value)| (name.to_owned(), width(&value))).collect());
         let columns = self.output.columns().iter();
         let mut names: Vec<String> = columns
             .flat_map(|(name, width)| match width {
@@ -337,18 +235,36 @@ fn open(path: &Path) -> Result<(File, u64, u64), CliError> {
 
 /// The next row; none at the end.
 fn next(reader: &mut Rows, keep_going: bool) -> Result<Option<Row>, CliError> {
-    match reader.next_row() {
-        Ok(row) => Ok(row.map(Ok)),
-        Err(error @ RowsError::Line { .. }) if keep_going && !reader.is_lost() => {
-            Ok(Some(Err(error.to_string())))
+    let values = match reader.next_row() {
+        Ok(None) => return Ok(None),
+        Ok(Some(values)) => Ok(values),
+        Err(error @ RowsError::Line { .. }) if keep_going && !reader.is_lost() => Err(error.to_string()),
+        Err(error) => return Err(incorrect(&error)),
+    };
+    Ok(Some(Row { line: Some(reader.line()), values }))
+}
+
+/// What ends a batch at `row`.
+fn ended(row: &Row, fault: &RowFault) -> CliError {
+    let said = row.said(fault);
+    match fault {
+        RowFault::Unread(_) | RowFault::Refused { status: 400 | 413, .. } => unusable(said),
+        // Whatever the status was, trying again does not help.
+        RowFault::Refused { .. } => {
+            let message = format!("{said}; --keep-going --restart lets it stand with its error");
+            ClientError::Failed { status: 500, message }.into()
         }
-        Err(error) => Err(incorrect(&error)),
+        RowFault::Unanswered => ClientError::Malformed(said).into(),
     }
 }
 
 fn incorrect(error: &RowsError) -> CliError {
+    unusable(error.to_string())
+}
+
+fn unusable(message: String) -> CliError {
     CliError::Usage {
-        message: error.to_string(),
+        message,
         next:
             "correct the input and begin anew with --restart, or let errors stand with --keep-going --restart"
                 .into(),
@@ -357,9 +273,10 @@ fn incorrect(error: &RowsError) -> CliError {
 
 /// As many rows as are asked about at once; none at the end.
 fn some_rows(reader: &mut Rows, most: usize, keep_going: bool) -> Result<Vec<Row>, CliError> {
-    let mut rows = Vec::new();
-    while rows.len() < most {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while rows.len() < most && bytes < MAX_REQUEST_BYTES {
         let Some(row) = next(reader, keep_going)? else { break };
+        bytes += row.values.as_ref().map_or_else(String::len, |values| weight(values));
         rows.push(row);
     }
     Ok(rows)

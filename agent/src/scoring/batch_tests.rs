@@ -4,8 +4,13 @@ use super::*;
 use crate::field::cli::tests::{Ended, Scene, Shared};
 use crate::field::cli::{Exit, conclude};
 use crate::gateway::tests::Mood;
+use crate::scoring::bisect::tests::{Double, refusing};
 
 async fn batch(scene: &Scene, input: &str, output: &Path, keep_going: bool) -> Ended {
+    batch_at(&scene.socket(), input, output, keep_going).await
+}
+
+async fn batch_at(socket: &Path, input: &str, output: &Path, keep_going: bool) -> Ended {
     let (out, err) = (Shared::default(), Shared::default());
     let mut console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
     let args = BatchArgs {
@@ -16,7 +21,7 @@ async fn batch(scene: &Scene, input: &str, output: &Path, keep_going: bool) -> E
         restart: false,
         json: false,
     };
-    let outcome = run(&args, &scene.socket(), &mut console).await;
+    let outcome = run(&args, socket, &mut console).await;
     let exit = conclude(outcome.map(|()| Exit::Done), false, &mut console);
     Ended { exit, out: out.text(), err: err.text() }
 }
@@ -45,7 +50,7 @@ async fn rows_that_make_no_sense_end_it_or_stand_with_their_error() {
     assert!(ended.exit == Exit::Usage && ended.err.contains("line 2: the model has no feature"), "{ended:?}");
     let output = scene.socket().with_file_name("other.ndjson");
     let ended = batch(&scene, &input, &output, true).await;
-    assert!(ended.out.ends_with("3 rows by sums@1, 1 of them make no sense\n"), "{ended:?}");
+    assert!(ended.out.ends_with("3 rows by sums@1, 1 of them with an error\n"), "{ended:?}");
     let lines = std::fs::read_to_string(&output).expect("there");
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!([lines[0], lines[2]], [r#"{"class":1,"sum":3.0}"#, r#"{"class":1,"sum":7.0}"#]);
@@ -84,8 +89,41 @@ async fn a_model_that_fails_ends_it_and_what_was_answered_is_kept() {
     let input = scene.file("in.csv", "1,1\n");
     let output = scene.socket().with_file_name("out.csv");
     let ended = batch(&scene, &input, &output, false).await;
-    assert!(ended.exit == Exit::Refused && ended.err.contains("cucumber"), "{ended:?}");
+    let cause = "line 1: inference failed: division by cucumber";
+    assert!(ended.exit == Exit::Refused && ended.err.contains(cause), "{ended:?}");
     assert!(!output.exists() && output.with_file_name("out.csv.checkpoint").exists());
+}
+
+#[tokio::test]
+async fn a_row_that_the_model_refuses_ends_it_by_name_or_stands_with_its_error() {
+    for (status, exit) in [(400, Exit::Usage), (500, Exit::Refused)] {
+        let double = Double::open("INT64", refusing(&[0, 40], status, "an unknown category"));
+        let text = (0..100).fold("a,b\n".to_owned(), |text, row| text + &format!("{row},0\n"));
+        let input = double.path("in.csv");
+        std::fs::write(&input, text).expect("writable");
+        let input = input.to_str().expect("text");
+        let ended = batch_at(&double.socket(), input, &double.path("out.csv"), false).await;
+        assert!(ended.exit == exit && ended.err.contains("line 2: an unknown category"), "{ended:?}");
+        // Even where the first one is refused, which a request of its own would say nothing of the columns of.
+        let ended = batch_at(&double.socket(), input, &double.path("kept.csv"), true).await;
+        assert!(ended.out.ends_with("100 rows by sums@1, 2 of them with an error\n"), "{ended:?}");
+        let text = std::fs::read_to_string(double.path("kept.csv")).expect("there");
+        let expected = (0..100).fold("a,error\n".to_owned(), |text, row| match row {
+            0 | 40 => text + &format!(",line {}: an unknown category\n", row + 2),
+            row => text + &format!("{row},\n"),
+        });
+        assert_eq!(text, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_kills_the_worker_is_not_asked_about_again() {
+    let (scene, served) = Scene::open(Mood::Die).await;
+    let input = scene.file("in.csv", "1,1\n");
+    let output = scene.socket().with_file_name("out.csv");
+    let ended = batch(&scene, &input, &output, false).await;
+    assert!(ended.exit == Exit::Refused && ended.err.contains("line 1: the worker died"), "{ended:?}");
+    assert_eq!(served.worker().asked.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -100,7 +138,7 @@ async fn wrong_rows_before_an_interruption_are_counted() {
     begun.checkpoint().expect("durable");
     drop(begun);
     let ended = batch(&scene, &input, &output, true).await;
-    assert!(ended.out.ends_with("3 rows by sums@1, 2 of them make no sense\n"), "{ended:?}");
+    assert!(ended.out.ends_with("3 rows by sums@1, 2 of them with an error\n"), "{ended:?}");
 }
 
 #[tokio::test]

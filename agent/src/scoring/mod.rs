@@ -5,17 +5,23 @@
 //! |---|---|
 //! | [`cli`] | what is typed |
 //! | `rows`, `parquet`, `images` | rows as people have them; files of images in them |
+//! | `shape` | what a row must hold, and what it weighs |
 //! | `asking` | what the model takes; asking about rows, again when the agent is busy |
-//! | `batch`, `checkpoint` | a file, and how far it is |
+//! | `bisect`, `pace` | which row a request is refused for; how many are asked about at once |
+//! | `batch`, `input`, `checkpoint` | a file, and how far it is |
 //! | `stream`, `topics` | lines and messages that keep coming |
 
 pub(crate) mod asking;
 mod batch;
+mod bisect;
 mod checkpoint;
 pub mod cli;
 mod images;
+mod input;
+mod pace;
 #[cfg(feature = "parquet")]
 mod parquet;
 pub(crate) mod rows;
+mod shape;
 mod stream;
 mod topics;

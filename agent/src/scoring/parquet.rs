@@ -12,7 +12,8 @@ use serde_json::Value;
 use serin_protocol::base64;
 
 use super::images;
-use super::rows::{Column, RowShape, RowValues, RowsError};
+use super::rows::RowsError;
+use super::shape::{Column, RowShape, RowValues};
 
 /// Reads rows.
 pub(super) struct ParquetRows {

@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 use serin_protocol::tensor::DataType;
 
-use crate::scoring::rows::Column;
+use crate::scoring::shape::Column;
 
 /// Three rows of a text, a whole number and a number that may be missing, compressed.
 fn file(compression: Compression) -> (File, u64) {

@@ -5,22 +5,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
 use serde_json::{Number, Value};
-use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::DataType;
 
+use super::bisect::RowFault;
 use super::images;
+use super::shape::{Column, MAX_REQUEST_BYTES, RowShape, RowValues, weight};
 
-/// Longest line in bytes, but for files of images: 65,536 values with 16 characters each.
-const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Values asked at once: a request of some hundred kilobytes.
-const MAX_BATCH_VALUES: usize = 1 << 15;
-/// Rows asked at once: well below what a worker takes.
-const MAX_BATCH_ROWS: usize = 256;
 /// How a file may begin that is UTF-8 anyway.
 const BYTE_ORDER_MARK: [u8; 3] = [0xEF, 0xBB, 0xBF];
-
-/// The values of a row, as JSON has them, each of the type of its column.
-pub(crate) type RowValues = Vec<Value>;
 
 /// The input cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,86 +25,23 @@ pub(crate) enum RowsError {
     Line { line: u64, message: String },
 }
 
-/// What a row must hold.
+/// A row as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RowShape {
-    /// Its values, in the order in which the model takes them.
-    pub(crate) columns: Vec<Column>,
+pub(super) struct Row {
+    /// Its line, where it has one.
+    pub(super) line: Option<u64>,
+    /// Its values, or why it is none.
+    pub(super) values: Result<RowValues, String>,
 }
 
-/// One value of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Column {
-    /// Its name, where the model names it.
-    pub(crate) name: Option<String>,
-    /// Its type.
-    pub(crate) datatype: DataType,
-    /// Whether it is a file of an image.
-    pub(crate) is_image: bool,
-}
-
-impl RowShape {
-    /// How many rows to ask about at once.
-    pub(crate) fn rows_at_once(&self) -> usize {
-        // Two may be too large for a request; workers prepare them one by one anyway, and what is wrong with one is known
-        // by its row.
-        if self.has_images() {
-            return 1;
+impl Row {
+    /// `fault` of this row, and where it is.
+    pub(super) fn said(&self, fault: &RowFault) -> String {
+        match (fault, self.line) {
+            (RowFault::Unread(why), _) => why.clone(),
+            (fault, Some(line)) => format!("line {line}: {fault}"),
+            (fault, None) => fault.to_string(),
         }
-        (MAX_BATCH_VALUES / self.columns.len().max(1)).clamp(1, MAX_BATCH_ROWS)
-    }
-
-    /// Whether any value is a file of an image.
-    pub(super) fn has_images(&self) -> bool {
-        self.columns.iter().any(|column| column.is_image)
-    }
-
-    /// Longest line in bytes.
-    fn line_bytes(&self) -> u64 {
-        if self.has_images() { MAX_LINE_BYTES + images::MAX_ROW_TEXT } else { MAX_LINE_BYTES }
-    }
-
-    /// Whether all values have names.
-    pub(super) fn is_named(&self) -> bool {
-        !self.columns.is_empty() && self.columns.iter().all(|column| column.name.is_some())
-    }
-
-    /// Whether there is a value of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.columns.iter().any(|column| column.name.as_deref() == Some(name))
-    }
-
-    /// `values` of a line of JSON, in which the texts of images are base64.
-    fn with_images(&self, mut values: RowValues) -> RowValues {
-        for (value, _) in values.iter_mut().zip(&self.columns).filter(|(_, column)| column.is_image) {
-            if let Value::String(text) = value {
-                *value = images::of_text(text);
-            }
-        }
-        values
-    }
-
-    /// `values` if they are as many as the model wants, each of the type it wants.
-    pub(super) fn checked(&self, values: RowValues) -> Result<RowValues, String> {
-        if values.len() != self.columns.len() {
-            return Err(format!("{} values, the model wants {}", values.len(), self.columns.len()));
-        }
-        let mut left = images::MAX_ROW_BYTES;
-        for (at, (value, Column { name, datatype, is_image })) in values.iter().zip(&self.columns).enumerate()
-        {
-            let mut raw = RawValues::new(*datatype);
-            let pushed = raw.push(*datatype, value);
-            if *is_image {
-                let checked = pushed.and_then(|()| images::check(&raw, &mut left));
-                checked.map_err(|what| match name {
-                    Some(name) => format!("column {name}: {what}"),
-                    None => format!("column {}: {what}", at + 1),
-                })?;
-            } else {
-                pushed?;
-            }
-        }
-        Ok(values)
     }
 }
 
@@ -165,12 +94,14 @@ impl<R: BufRead> RowReader<R> {
         Self { source: Source::Fresh(input), shape, line: 0, before: 0, ignored: Vec::new() }
     }
 
-    /// The next rows; none at the end.
+    /// The next rows, as many as are asked about at once; none at the end.
     pub(crate) fn next_batch(&mut self) -> Result<Vec<RowValues>, RowsError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         while rows.len() < self.shape.rows_at_once()
+            && bytes < MAX_REQUEST_BYTES
             && let Some(row) = self.next_row()?
         {
+            bytes += weight(&row);
             rows.push(row);
         }
         Ok(rows)

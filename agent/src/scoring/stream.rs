@@ -3,18 +3,28 @@
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use serin_protocol::ids::ModelName;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::asking::{Asker, Model, active};
-use super::rows::{RowReader, RowShape, RowValues, RowsError};
+use super::asking::{Model, active};
+use super::bisect::{Scorer, Verdict};
+use super::rows::{Row, RowReader, RowsError};
+use super::shape::{MAX_REQUEST_BYTES, RowShape, weight};
 use crate::field::cli::{CliError, Console};
-use crate::field::client::{Client, ClientError};
+use crate::field::client::Client;
 
-/// A row, or why it is none.
-pub(super) type Row = Result<RowValues, String>;
+/// Bytes of the rows that are read and not yet answered: what is asked about at once, and as much read ahead.
+const MAX_HELD_BYTES: usize = 2 * MAX_REQUEST_BYTES;
+
+/// A row, and its share of [`MAX_HELD_BYTES`].
+struct Held {
+    row: Row,
+    share: OwnedSemaphorePermit,
+}
 
 /// Answers the rows of `input` until it ends.
 pub(super) async fn run(
@@ -23,86 +33,93 @@ pub(super) async fn run(
     input: impl Read + Send + 'static,
     console: &mut Console,
 ) -> Result<(), CliError> {
-    let (model, mut asker) = look_up(model, socket).await?;
+    let mut scorer = look_up(model, socket).await?;
+    let shape = scorer.model().shape.clone();
     // As many rows are read ahead as are asked about at once.
-    let (rows, mut coming) = mpsc::channel(model.shape.rows_at_once());
-    let shape = model.shape.clone();
+    let (rows, mut coming) = mpsc::channel(shape.rows_at_once());
+    let runtime = Handle::current();
     // Not a task that blocks: the runtime would wait for one whose input never ends.
-    std::thread::spawn(move || read(input, shape, &rows));
+    std::thread::spawn(move || read(input, shape, &rows, &runtime));
     let mut some = Vec::new();
-    while coming.recv_many(&mut some, model.shape.rows_at_once()).await > 0 {
-        let rows: Vec<Row> =
-            some.drain(..).collect::<Result<_, RowsError>>().map_err(|error| CliError::rows(&error))?;
-        let lines = answers(&model, &mut asker, &rows).await?;
+    while coming.recv_many(&mut some, scorer.rows_at_once()).await > 0 {
+        let (mut rows, mut shares, mut end) = (Vec::new(), Vec::new(), None);
+        for read in some.drain(..) {
+            match read {
+                Ok(Held { row, share }) => {
+                    rows.push(row);
+                    shares.push(share);
+                }
+                Err(error) => end = Some(error),
+            }
+        }
+        let lines = answers(&mut scorer, &rows).await?;
         let text = lines.iter().fold(String::new(), |text, line| text + &line.to_string() + "\n");
         console.print(&text)?;
+        if let Some(error) = end {
+            return Err(CliError::rows(&error));
+        }
     }
     Ok(())
 }
 
-/// The model to ask, in whatever version answers at the time.
-pub(super) async fn look_up(model: Option<&ModelName>, socket: &Path) -> Result<(Model, Asker), CliError> {
+/// Who asks the model, in whatever version answers at the time.
+pub(super) async fn look_up(model: Option<&ModelName>, socket: &Path) -> Result<Scorer, CliError> {
     let mut client = Client::connect(socket).await?;
     let name = match model {
         Some(name) => name.to_string(),
         None => active(&mut client).await?.0,
     };
     let model = Model::look_up(&mut client, &name).await?;
-    Ok((model, Asker::new(socket, client)))
+    Ok(Scorer::new(model, socket, client))
 }
 
 /// Reads rows until the input ends, or makes no sense altogether, or nobody wants them.
-fn read(input: impl Read, shape: RowShape, rows: &mpsc::Sender<Result<Row, RowsError>>) {
+fn read(input: impl Read, shape: RowShape, rows: &mpsc::Sender<Result<Held, RowsError>>, runtime: &Handle) {
+    let room = Arc::new(Semaphore::new(MAX_HELD_BYTES));
     let mut reader = RowReader::new(BufReader::new(input), shape);
     loop {
-        let row = match reader.next_row() {
+        let values = match reader.next_row() {
             Ok(None) => return,
-            Ok(Some(row)) => Ok(Ok(row)),
+            Ok(Some(values)) => Ok(values),
             Err(RowsError::Line { line, message }) if !reader.is_lost() => {
-                Ok(Err(format!("line {line}: {message}")))
+                Err(format!("line {line}: {message}"))
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // Whoever does not want to know has ended.
+                let _ = rows.blocking_send(Err(error));
+                return;
+            }
         };
-        let over = row.is_err();
-        if rows.blocking_send(row).is_err() || over {
+        let bytes = values.as_ref().map_or_else(String::len, |values| weight(values)).min(MAX_HELD_BYTES);
+        let share = runtime.block_on(Arc::clone(&room).acquire_many_owned(bytes as u32));
+        // It is never closed.
+        let Ok(share) = share else { return };
+        let row = Row { line: Some(reader.line()), values };
+        if rows.blocking_send(Ok(Held { row, share })).is_err() {
             return;
         }
     }
 }
 
-/// One answer for each of `rows`: version and outputs, or the error of one that makes no sense.
-pub(super) async fn answers(model: &Model, asker: &mut Asker, rows: &[Row]) -> Result<Vec<Value>, CliError> {
-    let sensible: Vec<RowValues> = rows.iter().flatten().cloned().collect();
-    let answer = if sensible.is_empty() { None } else { Some(asker.ask(model, &sensible).await) };
-    let answer = match (answer, rows) {
-        // A broken image is known to be the one that was asked about.
-        (Some(Err(CliError::Client(ClientError::Failed { status: 400, message }))), [_])
-            if model.shape.has_images() =>
-        {
-            return Ok(vec![json!({ "error": message })]);
-        }
-        (answer, _) => answer.transpose()?,
+/// One answer for each of `rows`: version and outputs, or the error of one that makes no sense or is refused.
+pub(super) async fn answers(scorer: &mut Scorer, rows: &[Row]) -> Result<Vec<Value>, CliError> {
+    let verdicts = scorer.answer(rows, true).await?;
+    let line = |(row, verdict): (&Row, Verdict)| match verdict {
+        Ok(answer) => json!({ "version": answer.version(), "outputs": answer.object() }),
+        Err(fault) => json!({ "error": row.said(&fault) }),
     };
-    let mut at = 0;
-    let line = |row: &Row| match (row, &answer) {
-        (Err(why), _) => json!({ "error": why }),
-        (Ok(_), Some(answer)) if at < answer.rows() => {
-            at += 1;
-            json!({ "version": answer.model_version, "outputs": answer.object(at - 1) })
-        }
-        (Ok(_), _) => json!({ "error": "the model did not answer this row" }),
-    };
-    Ok(rows.iter().map(line).collect())
+    Ok(rows.iter().zip(verdicts).map(line).collect())
 }
 
 /// A row on its own, as one message holds it.
 pub(super) fn row_of(payload: &[u8], shape: &RowShape) -> Row {
-    match RowReader::new(io::Cursor::new(payload), shape.clone()).next_row() {
+    let values = match RowReader::new(io::Cursor::new(payload), shape.clone()).next_row() {
         Ok(Some(row)) => Ok(row),
         Ok(None) => Err("the message is empty".into()),
         Err(RowsError::Line { message, .. }) => Err(message),
         Err(error @ RowsError::Read(_)) => Err(error.to_string()),
-    }
+    };
+    Row { line: None, values }
 }
 
 #[cfg(test)]

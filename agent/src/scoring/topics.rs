@@ -44,7 +44,7 @@ pub(super) async fn run(
     socket: &Path,
     console: &mut Console,
 ) -> Result<(), CliError> {
-    let (model, mut asker) = look_up(model, socket).await?;
+    let mut scorer = look_up(model, socket).await?;
     let (input, input_loop) = connect(ends, ends.client_id)?;
     // Apart, as answers must go out while nothing more is taken in.
     let (output, output_loop) = connect(ends, &format!("{}-out", ends.client_id))?;
@@ -54,7 +54,7 @@ pub(super) async fn run(
     tokio::spawn(send_out(output_loop, taken));
     console.note(&format!("answering {} on {} at {}", ends.from, ends.to, ends.broker))?;
     let mut some: Vec<Publish> = Vec::new();
-    while coming.recv_many(&mut some, model.shape.rows_at_once().min(AT_ONCE)).await > 0 {
+    while coming.recv_many(&mut some, scorer.rows_at_once().min(AT_ONCE)).await > 0 {
         if coming.len() > MAX_UNANSWERED {
             return Err(CliError::Usage {
                 message: format!(
@@ -63,12 +63,12 @@ pub(super) async fn run(
                 next: "have it hold back: max_inflight_messages in Mosquitto".into(),
             });
         }
-        let rows: Vec<_> = some.iter().map(|message| row_of(&message.payload, &model.shape)).collect();
+        let rows: Vec<_> = some.iter().map(|message| row_of(&message.payload, &scorer.model().shape)).collect();
         let gone = |_| CliError::Usage {
             message: "the connection to the broker has ended".into(),
             next: "run this again".into(),
         };
-        for answer in answers(&model, &mut asker, &rows).await? {
+        for answer in answers(&mut scorer, &rows).await? {
             output.publish(ends.to, QoS::AtLeastOnce, false, answer.to_string()).await.map_err(gone)?;
         }
         for message in some.drain(..) {
