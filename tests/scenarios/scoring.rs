@@ -5,11 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use rumqttc::{Client, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{Client, Connection, Event, Incoming, MqttOptions, QoS};
 use serde_json::Value;
 use serin_tests::broker::Mosquitto;
 use serin_tests::lab::{ALL_AT_ONCE, Broker, Lab, PATIENCE};
-use serin_tests::process::program;
+use serin_tests::process::{Running, program};
 use serin_tests::traffic::rows;
 use serin_tests::until;
 
@@ -161,5 +161,71 @@ fn messages_on_a_local_topic_are_answered_in_order_even_when_the_stream_is_kille
     }
     second.kill()?;
     second.wait()?;
+    Ok(())
+}
+
+/// Messages and answers at a local broker, from an app's side.
+struct App {
+    client: Client,
+    answers: Connection,
+}
+
+impl App {
+    fn join(port: u16) -> Result<Self> {
+        let mut options = MqttOptions::new("app", "127.0.0.1", port);
+        options.set_keep_alive(Duration::from_secs(5));
+        let (client, answers) = Client::new(options, 1000);
+        client.subscribe("camera/class", QoS::AtLeastOnce)?;
+        Ok(Self { client, answers })
+    }
+
+    fn next(&mut self, patience: Duration) -> Result<Value> {
+        let end = Instant::now() + patience;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let event = self.answers.recv_timeout(left).map_err(|_| anyhow::anyhow!("no answer came"))??;
+            if let Event::Incoming(Incoming::Publish(answer)) = event {
+                return Ok(serde_json::from_slice(&answer.payload)?);
+            }
+        }
+    }
+
+    fn until_answered(&mut self, text: &str) -> Result<Value> {
+        until("a message is answered", PATIENCE, || {
+            self.client.publish("camera/1/row", QoS::AtLeastOnce, false, text).ok()?;
+            self.next(Duration::from_millis(200)).ok()
+        })
+    }
+}
+
+#[test]
+fn messages_are_answered_on_though_the_broker_is_restarted_and_forgets_every_session() -> Result<()> {
+    let lab = lab()?;
+    let known = rows()?;
+    let folder = lab.folder().join("local");
+    std::fs::create_dir(&folder)?;
+    let mut broker = Mosquitto::start(&folder)?;
+    let address = format!("127.0.0.1:{}", broker.port);
+    let arguments = ["stream", "--mqtt", &address, "--from", "camera/+/row", "--to", "camera/class"];
+    let mut stream = Running::start(&mut agent(&lab, &arguments)?, &folder.join("stream.log"))?;
+    for _ in 0..3 {
+        let mut app = App::join(broker.port)?;
+        let answer = app.until_answered(&line(&known[0]))?;
+        assert!(answer["outputs"]["class"].is_i64(), "{answer}");
+        // In the middle of answering: some answers are on their way, and never will be acknowledged.
+        for row in known.iter().cycle().take(500) {
+            app.client.publish("camera/1/row", QoS::AtLeastOnce, false, line(row))?;
+        }
+        app.next(PATIENCE)?;
+        broker.crash_and_restart()?;
+    }
+    let mut app = App::join(broker.port)?;
+    app.until_answered(&line(&known[0]))?;
+    // One that the model does not take is an error in its place, and no reason to end.
+    app.client.publish("camera/1/row", QoS::AtLeastOnce, false, "[1]")?;
+    until("the error comes", PATIENCE, || {
+        app.next(PATIENCE).ok().filter(|answer| answer["error"].is_string())
+    })?;
+    assert!(stream.is_running(), "{}", stream.said());
     Ok(())
 }

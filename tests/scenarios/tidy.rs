@@ -53,7 +53,7 @@ fn each_library_is_known_in_its_room_only() {
             &[
                 "agent/src/link/mqtt.rs",
                 "agent/src/link/tls.rs",
-                "agent/src/scoring/topics.rs",
+                "agent/src/scoring/topics",
                 "fleet-server/src/broker/",
             ],
         ),

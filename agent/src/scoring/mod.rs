@@ -9,7 +9,8 @@
 //! | `asking` | what the model takes; asking about rows, again when the agent is busy |
 //! | `bisect`, `pace` | which row a request is refused for; how many are asked about at once |
 //! | `batch`, `input`, `checkpoint` | a file, and how far it is |
-//! | `stream`, `topics` | lines and messages that keep coming |
+//! | `stream` | lines that keep coming |
+//! | `topics` | messages that keep coming; within it those that wait (`inbox`), and answers until the broker has them (`delivery`) |
 
 pub(crate) mod asking;
 mod batch;

@@ -1,29 +1,37 @@
 //! `serin-agent stream --mqtt`: a message in, a message out, in order. A message is acknowledged only when its
 //! answer is at the broker, so that none is lost when this or the agent ends; it may then be answered twice.
 
-use std::path::Path;
-use std::time::Duration;
+mod delivery;
+mod inbox;
 
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, Publish, QoS};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, QoS, valid_filter, valid_topic};
+use serde_json::{Value, json};
 use serin_protocol::ids::{Millis, ModelName};
 use tokio::sync::mpsc;
 
+use super::shape::MAX_REQUEST_BYTES;
 use super::stream::{answers, look_up, row_of};
 use crate::field::cli::{CliError, Console};
 use crate::link::backoff::{Backoff, Jitter};
+use delivery::{MAX_UNACKNOWLEDGED, deliver};
+use inbox::{Inbox, Put};
 
-/// Messages taken from the broker and not yet answered. It is the broker that holds the rest back, as none is
-/// acknowledged before: Mosquitto after 20. The connection is never left unread to slow it down, for then neither
-/// acknowledgements nor pings would go out.
-const MAX_UNANSWERED: usize = 4096;
-/// Messages answered at once.
-const AT_ONCE: usize = 64;
+/// Messages answered at once: no more than may be unacknowledged.
+const AT_ONCE: usize = MAX_UNACKNOWLEDGED;
 /// Requests handed to the client and not yet written; when there are more, they are waited for.
 const REQUESTS: usize = 2 * AT_ONCE;
 /// Largest message either way: a row of 65,536 values with 16 characters each.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Largest packet: such a message, the longest topic there may be, and what goes before them.
+const MAX_PACKET_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 16) + 16;
 /// Between two tries of a broker that is not there.
 const RECONNECT: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(30) };
+/// Between two notes on dropped messages, which may be thousands a second.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Where rows come from and answers go.
 pub(super) struct Ends<'a> {
@@ -44,121 +52,167 @@ pub(super) async fn run(
     socket: &Path,
     console: &mut Console,
 ) -> Result<(), CliError> {
+    check(ends)?;
     let mut scorer = look_up(model, socket).await?;
-    let (input, input_loop) = connect(ends, ends.client_id)?;
+    // The broker keeps what comes while this is away.
+    let (input, input_loop) = connect(ends, ends.client_id, false)?;
     // Apart, as answers must go out while nothing more is taken in.
-    let (output, output_loop) = connect(ends, &format!("{}-out", ends.client_id))?;
-    let (messages, mut coming) = mpsc::unbounded_channel();
-    let (taken, mut acknowledged) = mpsc::channel(AT_ONCE);
-    tokio::spawn(take_in(input.clone(), input_loop, ends.from.to_owned(), messages));
-    tokio::spawn(send_out(output_loop, taken));
+    let (output, output_loop) = connect(ends, &format!("{}-out", ends.client_id), true)?;
+    let inbox = Arc::new(Inbox::default());
+    let (outgoing, to_deliver) = mpsc::channel(AT_ONCE);
+    let (told, mut delivered) = mpsc::channel(AT_ONCE);
+    tokio::spawn(take_in(input.clone(), input_loop, ends.from.to_owned(), Arc::clone(&inbox)));
+    tokio::spawn(deliver(output, output_loop, ends.to.to_owned(), to_deliver, told));
     console.note(&format!("answering {} on {} at {}", ends.from, ends.to, ends.broker))?;
-    let mut some: Vec<Publish> = Vec::new();
-    while coming.recv_many(&mut some, scorer.rows_at_once().min(AT_ONCE)).await > 0 {
-        if coming.len() > MAX_UNANSWERED {
-            return Err(CliError::Usage {
-                message: format!(
-                    "the broker sends more than {MAX_UNANSWERED} messages without waiting for one answer"
-                ),
-                next: "have it hold back: max_inflight_messages in Mosquitto".into(),
-            });
+    let gone = || CliError::Usage {
+        message: "the connection to the broker has ended".into(),
+        next: "run this again".into(),
+    };
+    let mut tell = Instant::now();
+    while let Some(some) = inbox.take(scorer.rows_at_once().min(AT_ONCE), MAX_REQUEST_BYTES).await {
+        if Instant::now() >= tell
+            && let Some((fresh, all)) = inbox.dropped()
+        {
+            console.note(&format!(
+                "{fresh} messages that nobody wants acknowledged (QoS 0) came faster than they are answered and were \
+                 dropped, {all} in all"
+            ))?;
+            tell = Instant::now() + TELL_EVERY;
         }
-        let rows: Vec<_> = some.iter().map(|message| row_of(&message.payload, &scorer.model().shape)).collect();
-        let gone = |_| CliError::Usage {
-            message: "the connection to the broker has ended".into(),
-            next: "run this again".into(),
-        };
+        let rows: Vec<_> =
+            some.iter().map(|message| row_of(message.payload(), &scorer.model().shape)).collect();
         for answer in answers(&mut scorer, &rows).await? {
-            output.publish(ends.to, QoS::AtLeastOnce, false, answer.to_string()).await.map_err(gone)?;
+            outgoing.send(message(&answer)).await.map_err(|_| gone())?;
         }
-        for message in some.drain(..) {
-            // The broker acknowledges answers in their order.
-            if acknowledged.recv().await.is_none() {
-                return Ok(());
+        for message in some {
+            // In their order.
+            delivered.recv().await.ok_or_else(gone)?;
+            // Over another connection it would acknowledge another message.
+            if inbox.is_current(&message) {
+                input.ack(&message.publish).await.map_err(|_| gone())?;
             }
-            input.ack(&message).await.map_err(gone)?;
         }
+    }
+    Err(CliError::Usage {
+        message: format!(
+            "the broker sends more than {} messages or {} MiB without waiting for their answers",
+            inbox::MAX_MESSAGES,
+            inbox::MAX_BYTES >> 20
+        ),
+        next: "have it hold back: max_inflight_messages in Mosquitto".into(),
+    })
+}
+
+/// What is published as `answer`.
+fn message(answer: &Value) -> String {
+    let text = answer.to_string();
+    if text.len() <= MAX_MESSAGE_BYTES {
+        return text;
+    }
+    let why = format!("the answer has {} bytes, a message has at most {MAX_MESSAGE_BYTES}", text.len());
+    json!({ "error": why }).to_string()
+}
+
+/// Refuses topics that no broker would take.
+fn check(ends: &Ends<'_>) -> Result<(), CliError> {
+    let wrong = |topic: &str, next: &str| CliError::Usage {
+        message: format!("{topic:?} is no such topic"),
+        next: next.into(),
+    };
+    if !valid_filter(ends.from) {
+        return Err(wrong(ends.from, "name the topic of rows as in --from 'camera/+/row'"));
+    }
+    if ends.to.is_empty() || !valid_topic(ends.to) {
+        return Err(wrong(ends.to, "name the topic of answers without wildcards, as in --to camera/class"));
     }
     Ok(())
 }
 
-fn connect(ends: &Ends<'_>, client_id: &str) -> Result<(AsyncClient, EventLoop), CliError> {
+fn connect(ends: &Ends<'_>, client_id: &str, clean: bool) -> Result<(AsyncClient, EventLoop), CliError> {
     let wrong = || CliError::Usage {
         message: format!("{:?} is not HOST:PORT", ends.broker),
         next: "name the broker as in --mqtt 127.0.0.1:1883".into(),
     };
     let (host, port) = ends.broker.rsplit_once(':').ok_or_else(wrong)?;
     let mut options = MqttOptions::new(client_id, host, port.parse().map_err(|_| wrong())?);
-    // The broker keeps what comes while this is away.
-    options.set_clean_session(false);
+    options.set_clean_session(clean);
     options.set_manual_acks(true);
-    options.set_max_packet_size(MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
+    options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
     Ok(AsyncClient::new(options, REQUESTS))
 }
 
-/// Passes messages on until nobody wants them.
-async fn take_in(
-    client: AsyncClient,
-    mut eventloop: EventLoop,
-    topic: String,
-    messages: mpsc::UnboundedSender<Publish>,
-) {
+/// Takes messages in until there is no room for one that must not be dropped. The connection is never left unread to slow
+/// the broker down, for then neither acknowledgements nor pings would go out.
+async fn take_in(client: AsyncClient, mut eventloop: EventLoop, topic: String, inbox: Arc<Inbox>) {
     let mut absence = Absence::new(1);
     loop {
+        absence.wait().await;
         match eventloop.poll().await {
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+            Ok(Event::Incoming(Incoming::ConnAck(connected))) => {
                 absence.is_over();
+                if connected.session_present {
+                    inbox.resumed();
+                }
                 // A full queue of requests is not to be had right after connecting.
                 let _ = client.try_subscribe(&topic, QoS::AtLeastOnce);
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => {
-                if messages.send(message).is_err() {
+                if inbox.put(message) == Put::Overrun {
                     return;
                 }
             }
             Ok(_) => {}
-            Err(error) => absence.wait(&error).await,
-        }
-    }
-}
-
-/// Tells of each answer that has arrived, until nobody listens.
-async fn send_out(mut eventloop: EventLoop, taken: mpsc::Sender<()>) {
-    let mut absence = Absence::new(2);
-    loop {
-        match eventloop.poll().await {
-            Ok(Event::Incoming(Incoming::ConnAck(_))) => absence.is_over(),
-            Ok(Event::Incoming(Incoming::PubAck(_))) => {
-                if taken.send(()).await.is_err() {
-                    return;
+            Err(error) => {
+                // What still came over the old connection belongs to it.
+                for event in std::mem::take(&mut eventloop.state.events) {
+                    if let Event::Incoming(Incoming::Publish(message)) = event
+                        && inbox.put(message) == Put::Overrun
+                    {
+                        return;
+                    }
                 }
+                inbox.cut();
+                // It is subscribed anew anyway.
+                eventloop.pending.clear();
+                absence.begins(&error);
             }
-            Ok(_) => {}
-            Err(error) => absence.wait(&error).await,
         }
     }
 }
 
 /// A broker that is not there.
-struct Absence {
+pub(super) struct Absence {
     failures: u32,
+    /// Until it is tried again.
+    pause: Option<Duration>,
     jitter: Jitter,
 }
 
 impl Absence {
-    fn new(of: u64) -> Self {
+    pub(super) fn new(of: u64) -> Self {
         // Without randomness connections are only less spread.
-        Self { failures: 0, jitter: Jitter::new(getrandom::u64().unwrap_or_default() ^ of) }
+        let jitter = Jitter::new(getrandom::u64().unwrap_or_default() ^ of);
+        Self { failures: 0, pause: None, jitter }
     }
 
-    const fn is_over(&mut self) {
+    pub(super) const fn is_over(&mut self) {
         self.failures = 0;
     }
 
-    async fn wait(&mut self, error: &rumqttc::ConnectionError) {
+    pub(super) fn begins(&mut self, error: &rumqttc::ConnectionError) {
         self.failures = self.failures.saturating_add(1);
         let wait = RECONNECT.wait(self.failures, &mut self.jitter);
         eprintln!("note: the broker cannot be reached: {error}; trying again in {} s", wait.0.div_ceil(1000));
-        tokio::time::sleep(Duration::from_millis(wait.0)).await;
+        self.pause = Some(Duration::from_millis(wait.0));
+    }
+
+    /// Waits as long as the broker is better left alone.
+    pub(super) async fn wait(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! A broker that is no broker: what it hears, and what comes of its silence.
+
+use bytes::BytesMut;
+use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A connection as the broker has it.
+struct Connection {
+    stream: TcpStream,
+    bytes: BytesMut,
+}
+
+impl Connection {
+    async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.expect("a client");
+        let mut connection = Self { stream, bytes: BytesMut::new() };
+        let Packet::Connect(connect) = connection.next().await else { panic!("no greeting") };
+        assert!(connect.clean_session);
+        connection.say(&Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))).await;
+        connection
+    }
+
+    async fn next(&mut self) -> Packet {
+        loop {
+            if let Ok(packet) = Packet::read(&mut self.bytes, MAX_PACKET_BYTES) {
+                return packet;
+            }
+            let read = self.stream.read_buf(&mut self.bytes).await.expect("readable");
+            assert!(read > 0, "it went away");
+        }
+    }
+
+    async fn published(&mut self) -> Publish {
+        match self.next().await {
+            Packet::Publish(publish) => publish,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn say(&mut self, packet: &Packet) {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, MAX_PACKET_BYTES).expect("small");
+        self.stream.write_all(&bytes).await.expect("writable");
+    }
+}
+
+async fn answers_survive_a_broker_that_forgets() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let broker = listener.local_addr().expect("bound").to_string();
+    let ends = Ends { broker: &broker, from: "rows", to: "answers", client_id: "test" };
+    let (client, eventloop) = connect(&ends, "test-out", true).expect("an address");
+    let (outgoing, to_deliver) = mpsc::channel(AT_ONCE);
+    let (told, mut delivered) = mpsc::channel(AT_ONCE);
+    tokio::spawn(deliver(client, eventloop, "answers".into(), to_deliver, told));
+    for answer in ["1", "2", "3"] {
+        outgoing.send(answer.to_owned()).await.expect("taken");
+    }
+    let mut first = Connection::accept(&listener).await;
+    for answer in ["1", "2", "3"] {
+        let published = first.published().await;
+        assert_eq!(published.payload, answer);
+        if answer == "1" {
+            first.say(&Packet::PubAck(PubAck::new(published.pkid))).await;
+        }
+    }
+    delivered.recv().await.expect("acknowledged");
+    drop(first);
+    outgoing.send("4".to_owned()).await.expect("taken");
+    let mut second = Connection::accept(&listener).await;
+    for answer in ["2", "3", "4"] {
+        let published = second.published().await;
+        assert_eq!(published.payload, answer);
+        second.say(&Packet::PubAck(PubAck::new(published.pkid))).await;
+        delivered.recv().await.expect("acknowledged");
+    }
+}
+
+#[tokio::test]
+async fn what_a_broker_did_not_acknowledge_it_is_told_again_though_it_has_forgotten_the_session() {
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, answers_survive_a_broker_that_forgets()).await.expect("an end");
+}
+
+#[test]
+fn an_answer_that_no_message_holds_is_an_error() {
+    let fits = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 8) });
+    assert_eq!(message(&fits).len(), MAX_MESSAGE_BYTES);
+    let large = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 7) });
+    assert!(message(&large).starts_with("{\"error\":\"the answer has 1048577 bytes"));
+    let publish = Publish::new("t".repeat(u16::MAX.into()), QoS::AtLeastOnce, message(&fits));
+    let mut bytes = BytesMut::new();
+    Packet::Publish(Publish { pkid: 1, ..publish }).write(&mut bytes, MAX_PACKET_BYTES).expect("fits");
+}
+
+#[test]
+fn topics_that_no_broker_takes_are_refused() {
+    let ends = |from, to| Ends { broker: "127.0.0.1:1", from, to, client_id: "test" };
+    assert!(check(&ends("camera/+/row", "camera/class")).is_ok());
+    for (from, to) in [("", "a"), ("a/#/b", "a"), ("a", "b/+"), ("a", "")] {
+        assert!(check(&ends(from, to)).is_err(), "{from:?} {to:?}");
+    }
+}
