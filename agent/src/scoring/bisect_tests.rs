@@ -88,12 +88,11 @@ async fn serve(stream: UnixStream, datatype: &'static str, judge: Arc<Judge>, se
                         input["data"].as_array().expect("values").iter().step_by(2).cloned().collect();
                     assert_eq!(input["shape"][0], rows.len());
                     seen.lock().expect("whole").push(rows.len());
-                    match judge(&rows) {
-                        Some((status, message)) => (status, json!({ "error": message })),
-                        None => {
-                            let output = json!({ "name": "a", "shape": [rows.len()], "data": rows });
-                            (200, json!({ "model_version": "1", "outputs": [output] }))
-                        }
+                    if let Some((status, message)) = judge(&rows) {
+                        (status, json!({ "error": message }))
+                    } else {
+                        let output = json!({ "name": "a", "shape": [rows.len()], "data": rows });
+                        (200, json!({ "model_version": "1", "outputs": [output] }))
                     }
                 }
                 _ => {

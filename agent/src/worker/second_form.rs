@@ -181,7 +181,7 @@ mod tests {
         assert!(pays(80_000, 100) && pays(150_000, 85));
         assert!(!pays(81_000, 100) && !pays(99_000, 86));
         // Three times as fast, and nobody would notice.
-        assert!(!Loading { micros: 2_000, peak: 100 }.pays_beside(Loading { micros: 6_000, peak: 100 }));
+        assert!(!Loading { micros: 2_000, peak: 100 }.pays_beside(Loading { micros: 6_000, peak: 100 }, 200));
         // The file takes more than it may.
         let kept_to = |peak| Loading { micros: 100_000, peak }.pays_beside(plain, 98);
         assert!(kept_to(98) && !kept_to(99));

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::frame::{LoadFault, Prediction};
+use serin_protocol::golden::{Compared, Mismatch};
 use serin_protocol::manifest::{Measured, NnefForm};
 use serin_protocol::message::WorkerDeath;
 
@@ -149,6 +150,12 @@ impl Fault {
                 let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
                 Self { hint: Some(hint.into()), ..fault }
             }
+            GoldenFault::Mismatch(Mismatch { expected: Compared::Text(_), .. }) => {
+                let hint = "a label that differs where its class does not: labels.txt must name the classes in the order of \
+                            the model's scores, one a line";
+                let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
+                Self { hint: Some(hint.into()), ..fault }
+            }
             GoldenFault::Mismatch(_) => {
                 let hint = "expected outputs must come from the training side's runtime, on the raw inputs that \
                             pipeline.json starts from; if they do, the runtime computes an operator differently: \
@@ -195,6 +202,20 @@ fn hint(operator: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_in_the_wrong_place_points_to_its_file() {
+        let text = |text: &str| Compared::Text(text.into());
+        let mismatch = Mismatch {
+            case: 0,
+            output: "label".into(),
+            element: 0,
+            expected: text("zero"),
+            actual: text("nine"),
+        };
+        let fault = Fault::of_golden(&GoldenFault::Mismatch(mismatch));
+        assert!(fault.hint.expect("a hint").contains("labels.txt"));
+    }
 
     #[test]
     fn every_unsupported_operator_gets_advice_that_fits() {
