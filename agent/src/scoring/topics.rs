@@ -24,10 +24,13 @@ use inbox::{Inbox, Put};
 const AT_ONCE: usize = MAX_UNACKNOWLEDGED;
 /// Requests handed to the client and not yet written; when there are more, they are waited for.
 const REQUESTS: usize = 2 * AT_ONCE;
-/// Largest message either way: a row of 65,536 values with 16 characters each.
+/// Largest answer: a row of 65,536 values with 16 characters each.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// Largest packet: such a message, the longest topic there may be, and what goes before them.
+/// Largest packet that is sent: such a message, the longest topic there may be, and what goes before them.
 const MAX_PACKET_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 16) + 16;
+/// Largest packet that is received: a row with files of images as base64, and more. What no row may be is answered with an
+/// error, as one that is not acknowledged would come again and again; only beyond this the connection is given up.
+const MAX_RECEIVED_BYTES: usize = 16 << 20;
 /// Between two tries of a broker that is not there.
 const RECONNECT: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(30) };
 /// Between two notes on dropped messages, which may be thousands a second.
@@ -137,7 +140,7 @@ fn connect(ends: &Ends<'_>, client_id: &str, clean: bool) -> Result<(AsyncClient
     let mut options = MqttOptions::new(client_id, host, port.parse().map_err(|_| wrong())?);
     options.set_clean_session(clean);
     options.set_manual_acks(true);
-    options.set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
+    options.set_max_packet_size(MAX_RECEIVED_BYTES, MAX_PACKET_BYTES);
     Ok(AsyncClient::new(options, REQUESTS))
 }
 

@@ -77,7 +77,7 @@ impl Engine {
         Ok(Self {
             unsettled: SETTLED_AFTER,
             most_body_bytes: most_bytes(row_bytes(&manifest.inputs, MEAN_TEXT_BYTES), memory.0 / 8),
-            most_rows: most_bytes(answered, memory.0 / 16) / answered.max(1),
+            most_rows: (most_bytes(answered, memory.0 / 16) / answered.max(1)).max(1),
             patience,
             manifest,
             preparation,

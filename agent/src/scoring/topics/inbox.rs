@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 /// Messages that may wait. It is the broker that holds back the rest of those it wants acknowledged: Mosquitto after 20.
 pub(super) const MAX_MESSAGES: usize = 4096;
-/// Bytes that may wait: those 20 messages, should each be as large as it may be, and half as much again.
+/// Bytes that may wait: those 20 messages of up to a mebibyte and half as much again, or a few with large images.
 pub(super) const MAX_BYTES: usize = 32 << 20;
 
 /// A message, and over which connection it came.
