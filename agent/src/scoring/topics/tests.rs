@@ -1,7 +1,9 @@
 //! A broker that is no broker: what it hears, and what comes of its silence.
 
+use crate::scoring::shape::{Column, RowShape};
 use bytes::BytesMut;
 use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish};
+use serin_protocol::tensor::DataType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -42,7 +44,7 @@ impl Connection {
 
     async fn say(&mut self, packet: &Packet) {
         let mut bytes = BytesMut::new();
-        packet.write(&mut bytes, MAX_PACKET_BYTES).expect("small");
+        packet.write(&mut bytes, MAX_RECEIVED_BYTES).expect("small enough");
         self.stream.write_all(&bytes).await.expect("writable");
     }
 }
@@ -82,6 +84,34 @@ async fn answers_survive_a_broker_that_forgets() {
 async fn what_a_broker_did_not_acknowledge_it_is_told_again_though_it_has_forgotten_the_session() {
     let patience = Duration::from_secs(20);
     tokio::time::timeout(patience, answers_survive_a_broker_that_forgets()).await.expect("an end");
+}
+
+async fn what_no_row_is_as_large_as_is_received() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let ends = Ends { broker: &address, from: "rows", to: "answers", client_id: "test" };
+    let (client, eventloop) = connect(&ends, "test", true).expect("an address");
+    let inbox = Arc::new(Inbox::default());
+    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox)));
+    let mut broker = Connection::accept(&listener).await;
+    let Packet::Subscribe(_) = broker.next().await else { panic!("it does not subscribe") };
+    let large = format!("[{}0]", "0,".repeat(1 << 20));
+    for (pkid, text) in [(1, large.as_str()), (2, "[1]")] {
+        let publish = Publish::new("rows", QoS::AtLeastOnce, text);
+        broker.say(&Packet::Publish(Publish { pkid, ..publish })).await;
+    }
+    let column = Column { name: None, datatype: DataType::Fp32, is_image: false };
+    let shape = RowShape { columns: vec![column] };
+    for is_row in [false, true] {
+        let message = inbox.take(1, usize::MAX).await.expect("room").remove(0);
+        assert_eq!(row_of(message.payload(), &shape).values.is_ok(), is_row);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_no_row_is_as_large_as_is_received_and_answered_with_an_error() {
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, what_no_row_is_as_large_as_is_received()).await.expect("an end");
 }
 
 #[test]
