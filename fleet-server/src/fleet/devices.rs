@@ -17,7 +17,7 @@ use crate::rollout::plan::selector::Tags;
 use crate::store::{DeviceRecord, Move};
 
 /// Most devices in a fleet; more are refused, so that nobody who can reach the broker can fill the disk. A
-/// device takes some 1.6 KB of memory, half of it in the database's cache, which has a bound of its own.
+/// device takes some 1.6 KB of memory, with its part of the database's cache, which has a bound of its own.
 pub const MAX_DEVICES: usize = 250_000;
 
 /// Starts of an agent that are remembered, so that nobody says again what was said then: a device that starts once
