@@ -15,7 +15,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of all request bodies held together, which is what the callers can make the supervisor hold.
     pub bodies: usize,
-    /// Bytes of all answers together that are not yet read; an answer that is larger alone goes alone.
+    /// Bytes of all answers together that are not yet read, as much as of bodies: with these it is what callers can make
+    /// the supervisor hold. An answer that is larger goes alone.
     pub unread: usize,
     /// Connections per listener. Each may hold a read buffer of [`Limits::buffer`].
     pub connections: usize,

@@ -1,5 +1,5 @@
 //! The devices of a fleet in memory: up to a quarter of a million, each packed to a few hundred bytes and read when it is
-//! asked for. Only what every message asks for lies open.
+//! asked for. What every message and every count asks for lies open besides, as it was in the record when that was packed.
 
 use std::collections::BTreeMap;
 
