@@ -6,12 +6,18 @@ use core::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::TargetClass;
+use crate::kernel_feature::KernelFeature;
 
-/// Most features of processors that a class asks for: eight classes with so many fit into a statement.
+/// Most features of processors that a class asks for: eight classes with so many, and those of kernels, fit into a
+/// statement.
 pub const MAX_CPU_FEATURES: usize = 8;
 
-/// What a processor can do, in the compiler's names, the longest of which have as many bytes.
-pub type CpuFeature = heapless::String<16>;
+/// Most features of processors and kernels together.
+pub const MAX_FEATURES: usize = MAX_CPU_FEATURES + KernelFeature::ALL.len();
+
+/// What a processor can do, in the compiler's names, the longest of which have as many bytes; or what a kernel can
+/// ([`KernelFeature::needed_as`]).
+pub type Feature = heapless::String<16>;
 
 /// A class that a release is for, and what it needs of the class's devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +27,10 @@ pub struct ClassNeeds {
     pub class: TargetClass,
     /// The oldest kernel; none where the packer did not say.
     pub kernel: Option<KernelVersion>,
-    /// What every processor must be able to do.
-    pub cpu_features: heapless::Vec<CpuFeature, MAX_CPU_FEATURES>,
+    /// What every processor and every kernel must be able to do. By the name of what once stood here alone, and
+    /// stands in bundles.
+    #[serde(rename = "cpu_features")]
+    pub features: heapless::Vec<Feature, MAX_FEATURES>,
 }
 
 /// Version of a Linux kernel, written `5.10`.
@@ -37,7 +45,7 @@ pub struct KernelVersion {
 impl From<TargetClass> for ClassNeeds {
     /// A class of which nothing is needed.
     fn from(class: TargetClass) -> Self {
-        Self { class, kernel: None, cpu_features: heapless::Vec::new() }
+        Self { class, kernel: None, features: heapless::Vec::new() }
     }
 }
 
@@ -50,8 +58,9 @@ impl fmt::Display for ClassNeeds {
             write!(f, "{before}kernel {kernel}")?;
             before = ", ";
         }
-        for feature in &self.cpu_features {
-            write!(f, "{before}{feature}")?;
+        for feature in &self.features {
+            let name = KernelFeature::from_needed(feature).map_or(feature.as_str(), |known| known.name());
+            write!(f, "{before}{name}")?;
             before = ", ";
         }
         f.write_str(if before == ", " { ")" } else { "" })
@@ -96,16 +105,23 @@ mod on_devices {
     use alloc::vec::Vec;
 
     use super::ClassNeeds;
+    use crate::kernel_feature::KernelFeature;
     use crate::target::Hardware;
 
     impl ClassNeeds {
         /// What `device` lacks of it, in words; nothing where the kernel does not say what it has.
         pub fn lacks(&self, device: &Hardware) -> Vec<String> {
             let mut lacks = Vec::new();
-            if let Some(features) = &device.cpu_features {
-                let has = |needed: &str| features.iter().any(|feature| feature == needed);
-                let missing = self.cpu_features.iter().filter(|feature| !has(feature));
-                lacks.extend(missing.map(|feature| format!("its processor has no {feature}")));
+            for needed in &self.features {
+                match (KernelFeature::from_needed(needed), &device.cpu_features) {
+                    (Some(needed), _) if !device.kernel_features.contains(&needed) => {
+                        lacks.push(format!("its kernel has no {}", needed.name()));
+                    }
+                    (None, Some(has)) if !has.iter().any(|feature| feature == needed.as_str()) => {
+                        lacks.push(format!("its processor has no {needed}"));
+                    }
+                    (Some(_), _) | (None, _) => {}
+                }
             }
             if let (Some(kernel), Some(oldest)) = (device.kernel, self.kernel)
                 && kernel < oldest
@@ -172,10 +188,13 @@ mod tests {
         let kernel = KernelVersion::parse("5.10.3");
         let needs = ClassNeeds {
             kernel,
-            cpu_features: ["neon".parse().expect("short")].into_iter().collect(),
+            features: ["neon", "kernel:landlock"]
+                .map(|name| name.parse().expect("short"))
+                .into_iter()
+                .collect(),
             ..bare
         };
-        assert_eq!(needs.to_string(), "linux-armv7 (kernel 5.10, neon)");
+        assert_eq!(needs.to_string(), "linux-armv7 (kernel 5.10, neon, landlock)");
         let mut buffer = [0; 64];
         let bytes = postcard::to_slice(&needs, &mut buffer).expect("fits");
         assert_eq!(postcard::from_bytes::<ClassNeeds>(bytes), Ok(needs));
@@ -195,16 +214,25 @@ mod tests {
         let needs = ClassNeeds {
             class: "linux-armv7".parse().expect("name"),
             kernel: KernelVersion::parse("5.10"),
-            cpu_features: ["neon".parse().expect("short")].into_iter().collect(),
+            features: ["neon", "kernel:landlock"]
+                .map(|name| name.parse().expect("short"))
+                .into_iter()
+                .collect(),
         };
         let device = |features: &[&str], kernel: &str| crate::target::Hardware {
             architecture: "arm",
             memory: None,
             cpu_features: Some(features.iter().map(|feature| (*feature).into()).collect()),
             kernel: KernelVersion::parse(kernel),
+            kernel_features: [KernelFeature::Landlock].into(),
         };
         assert!(needs.lacks(&device(&["neon"], "5.10.1")).is_empty());
         let lacks = needs.lacks(&device(&["vfpv3"], "4.19"));
         assert_eq!(lacks, ["its processor has no neon", "its kernel is 4.19, older than 5.10"]);
+        let bare = crate::target::Hardware { kernel_features: [].into(), ..device(&["neon"], "5.10") };
+        assert_eq!(needs.lacks(&bare), ["its kernel has no landlock"]);
+        let unknown =
+            ClassNeeds { features: ["kernel:new".parse().expect("short")].into_iter().collect(), ..needs };
+        assert_eq!(unknown.lacks(&bare).len(), 1, "what this agent does not know is not there");
     }
 }

@@ -36,6 +36,7 @@ pub mod class_needs;
 pub mod enrolment;
 pub mod envelope;
 pub mod ids;
+pub mod kernel_feature;
 pub mod message;
 pub mod pause;
 pub mod release;

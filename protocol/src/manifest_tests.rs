@@ -47,16 +47,17 @@ fn a_sound_manifest_is_read() {
 #[test]
 fn classes_are_names_or_say_what_is_needed_of_them() {
     let mut json = manifest_json();
-    let needs = json!({"class": "linux-armv7", "kernel": "5.10", "cpu_features": ["neon", "vfpv3"]});
+    let needs =
+        json!({"class": "linux-armv7", "kernel": "5.10", "cpu_features": ["neon", "kernel:landlock"]});
     *json.pointer_mut("/targets").expect("exists") = json!(["linux-x86_64", needs]);
     let manifest = parse(&json).expect("sound");
     assert_eq!(manifest.targets.len(), 2);
-    assert_eq!(format!("{}", manifest.targets[1]), "linux-armv7 (kernel 5.10, neon, vfpv3)");
+    assert_eq!(format!("{}", manifest.targets[1]), "linux-armv7 (kernel 5.10, neon, landlock)");
     assert_eq!(serde_json::to_value(&manifest).expect("json").pointer("/targets"), json.pointer("/targets"));
     assert!(refused("/targets", json!(["a", "a"])).contains("the target class a is named twice"));
     let malformed = json!([{"class": "a", "kernel": "new", "cpu_features": []}]);
     assert!(refused("/targets", malformed).contains("class, kernel and cpu_features"));
-    let features = ["f"; 9];
+    let features = ["f"; 12];
     let many = json!([{"class": "a", "kernel": null, "cpu_features": features}]);
     assert!(refused("/targets", many).contains("class, kernel and cpu_features"));
 }

@@ -142,7 +142,7 @@ fn no_more_is_read_than_is_of_use() {
         refused(|entries| entries[2].1 = vec![0; 16 * 1024 + 1]),
         "the timestamp has 16385 bytes; 1 to 16384 are allowed"
     );
-    assert_eq!(refused(|entries| entries[6].1.clear()), "the statement has 0 bytes; 1 to 2048 are allowed");
+    assert_eq!(refused(|entries| entries[6].1.clear()), "the statement has 0 bytes; 1 to 2304 are allowed");
     // Refused by its head, before its contents.
     let mut reader = ParcelReader::default();
     let mut bytes = written(&usual()[..7].to_vec());

@@ -11,8 +11,8 @@ use crate::ids::{ByteCount, Digest, ReleaseId};
 /// Most target classes in one release.
 pub const MAX_TARGETS: usize = 8;
 
-/// Largest statement in bytes: names, four digests and eight target classes with all that they can need take 1,800.
-pub const MAX_STATEMENT_BYTES: usize = 2048;
+/// Largest statement in bytes: names, four digests and eight target classes with all that they can need take 2,220.
+pub const MAX_STATEMENT_BYTES: usize = 2304;
 
 /// What turns a file into an image. Agents are built with those that their models need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -125,7 +125,7 @@ impl Release {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::class_needs::{KernelVersion, MAX_CPU_FEATURES};
+    use crate::class_needs::{KernelVersion, MAX_FEATURES};
     use proptest::prelude::*;
 
     /// The largest there is.
@@ -134,8 +134,7 @@ mod tests {
         let needs = ClassNeeds {
             class: "t".repeat(32).parse().expect("name"),
             kernel: Some(KernelVersion { major: u32::MAX, minor: u32::MAX }),
-            cpu_features: core::iter::repeat_n("f".repeat(16).parse().expect("fits"), MAX_CPU_FEATURES)
-                .collect(),
+            features: core::iter::repeat_n("f".repeat(16).parse().expect("fits"), MAX_FEATURES).collect(),
         };
         let id = std::format!("{}@{}", "m".repeat(48), "v".repeat(48));
         Release {
@@ -161,7 +160,7 @@ mod tests {
         let mut longer = bytes;
         longer.push(0).expect("fits");
         assert_eq!(Release::parse(&longer), Err(StatementError::Malformed));
-        assert_eq!(Release::parse(&[WIRE_VERSION; 2049]), Err(StatementError::TooLarge(2049)));
+        assert_eq!(Release::parse(&[WIRE_VERSION; 2305]), Err(StatementError::TooLarge(2305)));
     }
 
     proptest! {

@@ -8,8 +8,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::class_needs::KernelVersion;
-use crate::class_needs::{ClassNeeds, CpuFeature, MAX_CPU_FEATURES};
+use crate::class_needs::{ClassNeeds, Feature, MAX_CPU_FEATURES};
 use crate::ids::{ByteCount, TargetClass};
+pub use crate::kernel_feature::KernelFeature;
 
 /// Largest file that describes a class, in bytes.
 pub const MAX_TARGET_BYTES: usize = 16 * 1024;
@@ -37,9 +38,12 @@ pub struct TargetSpec {
     #[serde(deserialize_with = "size")]
     pub flash: ByteCount,
     /// What every processor of it can do, in the compiler's names.
-    pub cpu_features: heapless::Vec<CpuFeature, MAX_CPU_FEATURES>,
+    pub cpu_features: heapless::Vec<Feature, MAX_CPU_FEATURES>,
     /// Its oldest kernel.
     pub kernel: KernelVersion,
+    /// What every kernel of it can do, whatever its version.
+    #[serde(default)]
+    pub kernel_features: heapless::Vec<KernelFeature, { KernelFeature::ALL.len() }>,
 }
 
 /// What a device has of what its class asks for.
@@ -53,6 +57,8 @@ pub struct Hardware {
     pub cpu_features: Option<Vec<String>>,
     /// The kernel; none where it does not say.
     pub kernel: Option<KernelVersion>,
+    /// What the kernel can do, tried out.
+    pub kernel_features: Vec<KernelFeature>,
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteCount, D::Error> {
@@ -82,10 +88,11 @@ impl TargetSpec {
 
     /// What a release for this class needs of its devices.
     pub fn needs(&self) -> ClassNeeds {
+        let of_kernel = self.kernel_features.iter().filter_map(|feature| feature.needed_as().parse().ok());
         ClassNeeds {
             class: self.class.clone(),
             kernel: Some(self.kernel),
-            cpu_features: self.cpu_features.clone(),
+            features: self.cpu_features.iter().cloned().chain(of_kernel).collect(),
         }
     }
 }
@@ -102,6 +109,7 @@ mod tests {
             flash: ByteCount::from_mib(4096),
             cpu_features: ["neon".parse().expect("short")].into_iter().collect(),
             kernel: KernelVersion { major: 5, minor: 10 },
+            kernel_features: KernelFeature::ALL.into_iter().collect(),
         }
     }
 
@@ -111,6 +119,7 @@ mod tests {
             memory: Some(ByteCount::from_mib(240)),
             cpu_features: Some(["vfpv3".into(), "neon".into()].into()),
             kernel: KernelVersion::parse("5.10.0-28-armmp"),
+            kernel_features: KernelFeature::ALL.into(),
         }
     }
 
@@ -128,10 +137,11 @@ mod tests {
             memory: Some(ByteCount::from_mib(223)),
             cpu_features: Some(Vec::new()),
             kernel: KernelVersion::parse("4.19.1"),
+            kernel_features: [KernelFeature::Landlock, KernelFeature::Seccomp].into(),
         };
         let lacks = spec().lacks(&less);
-        assert_eq!(lacks.len(), 4, "{lacks:?}");
-        for (line, word) in lacks.iter().zip(["aarch64", "RAM", "neon", "4.19"]) {
+        assert_eq!(lacks.len(), 5, "{lacks:?}");
+        for (line, word) in lacks.iter().zip(["aarch64", "RAM", "neon", "cgroup-v2", "4.19"]) {
             assert!(line.contains(word), "{line}");
         }
     }

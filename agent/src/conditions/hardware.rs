@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serin_protocol::ids::ByteCount;
-use serin_protocol::target::{Hardware, KernelVersion};
+use serin_protocol::target::{Hardware, KernelFeature, KernelVersion};
 
 use super::text;
 
@@ -16,14 +16,15 @@ const SYNONYMS: [(&str, &str); 5] = [
     ("asimddp", "dotprod"),
 ];
 
-/// Reads it below `root`, which is `/` but for tests.
-pub fn read(root: &Path) -> Hardware {
+/// Reads it below `root`, which is `/` but for tests, of a kernel that was found to have `kernel_features`.
+pub fn read(root: &Path, kernel_features: Vec<KernelFeature>) -> Hardware {
     let memory = text(&root.join("proc/meminfo"));
     Hardware {
         architecture: std::env::consts::ARCH,
         memory: memory.and_then(|text| total(&text)),
         cpu_features: text(&root.join("proc/cpuinfo")).and_then(|text| features(&text)),
         kernel: text(&root.join("proc/sys/kernel/osrelease")).and_then(|text| KernelVersion::parse(&text)),
+        kernel_features,
     }
 }
 
@@ -63,9 +64,9 @@ mod tests {
 
     #[test]
     fn this_machine_is_read() {
-        let here = read(Path::new("/"));
+        let here = read(Path::new("/"), Vec::new());
         assert!(here.memory.is_some_and(|memory| memory.0 > 1 << 26) && here.kernel.is_some(), "{here:?}");
-        let nowhere = read(Path::new("/nonexistent"));
+        let nowhere = read(Path::new("/nonexistent"), Vec::new());
         assert_eq!((nowhere.memory, nowhere.cpu_features, nowhere.kernel), (None, None, None));
         assert_eq!(total("MemTotal:        1000 kB\n"), Some(ByteCount(1_024_000)));
     }

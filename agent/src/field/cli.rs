@@ -260,7 +260,10 @@ impl CliError {
             // Whoever read along has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Client(
-                ClientError::Refused(_) | ClientError::Failed { .. } | ClientError::Malformed(_),
+                ClientError::Refused(_)
+                | ClientError::Failed { .. }
+                | ClientError::Deadly { .. }
+                | ClientError::Malformed(_),
             )
             | Self::Output(_) => Exit::Refused,
         }
@@ -278,6 +281,11 @@ impl CliError {
             Self::Client(ClientError::Refused(error)) => error.next.clone(),
             Self::Client(ClientError::Failed { status: 429 | 503, .. }) => {
                 "try again in a moment; `serin-agent status` shows what runs".into()
+            }
+            Self::Client(ClientError::Deadly { .. }) => {
+                "`serin-agent batch --keep-going` finds the row and answers the others; `serin-agent history` shows what \
+                 became of the release"
+                    .into()
             }
             Self::Client(ClientError::Failed { status: 400 | 413, .. }) => "correct the input".into(),
             Self::Client(ClientError::Failed { .. }) => "`serin-agent status` shows what runs".into(),

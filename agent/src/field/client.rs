@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 
 use super::reply::{FieldError, FieldReply};
 use crate::gateway::binary::JSON_LENGTH;
+use crate::gateway::refusal::WORKER_DIED;
 use crate::shelter;
 
 /// Time for the agent to accept; it only has to look up from what it is doing.
@@ -70,6 +71,12 @@ pub enum ClientError {
         /// Status of the answer.
         status: u16,
         /// Why.
+        message: String,
+    },
+    /// A worker died of an inference, or hung on it: another one would, too.
+    #[error("{message}")]
+    Deadly {
+        /// How it died.
         message: String,
     },
     /// The answer is not understood.
@@ -127,8 +134,7 @@ impl Client {
     pub async fn gateway(&mut self, path: &str, body: Option<Bytes>) -> Result<Bytes, ClientError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
         let body = Full::new(body.unwrap_or_default()).map_err(|never| match never {}).boxed_unsync();
-        let (status, answer) = self.exchange(method, path, body, ANSWER).await?;
-        if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
+        self.exchange(method, path, body, ANSWER).await?.success()
     }
 
     /// Asks for an inference: a request as JSON, and behind it the raw values that it says come so.
@@ -144,8 +150,7 @@ impl Client {
         body.extend(raw);
         let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
         let request = request(Method::POST, path).header(JSON_LENGTH, length);
-        let (status, answer) = self.carry(request, body, ANSWER).await?;
-        if status.is_success() { Ok(answer) } else { Err(failed(status, &answer)) }
+        self.carry(request, body, ANSWER).await?.success()
     }
 
     async fn exchange(
@@ -154,7 +159,7 @@ impl Client {
         path: &str,
         body: Sent,
         patience: Duration,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<Answered, ClientError> {
         let request = request(method, path).header(header::CONTENT_TYPE, "application/json");
         self.carry(request, body, patience).await
     }
@@ -164,19 +169,20 @@ impl Client {
         request: Builder,
         body: Sent,
         patience: Duration,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<Answered, ClientError> {
         let request = request.body(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
         let exchange = async {
             self.sender.ready().await.map_err(|error| broken(&error))?;
             let response = self.sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = response.status();
+            let deadly = response.headers().contains_key(WORKER_DIED);
             let answer = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let answer = answer.map_err(|error| {
                 let too_large = error.downcast_ref::<LengthLimitError>().is_some();
                 let why = if too_large { "it is too large".into() } else { error.to_string() };
                 ClientError::Broken(why)
             })?;
-            Ok((status, answer.to_bytes()))
+            Ok(Answered { status, deadly, body: answer.to_bytes() })
         };
         match tokio::time::timeout(patience, exchange).await {
             Ok(outcome) => outcome,
@@ -189,13 +195,13 @@ fn request(method: Method, path: &str) -> Builder {
     Request::builder().method(method).uri(path).header(header::HOST, "localhost")
 }
 
-fn field_reply((status, answer): (StatusCode, Bytes)) -> Result<FieldReply, ClientError> {
-    if status.is_success() {
-        return parse(&answer);
+fn field_reply(answered: Answered) -> Result<FieldReply, ClientError> {
+    if answered.status.is_success() {
+        return parse(&answered.body);
     }
-    match serde_json::from_slice::<FieldError>(&answer) {
+    match serde_json::from_slice::<FieldError>(&answered.body) {
         Ok(error) => Err(ClientError::Refused(error)),
-        Err(_) => Err(failed(status, &answer)),
+        Err(_) => Err(answered.failed()),
     }
 }
 
@@ -241,14 +247,31 @@ pub(crate) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ClientError
     serde_json::from_slice(answer).map_err(|error| ClientError::Malformed(error.to_string()))
 }
 
-fn failed(status: StatusCode, answer: &[u8]) -> ClientError {
-    #[derive(serde::Deserialize)]
-    struct Failure {
-        error: String,
+/// An answer as it came.
+struct Answered {
+    status: StatusCode,
+    /// Whether it says that a worker died of what was asked.
+    deadly: bool,
+    body: Bytes,
+}
+
+impl Answered {
+    fn success(self) -> Result<Bytes, ClientError> {
+        if self.status.is_success() { Ok(self.body) } else { Err(self.failed()) }
     }
-    let message = serde_json::from_slice::<Failure>(answer)
-        .map_or_else(|_| format!("the agent answered {status}"), |failure| failure.error);
-    ClientError::Failed { status: status.as_u16(), message }
+
+    fn failed(&self) -> ClientError {
+        #[derive(serde::Deserialize)]
+        struct Failure {
+            error: String,
+        }
+        let message = serde_json::from_slice::<Failure>(&self.body)
+            .map_or_else(|_| format!("the agent answered {}", self.status), |failure| failure.error);
+        if self.deadly {
+            return ClientError::Deadly { message };
+        }
+        ClientError::Failed { status: self.status.as_u16(), message }
+    }
 }
 
 fn broken(error: &hyper::Error) -> ClientError {

@@ -1,6 +1,7 @@
 //! What the doctor says of the protections around models.
 
 use serin_protocol::frame::Sandbox;
+use serin_protocol::target::KernelFeature;
 
 use super::checkup::CheckLine;
 
@@ -13,6 +14,18 @@ pub struct Kernel {
     pub seccomp: bool,
     /// Groups with memory limits were delegated to the agent. Without them workers limit themselves.
     pub memory_groups: bool,
+}
+
+impl Kernel {
+    /// One that has these `features`.
+    pub fn of(features: &[KernelFeature]) -> Self {
+        let has = |feature| features.contains(&feature);
+        Self {
+            landlock: has(KernelFeature::Landlock),
+            seccomp: has(KernelFeature::Seccomp),
+            memory_groups: has(KernelFeature::CgroupV2),
+        }
+    }
 }
 
 /// Of what the active release's worker has around it, if there is one, on such a `kernel`.

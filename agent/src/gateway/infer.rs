@@ -96,6 +96,12 @@ impl Past {
     }
 }
 
+/// What is said of a request that no worker is left for.
+fn gone(error: &InferError) -> Refusal {
+    let refusal = Refusal::unavailable(error.to_string());
+    if matches!(error, InferError::Died(_)) { refusal.deadly() } else { refusal }
+}
+
 impl<W> Desk<W> {
     pub(super) fn new(router: Arc<Router<W>>, limits: Limits) -> Self {
         let in_flight = Arc::new(Semaphore::new(limits.in_flight));
@@ -271,10 +277,10 @@ impl<W: Infer> Desk<W> {
                 Err(Failure::Gone(error)) => error,
             };
             if !past.may_go_on(served.release(), &error) {
-                return Err(Refusal::unavailable(error.to_string()));
+                return Err(gone(&error));
             }
             let Some(other) = self.successor(&asked, &call, &served, &past).await else {
-                return Err(Refusal::unavailable(error.to_string()));
+                return Err(gone(&error));
             };
             tracing::info!(?request, %error, to = %other.release(), "a request is asked again");
             served = other;

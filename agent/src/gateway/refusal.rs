@@ -12,6 +12,9 @@ pub(crate) type Answer = Response<Full<Chain<Bytes, Bytes>>>;
 /// Seconds after which asking again makes sense: a queue has moved, a worker has been replaced.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// Says that a worker died of the request or hung on it: asked again as it is, it would cost another one.
+pub(crate) const WORKER_DIED: header::HeaderName = header::HeaderName::from_static("serin-worker-died");
+
 /// A request that is not answered, and why.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -19,11 +22,12 @@ pub(crate) struct Refusal {
     message: String,
     header: Option<(header::HeaderName, HeaderValue)>,
     close: bool,
+    deadly: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), header: None, close: false }
+        Self { status, message: message.into(), header: None, close: false, deadly: false }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -71,11 +75,19 @@ impl Refusal {
         Self { close: true, ..self }
     }
 
+    /// A worker died of what was asked.
+    pub(crate) fn deadly(self) -> Self {
+        Self { deadly: true, ..self }
+    }
+
     pub(crate) fn into_answer(self) -> Answer {
         let body = serde_json::json!({ "error": self.message }).to_string();
         let mut answer = json(self.status, body.into());
         if let Some((name, value)) = self.header {
             answer.headers_mut().insert(name, value);
+        }
+        if self.deadly {
+            answer.headers_mut().insert(WORKER_DIED, HeaderValue::from_static("true"));
         }
         if self.close {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -320,5 +320,14 @@ mod tests {
             let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (!a.is_finite() && b.is_nan());
             prop_assert!(numbers.len() == read.len() && numbers.iter().zip(&read).all(same));
         }
+
+        #[test]
+        fn every_double_is_the_one_that_was_written(number in proptest::num::f64::NORMAL) {
+            // As Python writes it, and with the digits that somebody may add.
+            for text in [format!("[{number:?}]"), format!("[{number:.40e}]")] {
+                let values: Values = serde_json::from_str(&text).expect("well-formed");
+                prop_assert_eq!(values.bytes(DataType::Fp64), Ok(number.to_le_bytes().to_vec()), "{}", text);
+            }
+        }
     }
 }

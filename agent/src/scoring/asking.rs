@@ -22,9 +22,6 @@ const PAUSE: Backoff = Backoff { first: Millis(250), cap: Millis(2000) };
 const TRIES: u32 = 120;
 /// Largest request in bytes, as the gateway has it. What is larger need not be sent to be refused.
 const MAX_BODY_BYTES: usize = 8 << 20;
-/// How the gateway's answer begins when a worker died of the request or hung on it. One that died before it came to the
-/// request, one that was stopped, and a release that is not running just now are told otherwise.
-const DIED: &str = "the worker died: ";
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -219,11 +216,6 @@ impl Output {
     }
 }
 
-/// Whether a worker died of what was asked, or hung on it.
-pub(super) fn is_deadly(error: &ClientError) -> bool {
-    matches!(error, ClientError::Failed { status: 503, message } if message.starts_with(DIED))
-}
-
 /// Asks again and again, over restarts of the agent, for work that nobody stands beside.
 pub(super) struct Asker {
     socket: PathBuf,
@@ -260,10 +252,9 @@ impl Asker {
                     self.client = None;
                     true
                 }
-                // The next worker would die of the same.
-                error if is_deadly(error) => false,
                 ClientError::Failed { status, .. } => matches!(status, 429 | 503),
-                ClientError::Refused(_) | ClientError::Malformed(_) => false,
+                // The next worker would die of the same.
+                ClientError::Deadly { .. } | ClientError::Refused(_) | ClientError::Malformed(_) => false,
             };
             if !passes || tries >= TRIES {
                 return Err(error);
@@ -287,19 +278,6 @@ impl Asker {
 mod tests {
     use super::*;
     use crate::gateway::Limits;
-    use crate::worker::InferError;
-    use serin_protocol::message::WorkerDeath;
-
-    #[test]
-    fn what_a_worker_died_of_is_told_from_what_only_has_to_wait() {
-        let told =
-            |error: InferError| is_deadly(&ClientError::Failed { status: 503, message: error.to_string() });
-        assert!(
-            told(InferError::Died(WorkerDeath::MemoryLimit)) && told(InferError::Died(WorkerDeath::Hung))
-        );
-        assert!(!told(InferError::Unasked(WorkerDeath::MemoryLimit)));
-        assert!(!told(InferError::Stopped) && !told(InferError::Busy));
-    }
 
     #[test]
     fn what_the_gateway_takes_is_known() {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
-use super::asking::{Answer, Asker, Model, is_deadly};
+use super::asking::{Answer, Asker, Model};
 use super::pace::Pace;
 use super::rows::Row;
 use super::shape::{MAX_REQUEST_BYTES, weight};
@@ -90,11 +90,8 @@ enum Failed {
 
 impl From<ClientError> for Failed {
     fn from(error: ClientError) -> Self {
-        let is_deadly = is_deadly(&error);
         match error {
-            ClientError::Failed { status, message } if is_deadly => {
-                Self::Deadly(RowFault::Refused { status, message })
-            }
+            ClientError::Deadly { message } => Self::Deadly(RowFault::Refused { status: 503, message }),
             ClientError::Failed { status: status @ (400 | 413 | 500), message } => {
                 Self::Refused(RowFault::Refused { status, message })
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, header::HeaderValue};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
@@ -16,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::*;
 use crate::field::FieldCommand;
 use crate::field::cli::tests::supervise;
+use crate::gateway::refusal::WORKER_DIED;
 
 /// What it says to the first values of a request's rows; nothing when it answers them.
 type Judge = dyn Fn(&[Value]) -> Option<(u16, String)> + Send + Sync;
@@ -101,7 +102,11 @@ async fn serve(stream: UnixStream, datatype: &'static str, judge: Arc<Judge>, se
                     (200, json!({ "inputs": [input] }))
                 }
             };
+            let died = json["error"].as_str().is_some_and(|why| why.starts_with("the worker died: "));
             let mut answer = Response::new(Full::new(Bytes::from(json.to_string())));
+            if died {
+                answer.headers_mut().insert(WORKER_DIED, HeaderValue::from_static("true"));
+            }
             *answer.status_mut() = StatusCode::from_u16(status).expect("a status");
             Ok::<_, Infallible>(answer)
         }

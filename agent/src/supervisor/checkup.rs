@@ -11,7 +11,6 @@ use crate::field::reply::FieldReply;
 use crate::link::certificates::examine;
 use crate::telemetry::resources::available;
 use crate::update::record::Slot;
-use crate::worker;
 
 impl Supervisor {
     /// How the device is.
@@ -35,7 +34,7 @@ impl Supervisor {
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
             sandbox: running.map(|running| running.worker.sandbox()),
-            kernel: kernel(self.groups.is_some()),
+            kernel: Kernel::of(&self.hardware.kernel_features),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| slot.release.clone()),
             restarts: self.restarts,
@@ -74,13 +73,5 @@ impl Supervisor {
         if let Err(error) = started {
             tracing::error!(%error, "nothing is verified");
         }
-    }
-}
-
-fn kernel(memory_groups: bool) -> Kernel {
-    Kernel {
-        landlock: worker::files_can_be_closed(),
-        seccomp: worker::calls_can_be_filtered(),
-        memory_groups,
     }
 }

@@ -52,7 +52,7 @@ use crate::trust::store::{TrustStore, TrustStoreError};
 use crate::update::crash_loop::{CrashPolicy, counted};
 use crate::update::machine::{Identity, Machine};
 use crate::update::record::{Record, RecordError};
-use crate::worker::group::Delegated;
+use crate::worker::{self, group::Delegated};
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,8 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let starts = StartLog::new(files, config.data.clone());
     let started = clock.now(record.clock_floor).wall;
     let restarts = count_start(&starts, config.crash_loop(), started);
-    let hardware = hardware::read(Path::new("/"));
+    let groups = Delegated::find().map(Arc::new);
+    let hardware = hardware::read(Path::new("/"), worker::kernel_features(groups.is_some()));
     let class_lacks = config.class_lacks(&hardware);
     class_lacks
         .iter()
@@ -196,7 +197,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         class_lacks,
         hardware,
         started,
-        groups: Delegated::find().map(Arc::new),
+        groups,
         releases,
         partials,
         journal,

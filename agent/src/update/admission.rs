@@ -92,7 +92,7 @@ mod tests {
         ClassNeeds {
             class: "linux-x86_64".parse().expect("name"),
             kernel: KernelVersion::parse("5.10"),
-            cpu_features: ["sse4.2", "avx2"].map(|name| name.parse().expect("short")).into_iter().collect(),
+            features: ["sse4.2", "avx2"].map(|name| name.parse().expect("short")).into_iter().collect(),
         }
     }
 
@@ -102,6 +102,7 @@ mod tests {
             memory: None,
             cpu_features: Some(features.iter().map(|feature| (*feature).to_owned()).collect()),
             kernel: KernelVersion::parse(kernel),
+            kernel_features: Vec::new(),
         }
     }
 

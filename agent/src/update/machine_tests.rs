@@ -77,6 +77,7 @@ fn means() -> Means {
             memory: None,
             cpu_features: None,
             kernel: None,
+            kernel_features: Vec::new(),
         },
         memory_budget: ByteCount::from_mib(100),
         memory_active: ByteCount(0),

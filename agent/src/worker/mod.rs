@@ -41,19 +41,21 @@ mod stderr;
 pub mod verdict;
 mod wire;
 
+use serin_protocol::target::KernelFeature;
+
 /// The decoders that this agent was built with.
 pub fn decoders() -> serin_protocol::release::Decoders {
     serin_pipeline::decoders()
 }
 
-/// Whether this kernel keeps files and network out of reach of a worker.
-pub fn files_can_be_closed() -> bool {
-    sandbox::files_can_be_closed()
-}
-
-/// Whether system calls of a worker can be filtered, on this processor and by this kernel.
-pub fn calls_can_be_filtered() -> bool {
-    calls::can_be_filtered()
+/// What this kernel has to confine workers with; whether memory groups were delegated is known.
+pub fn kernel_features(memory_groups: bool) -> Vec<KernelFeature> {
+    let has = |feature: &KernelFeature| match feature {
+        KernelFeature::Landlock => sandbox::files_can_be_closed(),
+        KernelFeature::Seccomp => calls::can_be_filtered(),
+        KernelFeature::CgroupV2 => memory_groups,
+    };
+    KernelFeature::ALL.into_iter().filter(has).collect()
 }
 
 pub(crate) use requalify::requalify;

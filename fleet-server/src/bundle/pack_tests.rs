@@ -143,10 +143,13 @@ fn a_class_that_nobody_described_is_refused_by_name() {
     assert!(!order.output.exists());
     let file = folder.path().join("kiosk.toml");
     let text = "class = 'kiosk'\ntriple = 'aarch64-unknown-linux-gnu'\nmemory = '1GiB'\nflash = '4GiB'\n\
-                cpu_features = ['neon', 'dotprod']\nkernel = '5.15'\n";
+                cpu_features = ['neon', 'dotprod']\nkernel = '5.15'\nkernel_features = ['landlock']\n";
     fs::write(&file, text).expect("written");
     order.targets = vec![file.display().to_string()];
     let targets = pack(&order, &|_| ()).expect("packed").opened.manifest.targets;
     let shown: Vec<String> = targets.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["linux-x86_64 (kernel 5.10, sse4.2, avx2)", "kiosk (kernel 5.15, neon, dotprod)"]);
+    assert_eq!(
+        shown,
+        ["linux-x86_64 (kernel 5.10, sse4.2, avx2)", "kiosk (kernel 5.15, neon, dotprod, landlock)"]
+    );
 }

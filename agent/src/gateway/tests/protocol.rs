@@ -4,6 +4,7 @@ use serde_json::json;
 use serin_protocol::ids::{BootId, Millis, UnixMillis};
 
 use super::*;
+use crate::gateway::refusal::WORKER_DIED;
 use crate::telemetry::Stamp;
 
 #[tokio::test]
@@ -202,6 +203,7 @@ async fn what_the_worker_says_becomes_a_status_and_a_count() {
         let reply = stage.infer(rows(&[[1.0, 2.0]])).await;
         reply.is_error(status, text);
         assert_eq!(reply.headers.contains_key("retry-after"), retry, "{mood:?}");
+        assert_eq!(reply.headers.contains_key(WORKER_DIED), mood == Mood::Die, "{mood:?}");
         assert_eq!(counters(&served), counted, "{mood:?}");
     }
 }

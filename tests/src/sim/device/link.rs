@@ -79,6 +79,7 @@ impl Device {
                 memory: None,
                 cpu_features: None,
                 kernel: None,
+                kernel_features: Vec::new(),
             },
             decoders: serin_protocol::release::Decoders::new(),
             memory_budget: ByteCount::from_mib(512),
