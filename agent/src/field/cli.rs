@@ -10,6 +10,7 @@ use serde_json::json;
 use serin_protocol::ids::{ModelName, Version};
 
 use super::checkup::Level;
+pub(crate) use super::cli_error::CliError;
 use super::client::{Client, ClientError};
 use super::command::MAX_HISTORY;
 use super::infer;
@@ -19,7 +20,6 @@ use super::reply::FieldReply;
 use super::support;
 use super::{carry, logs};
 use crate::logs::MAX_LINES;
-use crate::scoring::rows::RowsError;
 
 /// Commands to the agent that runs on this device.
 #[derive(Clone, Debug, Subcommand)]
@@ -228,76 +228,6 @@ impl Console {
     }
 }
 
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CliError {
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    #[error("{message}")]
-    Usage { message: String, next: String },
-    #[error("the output cannot be written: {0}")]
-    Output(#[source] io::Error),
-}
-
-impl CliError {
-    pub(crate) fn rows(error: &RowsError) -> Self {
-        let next = "correct the input; rows before this one have been answered".into();
-        Self::Usage { message: error.to_string(), next }
-    }
-
-    pub(crate) fn malformed(error: &serde_json::Error) -> Self {
-        Self::Client(ClientError::Malformed(error.to_string()))
-    }
-
-    pub(crate) fn input(error: &io::Error) -> Self {
-        Self::Usage { message: format!("the input cannot be read: {error}"), next: "check the input".into() }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Client(ClientError::Unreachable { .. } | ClientError::Broken(_)) => Exit::Unreachable,
-            Self::Usage { .. } => Exit::Usage,
-            // Whoever read along has seen enough.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Client(
-                ClientError::Refused(_)
-                | ClientError::Failed { .. }
-                | ClientError::Deadly { .. }
-                | ClientError::Malformed(_),
-            )
-            | Self::Output(_) => Exit::Refused,
-        }
-    }
-
-    fn next(&self) -> String {
-        match self {
-            Self::Client(ClientError::Unreachable { source, .. }) => match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    "run this as root or as a member of the socket's group".into()
-                }
-                _ => "start the agent with `serin-agent run --config FILE`, or name its socket".into(),
-            },
-            Self::Client(ClientError::Broken(_)) => "look at the agent's log, then try again".into(),
-            Self::Client(ClientError::Refused(error)) => error.next.clone(),
-            Self::Client(ClientError::Failed { status: 429 | 503, .. }) => {
-                "try again in a moment; `serin-agent status` shows what runs".into()
-            }
-            Self::Client(ClientError::Deadly { .. }) => {
-                "`serin-agent batch --keep-going` finds the row and answers the others; `serin-agent history` shows what \
-                 became of the release"
-                    .into()
-            }
-            Self::Client(ClientError::Failed { status: 400 | 413, .. }) => "correct the input".into(),
-            Self::Client(ClientError::Failed { .. }) => "`serin-agent status` shows what runs".into(),
-            Self::Client(ClientError::Malformed(_)) => {
-                "agent and command line are of different versions; update the older one".into()
-            }
-            Self::Usage { next, .. } => next.clone(),
-            Self::Output(_) => "check where the output goes".into(),
-        }
-    }
-}
-
 impl FieldCli {
     const fn json(&self) -> bool {
         match self {
@@ -340,7 +270,10 @@ pub(crate) fn conclude(outcome: Result<Exit, CliError>, as_json: bool, console: 
         let text = if as_json {
             let code = match &error {
                 CliError::Client(ClientError::Refused(refusal)) => json!(refusal.code),
-                CliError::Client(_) | CliError::Usage { .. } | CliError::Output(_) => json!(null),
+                CliError::Client(_)
+                | CliError::Usage { .. }
+                | CliError::Stopped { .. }
+                | CliError::Output(_) => json!(null),
             };
             json!({ "code": code, "message": message, "next": next }).to_string()
         } else {

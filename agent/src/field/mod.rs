@@ -18,6 +18,7 @@ pub(crate) mod carry;
 pub mod checkup;
 mod class;
 pub mod cli;
+mod cli_error;
 pub mod client;
 pub mod command;
 pub mod configuration;

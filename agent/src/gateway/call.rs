@@ -2,8 +2,8 @@
 //! of the release asked. Pure.
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, TensorSpec};
@@ -61,9 +61,9 @@ pub(super) struct WantedOutput {
 struct Request {
     id: Option<String>,
     inputs: Few<Input>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     outputs: Few<Output>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     parameters: Parameters,
 }
 
@@ -73,7 +73,7 @@ struct Input {
     datatype: DataType,
     shape: heapless::Vec<u32, MAX_DIMENSIONS>,
     data: Option<Values>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     parameters: InputParameters,
 }
 
@@ -86,7 +86,7 @@ struct InputParameters {
 #[derive(Deserialize)]
 struct Output {
     name: FieldName,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     parameters: OutputParameters,
 }
 
@@ -95,6 +95,13 @@ struct OutputParameters {
     binary_data: Option<bool>,
     shared_memory_region: Option<IgnoredAny>,
     classification: Option<IgnoredAny>,
+}
+
+/// What is there, where `null` is as good as nothing: some clients write all fields that there are.
+fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Call {
@@ -112,6 +119,10 @@ impl Call {
     /// release of `manifest`. Raw values are not copied unless other inputs came as JSON.
     pub(super) fn parse(body: &Bytes, json: Option<u64>, manifest: &Manifest) -> Result<Self, String> {
         let (text, mut raw) = Raw::divide(body, json).map_err(|fault| fault.to_string())?;
+        // A list would be taken for the fields in their order.
+        if text.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+            return Err("malformed request: it is no JSON object".into());
+        }
         let request: Request =
             serde_json::from_slice(&text).map_err(|error| format!("malformed request: {error}"))?;
         if request.id.as_ref().is_some_and(|id| id.len() > MAX_ID_BYTES) {

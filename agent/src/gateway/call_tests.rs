@@ -58,6 +58,19 @@ fn raw_values_are_taken_in_the_order_of_the_inputs_and_not_copied() {
 }
 
 #[test]
+fn a_field_that_is_null_is_as_good_as_none_and_a_request_is_an_object() {
+    let x = X.replace('}', r#","parameters":null}"#);
+    let rest = r#","id":null,"parameters":null,"outputs":null"#;
+    assert_eq!(parse(&format!("{x},{Y}"), rest), parse(&format!("{X},{Y}"), ""));
+    let output = r#","outputs":[{"name":"class","parameters":null}]"#;
+    assert_eq!(parse(&format!("{X},{Y}"), output).expect("valid").wanted.outputs.len(), 1);
+    for text in ["[]", " [null,[]]", "7", "\"x\""] {
+        let error = Call::parse(&text.into(), None, &manifest()).expect_err(text);
+        assert!(error.contains("no JSON object"), "{error}");
+    }
+}
+
+#[test]
 fn json_and_raw_inputs_may_be_mixed() {
     for (inputs, order) in [
         (format!("{X},{}", binary("y", "[2]", "8")), [1.0, 2.0, 3.0, f32::NAN, 5.0, 6.0]),

@@ -87,7 +87,9 @@ impl<W: Infer> Gateway<W> {
             origin::check(request.uri(), request.headers())?;
         }
         let (head, body) = request.into_parts();
-        let get = || if head.method == Method::GET { Ok(()) } else { Err(Refusal::wrong_method("GET")) };
+        // An answer to HEAD goes without its body.
+        let gets = matches!(head.method, Method::GET | Method::HEAD);
+        let get = || if gets { Ok(()) } else { Err(Refusal::wrong_method("GET, HEAD")) };
         match Route::parse(head.uri.path()) {
             Route::Server => get().map(|()| ok(&describe::server())),
             Route::Live => get().map(|()| ok(&json!({ "live": true }))),

@@ -140,7 +140,10 @@ impl<W> Desk<W> {
     /// The arm of a trial that answers `call` in place of the active release, if there is one and it can.
     fn arm_of(&self, key: Option<&HeaderValue>, call: &Call) -> Option<Arc<Served<W>>> {
         let beside = self.router.beside()?;
-        let key = key.map(HeaderValue::as_bytes).or_else(|| call.id.as_deref().map(str::as_bytes))?;
+        // Clients and proxies send an empty one for none; all of those would be one user.
+        let given = |key: &&[u8]| !key.is_empty();
+        let id = || call.id.as_deref().map(str::as_bytes).filter(given);
+        let key = key.map(HeaderValue::as_bytes).filter(given).or_else(id)?;
         let arm = beside.arm(Arm::Key(key))?;
         call.check(arm.manifest()).is_ok().then(|| Arc::clone(arm))
     }

@@ -40,7 +40,7 @@ impl Refusal {
 
     pub(crate) fn wrong_method(allowed: &'static str) -> Self {
         let header = Some((header::ALLOW, HeaderValue::from_static(allowed)));
-        let message = format!("only {allowed} is possible here");
+        let message = format!("possible here: {allowed}");
         Self { header, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 

@@ -26,6 +26,14 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 #[derive(Deserialize)]
 struct Metadata {
     inputs: Vec<InputMetadata>,
+    #[serde(default)]
+    outputs: Vec<OutputMetadata>,
+}
+
+#[derive(Deserialize)]
+struct OutputMetadata {
+    name: String,
+    shape: Vec<i64>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +77,8 @@ pub(crate) struct Model {
     inputs: Vec<Input>,
     /// What a row must hold.
     pub(crate) shape: RowShape,
+    /// Names of the outputs and how many values a row has in each; none where that is known only from answers.
+    pub(super) columns: Option<Vec<(String, usize)>>,
 }
 
 /// The release that answers now, as model and version.
@@ -113,11 +123,8 @@ impl Model {
         let mut columns = Vec::new();
         for InputMetadata { name, datatype, shape, parameters } in metadata.inputs {
             let row = shape.get(1..).unwrap_or_default().to_vec();
-            let width = row.iter().try_fold(1_usize, |product, length| {
-                usize::try_from(*length).ok().and_then(|length| product.checked_mul(length))
-            });
-            let width =
-                width.ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
+            let width = width_of(&shape)
+                .ok_or_else(|| ClientError::Malformed(format!("the shape {shape:?} of {name}")))?;
             let is_image = datatype == DataType::Bytes && !parameters.formats.is_empty();
             let column = |name: Option<String>| Column { name, datatype, is_image };
             match parameters.features.as_slice() {
@@ -131,7 +138,11 @@ impl Model {
             let message = format!("{model} has {} inputs, and not all values have names", inputs.len());
             return Err(CliError::Usage { message, next: "give a whole request to `infer`, as JSON".into() });
         }
-        Ok(Self { path, inputs, shape: RowShape { columns } })
+        let outputs = metadata.outputs.into_iter();
+        let outputs: Option<Vec<_>> =
+            outputs.map(|output| Some((output.name, width_of(&output.shape)?))).collect();
+        let known = outputs.filter(|outputs| !outputs.is_empty());
+        Ok(Self { path, inputs, shape: RowShape { columns }, columns: known })
     }
 
     /// The same, but of this version only.
@@ -185,6 +196,14 @@ impl Model {
         }
         parse(&client.infer(&format!("{}/infer", self.path), request, &files).await?)
     }
+}
+
+/// Values of one row in a tensor of this shape, the first length of which is of rows; none where it varies.
+fn width_of(shape: &[i64]) -> Option<usize> {
+    let row = shape.get(1..).unwrap_or_default();
+    row.iter().try_fold(1_usize, |product, length| {
+        usize::try_from(*length).ok().and_then(|length| product.checked_mul(length))
+    })
 }
 
 impl Answer {

@@ -49,6 +49,14 @@ impl Format {
 
 /// Scores `args.input` into `args.output`.
 pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) -> Result<(), CliError> {
+    for path in [&args.input, &args.output] {
+        if path.as_os_str() == "-" {
+            return Err(CliError::Usage {
+                message: "a batch goes from file to file, so that it can go on after an interruption".into(),
+                next: "`serin-agent stream` reads standard input and writes standard output".into(),
+            });
+        }
+    }
     let format = Format::of(&args.output)?;
     let (file, bytes, modified) = open(&args.input)?;
     let mut client = Client::connect(socket).await?;
@@ -62,7 +70,14 @@ pub(super) async fn run(args: &BatchArgs, socket: &Path, console: &mut Console) 
         release: release.clone(),
         keep_going: args.keep_going,
     };
-    let output = Output::open(&args.output, origin, args.restart).map_err(|error| refused(&error))?;
+    let mut output = Output::open(&args.output, origin, args.restart).map_err(|error| refused(&error))?;
+    if format == Format::Csv
+        && output.columns().is_empty()
+        && let Some(columns) = &model.columns
+    {
+        output.append(&header(columns, args.keep_going), 0, 0).map_err(|error| refused(&error))?;
+        output.set_columns(columns.clone());
+    }
     let read = Rc::new(Cell::new(0));
     let mut reader = Rows::of(&args.input, file, bytes, model.shape.clone(), Rc::clone(&read))?;
     for _ in 0..output.rows() {
@@ -174,12 +189,15 @@ impl Batch {
         }
         let mut text = String::new();
         if self.format == Format::Csv && self.output.columns().is_empty() {
-            text = self.header(verdicts.iter().flatten().next())?;
+            let columns = columns(verdicts.iter().flatten().next())?;
+            text = header(&columns, self.keep_going);
+            self.output.set_columns(columns);
         }
         for (row, verdict) in rows.iter().zip(verdicts) {
             match (verdict, self.format) {
                 (Ok(answer), Format::Ndjson) => text.push_str(&json!(answer.object()).to_string()),
                 (Ok(answer), Format::Csv) => {
+                    self.check(answer)?;
                     let cells: Vec<String> = answer.outputs().flat_map(|(_, value)| cells(&value)).collect();
                     text.push_str(&cells.join(","));
                     text.push_str(if self.keep_going { "," } else { "" });
@@ -197,25 +215,43 @@ impl Batch {
         Ok(text)
     }
 
-    /// The first line of a CSV, and its columns for those who go on with it.
-    fn header(&mut self, answer: Option<&RowAnswer>) -> Result<String, CliError> {
-        let Some(answer) = answer else {
-            let message = "not one of the first rows is answered, so that the columns are not known".into();
-            return Err(CliError::Usage { message, next: "correct the input, or write JSON lines".into() });
-        };
-        let width = |value: &Value| value.as_array().map_or(1, Vec::len);
-        self.output
-            .set_columns(answer.outputs().map(|(name, value)| (name.to_owned(), width(&value))).collect());
-        let columns = self.output.columns().iter();
-        let mut names: Vec<String> = columns
-            .flat_map(|(name, width)| match width {
-                1 => vec![name.clone()],
-                width => (0..*width).map(|at| format!("{name}_{at}")).collect(),
-            })
-            .collect();
-        names.extend(self.keep_going.then(|| "error".to_owned()));
-        Ok(names.join(",") + "\n")
+    /// Refuses an answer that does not fit under the columns: models that answer rows with more or fewer values.
+    fn check(&self, answer: &RowAnswer) -> Result<(), CliError> {
+        let same = columns_of(answer).eq(self.output.columns().iter().cloned());
+        if same { Ok(()) } else { Err(ragged()) }
     }
+}
+
+fn ragged() -> CliError {
+    CliError::Usage {
+        message: "the model does not answer each row with as many values, so that a CSV cannot hold them"
+            .into(),
+        next: "name the output .ndjson, for JSON lines".into(),
+    }
+}
+
+/// Names of the outputs in `answer`, and how many values each has.
+fn columns_of(answer: &RowAnswer) -> impl Iterator<Item = (String, usize)> {
+    answer.outputs().map(|(name, value)| (name.to_owned(), value.as_array().map_or(1, Vec::len)))
+}
+
+/// The columns of a CSV, of which the first answer tells what the model does not declare.
+fn columns(answer: Option<&RowAnswer>) -> Result<Vec<(String, usize)>, CliError> {
+    let Some(answer) = answer else {
+        let message = "not one of the first rows is answered, so that the columns are not known".into();
+        return Err(CliError::Usage { message, next: "correct the input, or write JSON lines".into() });
+    };
+    Ok(columns_of(answer).collect())
+}
+
+/// The first line of a CSV.
+fn header(columns: &[(String, usize)], keep_going: bool) -> String {
+    let names = columns.iter().flat_map(|(name, width)| match width {
+        1 => vec![quoted(name)],
+        width => (0..*width).map(|at| quoted(&format!("{name}_{at}"))).collect(),
+    });
+    let error = keep_going.then(|| "error".to_owned());
+    names.chain(error).collect::<Vec<_>>().join(",") + "\n"
 }
 
 fn open(path: &Path) -> Result<(File, u64, u64), CliError> {
@@ -306,7 +342,11 @@ fn refused(error: &OutputError) -> CliError {
         OutputError::Other { .. } | OutputError::Uncounted(_) => {
             "begin anew with --restart, or name another file"
         }
-        OutputError::Io { .. } => "name a file where you may write; run it again to go on",
+        OutputError::Busy(_) => "wait for it, or name another file",
+        OutputError::Io { .. } => {
+            let next = "see to it that the file can be written, then run this again; it goes on where it was if it can";
+            return CliError::Stopped { message: error.to_string(), next: next.into() };
+        }
     };
     CliError::Usage { message: error.to_string(), next: next.into() }
 }
@@ -314,7 +354,7 @@ fn refused(error: &OutputError) -> CliError {
 /// An answer that there is no such version means, in the middle of a file, that another one has taken over.
 fn switched(error: CliError, release: &str) -> CliError {
     match error {
-        CliError::Client(ClientError::Failed { status: 404, message }) => CliError::Usage {
+        CliError::Client(ClientError::Failed { status: 404, message }) => CliError::Stopped {
             message: format!("{release} does not answer any more: {message}"),
             next: "a file is scored by one version: begin anew with --restart, or run this again when it is back".into(),
         },

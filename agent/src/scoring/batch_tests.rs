@@ -153,3 +153,30 @@ async fn no_file_is_named_what_it_is_not() {
         assert!(!output.with_file_name(format!("{name}.part")).exists());
     }
 }
+
+#[tokio::test]
+async fn columns_are_known_before_the_first_answer() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let wrong = "x,x\n".repeat(300);
+    for (name, rows, expected) in [("bad", wrong + "1,2\n", 301), ("empty", String::new(), 0)] {
+        let input = scene.file("in.csv", &format!("a,b\n{rows}"));
+        let output = scene.socket().with_file_name(format!("{name}.csv"));
+        let ended = batch(&scene, &input, &output, true).await;
+        assert_eq!(ended.exit, Exit::Done, "{ended:?}");
+        let text = std::fs::read_to_string(&output).expect("there");
+        assert!(text.starts_with("sum,class,error\n"), "{text}");
+        assert_eq!(text.lines().count(), expected + 1);
+        assert!(expected == 0 || text.ends_with("\n3.0,1,\n"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn standard_input_and_output_are_for_streams() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let input = scene.file("in.csv", "1,1\n");
+    for (input, output) in [("-", "out.csv"), (input.as_str(), "-")] {
+        let ended = batch(&scene, input, Path::new(output), false).await;
+        assert!(ended.exit == Exit::Usage && ended.err.contains("stream"), "{ended:?}");
+    }
+    assert!(!Path::new("-").exists());
+}

@@ -1,7 +1,7 @@
 //! The output of a batch while it grows: a file beside the final one, and how far it is good. After a crash or a
 //! power cut the same command goes on behind the last checkpoint; what was written later is written again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,9 @@ pub(super) enum OutputError {
     /// It is there.
     #[error("{0} exists")]
     Exists(PathBuf),
+    /// Somebody writes it.
+    #[error("another batch is writing {0}")]
+    Busy(PathBuf),
     /// One was begun for something else.
     #[error("{path} was begun for {begun}, not for {wanted}")]
     Other {
@@ -96,11 +99,24 @@ fn beside(path: &Path, extension: &str) -> PathBuf {
 impl Output {
     /// Begins the output `path`, or goes on with one that was begun; with `restart` from the beginning.
     pub(super) fn open(path: &Path, origin: Origin, restart: bool) -> Result<Self, OutputError> {
-        if path.exists() {
-            return Err(OutputError::Exists(path.into()));
-        }
         let (part, mark) = (beside(path, ".part"), beside(path, ".checkpoint"));
         let failed = |path: &Path, source| OutputError::Io { path: path.into(), source };
+        let absent = || if path.exists() { Err(OutputError::Exists(path.into())) } else { Ok(()) };
+        absent()?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&part)
+            .map_err(|source| failed(&part, source))?;
+        // As long as the file is open. Before anything else is read: it may be somebody's who is about to change it.
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OutputError::Busy(path.into())),
+            Err(TryLockError::Error(source)) => return Err(failed(&part, source)),
+        }
+        // Whoever had it may just have given it its name.
+        absent()?;
         let begun = match fs::read(&mark) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(failed(&mark, source)),
@@ -115,12 +131,6 @@ impl Output {
             Some(begun) => begun.counted().ok_or_else(|| OutputError::Uncounted(part.clone()))?,
             None => Checkpoint::fresh(origin),
         };
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&part)
-            .map_err(|source| failed(&part, source))?;
         let there = file.metadata().map_err(|source| failed(&part, source))?.len();
         if there < state.bytes {
             // Somebody has cut or removed it.
@@ -174,7 +184,11 @@ impl Output {
             file.sync_data()?;
             fs::rename(&fresh, &mark)
         };
-        write().map_err(|source| OutputError::Io { path: mark.clone(), source })
+        write().map_err(|source| {
+            // Best effort: a full disk is why it is useless, and what it takes may be missing elsewhere.
+            let _ = fs::remove_file(&fresh);
+            OutputError::Io { path: mark.clone(), source }
+        })
     }
 
     /// Gives the output its name.
@@ -231,6 +245,24 @@ mod tests {
     }
 
     #[test]
+    fn two_do_not_write_one_output() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("out.ndjson");
+        let open = |restart| Output::open(&path, origin("m@1"), restart);
+        let mut first = open(false).expect("opens");
+        first.append("one\n", 1, 0).expect("written");
+        for restart in [false, true] {
+            let refused = open(restart).expect_err("it is being written");
+            assert!(matches!(refused, OutputError::Busy(_)), "{refused}");
+        }
+        first.append("two\n", 1, 0).expect("written");
+        first.finish().expect("done");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "one\ntwo\n");
+        assert!(matches!(open(false), Err(OutputError::Exists(_))));
+        assert_eq!(fs::read_dir(folder.path()).expect("there").count(), 1);
+    }
+
+    #[test]
     fn wrong_rows_are_counted_over_an_interruption_and_no_number_is_made_up() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("out.ndjson");
@@ -242,6 +274,7 @@ mod tests {
         drop(output);
         let output = open(true, false).expect("opens");
         assert_eq!((output.rows(), output.wrong()), (2, 1));
+        drop(output);
         // As versions wrote it that did not count.
         let older = |keep_going| {
             let origin = Origin { keep_going, ..origin("m@1") };
@@ -263,6 +296,7 @@ mod tests {
         let mut output = Output::open(&path, origin("m@1"), false).expect("opens");
         output.append("one\n", 1, 0).expect("written");
         output.checkpoint().expect("durable");
+        drop(output);
         let refused = Output::open(&path, origin("m@2"), false).expect_err("another release");
         assert!(refused.to_string().ends_with("was begun for m@1, not for m@2"), "{refused}");
         assert_eq!(Output::open(&path, origin("m@2"), true).expect("anew").rows(), 0);

@@ -55,9 +55,9 @@ pub struct StreamArgs {
     /// Topic for the answers.
     #[arg(long, value_name = "TOPIC", requires = "mqtt")]
     pub to: Option<String>,
-    /// Under which name the broker keeps messages while this is away.
-    #[arg(long, value_name = "NAME", default_value = "serin-stream", requires = "mqtt")]
-    pub client_id: String,
+    /// Under which name the broker keeps messages while this is away; by default one for these topics.
+    #[arg(long, value_name = "NAME", requires = "mqtt")]
+    pub client_id: Option<String>,
 }
 
 /// Carries out `command` with the agent whose socket is at `socket`.
@@ -67,7 +67,8 @@ pub async fn run(command: ScoringCli, socket: &Path, console: &mut Console) -> E
         ScoringCli::Batch(args) => batch::run(args, socket, console).await,
         ScoringCli::Stream(args) => match (&args.mqtt, &args.from, &args.to) {
             (Some(broker), Some(from), Some(to)) => {
-                let ends = topics::Ends { broker, from, to, client_id: &args.client_id };
+                let client_id = args.client_id.clone().unwrap_or_else(|| topics::name_for(from, to));
+                let ends = topics::Ends { broker, from, to, client_id: &client_id };
                 topics::run(&ends, args.model.as_ref(), socket, console).await
             }
             _ => stream::run(args.model.as_ref(), socket, std::io::stdin(), console).await,

@@ -65,10 +65,19 @@ enum Source<R> {
     Lines(R),
     /// CSV, its first line not yet read.
     Headless(Box<csv::Reader<Bounded<R>>>),
-    /// For each value of the row its column of the CSV; none when columns are as the model wants them.
-    Table(Box<csv::Reader<Bounded<R>>>, Option<Vec<usize>>),
+    /// CSV behind it; how its columns are chosen, unless they are as the model wants them.
+    Table(Box<csv::Reader<Bounded<R>>>, Option<Choice>),
     /// It made no sense altogether.
     Lost,
+}
+
+/// Which columns of a CSV are the values of a row.
+#[derive(Debug)]
+struct Choice {
+    /// Columns that there are.
+    width: usize,
+    /// For each value its column.
+    columns: Vec<usize>,
 }
 
 /// An input of which only so much is read until somebody says that it made sense.
@@ -76,11 +85,14 @@ enum Source<R> {
 struct Bounded<R> {
     input: R,
     left: u64,
+    /// More was asked for.
+    overrun: bool,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
+            self.overrun = true;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"));
         }
         let read = (&mut self.input).take(self.left).read(buffer)?;
@@ -136,14 +148,18 @@ impl<R: BufRead> RowReader<R> {
                 let row = cells.and_then(|cells| {
                     let row = cells.map(|cells| match &columns {
                         None => self.row(&cells),
-                        Some(columns) => self.picked(&cells, columns),
+                        Some(choice) => self.picked(&cells, choice),
                     });
                     row.transpose()
                 });
-                // What broke off in the middle of a line has no next one.
-                if table.get_ref().left > 0 {
-                    self.source = Source::Table(table, columns);
+                if table.get_ref().overrun {
+                    // The reader holds nothing any more, and is in the middle of a line.
+                    self.before += table.position().line();
+                    let mut input = table.into_inner().input;
+                    skip_line(&mut input)?;
+                    table = Box::new(table_of(input, self.shape.line_bytes()));
                 }
+                self.source = Source::Table(table, columns);
                 row
             }
             Source::Lost => Ok(None),
@@ -178,10 +194,7 @@ impl<R: BufRead> RowReader<R> {
                 return Ok(Source::Lines(input));
             }
             self.before = self.line;
-            let input = Bounded { input, left: self.shape.line_bytes() };
-            let mut builder = csv::ReaderBuilder::new();
-            let reader = builder.has_headers(false).flexible(true).trim(csv::Trim::All);
-            return Ok(Source::Headless(Box::new(reader.from_reader(input))));
+            return Ok(Source::Headless(Box::new(table_of(input, self.shape.line_bytes()))));
         }
     }
 
@@ -234,7 +247,7 @@ impl<R: BufRead> RowReader<R> {
             None => {
                 self.ignored = cells.iter().filter(|cell| !self.shape.has(cell)).cloned().collect();
                 let names = columns.iter().filter_map(|column| column.name.as_deref());
-                Ok(Header::Named(names.filter_map(find).collect()))
+                Ok(Header::Named(Choice { width: cells.len(), columns: names.filter_map(find).collect() }))
             }
         }
     }
@@ -245,19 +258,20 @@ impl<R: BufRead> RowReader<R> {
         if cells.len() != columns.len() {
             return Err(self.wrong(format!("{} values, the model wants {}", cells.len(), columns.len())));
         }
-        let values = cells.iter().zip(columns).map(|(cell, column)| value(cell, column));
+        let value = |(at, (cell, column)): (usize, (&String, &Column))| {
+            value(cell, column).map_err(|what| format!("{}: {what}", column.called(at)))
+        };
+        let values = cells.iter().zip(columns).enumerate().map(value);
         let values = values.collect::<Result<_, _>>().and_then(|values| self.shape.checked(values));
         values.map_err(|message| self.wrong(message))
     }
 
-    fn picked(&self, cells: &[String], columns: &[usize]) -> Result<RowValues, RowsError> {
-        let pick = |column: &usize| {
-            cells
-                .get(*column)
-                .cloned()
-                .ok_or_else(|| self.wrong(format!("there are only {} columns", cells.len())))
-        };
-        self.row(&columns.iter().map(pick).collect::<Result<Vec<_>, _>>()?)
+    /// A row of those of `cells` that `choice` says. Where there are more or fewer than columns, nobody knows which is which.
+    fn picked(&self, cells: &[String], Choice { width, columns }: &Choice) -> Result<RowValues, RowsError> {
+        if cells.len() != *width {
+            return Err(self.wrong(format!("{} cells, the header has {width}", cells.len())));
+        }
+        self.row(&columns.iter().filter_map(|column| cells.get(*column).cloned()).collect::<Vec<_>>())
     }
 
     /// A row of a line of JSON.
@@ -286,18 +300,41 @@ enum Header {
     Absent,
     /// Names in the order of the model.
     InOrder,
-    /// For each value of the row its column.
-    Named(Vec<usize>),
+    /// Names, and others among them.
+    Named(Choice),
+}
+
+/// A CSV from here on, no record of which may have more than `most` bytes.
+fn table_of<R: Read>(input: R, most: u64) -> csv::Reader<Bounded<R>> {
+    let mut builder = csv::ReaderBuilder::new();
+    let builder = builder.has_headers(false).flexible(true).trim(csv::Trim::All);
+    builder.from_reader(Bounded { input, left: most, overrun: false })
+}
+
+/// Goes to the beginning of the next line, whatever the length of this one.
+fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let buffer = input.fill_buf()?;
+        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), buffer.is_empty()),
+        };
+        input.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
 }
 
 /// The next line of text that is not blank, of `most` bytes; none at the end.
 fn next_line(input: &mut impl BufRead, number: &mut u64, most: u64) -> Result<Option<String>, RowsError> {
     loop {
         let mut bytes = Vec::new();
-        let read = input.take(most).read_until(b'\n', &mut bytes)?;
+        let read = input.by_ref().take(most).read_until(b'\n', &mut bytes)?;
         *number += 1;
         let wrong = |message: &str| RowsError::Line { line: *number, message: message.into() };
         if read as u64 == most && bytes.last() != Some(&b'\n') {
+            skip_line(input)?;
             return Err(wrong("the line is too long"));
         }
         if read == 0 {

@@ -69,7 +69,7 @@ fn a_header_names_the_columns_wanted_and_others_are_left_out() {
 fn the_line_that_is_wrong_is_named() {
     for (text, named) in [
         ("1,2\n3\n", "line 2: 1 values, the model wants 2"),
-        ("1,2\nx,3\n", "line 2: \"x\" is not a number"),
+        ("1,2\nx,3\n", "line 2: column 1: \"x\" is not a number"),
         ("[1,2]\n[3,", "line 2"),
         ("1,inf\n", "too large"),
         ("1,1e39\n", "too large"),
@@ -79,6 +79,46 @@ fn the_line_that_is_wrong_is_named() {
     }
     let message = read(&"1".repeat(2 << 20), 2, &[]).expect_err("endless");
     assert!(message.contains("too long"), "{message}");
+}
+
+#[test]
+fn a_row_with_more_or_fewer_cells_than_the_header_is_none() {
+    // A thousand written with a comma moves all that follow.
+    let mut reader = RowReader::new(
+        "id,a,b,note\n1,2,3,x\n1,000,2,3,x\n1,2,3\n2,4,5,\n".as_bytes(),
+        shape(2, &["a", "b"]),
+    );
+    let mut next = || reader.next_row().map_err(|error| error.to_string());
+    assert_eq!(next(), Ok(Some(vec![json!(2), json!(3)])));
+    assert_eq!(next(), Err("line 3: 5 cells, the header has 4".into()));
+    assert_eq!(next(), Err("line 4: 3 cells, the header has 4".into()));
+    assert_eq!(next(), Ok(Some(vec![json!(4), json!(5)])));
+}
+
+#[test]
+fn a_line_that_is_too_long_is_one_row_that_is_none() {
+    let long = " ".repeat(2 << 20);
+    let long_cell = format!("\"{}\"", "x\n".repeat(1 << 20));
+    for (text, lines) in [
+        (format!("[1,2]\n[{long}3,4]\n[5,6]"), [1, 2, 3]),
+        (format!("1,2\n3{long},4\n5,6\n"), [1, 2, 3]),
+        (format!("a,b\n1,2\n3{long},4\n5,6"), [2, 3, 4]),
+        // Where it breaks off within quotes, what follows is read as it stands.
+        (format!("1,2\n{},4\n5,6\n", long_cell.replace('\n', " ")), [1, 2, 3]),
+    ] {
+        let mut reader = RowReader::new(text.as_bytes(), shape(2, &["a", "b"]));
+        let mut next = || {
+            let row = reader.next_row().map_err(|error| error.to_string());
+            (row, reader.line())
+        };
+        assert_eq!(next(), (Ok(Some(vec![json!(1), json!(2)])), lines[0]));
+        let (row, line) = next();
+        assert!(row.is_err_and(|error| error.contains("too long")) && line == lines[1], "{line}");
+        assert_eq!(next(), (Ok(Some(vec![json!(5), json!(6)])), lines[2]));
+        assert_eq!(next().0, Ok(None));
+    }
+    let mut reader = RowReader::new(long_cell.as_bytes(), shape(1, &["a"]));
+    assert!(reader.next_row().is_err() && reader.is_lost(), "a header that is none");
 }
 
 #[test]
@@ -107,8 +147,8 @@ fn quoted_cells_hold_commas_quotes_and_lines_and_texts_are_texts() {
         Ok(Some(vec![json!(city), json!(9_007_199_254_740_991_i64), json!(0.1), json!(true)]))
     );
     assert_eq!(next(), Ok(Some(vec![json!(""), json!(1), Value::Null, json!(0)])));
-    assert!(next().is_err_and(|error| error.starts_with("line 5: 1.5 is no INT64")));
-    assert!(next().is_err_and(|error| error.starts_with("line 6: a value is missing")));
+    assert!(next().is_err_and(|error| error.starts_with("line 5: column visits: 1.5 is no INT64")));
+    assert!(next().is_err_and(|error| error.starts_with("line 6: column visits: a value is missing")));
     assert_eq!(next(), Ok(None));
 }
 

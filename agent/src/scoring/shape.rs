@@ -39,6 +39,16 @@ pub(crate) struct Column {
     pub(crate) is_image: bool,
 }
 
+impl Column {
+    /// What it is called in what is said of a row, of which it is value `at`.
+    pub(super) fn called(&self, at: usize) -> String {
+        match &self.name {
+            Some(name) => format!("column {name}"),
+            None => format!("column {}", at + 1),
+        }
+    }
+}
+
 impl RowShape {
     /// How many rows to ask about at once.
     pub(crate) fn rows_at_once(&self) -> usize {
@@ -86,19 +96,14 @@ impl RowShape {
             return Err(format!("{} values, the model wants {}", values.len(), self.columns.len()));
         }
         let mut left = images::MAX_ROW_BYTES;
-        for (at, (value, Column { name, datatype, is_image })) in values.iter().zip(&self.columns).enumerate()
-        {
-            let mut raw = RawValues::new(*datatype);
-            let pushed = raw.push(*datatype, value);
-            if *is_image {
-                let checked = pushed.and_then(|()| images::check(&raw, &mut left));
-                checked.map_err(|what| match name {
-                    Some(name) => format!("column {name}: {what}"),
-                    None => format!("column {}: {what}", at + 1),
-                })?;
-            } else {
-                pushed?;
-            }
+        for (at, (value, column)) in values.iter().zip(&self.columns).enumerate() {
+            let mut raw = RawValues::new(column.datatype);
+            let pushed = raw.push(column.datatype, value);
+            let checked = pushed.and_then(|()| match column.is_image {
+                true => images::check(&raw, &mut left),
+                false => Ok(()),
+            });
+            checked.map_err(|what| format!("{}: {what}", column.called(at)))?;
         }
         Ok(values)
     }

@@ -113,8 +113,12 @@ pub(super) async fn answers(scorer: &mut Scorer, rows: &[Row]) -> Result<Vec<Val
 
 /// A row on its own, as one message holds it.
 pub(super) fn row_of(payload: &[u8], shape: &RowShape) -> Row {
-    let values = match RowReader::new(io::Cursor::new(payload), shape.clone()).next_row() {
-        Ok(Some(row)) => Ok(row),
+    let mut reader = RowReader::new(io::Cursor::new(payload), shape.clone());
+    let values = match reader.next_row() {
+        Ok(Some(row)) => match reader.next_row() {
+            Ok(None) => Ok(row),
+            Ok(Some(_)) | Err(_) => Err("a message holds one row, and there is more in this one".into()),
+        },
         Ok(None) => Err("the message is empty".into()),
         Err(RowsError::Line { message, .. }) => Err(message),
         Err(error @ RowsError::Read(_)) => Err(error.to_string()),

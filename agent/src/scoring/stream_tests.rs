@@ -61,11 +61,15 @@ async fn a_row_that_the_model_refuses_has_its_error_in_its_place_and_the_next_ar
 }
 
 #[tokio::test]
-async fn what_stands_before_a_line_that_ends_it_is_answered() {
+async fn a_line_that_is_too_long_has_its_error_in_its_place() {
     let (scene, _) = Scene::open(Mood::Answer).await;
-    let broken: &'static str = Box::leak(format!("1,2\n3,4\n{}", "9".repeat(2 << 20)).into_boxed_str());
-    let (outcome, out) = stream(&scene, broken).await;
-    assert!(outcome.is_err() && out.lines().count() == 2, "{outcome:?} {out}");
+    let long = "9".repeat(2 << 20);
+    for text in [format!("1,2\n1,{long}\n3,4\n"), format!("[1,2]\n[1,{long}]\n[3,4]\n")] {
+        let (outcome, out) = stream(&scene, Box::leak(text.into_boxed_str())).await;
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(outcome.is_ok() && lines.len() == 3, "{outcome:?} {out}");
+        assert!(lines[1].contains("line 2: the line is too long") && lines[2].contains("7.0"), "{out}");
+    }
 }
 
 #[test]

@@ -8,9 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, MqttOptions, QoS, valid_filter, valid_topic};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, Incoming, MqttOptions, QoS, SubscribeReasonCode, matches, valid_filter,
+    valid_topic,
+};
 use serde_json::{Value, json};
-use serin_protocol::ids::{Millis, ModelName};
+use serin_protocol::ids::{Digest, Millis, ModelName};
 use tokio::sync::mpsc;
 
 use super::shape::MAX_REQUEST_BYTES;
@@ -18,7 +21,7 @@ use super::stream::{answers, look_up, row_of};
 use crate::field::cli::{CliError, Console};
 use crate::link::backoff::{Backoff, Jitter};
 use delivery::{MAX_UNACKNOWLEDGED, deliver};
-use inbox::{Inbox, Put};
+use inbox::{End, Inbox, Put};
 
 /// Messages answered at once: no more than may be unacknowledged.
 const AT_ONCE: usize = MAX_UNACKNOWLEDGED;
@@ -33,6 +36,8 @@ const MAX_PACKET_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 16) + 16;
 const MAX_RECEIVED_BYTES: usize = 16 << 20;
 /// Between two tries of a broker that is not there.
 const RECONNECT: Backoff = Backoff { first: Millis::from_secs(1), cap: Millis::from_secs(30) };
+/// A connection that ends so soon was perhaps ended by another one of the same name.
+const BRIEF: Duration = Duration::from_secs(10);
 /// Between two notes on dropped messages, which may be thousands a second.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,6 +51,13 @@ pub(super) struct Ends<'a> {
     pub(super) to: &'a str,
     /// Name of the session.
     pub(super) client_id: &'a str,
+}
+
+/// Name of a session for these topics: what it is subscribed to is what it is called. With what is added to it no longer
+/// than every broker takes (MQTT 3.1.1, 3.1.3.1).
+pub(super) fn name_for(from: &str, to: &str) -> String {
+    let digest = Digest::of(format!("{from}\0{to}").as_bytes()).to_string();
+    format!("serin-{}", digest.get(..8).unwrap_or_default())
 }
 
 /// Answers messages until it is ended.
@@ -64,15 +76,19 @@ pub(super) async fn run(
     let inbox = Arc::new(Inbox::default());
     let (outgoing, to_deliver) = mpsc::channel(AT_ONCE);
     let (told, mut delivered) = mpsc::channel(AT_ONCE);
-    tokio::spawn(take_in(input.clone(), input_loop, ends.from.to_owned(), Arc::clone(&inbox)));
+    let heard = format!("answering {} on {} at {}", ends.from, ends.to, ends.broker);
+    tokio::spawn(take_in(input.clone(), input_loop, ends.from.to_owned(), Arc::clone(&inbox), heard));
     tokio::spawn(deliver(output, output_loop, ends.to.to_owned(), to_deliver, told));
-    console.note(&format!("answering {} on {} at {}", ends.from, ends.to, ends.broker))?;
-    let gone = || CliError::Usage {
+    let gone = || CliError::Stopped {
         message: "the connection to the broker has ended".into(),
         next: "run this again".into(),
     };
     let mut tell = Instant::now();
-    while let Some(some) = inbox.take(scorer.rows_at_once().min(AT_ONCE), MAX_REQUEST_BYTES).await {
+    loop {
+        let some = match inbox.take(scorer.rows_at_once().min(AT_ONCE), MAX_REQUEST_BYTES).await {
+            Ok(some) => some,
+            Err(end) => return Err(ended(&end, ends)),
+        };
         if Instant::now() >= tell
             && let Some((fresh, all)) = inbox.dropped()
         {
@@ -84,8 +100,8 @@ pub(super) async fn run(
         }
         let rows: Vec<_> =
             some.iter().map(|message| row_of(message.payload(), &scorer.model().shape)).collect();
-        for answer in answers(&mut scorer, &rows).await? {
-            outgoing.send(message(&answer)).await.map_err(|_| gone())?;
+        for (answer, asked) in answers(&mut scorer, &rows).await?.into_iter().zip(&some) {
+            outgoing.send(message(answer, &asked.publish.topic)).await.map_err(|_| gone())?;
         }
         for message in some {
             // In their order.
@@ -96,24 +112,38 @@ pub(super) async fn run(
             }
         }
     }
-    Err(CliError::Usage {
-        message: format!(
-            "the broker sends more than {} messages or {} MiB without waiting for their answers",
-            inbox::MAX_MESSAGES,
-            inbox::MAX_BYTES >> 20
-        ),
-        next: "have it hold back: max_inflight_messages in Mosquitto".into(),
-    })
 }
 
-/// What is published as `answer`.
-fn message(answer: &Value) -> String {
+fn ended(end: &End, ends: &Ends<'_>) -> CliError {
+    match end {
+        End::Overrun => CliError::Stopped {
+            message: format!(
+                "the broker sends more than {} messages or {} MiB without waiting for their answers",
+                inbox::MAX_MESSAGES,
+                inbox::MAX_BYTES >> 20
+            ),
+            next: "have it hold back: max_inflight_messages in Mosquitto".into(),
+        },
+        End::Refused => CliError::Stopped {
+            message: format!(
+                "the broker at {} does not let {:?} hear {}",
+                ends.broker, ends.client_id, ends.from
+            ),
+            next: "have its access list allow it: to read what --from says, and to write what --to says"
+                .into(),
+        },
+    }
+}
+
+/// What is published as `answer` to a message on `topic`.
+fn message(mut answer: Value, topic: &str) -> String {
+    answer["topic"] = topic.into();
     let text = answer.to_string();
     if text.len() <= MAX_MESSAGE_BYTES {
         return text;
     }
     let why = format!("the answer has {} bytes, a message has at most {MAX_MESSAGE_BYTES}", text.len());
-    json!({ "error": why }).to_string()
+    json!({ "error": why, "topic": topic }).to_string()
 }
 
 /// Refuses topics that no broker would take.
@@ -127,6 +157,15 @@ fn check(ends: &Ends<'_>) -> Result<(), CliError> {
     }
     if ends.to.is_empty() || !valid_topic(ends.to) {
         return Err(wrong(ends.to, "name the topic of answers without wildcards, as in --to camera/class"));
+    }
+    if matches(ends.to, ends.from) {
+        return Err(CliError::Usage {
+            message: format!(
+                "{} is among {}: each answer would be answered in its turn, without end",
+                ends.to, ends.from
+            ),
+            next: "name another topic for answers".into(),
+        });
     }
     Ok(())
 }
@@ -146,8 +185,18 @@ fn connect(ends: &Ends<'_>, client_id: &str, clean: bool) -> Result<(AsyncClient
 
 /// Takes messages in until there is no room for one that must not be dropped. The connection is never left unread to slow
 /// the broker down, for then neither acknowledgements nor pings would go out.
-async fn take_in(client: AsyncClient, mut eventloop: EventLoop, topic: String, inbox: Arc<Inbox>) {
+///
+/// `heard` is said once when the broker has granted `topic`.
+async fn take_in(
+    client: AsyncClient,
+    mut eventloop: EventLoop,
+    topic: String,
+    inbox: Arc<Inbox>,
+    heard: String,
+) {
     let mut absence = Absence::new(1);
+    let mut heard = Some(heard);
+    let mut strange = false;
     loop {
         absence.wait().await;
         match eventloop.poll().await {
@@ -158,6 +207,26 @@ async fn take_in(client: AsyncClient, mut eventloop: EventLoop, topic: String, i
                 }
                 // A full queue of requests is not to be had right after connecting.
                 let _ = client.try_subscribe(&topic, QoS::AtLeastOnce);
+            }
+            Ok(Event::Incoming(Incoming::SubAck(granted))) => {
+                if granted.return_codes.contains(&SubscribeReasonCode::Failure) {
+                    return inbox.refuse();
+                }
+                if let Some(heard) = heard.take() {
+                    eprintln!("note: {heard}");
+                }
+            }
+            // The session has subscribed to other topics before.
+            Ok(Event::Incoming(Incoming::Publish(message))) if !matches(&message.topic, &topic) => {
+                if !std::mem::replace(&mut strange, true) {
+                    eprintln!(
+                        "note: messages on {} are dropped: a stream of this name asked for them; another --client-id \
+                         does not get them",
+                        message.topic
+                    );
+                }
+                // Should there be no room for it, it comes again.
+                let _ = client.try_ack(&message);
             }
             Ok(Event::Incoming(Incoming::Publish(message))) => {
                 if inbox.put(message) == Put::Overrun {
@@ -186,6 +255,10 @@ async fn take_in(client: AsyncClient, mut eventloop: EventLoop, topic: String, i
 /// A broker that is not there.
 pub(super) struct Absence {
     failures: u32,
+    /// When the broker came back, if it is there.
+    since: Option<Instant>,
+    /// Connections that broke soon after they were made, one after another.
+    brief: u32,
     /// Until it is tried again.
     pause: Option<Duration>,
     jitter: Jitter,
@@ -195,17 +268,25 @@ impl Absence {
     pub(super) fn new(of: u64) -> Self {
         // Without randomness connections are only less spread.
         let jitter = Jitter::new(getrandom::u64().unwrap_or_default() ^ of);
-        Self { failures: 0, pause: None, jitter }
+        Self { failures: 0, since: None, brief: 0, pause: None, jitter }
     }
 
-    pub(super) const fn is_over(&mut self) {
+    pub(super) fn is_over(&mut self) {
         self.failures = 0;
+        self.since = Some(Instant::now());
     }
 
     pub(super) fn begins(&mut self, error: &rumqttc::ConnectionError) {
         self.failures = self.failures.saturating_add(1);
         let wait = RECONNECT.wait(self.failures, &mut self.jitter);
-        eprintln!("note: the broker cannot be reached: {error}; trying again in {} s", wait.0.div_ceil(1000));
+        let was_brief = self.since.take().is_some_and(|since| since.elapsed() < BRIEF);
+        self.brief = if was_brief { self.brief.saturating_add(1) } else { 0 };
+        let perhaps =
+            if self.brief >= 2 { "; does another stream run under the same --client-id?" } else { "" };
+        eprintln!(
+            "note: the broker cannot be reached: {error}; trying again in {} s{perhaps}",
+            wait.0.div_ceil(1000)
+        );
         self.pause = Some(Duration::from_millis(wait.0));
     }
 

@@ -185,7 +185,9 @@ async fn the_wrong_method_is_told_the_right_one() {
     for path in ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/sums", "/v2/models/sums/ready"] {
         let reply = stage.ask(Method::DELETE, path, "").await;
         reply.is_error(405, "GET");
-        assert_eq!(reply.headers["allow"], "GET");
+        assert_eq!(reply.headers["allow"], "GET, HEAD");
+        let (head, body) = exchange(stage.address, Method::HEAD, path, &[], Bytes::new()).await;
+        assert!(head.status == StatusCode::OK && body.is_empty(), "{path}: {head:?}");
     }
 }
 

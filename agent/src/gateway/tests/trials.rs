@@ -125,6 +125,17 @@ async fn an_arm_answers_its_keys_always_and_who_has_none_gets_the_active_release
 }
 
 #[tokio::test]
+async fn an_empty_key_is_nobodys() {
+    let (stage, _live) = Stage::with(Mood::Answer).await;
+    let arm = served(2, Mood::Answer, None);
+    begin(&stage, &arm, TrialMode::Arm { share: BasisPoints(10_000), salt: 3 });
+    let infer = "/v2/models/sums/infer";
+    for (key, version) in [("", "1"), ("somebody", "2")] {
+        assert_eq!(version_for(&stage, &[("Serin-Request-Key", key)], infer).await, version, "{key:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_arm_is_described_where_it_answers() {
     let (stage, _live) = Stage::with(Mood::Answer).await;
     let arm = served(2, Mood::Answer, None);

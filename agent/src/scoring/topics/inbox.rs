@@ -45,6 +45,15 @@ pub(super) enum Put {
     Overrun,
 }
 
+/// Why no more comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// There was no room for a message that must not be dropped.
+    Overrun,
+    /// The broker does not let this one hear what it is to answer.
+    Refused,
+}
+
 /// Messages that wait.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -61,7 +70,7 @@ struct Waiting {
     /// Messages that found no room, and of them those that were not told of yet.
     dropped: u64,
     untold: u64,
-    overrun: bool,
+    end: Option<End>,
 }
 
 impl Inbox {
@@ -81,7 +90,7 @@ impl Inbox {
             waiting.messages.push_back(message);
             Put::Waits
         } else if message.comes_again() {
-            waiting.overrun = true;
+            waiting.end = Some(End::Overrun);
             Put::Overrun
         } else {
             waiting.dropped += 1;
@@ -91,6 +100,12 @@ impl Inbox {
         drop(waiting);
         self.changed.notify_one();
         put
+    }
+
+    /// No more is to be had from the broker, which refuses it.
+    pub(super) fn refuse(&self) {
+        self.lock().end = Some(End::Refused);
+        self.changed.notify_one();
     }
 
     /// The connection has ended: what came over it is not to be acknowledged any more.
@@ -110,15 +125,14 @@ impl Inbox {
         self.lock().connection == message.connection
     }
 
-    /// The next messages, as soon as there are any: at most `most`, and no more than one beyond `bytes`. None when there
-    /// was no room for one that must not be dropped.
-    pub(super) async fn take(&self, most: usize, bytes: usize) -> Option<Vec<Message>> {
+    /// The next messages, as soon as there are any: at most `most`, and no more than one beyond `bytes`.
+    pub(super) async fn take(&self, most: usize, bytes: usize) -> Result<Vec<Message>, End> {
         loop {
-            let taken = self.lock().take(most, bytes);
-            match taken {
-                Some(taken) if taken.is_empty() => self.changed.notified().await,
-                taken => return taken,
+            let taken = self.lock().take(most, bytes)?;
+            if !taken.is_empty() {
+                return Ok(taken);
             }
+            self.changed.notified().await;
         }
     }
 
@@ -131,9 +145,9 @@ impl Inbox {
 }
 
 impl Waiting {
-    fn take(&mut self, most: usize, bytes: usize) -> Option<Vec<Message>> {
-        if self.overrun {
-            return None;
+    fn take(&mut self, most: usize, bytes: usize) -> Result<Vec<Message>, End> {
+        if let Some(end) = &self.end {
+            return Err(end.clone());
         }
         let (mut taken, mut size) = (Vec::new(), 0);
         while taken.len() < most
@@ -144,7 +158,7 @@ impl Waiting {
             taken.push(message);
         }
         self.bytes -= size;
-        Some(taken)
+        Ok(taken)
     }
 }
 
@@ -177,7 +191,7 @@ mod tests {
         assert_eq!(inbox.take(64, 4 * large).await.expect("room").len(), 4);
         assert_eq!((0..4).filter(|_| put(QoS::AtLeastOnce) == Put::Waits).count(), 4);
         assert_eq!(put(QoS::AtLeastOnce), Put::Overrun);
-        assert!(inbox.take(64, large).await.is_none());
+        assert_eq!(inbox.take(64, large).await.expect_err("no room"), End::Overrun);
     }
 
     #[tokio::test]

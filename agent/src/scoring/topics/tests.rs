@@ -2,7 +2,7 @@
 
 use crate::scoring::shape::{Column, RowShape};
 use bytes::BytesMut;
-use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish};
+use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck};
 use serin_protocol::tensor::DataType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ async fn what_no_row_is_as_large_as_is_received() {
     let ends = Ends { broker: &address, from: "rows", to: "answers", client_id: "test" };
     let (client, eventloop) = connect(&ends, "test", true).expect("an address");
     let inbox = Arc::new(Inbox::default());
-    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox)));
+    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox), String::new()));
     let mut broker = Connection::accept(&listener).await;
     let Packet::Subscribe(_) = broker.next().await else { panic!("it does not subscribe") };
     let large = format!("[{}0]", "0,".repeat(1 << 20));
@@ -108,6 +108,33 @@ async fn what_no_row_is_as_large_as_is_received() {
     }
 }
 
+async fn a_topic_that_is_not_granted_ends_it() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let ends = Ends { broker: &address, from: "rows", to: "answers", client_id: "test" };
+    let (client, eventloop) = connect(&ends, "test", true).expect("an address");
+    let inbox = Arc::new(Inbox::default());
+    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox), String::new()));
+    let mut broker = Connection::accept(&listener).await;
+    let Packet::Subscribe(subscribe) = broker.next().await else { panic!("it does not subscribe") };
+    // What an older session asked for is acknowledged, and not answered.
+    let publish = Publish::new("old/row", QoS::AtLeastOnce, "[1]");
+    broker.say(&Packet::Publish(Publish { pkid: 7, ..publish })).await;
+    let Packet::PubAck(acknowledged) = broker.next().await else { panic!("it is not acknowledged") };
+    assert_eq!(acknowledged.pkid, 7);
+    let codes = vec![SubscribeReasonCode::Failure];
+    broker.say(&Packet::SubAck(SubAck::new(subscribe.pkid, codes))).await;
+    let end = inbox.take(1, usize::MAX).await.expect_err("nothing comes");
+    let CliError::Stopped { message, .. } = ended(&end, &ends) else { panic!("another error") };
+    assert!(message.contains("rows") && message.contains(&address), "{message}");
+}
+
+#[tokio::test]
+async fn a_topic_that_the_broker_does_not_grant_ends_the_stream_and_older_ones_are_not_answered() {
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, a_topic_that_is_not_granted_ends_it()).await.expect("an end");
+}
+
 #[tokio::test]
 async fn a_message_that_no_row_is_as_large_as_is_received_and_answered_with_an_error() {
     let patience = Duration::from_secs(20);
@@ -116,11 +143,12 @@ async fn a_message_that_no_row_is_as_large_as_is_received_and_answered_with_an_e
 
 #[test]
 fn an_answer_that_no_message_holds_is_an_error() {
-    let fits = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 8) });
-    assert_eq!(message(&fits).len(), MAX_MESSAGE_BYTES);
-    let large = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 7) });
-    assert!(message(&large).starts_with("{\"error\":\"the answer has 1048577 bytes"));
-    let publish = Publish::new("t".repeat(u16::MAX.into()), QoS::AtLeastOnce, message(&fits));
+    let fits = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 20) });
+    let fitting = message(fits, "t");
+    assert_eq!(fitting.len(), MAX_MESSAGE_BYTES);
+    let large = json!({ "a": "x".repeat(MAX_MESSAGE_BYTES - 19) });
+    assert!(message(large, "t").starts_with("{\"error\":\"the answer has 1048577 bytes"));
+    let publish = Publish::new("t".repeat(u16::MAX.into()), QoS::AtLeastOnce, fitting);
     let mut bytes = BytesMut::new();
     Packet::Publish(Publish { pkid: 1, ..publish }).write(&mut bytes, MAX_PACKET_BYTES).expect("fits");
 }
@@ -129,7 +157,23 @@ fn an_answer_that_no_message_holds_is_an_error() {
 fn topics_that_no_broker_takes_are_refused() {
     let ends = |from, to| Ends { broker: "127.0.0.1:1", from, to, client_id: "test" };
     assert!(check(&ends("camera/+/row", "camera/class")).is_ok());
-    for (from, to) in [("", "a"), ("a/#/b", "a"), ("a", "b/+"), ("a", "")] {
+    for (from, to) in [
+        ("", "a"),
+        ("a/#/b", "a"),
+        ("a", "b/+"),
+        ("a", ""),
+        ("a", "a"),
+        ("camera/#", "camera/class"),
+        ("+/b", "a/b"),
+    ] {
         assert!(check(&ends(from, to)).is_err(), "{from:?} {to:?}");
     }
+}
+
+#[test]
+fn other_topics_have_another_session() {
+    let name = name_for("camera/+/row", "camera/class");
+    assert!(name.len() <= 23 - "-out".len() && name == name_for("camera/+/row", "camera/class"), "{name}");
+    assert_ne!(name, name_for("camera/+/row", "class"));
+    assert_ne!(name_for("a", "bc"), name_for("ab", "c"));
 }
