@@ -74,3 +74,15 @@ def write_all(folder):
     # Before version 13 it is over everything from the axis on.
     node = helper.make_node("Softmax", ["X"], ["y"], axis=1)
     write(folder, "rewrite_softmax_flat", made([node], [5, 3, 2], 11), {"X": cubes})
+
+    # What one row is answered depends on those beside it: one case alone cannot show it.
+    most = [constant("rows", [0]), helper.make_node("ReduceMax", ["X", "rows"], ["most"], keepdims=1)]
+    write(folder, "rows_mixed", made([*most, helper.make_node("Div", ["X", "most"], ["y"])], [4]), {"X": abs(rows[:1])})
+    # tract's answer to a value that is missing looks like any other.
+    missing = rows.copy()
+    missing[3, 2] = numpy.nan
+    write(folder, "missing_in_a_network", made([helper.make_node("Sigmoid", ["X"], ["y"])], [4]), {"X": missing})
+    nothing = numpy_helper.from_array(numpy.float32(0))
+    told = [helper.make_node("IsNaN", ["X"], ["gone"]), helper.make_node("Constant", [], ["zero"], value=nothing),
+            helper.make_node("Where", ["gone", "zero", "X"], ["there"]), helper.make_node("Sigmoid", ["there"], ["y"])]
+    write(folder, "missing_and_told", made(told, [4]), {"X": missing})

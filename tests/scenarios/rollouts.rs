@@ -136,6 +136,32 @@ fn a_model_that_bursts_on_a_rare_row_costs_its_worker_and_no_answer() -> Result<
 }
 
 #[test]
+fn a_row_that_makes_the_runtime_panic_is_an_error_and_costs_no_worker() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    lab.publish("broken/picks")?;
+    let rollout = lab.server.roll_out("digits@5.0.0", serin_tests::lab::ALL_AT_ONCE)?;
+    lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
+    let device = &lab.devices[0];
+    let worker = || anyhow::Ok(device.status()?["active"]["worker"]["pid"].clone());
+    let before = worker()?;
+    let usual = rows()?[..2].to_vec();
+    assert_eq!(device.infer(&usual)?["model_version"], "5.0.0");
+    // A place that the table does not have, alone and among others.
+    let mut rare = usual.clone();
+    rare[1][0] = 16.0;
+    for rows in [&rare[1..], &rare] {
+        let error = device.infer(rows).expect_err("there is nothing to pick").to_string();
+        assert!(error.contains("500"), "{error}");
+        assert_eq!(device.infer(&usual)?["model_version"], "5.0.0");
+    }
+    assert_eq!(worker()?, before);
+    assert!(device.runs("5.0.0"));
+    Ok(())
+}
+
+#[test]
 fn devices_that_stop_or_lose_power_are_shown_as_offline_and_come_back() -> Result<()> {
     let mut lab = Lab::new(Broker::Embedded)?;
     lab.add_devices(2)?;

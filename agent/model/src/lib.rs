@@ -4,12 +4,14 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `model` | loading and running |
+//! | `typed` | the graph once types and shapes are known |
 //! | `graph` | what the file says of itself, and what of it is kept |
 //! | `operators` | what of a model cannot be run, or runs slowly |
 //! | `branches`, `softmax` | what is rewritten to run well |
 //! | `steps` | simplifying and optimising, with a call between any two steps |
 //! | `nnef` | the second form of a model |
 //! | `tensors` | prepared values as tensors, and outputs as what can be answered |
+//! | `panics` | panics of tract as errors |
 //! | `exhaustion` | how the layers below say that memory ran out |
 
 mod branches;
@@ -18,9 +20,11 @@ mod graph;
 mod model;
 pub mod nnef;
 mod operators;
+pub mod panics;
 mod softmax;
 mod steps;
 mod tensors;
+mod typed;
 
 pub use exhaustion::tells_of_exhaustion;
 pub use model::{Model, ROWS_AT_ONCE, Record};

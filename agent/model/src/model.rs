@@ -4,19 +4,16 @@ use std::path::Path;
 
 use serin_protocol::frame::{InferFault, LoadFault};
 use tract_onnx::Onnx;
-use tract_onnx::tract_core::ops::gru_seq::GruSeq;
-use tract_onnx::tract_core::ops::logic::IfThenElse;
-use tract_onnx::tract_core::ops::scan::Scan;
 use tract_onnx::tract_hir::internal::{
-    Arc, DimLike, Framework, InferenceFact, InferenceModel, InferenceModelExt, OutletId, TDim, TValue, TVec,
-    ToDim, TractError, TractErrorContext, TractResult, TypedModel, TypedSimplePlan, TypedSimpleState, ensure,
-    tvec,
+    Arc, Framework, InferenceModel, OutletId, TDim, TValue, TVec, ToDim, TractError, TractErrorContext,
+    TractResult, TypedModel, TypedSimplePlan, TypedSimpleState, ensure, tvec,
 };
 
 use super::exhaustion::tells_of_exhaustion;
 use super::graph::Element;
-use super::tensors::{column, datum_type, elements, rounded, tensor};
-use super::{branches, graph, nnef, operators, softmax, steps};
+use super::tensors::{column, elements, rounded, tensor};
+use super::typed::{begin_anew, largest_value, tells_missing, typed};
+use super::{branches, graph, nnef, operators, panics, softmax, steps};
 use serin_pipeline::{Column, Fed, Feed, Numbers};
 
 /// Most rows run at once. More gain nothing on one core.
@@ -40,6 +37,8 @@ pub struct Model {
     /// For each of the feeds, what the graph takes.
     elements: Vec<Element>,
     outputs: Vec<String>,
+    /// Whether anything in it tells values that are missing from others.
+    takes_missing: bool,
 }
 
 /// What loading an ONNX file did to it.
@@ -137,19 +136,18 @@ impl Model {
         drop(proto);
         between();
         let order = input_order(&parsed, feeds)?;
-        let one = typed(parsed.clone(), feeds, &elements, &order, &1.to_dim());
+        let one = sound(|| typed(parsed.clone(), feeds, &elements, &order, &1.to_dim()));
         let one = one.map_err(|error| fault(&error))?;
         between();
         let together = BATCH_BYTES.checked_div(largest_value(&one)).unwrap_or(ROWS_AT_ONCE).min(ROWS_AT_ONCE);
         if open && together > 1 {
             let rows = parsed.symbols.new_with_prefix("rows").to_dim();
             let mut built = Built::default();
-            let model = typed(parsed, feeds, &elements, &order, &rows)
-                .and_then(|typed| {
-                    let built = recorded.then_some(&mut built);
-                    Self::build(typed, &order, &elements, outputs, together, between, built)
-                })
-                .and_then(|model| model.tried(feeds));
+            let model = sound(|| {
+                let typed = typed(parsed, feeds, &elements, &order, &rows)?;
+                let built = recorded.then_some(&mut built);
+                Self::build(typed, &order, &elements, outputs, together, between, built)?.tried(feeds)
+            });
             if let Ok(model) = model {
                 record.take(built, outputs);
                 return Ok(model);
@@ -158,7 +156,9 @@ impl Model {
             drop(parsed);
         }
         let mut built = Built::default();
-        let model = Self::build(one, &order, &elements, outputs, 1, between, recorded.then_some(&mut built));
+        let model = sound(|| {
+            Self::build(one, &order, &elements, outputs, 1, between, recorded.then_some(&mut built))
+        });
         record.take(built, outputs);
         model.map_err(|error| fault(&error))
     }
@@ -196,6 +196,7 @@ impl Model {
     ) -> TractResult<Self> {
         let plan = TypedSimplePlan::new(optimized)?;
         Ok(Self {
+            takes_missing: plan.model().nodes().iter().any(|node| tells_missing(&node.op().name())),
             state: plan.spawn()?,
             plan,
             rows_at_once,
@@ -206,27 +207,41 @@ impl Model {
     }
 
     /// A trial: a graph that fixes its rows somewhere inside gets through the optimiser and fails, or
-    /// mixes rows, only when run.
+    /// mixes rows, only when run. With zeros, or where those are not to be had, as in a division, with ones.
     fn tried(mut self, feeds: &[Feed]) -> TractResult<Self> {
+        if let Err(error) = self.try_all(feeds, 0.0) {
+            self.state = self.plan.spawn()?;
+            self.try_all(feeds, 1.0).map_err(|_| error)?;
+        }
+        Ok(self)
+    }
+
+    fn try_all(&mut self, feeds: &[Feed], number: f32) -> TractResult<()> {
         const ROWS: usize = 2;
-        let zeros = feeds.iter().map(|feed| match ROWS * feed.row_elements {
+        let same = feeds.iter().map(|feed| match ROWS * feed.row_elements {
             count if feed.is_text => Fed::Texts(vec![String::new(); count]),
-            count => Fed::Numbers(Numbers::Singles(vec![0.0; count])),
+            count => Fed::Numbers(Numbers::Singles(vec![number; count])),
         });
-        let zeros: Vec<TValue> = feeds
+        let same: Vec<TValue> = feeds
             .iter()
-            .zip(zeros)
+            .zip(same)
             .zip(&self.elements)
-            .map(|((feed, zeros), element)| tensor(feed, *element, &zeros, ROWS))
+            .map(|((feed, same), element)| tensor(feed, *element, &same, ROWS))
             .collect::<Result<_, _>>()?;
-        for (name, column) in self.evaluate(&zeros)? {
+        for (name, column) in self.evaluate(&same)? {
             ensure!(
                 column.shape.first() == Some(&ROWS),
                 "output {name} of {ROWS} rows is {:?}",
                 column.shape
             );
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// Whether the model itself says what becomes of values that are missing. Of any other the runtime makes what it will
+    /// of them: most of its activations give an answer to NaN that looks like any other.
+    pub const fn takes_missing(&self) -> bool {
+        self.takes_missing
     }
 
     /// Most rows of one [`run`](Self::run).
@@ -266,9 +281,14 @@ impl Model {
         for place in &self.order {
             inputs.push(tensors.get(*place).context("input without a feed")?.clone());
         }
-        let outputs = self.state.run(inputs)?;
+        let outputs = sound(|| self.state.run(inputs))?;
         self.outputs.iter().zip(outputs).map(|(name, value)| Ok((name.clone(), column(&value)?))).collect()
     }
+}
+
+/// What `run` answers; a panic is an error.
+fn sound<T>(run: impl FnOnce() -> TractResult<T>) -> TractResult<T> {
+    panics::caught(run).unwrap_or_else(|text| Err(TractError::msg(text)))
 }
 
 /// What building one variant of a model did and left.
@@ -284,51 +304,6 @@ impl Record {
         self.warnings.extend(rounded(&built.graph, outputs));
         self.graph = built.graph;
     }
-}
-
-/// The model with known types and shapes for inputs of `rows` rows.
-fn typed(
-    mut parsed: InferenceModel,
-    feeds: &[Feed],
-    elements: &[Element],
-    order: &[usize],
-    rows: &TDim,
-) -> TractResult<TypedModel> {
-    for (input, place) in order.iter().enumerate() {
-        let (feed, element) = feeds.get(*place).zip(elements.get(*place)).context("input without a feed")?;
-        let lengths = feed.row_shape.iter().map(ToDim::to_dim);
-        let shape: TVec<TDim> = std::iter::once(rows.clone()).chain(lengths).collect();
-        parsed.set_input_fact(input, InferenceFact::dt_shape(datum_type(*element), shape))?;
-    }
-    let mut typed = parsed.into_typed()?;
-    begin_anew(&mut typed);
-    Ok(typed)
-}
-
-/// Makes recurrent operators begin every run with their initial state, as ONNX has it. Left alone, tract
-/// carries the state on to the next run: one request's rows would show in the answer to another.
-fn begin_anew(model: &mut TypedModel) {
-    for node in model.nodes_mut() {
-        if let Some(scan) = node.op_as_mut::<Scan>() {
-            scan.reset_every_turn = true;
-            begin_anew(&mut scan.body);
-        } else if let Some(gru) = node.op_as_mut::<GruSeq>() {
-            gru.reset_every_turn = true;
-        } else if let Some(branches) = node.op_as_mut::<IfThenElse>() {
-            begin_anew(&mut branches.then_body);
-            begin_anew(&mut branches.else_body);
-        }
-    }
-}
-
-/// Bytes of the largest value that is computed, not stored.
-fn largest_value(model: &TypedModel) -> usize {
-    let facts = model.nodes().iter().flat_map(|node| &node.outputs).map(|output| &output.fact);
-    let bytes = facts.filter(|fact| fact.konst.is_none()).map(|fact| {
-        let elements = fact.shape.volume().to_usize().unwrap_or(usize::MAX);
-        elements.saturating_mul(fact.datum_type.size_of())
-    });
-    bytes.max().unwrap_or(0)
 }
 
 /// Whether the number of rows of a graph input is left open. Its other lengths and its type must be

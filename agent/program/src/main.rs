@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use serin_agent::config::Config;
 use serin_agent::field::cli::{Console, Exit};
 use serin_agent::logs::Logs;
-use serin_agent::worker::{prepare, qualify, serve};
+use serin_agent::worker::{panics_are_caught, prepare, qualify, serve};
 use serin_agent::{field, scoring, supervisor};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -52,7 +52,20 @@ struct RunArgs {
     log: LevelFilter,
 }
 
+/// A panic that nobody catches ends the process: what was left half done is made good when it is started again. A task that
+/// ended alone would be missing without anybody knowing.
+fn end_with_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        if !panics_are_caught() {
+            std::process::abort();
+        }
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_panics();
     let Cli { socket, command } = Cli::parse();
     match command {
         // Before any runtime or thread is started: a worker has one thread and little memory.

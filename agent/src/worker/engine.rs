@@ -123,12 +123,36 @@ impl Engine {
             let count = at_once.min(rows - first);
             let values = self.preparation.prepare(&raw, first, count, &mut seen);
             let values = values.map_err(InferFault::Input)?;
+            if !self.model.takes_missing() {
+                self.nothing_missing(&values, first)?;
+            }
             let part = self.model.run(&self.feeds, &values, count)?;
             whole(&part, count)?;
             let made = serin_pipeline::finish(&self.post, &part, &self.labels).map_err(InferFault::Model)?;
             gathered.add(&made, count)?;
         }
         gathered.answer(&seen)
+    }
+
+    /// Refuses a value that is missing where nothing in the model tells it from others; `first` is the first of these rows.
+    fn nothing_missing(&self, values: &[Fed], first: usize) -> Result<(), InferFault> {
+        for (feed, fed) in self.feeds.iter().zip(values) {
+            let Fed::Numbers(numbers) = fed else { continue };
+            let Some(at) = numbers.first_missing() else { continue };
+            let (row, place) = (first + at / feed.row_elements.max(1), at % feed.row_elements.max(1));
+            let input = self.manifest.inputs.iter().find(|spec| spec.name == feed.name);
+            let what = match input.and_then(|spec| spec.features.get(place)) {
+                Some(feature) => format!("feature {feature} of row {row} is missing"),
+                None => format!("value {place} of row {row} is missing"),
+            };
+            return Err(about(
+                &feed.name,
+                &format!(
+                    "{what} (null or NaN), and neither the model nor a step in pipeline.json says what stands for it"
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// Runs only the steps before the model, and answers what they hand to it.

@@ -6,11 +6,15 @@ use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor, Mism
 use serin_protocol::ids::FieldName;
 use serin_protocol::manifest::{Manifest, TensorSpec};
 use serin_protocol::message::{Detail, Reason};
+use serin_protocol::raw::RawValues;
 use serin_protocol::tensor::{DataType, TensorHeader, split_body};
 
 use super::engine::MAX_ROWS;
 use super::process::{InferError, Inferred, Worker};
 use serin_model::ROWS_AT_ONCE;
+
+/// Cases that are run in company too; what mixes rows mixes those of any.
+const COMPANIONS: usize = 16;
 
 /// What a pass over the golden vectors has shown.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +36,9 @@ pub enum GoldenFault {
     /// What is handed to the model differs: the pipeline does not do what the training side did.
     #[error(transparent)]
     Skew(#[from] Skew),
+    /// An output that is right when a case is run alone differs when others are run with it.
+    #[error("{0}, where other rows are run with it; alone it is right")]
+    Mixed(Mismatch),
     /// A case does not fit the manifest.
     #[error("golden case {case}: {what}")]
     Case {
@@ -57,7 +64,7 @@ impl GoldenFault {
             Self::Infer { error: InferError::Died(death) | InferError::Unasked(death), .. } => {
                 Reason::WorkerDied(death.clone())
             }
-            Self::Mismatch(_) | Self::Skew(_) | Self::Case { .. } | Self::Infer { .. } => {
+            Self::Mismatch(_) | Self::Mixed(_) | Self::Skew(_) | Self::Case { .. } | Self::Infer { .. } => {
                 Reason::GoldenMismatch(Detail::new(&self.to_string()))
             }
         }
@@ -81,8 +88,59 @@ pub async fn golden_pass(
         report.worst = report.worst.max(worst);
         report.micros.push(inferred.micros);
     }
-    report.worst = report.worst.max(golden_batches(worker, golden, manifest).await?);
+    report.worst = report.worst.max(golden_batches(worker, golden, manifest).await.map_err(mixed)?);
+    in_company(worker, golden, manifest).await.map_err(mixed)?;
     Ok(report)
+}
+
+/// `fault` of cases that had passed alone.
+fn mixed(fault: GoldenFault) -> GoldenFault {
+    match fault {
+        GoldenFault::Mismatch(mismatch) => GoldenFault::Mixed(mismatch),
+        other => other,
+    }
+}
+
+/// Runs cases in the company of rows that no case has: where all are alike, a model that computes something over all rows of
+/// a request, such as their maximum, would answer as it does alone. Of other apps' rows it would then make other answers.
+async fn in_company(worker: &Worker, golden: &Golden, manifest: &Manifest) -> Result<(), GoldenFault> {
+    if worker.rows_at_once() < 2 {
+        return Ok(());
+    }
+    for (number, case) in golden.cases.iter().enumerate().take(COMPANIONS) {
+        let others: Vec<Vec<GoldenInput>> = (1..ROWS_AT_ONCE).map(|at| altered(case, at as f32)).collect();
+        let rows: Vec<&[GoldenInput]> =
+            std::iter::once(&case.inputs).chain(&others).map(Vec::as_slice).collect();
+        // A row that does not fit, or that the model refuses, says nothing of the case.
+        let Ok((headers, body)) = request(manifest, &rows) else { continue };
+        match worker.infer(headers, body).await {
+            Ok(inferred) => {
+                compare(golden, (number, case), &inferred, (0, rows.len()))?;
+            }
+            Err(InferError::Input(_) | InferError::Model(_)) => {}
+            Err(error) => return Err(GoldenFault::Infer { case: number, error }),
+        }
+    }
+    Ok(())
+}
+
+/// A row unlike that of `case`, in the numbers that may be any: whole ones are often categories, of which there are only so
+/// many.
+fn altered(case: &GoldenCase, by: f32) -> Vec<GoldenInput> {
+    let mut inputs = case.inputs.clone();
+    for input in &mut inputs {
+        match &mut input.values {
+            RawValues::Singles(values) => {
+                values.iter_mut().for_each(|value| *value += by + *value * by / 4.0)
+            }
+            RawValues::Doubles(values) => {
+                let by = f64::from(by);
+                values.iter_mut().for_each(|value| *value += by + *value * by / 4.0);
+            }
+            RawValues::Integers(_) | RawValues::Texts(_) => {}
+        }
+    }
+    inputs
 }
 
 /// Runs the steps before the model on `case` and compares what they hand to it with the tensors that the
@@ -144,21 +202,33 @@ async fn run(
         worker.infer(headers, body).await.map_err(|error| GoldenFault::Infer { case: first, error })?;
     let mut worst = 0.0_f32;
     for (row, (case, expected)) in rows.iter().enumerate() {
-        for output in &expected.outputs {
-            let actual = values(&inferred, &output.name, row, rows.len()).ok_or_else(|| {
-                GoldenFault::Case { case: *case, what: format!("{} is no number output", output.name) }
-            })?;
-            golden.compare(*case, output, &actual)?;
-            worst = worst.max(share(golden, output, &actual));
-        }
-        for output in &expected.text_outputs {
-            let actual = texts(&inferred, &output.name, row, rows.len()).ok_or_else(|| {
-                GoldenFault::Case { case: *case, what: format!("{} is no text output", output.name) }
-            })?;
-            output.compare(*case, &actual)?;
-        }
+        worst = worst.max(compare(golden, (*case, expected), &inferred, (row, rows.len()))?);
     }
     Ok((inferred, worst))
+}
+
+/// Compares what was `inferred` for row `row` of `rows` with what `case` expects. Answers the worst share.
+fn compare(
+    golden: &Golden,
+    (number, case): (usize, &GoldenCase),
+    inferred: &Inferred,
+    (row, rows): (usize, usize),
+) -> Result<f32, GoldenFault> {
+    let none = |name: &FieldName, what: &str| GoldenFault::Case {
+        case: number,
+        what: format!("{name} is no {what} output"),
+    };
+    let mut worst = 0.0_f32;
+    for output in &case.outputs {
+        let actual = values(inferred, &output.name, row, rows).ok_or_else(|| none(&output.name, "number"))?;
+        golden.compare(number, output, &actual)?;
+        worst = worst.max(share(golden, output, &actual));
+    }
+    for output in &case.text_outputs {
+        let actual = texts(inferred, &output.name, row, rows).ok_or_else(|| none(&output.name, "text"))?;
+        output.compare(number, &actual)?;
+    }
+    Ok(worst)
 }
 
 /// Raw rows as one request. The error names the row and what is wrong with it.

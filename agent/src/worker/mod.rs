@@ -62,3 +62,4 @@ pub(crate) use requalify::requalify;
 
 pub use process::{Company, InferError, Inferred, StartFault, Worker, WorkerSpec};
 pub use serin_model::nnef::RUNTIME as SECOND_FORM_RUNTIME;
+pub use serin_model::panics::are_caught as panics_are_caught;

@@ -259,6 +259,11 @@ impl Worker {
         self.0.pid
     }
 
+    /// Rows that its model runs at once.
+    pub fn rows_at_once(&self) -> usize {
+        self.0.ready.rows_at_once as usize
+    }
+
     /// The protections it has around itself.
     pub fn sandbox(&self) -> Sandbox {
         self.0.ready.sandbox

@@ -19,7 +19,7 @@ use super::answer::Answer;
 use super::engine::{Engine, FILES};
 use super::limits;
 use super::{calls, group, sandbox};
-use serin_model::tells_of_exhaustion;
+use serin_model::{panics, tells_of_exhaustion};
 
 /// The supervisor sent what is no frame, or the socket broke.
 const EXIT_PROTOCOL: u8 = 3;
@@ -142,11 +142,15 @@ fn supervisor_is_gone(socket: &UnixStream) -> bool {
     matches!(recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((0, _)))
 }
 
-/// A panic in the model's code ends the process in every build, with the message on standard error,
-/// from which the supervisor tells exhaustion from a bug. While loading it is the answer as well.
+/// A panic that nobody catches ends the process in every build, with the message on standard error,
+/// from which the supervisor tells exhaustion from a bug. While loading it is the answer as well. So does one that tells of
+/// exhaustion, caught or not: what was being allocated is unknown.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let _ = writeln!(io::stderr(), "{panic}");
+        if panics::are_caught() && !tells_of_exhaustion(&panic.to_string()) {
+            return;
+        }
         if !ANSWERED.swap(true, Ordering::Relaxed) {
             let text = panic.to_string();
             let fault = if tells_of_exhaustion(&text) {
@@ -175,10 +179,10 @@ fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
         let start = Instant::now();
         let (request, outcome) = match asked {
             WorkerRequest::Infer { request, inputs } => {
-                (request, body.and_then(|body| engine.infer(&inputs, &body)))
+                (request, body.and_then(|body| survived(|| engine.infer(&inputs, &body))))
             }
             WorkerRequest::Prepare { request, inputs } => {
-                (request, body.and_then(|body| engine.prepare(&inputs, &body)))
+                (request, body.and_then(|body| survived(|| engine.prepare(&inputs, &body))))
             }
         };
         let micros = micros_since(start);
@@ -192,6 +196,12 @@ fn serve(socket: &UnixStream, engine: &mut Engine) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What `run` answers. Decoders of images and the runtime may panic where a request holds what nobody thought of; that is
+/// no reason to leave all others without a worker. The model throws away what it was running itself.
+fn survived(run: impl FnOnce() -> Result<Answer, InferFault>) -> Result<Answer, InferFault> {
+    panics::caught(run).unwrap_or_else(|text| Err(InferFault::Model(text)))
 }
 
 /// `None` when the supervisor has closed its end between two frames.

@@ -125,6 +125,7 @@ impl Fault {
         match fault {
             StartFault::Load(LoadFault::UnsupportedOperators(operators)) => {
                 let mut hints: Vec<&str> = operators.iter().map(|found| hint(&found.operator)).collect();
+                hints.sort_unstable();
                 hints.dedup();
                 Self {
                     kind: FaultKind::UnsupportedOperator,
@@ -153,6 +154,13 @@ impl Fault {
             GoldenFault::Mismatch(Mismatch { expected: Compared::Text(_), .. }) => {
                 let hint = "a label that differs where its class does not: labels.txt must name the classes in the order of \
                             the model's scores, one a line";
+                let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
+                Self { hint: Some(hint.into()), ..fault }
+            }
+            GoldenFault::Mixed(_) => {
+                let hint = "each row must be computed by itself: rows of several requests are run together. Something in the \
+                            model is over its first axis, such as a maximum, a mean or a sort; export it over the other axes, \
+                            or with a first length of 1";
                 let fault = Self::new(FaultKind::GoldenMismatch, fault.to_string());
                 Self { hint: Some(hint.into()), ..fault }
             }
