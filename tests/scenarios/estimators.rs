@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use serin_agent::worker::golden::golden_pass;
+use serin_agent::worker::golden::golden_proof;
 use serin_agent::worker::{Worker, WorkerSpec};
 use serin_protocol::bundle::BundleFile;
 use serin_protocol::golden::{Golden, GoldenCase, GoldenInput, GoldenTensor, GoldenTexts};
@@ -211,7 +211,7 @@ async fn run(folder: &Path) -> Result<()> {
     let tolerance = |name: &str| case[name].as_f64().map(|value| value as f32).context("tolerance");
     let golden =
         Golden { relative: tolerance("relative")?, absolute: tolerance("absolute")?, fed: vec![], cases };
-    golden_pass(&worker, &golden, &manifest).await?;
+    golden_proof(&worker, &golden, &manifest).await?;
     worker.stop().await;
     Ok(())
 }

@@ -14,7 +14,7 @@ use serin_protocol::ids::{ByteCount, FieldName};
 use serin_protocol::manifest::{Manifest, Measured, TensorSpec};
 use serin_protocol::raw::RawValues;
 
-use super::golden::{golden_batches, golden_pass, request};
+use super::golden::{golden_batches, golden_pass, golden_proof, request};
 use super::process::{Worker, WorkerSpec};
 use super::requalify::ROUNDS;
 use super::second_form;
@@ -137,7 +137,9 @@ impl Bench {
         // Any fault but want of memory shows here, where memory is plenty. What is in use at the end
         // must fit into the limit, which makes it the place to begin.
         let worker = self.start(ByteCount(CEILING)).await?;
-        golden_pass(&worker, &self.golden, &self.manifest).await.map_err(|fault| Fault::of_golden(&fault))?;
+        golden_proof(&worker, &self.golden, &self.manifest)
+            .await
+            .map_err(|fault| Fault::of_golden(&fault))?;
         let in_use = worker.data_in_use().unwrap_or_default().0;
         worker.stop().await;
 

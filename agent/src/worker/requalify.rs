@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serin_protocol::golden::Golden;
 use serin_protocol::manifest::Manifest;
 
-use super::golden::{GoldenFault, GoldenReport, golden_batches, golden_pass};
+use super::golden::{GoldenFault, GoldenReport, golden_batches, golden_proof};
 use super::process::Worker;
 
 /// Rounds of all golden vectors that a memory limit must survive.
@@ -22,7 +22,7 @@ pub(crate) async fn requalify(
     manifest: &Manifest,
 ) -> Result<(GoldenReport, usize), GoldenFault> {
     let began = Instant::now();
-    let mut report = golden_pass(worker, golden, manifest).await?;
+    let mut report = golden_proof(worker, golden, manifest).await?;
     let mut rounds = 1;
     while rounds < ROUNDS && began.elapsed() < PATIENCE {
         report.worst = report.worst.max(golden_batches(worker, golden, manifest).await?);

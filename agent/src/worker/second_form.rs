@@ -10,7 +10,7 @@ use serin_protocol::ids::{ByteCount, Digest};
 use serin_protocol::manifest::{FileEntry, Manifest, NnefForm};
 
 use super::engine::FILES;
-use super::golden::golden_pass;
+use super::golden::golden_proof;
 use super::prepare;
 use super::qualify::{Bench, CEILING, round_up};
 use super::verdict::{Fault, FaultKind, Preparation};
@@ -128,7 +128,7 @@ async fn try_out(bench: &Bench, trial: &Bench, minimum: ByteCount) -> Result<(By
         return Err(format!("{figures}: not worth its bytes"));
     }
     let worker = trial.start(ByteCount(CEILING)).await.map_err(|fault| fault.message)?;
-    let proved = golden_pass(&worker, &trial.golden, &trial.manifest).await;
+    let proved = golden_proof(&worker, &trial.golden, &trial.manifest).await;
     worker.stop().await;
     proved.map_err(|fault| format!("it does not compute the same: {fault}"))?;
     for percent in GROWTH_PERCENT {
