@@ -120,7 +120,7 @@ mod on_devices {
                     (None, Some(has)) if !has.iter().any(|feature| feature == needed.as_str()) => {
                         lacks.push(format!("its processor has no {needed}"));
                     }
-                    (Some(_), _) | (None, _) => {}
+                    (Some(_) | None, _) => {}
                 }
             }
             if let (Some(kernel), Some(oldest)) = (device.kernel, self.kernel)

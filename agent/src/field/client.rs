@@ -115,7 +115,7 @@ impl Client {
         let body = Full::new(body.unwrap_or_default());
         let answered =
             self.exchange(method, &path, body.map_err(|never| match never {}).boxed_unsync(), ANSWER);
-        field_reply(answered.await?)
+        field_reply(&answered.await?)
     }
 
     /// Posts `size` bytes of `file` as they are read, and tells `sent` how many have gone.
@@ -127,7 +127,7 @@ impl Client {
     ) -> Result<FieldReply, ClientError> {
         let body = FileBody { file, size, left: size, sent };
         let answered = self.exchange(Method::POST, "/field/v1/sideload", body.boxed_unsync(), SIDELOAD);
-        field_reply(answered.await?)
+        field_reply(&answered.await?)
     }
 
     /// Asks the gateway; `None` gets, `Some` posts. The answer's JSON as it came.
@@ -195,7 +195,7 @@ fn request(method: Method, path: &str) -> Builder {
     Request::builder().method(method).uri(path).header(header::HOST, "localhost")
 }
 
-fn field_reply(answered: Answered) -> Result<FieldReply, ClientError> {
+fn field_reply(answered: &Answered) -> Result<FieldReply, ClientError> {
     if answered.status.is_success() {
         return parse(&answered.body);
     }
