@@ -47,7 +47,9 @@ impl State {
         let lets_join = |live: &Live| {
             let who = &live.rollout.plan().who;
             let means = |seen: &Sighting| who.matches(device, &seen.traits, seen.active.as_ref());
-            who.dynamic && sighting.as_ref().is_some_and(means)
+            // An aborted one has ended for all but those it has: late devices get what a completed one before it spread.
+            let ended = outcome(&live.rollout) == Some(Outcome::Aborted);
+            who.dynamic && !ended && sighting.as_ref().is_some_and(means)
         };
         let mut concerned = rollouts().filter(|(_, live)| has(live, device) || lets_join(live));
         let Some((id, youngest)) = concerned.next() else {

@@ -360,6 +360,27 @@ fn late_devices_take_their_place_in_the_line() {
 }
 
 #[test]
+fn a_rollout_that_has_ended_without_its_release_takes_nobody_in() {
+    let mut aborted = World::new(small_plan(), 12, |_| Manner::Healthy);
+    aborted.order(Command::Abort { reason: "enough".into() }).expect("running");
+    let mut taken_back = World::new(small_plan(), 12, |_| Manner::Healthy);
+    taken_back
+        .order(Command::RollBack { reason: "bad".into(), who: None, to: None, at_once: true })
+        .expect("running");
+    taken_back.pass(MINUTE);
+    assert_eq!(taken_back.outcome(), Some(Outcome::RolledBack));
+    for world in [&mut aborted, &mut taken_back] {
+        world.say(RolloutEvent::DeviceSeen(sighting(&device(12), Some("v1"))));
+        assert_eq!(world.rollout.fleet().len(), 12);
+    }
+    // Whoever turns up with what was taken back is told to return; one that was aborted stays where it is.
+    aborted.say(RolloutEvent::DeviceSeen(sighting(&device(13), Some("v2"))));
+    assert_eq!(aborted.rollout.fleet().len(), 12);
+    taken_back.say(RolloutEvent::DeviceSeen(sighting(&device(13), Some("v2"))));
+    assert_eq!((taken_back.rollout.fleet().len(), taken_back.running()), (13, 0));
+}
+
+#[test]
 fn a_fleet_that_registers_during_the_rollout_gets_it_all_the_same() {
     let mut world = World::new(small_plan(), 0, |_| Manner::Healthy);
     for number in 0..40 {

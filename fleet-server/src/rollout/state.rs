@@ -74,7 +74,7 @@ pub enum Outcome {
     Completed,
     /// Every device that can be reached has left the release; those that come back later are told to.
     RolledBack,
-    /// Stopped by an operator; devices keep what they had by then.
+    /// Stopped by an operator; devices keep what they had by then, and late ones are not taken in.
     Aborted,
 }
 

@@ -123,6 +123,26 @@ fn what_a_younger_rollout_took_is_no_longer_the_older_ones() {
 }
 
 #[test]
+fn late_devices_are_not_in_an_aborted_rollout_and_get_what_was_completed_before_it() {
+    let rig = Rig::new();
+    rig.hello("a", |_| {});
+    let (first, second) = (rig.release("1"), rig.release("2"));
+    let completed = rig.fleet.start_rollout(&first, Some(plan("")), None, NOW).expect("starts");
+    rig.event("a", 1, moved(&first, Phase::Committed));
+    rig.hello("a", |hello| hello.active = Some(first.clone()));
+    (1..10).for_each(|step| rig.fleet.tick(UnixMillis(NOW.0 + step * 200)).expect("ticks"));
+    let aborted = rig.fleet.start_rollout(&second, Some(plan("")), None, NOW).expect("starts");
+    let command = Command::Abort { reason: "over".into() };
+    let order = OperatorOrder { expected: None, by: "me".into(), command };
+    rig.fleet.order(aborted, order, NOW).expect("aborted");
+    rig.sent();
+    assert_eq!(told(&rig.hello("late", |_| {})), [(id("late"), Some(completed))]);
+    let rig = rig.restart();
+    let known = |rollout| rig.fleet.rollout(rollout, |it| it.fleet().len()).expect("there");
+    assert_eq!((known(completed), known(aborted)), (2, 1));
+}
+
+#[test]
 fn there_is_an_end_to_how_many_run() {
     let rig = Rig::new();
     let release = rig.release("1");

@@ -4,8 +4,8 @@ use serin_protocol::assignment::Order;
 
 use super::super::state::Failure;
 use super::{
-    DeviceId, DeviceRecord, Effect, Effects, MAX_DEVICES, Millis, Phase, Position, Presence, ReleaseId,
-    Rollout, Sighting, Standing, newcomer,
+    DeviceId, DeviceRecord, Effect, Effects, MAX_DEVICES, Millis, Outcome, Phase, Position, Presence,
+    ReleaseId, Rollout, Sighting, Standing, State, newcomer,
 };
 use serin_protocol::message::Reason;
 
@@ -76,17 +76,34 @@ impl Rollout {
         self.fleet.insert(seen.device, record);
     }
 
+    /// Whether a device that comes now is still taken in: not by a rollout that has ended, but for what its end
+    /// leaves to be done.
+    fn takes_in(&self, seen: &Sighting) -> bool {
+        let has = |release: &Option<ReleaseId>| release.as_ref() == Some(&self.release.id);
+        match &self.state {
+            State::Finished { outcome: Outcome::Aborted, .. } => false,
+            // Whoever turns up with the release is told to return.
+            State::Finished { outcome: Outcome::RolledBack, .. } => has(&seen.active) || has(&seen.candidate),
+            State::Running
+            | State::Paused { .. }
+            | State::Holding { .. }
+            | State::AwaitingOperator { .. }
+            | State::RollingBack { .. }
+            | State::Finished { outcome: Outcome::Completed, .. } => true,
+        }
+    }
+
     pub(super) fn seen(&mut self, seen: Sighting, effects: &mut Effects) {
+        let installing = seen.candidate.as_ref() == Some(&self.release.id);
         if self.fleet.get(&seen.device).is_none() {
-            if !self.plan.who.dynamic {
+            if !self.plan.who.dynamic || !self.takes_in(&seen) {
                 return;
             }
             let device = seen.device.clone();
             self.join(seen);
-            self.seen_beside_order(&device, false, effects);
+            self.seen_beside_order(&device, installing, effects);
             return;
         }
-        let installing = seen.candidate.as_ref() == Some(&self.release.id);
         self.fleet.update(&seen.device, |record| {
             record.presence = seen.presence;
             record.pinned = seen.pinned;
