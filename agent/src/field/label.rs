@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cli::{CliError, Console, Exit};
@@ -45,6 +45,26 @@ struct Label {
     value: Value,
 }
 
+/// A label with its line in the file.
+type Numbered = (u64, Label);
+
+/// What became of all labels.
+#[derive(Serialize)]
+struct Counted {
+    taken: usize,
+    refused: Vec<NotCounted>,
+}
+
+/// A label that does not count.
+#[derive(Serialize)]
+struct NotCounted {
+    /// Its line in the file, if it came in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(flatten)]
+    one: NotTaken,
+}
+
 impl Label {
     fn json(&self) -> Value {
         json!({ "id": self.id, "row": self.row.unwrap_or(0), "value": self.value })
@@ -58,28 +78,40 @@ pub(super) async fn run(
     console: &mut Console,
 ) -> Result<Exit, CliError> {
     let (mut taken, mut refused) = (0, Vec::new());
+    let mut wrong = None;
     match (&args.file, &args.id, &args.value) {
         (Some(path), None, None) => {
-            let mut labels = labels(path)?.enumerate();
-            loop {
-                let batch: Vec<(usize, Label)> = labels
-                    .by_ref()
-                    .take(MAX_LABELS)
-                    .map(|(at, label)| Ok((at, label?)))
-                    .collect::<Result<_, CliError>>()?;
+            let mut labels = labels(path)?;
+            let mut before = 0;
+            while wrong.is_none() {
+                let mut batch: Vec<Numbered> = Vec::new();
+                for label in labels.by_ref().take(MAX_LABELS) {
+                    match label {
+                        Ok(label) => batch.push(label),
+                        // Those of the lines before it count all the same.
+                        Err(error) => {
+                            wrong = Some(error);
+                            break;
+                        }
+                    }
+                }
                 if batch.is_empty() {
                     break;
                 }
-                let first = batch.first().map_or(0, |(at, _)| *at);
                 let told = tell(client, batch.iter().map(|(_, label)| label.json()).collect()).await?;
                 taken += told.taken;
-                refused.extend(told.refused.into_iter().map(|one| NotTaken { at: first + one.at, ..one }));
+                refused.extend(told.refused.into_iter().map(|one| {
+                    let line = batch.get(one.at).map(|(line, _)| *line);
+                    NotCounted { line, one: NotTaken { at: before + one.at, ..one } }
+                }));
+                before += batch.len();
             }
         }
         (None, Some(id), Some(value)) => {
             let label = Label { id: id.clone(), row: args.row, value: value.as_str().into() };
             let told = tell(client, vec![label.json()]).await?;
-            (taken, refused) = (told.taken, told.refused);
+            taken = told.taken;
+            refused.extend(told.refused.into_iter().map(|one| NotCounted { line: None, one }));
         }
         (_, _, _) => {
             return Err(CliError::Usage {
@@ -89,18 +121,22 @@ pub(super) async fn run(
         }
     }
     let exit = if refused.is_empty() { Exit::Done } else { Exit::Refused };
-    if args.json {
-        let outcome = Taken { taken, refused };
-        let text = serde_json::to_string(&outcome).map_err(|error| CliError::malformed(&error))?;
-        console.print(&(text + "\n"))?;
-        return Ok(exit);
+    print(&Counted { taken, refused }, args.json, console)?;
+    wrong.map_or(Ok(exit), Err)
+}
+
+fn print(counted: &Counted, as_json: bool, console: &mut Console) -> Result<(), CliError> {
+    if as_json {
+        let text = serde_json::to_string(counted).map_err(|error| CliError::malformed(&error))?;
+        return console.print(&(text + "\n"));
     }
-    for NotTaken { id, row, why, .. } in &refused {
-        console.note(&format!("{id}, row {row}, does not count: {why}"))?;
+    let Counted { taken, refused } = counted;
+    for NotCounted { line, one: NotTaken { id, row, why, .. } } in refused {
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        console.note(&format!("{line}{id}, row {row}, does not count: {why}"))?;
     }
-    let plural = if taken == 1 { "label counts" } else { "labels count" };
-    console.print(&format!("{taken} {plural}, {} not\n", refused.len()))?;
-    Ok(exit)
+    let plural = if *taken == 1 { "label counts" } else { "labels count" };
+    console.print(&format!("{taken} {plural}, {} not\n", refused.len()))
 }
 
 async fn tell(client: &mut Client, labels: Vec<Value>) -> Result<Taken, CliError> {
@@ -109,7 +145,7 @@ async fn tell(client: &mut Client, labels: Vec<Value>) -> Result<Taken, CliError
 }
 
 /// The labels of a file: JSON objects, one a line, or CSV with the columns id, value and perhaps row.
-fn labels(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Label, CliError>>>, CliError> {
+fn labels(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Numbered, CliError>> + Send>, CliError> {
     let wrong = |message: String| {
         CliError::Usage {
         message: format!("{}: {message}", path.display()),
@@ -124,16 +160,19 @@ fn labels(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Label, CliError>
     let shown = path.to_owned();
     let wrong_line = move |line: u64, message: String| CliError::Usage {
         message: format!("{}, line {line}: {message}", shown.display()),
-        next: "correct the line; the labels of lines before it may count already".into(),
+        next: "correct the line; the labels of lines before it have been told, those from it on have not"
+            .into(),
     };
     if start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return Ok(Box::new(lines(file).enumerate().filter_map(move |(at, line)| {
             let number = at as u64 + 1;
             match line {
                 Ok(line) if line.trim().is_empty() => None,
-                Ok(line) => {
-                    Some(serde_json::from_str(&line).map_err(|error| wrong_line(number, error.to_string())))
-                }
+                Ok(line) => Some(
+                    serde_json::from_str(&line)
+                        .map(|label| (number, label))
+                        .map_err(|error| wrong_line(number, error.to_string())),
+                ),
                 Err(error) => Some(Err(wrong_line(number, error.to_string()))),
             }
         })));
@@ -156,11 +195,12 @@ fn labels(path: &Path) -> Result<Box<dyn Iterator<Item = Result<Label, CliError>
                     .map_err(|_| wrong_line(line(&record), format!("{text:?} is no number of a row")))?,
             ),
         };
-        Ok(Label {
+        let label = Label {
             id: cell("id").unwrap_or_default().to_owned(),
             row,
             value: cell("value").unwrap_or_default().into(),
-        })
+        };
+        Ok((line(&record), label))
     })))
 }
 
@@ -184,7 +224,7 @@ fn lines(mut reader: BufReader<File>) -> impl Iterator<Item = std::io::Result<St
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<Label>, String> {
+    fn read(text: &str) -> Result<Vec<Numbered>, String> {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("labels");
         std::fs::write(&path, text).expect("written");
@@ -198,9 +238,10 @@ mod tests {
             "\n{\"id\":\"order-7\",\"value\":\"cat\"}\n{\"id\":\"order,8\",\"row\":2,\"value\":\"3\"}\n",
         ] {
             let labels = read(text).expect("good");
-            let shown: Vec<_> = labels.iter().map(|label| (label.id.as_str(), label.row)).collect();
-            assert_eq!(shown, [("order-7", None), ("order,8", Some(2))]);
-            assert_eq!(labels[1].value, "3");
+            let shown: Vec<_> =
+                labels.iter().map(|(line, label)| (*line, label.id.as_str(), label.row)).collect();
+            assert_eq!(shown, [(2, "order-7", None), (3, "order,8", Some(2))]);
+            assert_eq!(labels[1].1.value, "3");
         }
     }
 

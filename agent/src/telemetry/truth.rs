@@ -1,7 +1,10 @@
 //! What turned out to be true, held against what was predicted. Pure.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use core::fmt;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serin_protocol::frame::Prediction;
 use serin_protocol::manifest::PredictionSpec;
 use serin_protocol::sketch::{ClassQuality, Quality, ValueQuality};
@@ -14,6 +17,30 @@ pub enum Truth {
     Number(f64),
     /// What a class is called, or a number as a text.
     Text(String),
+    /// Neither: no class and no value, and no reason to refuse the labels that were told with it.
+    Neither(Neither),
+}
+
+/// What is neither a number nor a text. How much it holds is of no interest.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Neither {
+    /// `true` or `false`.
+    Bool(bool),
+    /// `null`.
+    Null,
+    /// A list or an object.
+    Many(IgnoredAny),
+}
+
+impl fmt::Display for Neither {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Null => f.write_str("null"),
+            Self::Many(_) => f.write_str("a list or an object"),
+        }
+    }
 }
 
 /// Why a truth is not counted.
@@ -39,6 +66,7 @@ impl Truth {
             Self::Number(number) => number.to_string(),
             // In full it may be as long as a request.
             Self::Text(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+            Self::Neither(neither) => neither.to_string(),
         }
     }
 
@@ -46,6 +74,7 @@ impl Truth {
         let number = match self {
             Self::Number(number) => Some(*number),
             Self::Text(text) => text.trim().parse().ok(),
+            Self::Neither(_) => None,
         };
         number.filter(|number: &f64| number.is_finite())
     }
@@ -54,7 +83,7 @@ impl Truth {
     fn class(&self, labels: &[String], classes: usize) -> Option<i64> {
         let named = match self {
             Self::Text(text) => labels.iter().position(|label| label == text),
-            Self::Number(_) => None,
+            Self::Number(_) | Self::Neither(_) => None,
         };
         let numbered = || self.number().filter(|number| number.fract() == 0.0 && *number >= 0.0);
         let class = named.or_else(|| numbered().map(|number| number as usize))?;
@@ -128,6 +157,21 @@ mod tests {
         assert!(error.contains("7 is none of") && error.contains("0 to 2"), "{error}");
         let Some(Quality::Classes(seen)) = quality else { panic!("counted") };
         assert_eq!((seen.labelled, seen.right), (2, 1));
+    }
+
+    #[test]
+    fn what_is_neither_text_nor_number_is_told_what_it_should_be() {
+        for (json, shown) in [
+            ("true", "true"),
+            ("null", "null"),
+            ("[1]", "a list or an object"),
+            ("{\"a\":1}", "a list or an object"),
+        ] {
+            let truth: Truth = serde_json::from_str(json).expect("read");
+            let counted = count(&mut None, Some(&classes()), &[], Prediction::of_class(1, 0.9), &truth);
+            let why = counted.expect_err(json).to_string();
+            assert!(why.starts_with(&format!("{shown} is none of the release's classes")), "{why}");
+        }
     }
 
     #[test]

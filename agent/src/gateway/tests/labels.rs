@@ -67,6 +67,18 @@ async fn a_wrong_label_may_be_told_again() {
 }
 
 #[tokio::test]
+async fn an_odd_value_keeps_no_other_label_from_counting() {
+    let (stage, _) = Stage::with(Mood::Answer).await;
+    stage.infer(rows(&[[1.0, 2.0], [3.0, 4.0]])).await;
+    for odd in [json!(true), json!(null), json!([1]), json!({ "class": 1 })] {
+        let labels = json!([{ "id": "42", "row": 1, "value": odd }, { "id": "7", "value": 1 }]);
+        assert_eq!(told(&label(&stage, labels).await), (0, vec!["no_class", "unknown"]));
+    }
+    let labels = json!([{ "id": "42", "value": 1 }, { "id": "42", "row": 1, "value": true }]);
+    assert_eq!(told(&label(&stage, labels).await), (1, vec!["no_class"]));
+}
+
+#[tokio::test]
 async fn labels_of_a_release_that_is_gone_do_not_count() {
     let (stage, served) = Stage::with(Mood::Answer).await;
     stage.infer(rows(&[[1.0, 2.0]])).await;
@@ -81,5 +93,5 @@ async fn what_is_no_list_of_labels_is_refused() {
     stage.ask(Method::POST, "/v2/labels", "{}").await.is_error(400, "labels");
     let many: Vec<Value> = (0..1001).map(|at| json!({ "id": at.to_string(), "value": 1 })).collect();
     label(&stage, many.into()).await.is_error(400, "more than 1000");
-    label(&stage, json!([{ "id": "42", "value": [1] }])).await.is_error(400, "malformed labels");
+    label(&stage, json!([{ "id": "42", "value": 1, "why": "" }])).await.is_error(400, "malformed labels");
 }
