@@ -45,13 +45,13 @@ fn tensor(spec: &TensorSpec, formats: Option<&[Decoder]>) -> Value {
     json!({ "name": name, "datatype": datatype, "shape": shape, "parameters": parameters })
 }
 
-/// The statistics extension, since the agent started: what is counted here, and nothing else. Pre- and
+/// The statistics extension, of one release since the agent started: what is counted here, and nothing else. Pre- and
 /// postprocessing happen in the worker and are in `compute_infer`; counts by size of batch are not kept.
 pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
     let Snapshot { counters, effort, latency: _ } = snapshot;
     let answered = counters.requests.saturating_sub(counters.errors);
     let sum = |count: u64, micros: u64| json!({ "count": count, "ns": micros.saturating_mul(1000) });
-    json!({ "model_stats": [{
+    json!({
         "name": release.model,
         "version": release.version,
         "last_inference": effort.last.map_or(0, |last| last.0),
@@ -64,13 +64,13 @@ pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
             "compute_infer": sum(answered, effort.computed_micros),
         },
         "batch_stats": [],
-    }] })
+    })
 }
 
 /// The list of models that could answer.
-pub(super) fn repository(answering: &[ReleaseId]) -> Value {
+pub(super) fn repository<'a>(answering: impl Iterator<Item = &'a ReleaseId>) -> Value {
     let entry = |release: &ReleaseId| json!({ "name": release.model, "version": release.version, "state": "READY", "reason": "" });
-    answering.iter().map(entry).collect()
+    answering.map(entry).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use serin_protocol::ids::ReleaseId;
 use tokio::sync::mpsc;
 
 use super::infer::Desk;
@@ -65,11 +64,25 @@ impl<W> Gateway<W> {
     }
 
     /// All releases that answer: the active one, and what shares the work with it.
-    fn answering(&self) -> Vec<ReleaseId> {
+    fn answering(&self) -> Vec<Arc<Served<W>>> {
         let active = self.desk.router.current();
         let beside = self.desk.router.beside();
         let arm = beside.as_ref().and_then(|beside| beside.answers());
-        active.iter().chain(arm).map(|served| served.release().clone()).collect()
+        active.iter().chain(arm).map(Arc::clone).collect()
+    }
+
+    /// Those whose counts are asked for.
+    fn counted(&self, asked: Option<&Asked>) -> Result<Vec<Arc<Served<W>>>, Refusal> {
+        let Some(asked) = asked else {
+            self.current()?;
+            return Ok(self.answering());
+        };
+        let served = self.asked(asked)?;
+        let same = |other: &Arc<Served<W>>| other.release().model == served.release().model;
+        match asked.version {
+            Some(_) => Ok(vec![served]),
+            None => Ok(self.answering().into_iter().filter(same).collect()),
+        }
     }
 
     fn current(&self) -> Result<Arc<Served<W>>, Refusal> {
@@ -103,7 +116,8 @@ impl<W: Infer> Gateway<W> {
                 get()?;
                 let served = self.asked(&asked)?;
                 let releases = self.answering();
-                let versions = releases.iter().filter(|release| release.model == served.release().model);
+                let releases = releases.iter().map(|served| served.release());
+                let versions = releases.filter(|release| release.model == served.release().model);
                 let versions: Vec<_> = versions.map(|release| &release.version).collect();
                 Ok(ok(&describe::model(served.manifest(), &versions, |input| served.formats(input))))
             }
@@ -117,12 +131,16 @@ impl<W: Infer> Gateway<W> {
             }
             Route::Statistics(asked) => {
                 get()?;
-                let served = asked.map_or_else(|| self.current(), |asked| self.asked(&asked))?;
-                let snapshot = served.recording().lock().snapshot();
-                Ok(ok(&describe::statistics(served.release(), &snapshot)))
+                let counted = self.counted(asked.as_ref())?;
+                let each = counted.iter().map(|served| {
+                    let snapshot = served.recording().lock().snapshot();
+                    describe::statistics(served.release(), &snapshot)
+                });
+                Ok(ok(&json!({ "model_stats": each.collect::<Vec<_>>() })))
             }
             Route::Repository if head.method == Method::POST => {
-                Ok(ok(&describe::repository(&self.answering())))
+                let answering = self.answering();
+                Ok(ok(&describe::repository(answering.iter().map(|served| served.release()))))
             }
             Route::Labels if head.method == Method::POST => self.desk.labels(body).await,
             Route::Infer(_) | Route::Repository | Route::Labels => Err(Refusal::wrong_method("POST")),

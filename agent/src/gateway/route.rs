@@ -12,8 +12,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Whether `release`, which answers, is what is asked for. Another is named as what it is: there is one
-    /// active release, and `is_warm` says of which other one a worker is kept for a rollback.
+    /// Whether `release`, which answers, is what is asked for. Another is named as what it is: `is_warm` says of which
+    /// one a worker is kept for a rollback. Beside `release` an arm may answer, which would have been found.
     pub(super) fn check(
         &self,
         release: &ReleaseId,
@@ -30,9 +30,11 @@ impl Asked {
         let other = asked.parse().ok().map(|version| ReleaseId { model: model.clone(), version });
         let message = match other.filter(is_warm) {
             Some(ReleaseId { version: other, .. }) => format!(
-                "{model} answers in version {version} only; version {other} is kept ready for a rollback"
+                "{model} answers in version {version}; version {other} is only kept ready for a rollback"
             ),
-            None => format!("{model} answers in version {version} only"),
+            None => format!(
+                "{model} answers in version {version}, not in the one asked for; /v2/models/{model} names all that answer"
+            ),
         };
         Err(Refusal::not_found(message))
     }
@@ -47,7 +49,7 @@ pub(super) enum Route<'p> {
     Model(Asked),
     ModelReady(Asked),
     Infer(Asked),
-    /// Of the active release, if no model is named.
+    /// Of all releases that answer, or of those of one model, or of one version.
     Statistics(Option<Asked>),
     Repository,
     /// The truth about what was predicted.
@@ -167,7 +169,10 @@ mod tests {
             let refusal = check(asked(Some(other))).expect_err(other);
             assert_eq!(refusal.status(), StatusCode::NOT_FOUND);
             let said = format!("{refusal:?}");
-            assert!(said.contains("version 2 only") && said.contains("rollback") == (other == "1"), "{said}");
+            assert!(
+                said.contains("answers in version 2") && said.contains("rollback") == (other == "1"),
+                "{said}"
+            );
         }
     }
 

@@ -106,12 +106,14 @@ async fn unknown_models_versions_and_paths_are_not_found() {
     let (stage, served) = Stage::with(Mood::Answer).await;
     let one = rows(&[[1.0, 2.0]]);
     for path in ["/v2/models/other/infer", "/v2/models/sums/versions/2/infer", "/v2/models/%73ums/infer"] {
-        stage.ask(Method::POST, path, one.clone()).await.is_error(404, "only");
+        let named = if path.contains("versions") { "not in the one asked for" } else { "only" };
+        stage.ask(Method::POST, path, one.clone()).await.is_error(404, named);
     }
     assert_eq!(counters(&served), counted(0, 0, 3));
-    for path in ["/v2/models/other", "/v2/models/sums/versions/2", "/v2/models/sums/versions/2/ready"] {
-        stage.get(path).await.is_error(404, "only");
+    for path in ["/v2/models/sums/versions/2", "/v2/models/sums/versions/2/ready"] {
+        stage.get(path).await.is_error(404, "not in the one asked for");
     }
+    stage.get("/v2/models/other").await.is_error(404, "only");
     for path in ["/", "/v1", "/v2/models", "/metrics"] {
         stage.get(path).await.is_error(404, path);
     }
@@ -122,13 +124,13 @@ async fn a_version_that_is_kept_warm_is_named_and_does_not_answer() {
     let (stage, _served) = Stage::with(Mood::Answer).await;
     stage.router.say_warm(Some(&"sums@0".parse().expect("id")));
     for path in ["/v2/models/sums/versions/0", "/v2/models/sums/versions/0/ready"] {
-        stage.get(path).await.is_error(404, "version 1 only; version 0 is kept ready");
+        stage.get(path).await.is_error(404, "version 1; version 0 is only kept ready");
     }
     let reply = stage.ask(Method::POST, "/v2/models/sums/versions/0/infer", rows(&[[1.0, 2.0]])).await;
     reply.is_error(404, "rollback");
     stage.router.say_warm(None);
     let reply = stage.get("/v2/models/sums/versions/0").await;
-    reply.is_error(404, "version 1 only");
+    reply.is_error(404, "in version 1, not in");
     assert!(!reply.json.to_string().contains("rollback"));
 }
 

@@ -140,13 +140,23 @@ async fn an_arm_is_described_where_it_answers() {
     let (stage, _live) = Stage::with(Mood::Answer).await;
     let arm = served(2, Mood::Answer, None);
     begin(&stage, &arm, shadow(10_000));
-    stage.get("/v2/models/sums/versions/2/ready").await.is_error(404, "version 1 only");
+    stage.get("/v2/models/sums/versions/2/ready").await.is_error(404, "in version 1, not in");
     begin(&stage, &arm, TrialMode::Arm { share: BasisPoints(5000), salt: 3 });
     assert_eq!(stage.get("/v2/models/sums").await.json["versions"], json!(["1", "2"]));
     assert_eq!(stage.get("/v2/models/sums/versions/2").await.json["versions"], json!(["1", "2"]));
     assert_eq!(stage.get("/v2/models/sums/versions/2/ready").await.json["ready"], true);
-    let statistics = stage.get("/v2/models/sums/versions/2/stats").await;
-    assert_eq!(statistics.json["model_stats"][0]["version"], "2");
+    for (path, versions) in [
+        ("/v2/models/sums/versions/2/stats", &["2"][..]),
+        ("/v2/models/sums/versions/1/stats", &["1"]),
+        ("/v2/models/sums/stats", &["1", "2"]),
+        ("/v2/models/stats", &["1", "2"]),
+    ] {
+        let statistics = stage.get(path).await.json;
+        let counted: Vec<_> =
+            statistics["model_stats"].as_array().expect("a list").iter().map(|one| &one["version"]).collect();
+        assert_eq!(counted, versions, "{path}");
+    }
+    stage.get("/v2/models/sums/versions/9/ready").await.is_error(404, "/v2/models/sums names all");
     stage.get("/v2/models/other/versions/2/ready").await.is_error(404, "no such model");
     let index = ask(stage.address, Method::POST, "/v2/repository/index", Bytes::new()).await;
     let versions = [&index.json[0]["version"], &index.json[1]["version"]];
