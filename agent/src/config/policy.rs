@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 use serin_protocol::ids::{ByteCount, Millis};
 
 use super::{size, span};
@@ -145,6 +146,19 @@ impl PolicyConfig {
         &self.root
     }
 
+    /// As it may be shown to others.
+    pub fn shown(&self) -> Value {
+        json!({
+            "time_zone": self.time_zone,
+            "metered": self.metered,
+            "metered_interfaces": self.metered_interfaces,
+            "daily_bytes": self.daily_bytes,
+            "fetch": self.fetch.shown(),
+            "install": self.install.shown(),
+            "look_every_ms": self.look_every(),
+        })
+    }
+
     pub(super) fn check(&self) -> Result<(), PolicyError> {
         self.policy()?;
         self.zone()?;
@@ -156,6 +170,16 @@ impl PolicyConfig {
 }
 
 impl LimitsConfig {
+    fn shown(&self) -> Value {
+        json!({
+            "windows": self.windows.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "mains": self.mains,
+            "min_battery": self.min_battery,
+            "max_celsius": self.max_celsius,
+            "min_free": self.min_free,
+        })
+    }
+
     fn limits(&self, step: &'static str) -> Result<Limits, PolicyError> {
         let count = self.windows.len();
         let windows = Windows::new(self.windows.clone()).ok_or(PolicyError::Windows { step, count })?;

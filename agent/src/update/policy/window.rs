@@ -2,6 +2,7 @@
 //! changed has 23 or 25 hours; a time that does not exist on it is as much later as the gap is long, a time
 //! that comes twice is the first of the two.
 
+use std::fmt;
 use std::str::FromStr;
 
 use jiff::civil::{Date, Weekday};
@@ -158,6 +159,35 @@ impl FromStr for Window {
             return Err(wrong("it is empty; a whole day is 00:00-24:00"));
         }
         Ok(Self { days, from, to })
+    }
+}
+
+impl fmt::Display for Window {
+    /// As it could have been written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.days != Days::ALL {
+            write!(f, "{} ", self.days)?;
+        }
+        let time = |minute: u16| format!("{:02}:{:02}", minute / 60, minute % 60);
+        write!(f, "{}-{}", time(self.from), time(self.to))
+    }
+}
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let has = |day: usize| self.0 & (1 << day) != 0;
+        let mut spans: Vec<(usize, usize)> = Vec::new();
+        for day in (0..Self::NAMES.len()).filter(|day| has(*day)) {
+            match spans.last_mut() {
+                Some((_, last)) if *last + 1 == day => *last = day,
+                Some(_) | None => spans.push((day, day)),
+            }
+        }
+        let name = |day: usize| Self::NAMES.get(day).copied().unwrap_or_default();
+        let span = |(first, last): &(usize, usize)| {
+            if first == last { name(*first).to_owned() } else { format!("{}-{}", name(*first), name(*last)) }
+        };
+        f.write_str(&spans.iter().map(span).collect::<Vec<_>>().join(","))
     }
 }
 

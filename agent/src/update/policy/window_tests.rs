@@ -129,3 +129,17 @@ proptest! {
         prop_assert_eq!(local_day(next_midnight(now, &zone), &zone), local_day(now, &zone) + 1);
     }
 }
+
+#[test]
+fn a_window_is_shown_as_it_could_have_been_written() {
+    for (written, shown) in [
+        ("Mon-Fri 22:00-05:00", "Mon-Fri 22:00-05:00"),
+        ("00:00-24:00", "00:00-24:00"),
+        ("Sat-Mon,Wed 01:05-02:30", "Mon,Wed,Sat-Sun 01:05-02:30"),
+        ("Mon-Sun 03:00-04:00", "03:00-04:00"),
+    ] {
+        let window: Window = written.parse().expect(written);
+        assert_eq!(window.to_string(), shown);
+        assert_eq!(shown.parse(), Ok(window));
+    }
+}
