@@ -48,7 +48,17 @@ fn an_agent_that_keeps_crashing_goes_back_and_then_runs_nothing_until_it_is_told
     let seen = |lab: &Lab| lab.server.json("/api/v1/devices/device-01");
     until("the server shows it", PATIENCE, || (seen(&lab).ok()?["safe_mode"] == true).then_some(()))?;
 
-    let reply = lab.devices[0].engineer(&["rollback"])?;
+    // What was taken back comes back only by name.
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("2.0.0 was taken back") && said.contains("rollback --to 2.0.0"), "{said}");
+    let refused = lab.devices[0].try_engineer(&["rollback"])?;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{why}");
+    assert!(
+        why.contains("the agent was started") && why.contains("next: `serin-agent rollback --to 2.0.0`"),
+        "{why}"
+    );
+    let reply = lab.devices[0].engineer(&["rollback", "--to", "2.0.0"])?;
     assert!(reply.to_string().contains("2.0.0"), "{reply}");
     assert_eq!(lab.devices[0].infer(&rows()?[..1])?["model_version"], "2.0.0");
     until("the server shows it", PATIENCE, || (seen(&lab).ok()?["safe_mode"] == false).then_some(()))?;

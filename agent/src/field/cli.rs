@@ -79,7 +79,7 @@ pub struct HistoryArgs {
 /// `rollback`.
 #[derive(Clone, Debug, Args)]
 pub struct RollbackArgs {
-    /// Go back only if this is the previous version.
+    /// Go back only if this is the previous version; one that was taken back here comes back only so.
     #[arg(long, value_name = "VERSION")]
     pub to: Option<Version>,
     /// Print JSON.

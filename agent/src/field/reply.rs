@@ -282,6 +282,8 @@ pub enum FieldCode {
     NothingActive,
     /// There is no previous release.
     NoPrevious,
+    /// The previous release was taken back here, and was not asked for by name.
+    Condemned,
     /// The version asked for is not on this device.
     NotHere,
     /// It is already so.
@@ -319,6 +321,19 @@ impl FieldError {
     pub fn new(code: FieldCode, message: impl Into<String>, next: impl Into<String>) -> Self {
         Self { code, message: message.into(), next: next.into() }
     }
+
+    /// A rollback without a name would lead to `release`, which was taken back; `why` where that is known.
+    pub fn condemned(release: &ReleaseId, why: Option<&Reason>) -> Self {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        Self::new(
+            FieldCode::Condemned,
+            format!("{release} was taken back on this device{why}; it comes back only by name"),
+            format!(
+                "`serin-agent rollback --to {}` brings it back all the same; else have the fleet assign another",
+                release.version
+            ),
+        )
+    }
 }
 
 impl From<FieldRefusal> for FieldError {
@@ -331,6 +346,7 @@ impl From<FieldRefusal> for FieldError {
                 FieldCode::NoPrevious,
                 "have the fleet assign the wanted release; `serin-agent pin` keeps what runs".into(),
             ),
+            FieldRefusal::Condemned(release) => return Self::condemned(release, None),
             FieldRefusal::NotHere { previous, .. } => {
                 (FieldCode::NotHere, format!("`serin-agent rollback --to {}` is possible", previous.version))
             }

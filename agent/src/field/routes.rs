@@ -226,6 +226,7 @@ fn error(error: &FieldError) -> Answer {
     let status = match error.code {
         FieldCode::NothingActive
         | FieldCode::NoPrevious
+        | FieldCode::Condemned
         | FieldCode::NotHere
         | FieldCode::Already
         | FieldCode::NotTrusted

@@ -1,11 +1,11 @@
 //! Answering the field engineer: what he wants to know at once, what he orders through the update machine.
 
 use serin_protocol::ids::{Digest, EventNumber, Millis, ReleaseId};
-use serin_protocol::message::{Event as DeviceEvent, Phase, Reason};
+use serin_protocol::message::{Event as DeviceEvent, EventKind, Phase, Reason};
 use tokio::sync::oneshot;
 
 use super::Supervisor;
-use crate::disk::journal::{HistoryEntry as Stored, HistoryItem};
+use crate::disk::journal::{HISTORY_ENTRIES, HistoryEntry as Stored, HistoryItem};
 use crate::field::configuration::redacted;
 use crate::field::reply::{
     FieldCode, FieldError, FieldReply, History, HistoryEntry, LinkStatus, RolledBack, SlotStatus, Status,
@@ -95,6 +95,9 @@ impl Supervisor {
             Ok(FieldOutcome::Unpinned) => Ok(FieldReply::Unpinned),
             Ok(FieldOutcome::Held(until)) => Ok(FieldReply::Held { until }),
             Ok(FieldOutcome::Sideloading) => return self.sideload_begun(pending.reply),
+            Err(FieldRefusal::Condemned(release)) => {
+                Err(FieldError::condemned(&release, self.taken_back(&release).as_ref()))
+            }
             Err(refusal) => Err(refusal.into()),
         };
         let _ = pending.reply.send(outcome);
@@ -184,6 +187,23 @@ impl Supervisor {
 
     fn traffic(&self, statement: Digest) -> Option<field::reply::Traffic> {
         self.recordings.get(&statement).map(|recording| recording.lock().snapshot().into())
+    }
+
+    /// Why `release` was last taken back, as far as the history goes.
+    pub(super) fn taken_back(&self, release: &ReleaseId) -> Option<Reason> {
+        let entries = self.journal.history(HISTORY_ENTRIES).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the history could not be read");
+            Vec::new()
+        });
+        entries.into_iter().rev().find_map(|entry| match entry.what {
+            HistoryItem::Event(EventKind::Transition {
+                release: left,
+                to: Phase::RolledBack,
+                reason,
+                ..
+            }) if left == *release => Some(reason),
+            HistoryItem::Event(_) | HistoryItem::Note(_) => None,
+        })?
     }
 
     /// The newest first.

@@ -79,7 +79,7 @@ pub enum Event {
 pub enum FieldOrder {
     /// Go back to the previous release (or check that it is this version) and pin it.
     Rollback {
-        /// The version expected there.
+        /// The version expected there. Without it none comes back that was taken back here.
         to: Option<Version>,
     },
     /// Keep what runs, whatever the fleet says.
@@ -111,6 +111,9 @@ pub enum FieldRefusal {
     /// There is nothing to go back to.
     #[error("there is no previous release on this device")]
     NoPrevious,
+    /// What is there was taken back here, and was not asked for by name.
+    #[error("{0} was taken back on this device and comes back only by name")]
+    Condemned(ReleaseId),
     /// Another version is there.
     #[error("version {wanted} is not on this device; the previous release is {previous}")]
     NotHere {

@@ -110,7 +110,8 @@ fn an_engineer_leads_out_of_safe_mode() {
         goes_back.feed(Event::Field(0, order));
         assert!(matches!(goes_back.replies.pop(), Some(Ok(_))) && goes_back.machine.safe_mode());
     }
-    goes_back.feed(Event::Field(0, FieldOrder::Rollback { to: None }));
+    let to = Some("2".parse().expect("version"));
+    goes_back.feed(Event::Field(0, FieldOrder::Rollback { to }));
     goes_back.settle();
     assert_eq!((goes_back.pointer, goes_back.disk.safe_mode), (Some(statement(2)), false));
 }

@@ -474,10 +474,30 @@ fn a_worker_that_dies_in_probation_brings_the_previous_release_back() {
     shell.kill(2, WorkerDeath::Signal(9));
     assert_eq!((shell.active(), shell.pointer), (Some(1), Some(statement(1))));
     assert_eq!(shell.last_reason(), Some(Reason::WorkerDied(WorkerDeath::Signal(9))));
-    // The condemned release does not come back by itself, but an engineer may insist.
+    // The condemned release does not come back by itself, nor by an engineer who does not say that he wants it.
+    shell.feed(Event::Field(0, FieldOrder::Rollback { to: None }));
+    assert_eq!(shell.replies.pop(), Some(Err(FieldRefusal::Condemned(release_id(2)))));
+    assert_eq!((shell.active(), shell.disk.pinned_by), (Some(1), None));
     shell.feed(Event::Field(0, FieldOrder::Rollback { to: Some("2".parse().expect("version")) }));
     shell.settle();
     assert_eq!(shell.active(), Some(2));
+}
+
+#[test]
+fn an_engineer_goes_back_and_forth_between_releases_that_nobody_condemned() {
+    let mut shell = Shell::installed(&[1, 2]);
+    for expected in [1, 2, 1] {
+        shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+        shell.settle();
+        assert_eq!(shell.active(), Some(expected));
+    }
+    // What he left in its probation never passed it.
+    let mut shell = Shell::installed(&[1]);
+    shell.run(2, 2);
+    shell.settle();
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    shell.feed(Event::Field(1000, FieldOrder::Rollback { to: None }));
+    assert_eq!(shell.replies.pop(), Some(Err(FieldRefusal::Condemned(release_id(2)))));
 }
 
 #[test]
@@ -775,7 +795,8 @@ enum Act {
     Wait(u8),
     Die(u8),
     Health(u32, u32),
-    Rollback,
+    /// Whether what it leads to is named.
+    Rollback(bool),
     Sideload(u8),
     Pin,
     Unpin,
@@ -796,7 +817,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         3 => (1..120_u8).prop_map(Act::Wait),
         2 => (1..5_u8).prop_map(Act::Die),
         1 => (0..50_u32, 0..50_u32).prop_map(|(requests, errors)| Act::Health(requests, errors)),
-        1 => Just(Act::Rollback),
+        1 => any::<bool>().prop_map(Act::Rollback),
         2 => (1..5_u8).prop_map(Act::Sideload),
         1 => Just(Act::Pin),
         2 => Just(Act::Unpin),
@@ -835,7 +856,11 @@ impl Shell {
             Act::Policy(fetch, install) => {
                 self.feed(Event::Policy(Verdicts { fetch: verdict(fetch), install: verdict(install) }));
             }
-            Act::Rollback => self.feed(Event::Field(0, FieldOrder::Rollback { to: None })),
+            Act::Rollback(named) => {
+                let previous = self.disk.previous.as_ref().filter(|_| named);
+                let to = previous.map(|previous| previous.release.version.clone());
+                self.feed(Event::Field(0, FieldOrder::Rollback { to }));
+            }
             Act::Pin => self.feed(Event::Field(0, FieldOrder::Pin)),
             Act::Unpin => self.feed(Event::Field(0, FieldOrder::Unpin)),
             Act::Restart => self.restart(),

@@ -92,6 +92,10 @@ impl Machine {
             Some(wanted) if wanted != previous.release.version => {
                 return Err(FieldRefusal::NotHere { wanted, previous: previous.release.clone() });
             }
+            // What was taken back here comes back by name only: he may not know that it was.
+            None if previous.standing == Standing::Condemned => {
+                return Err(FieldRefusal::Condemned(previous.release.clone()));
+            }
             Some(_) | None => {}
         }
         let target = previous.statement;
