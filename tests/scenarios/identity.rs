@@ -193,6 +193,9 @@ fn a_device_becomes_one_of_the_fleet_by_a_token_and_is_cut_off_by_a_word() -> Re
         let made = lab.server.operator(&[&["device", "invite"], words].concat())?;
         Ok(made["token"].as_str().context("a token")?.to_owned())
     };
+    let doctor = || -> Result<String> {
+        Ok(String::from_utf8_lossy(&stranger.try_engineer(&["doctor"])?.stdout).into_owned())
+    };
     let bound = invite(&["device-02"])?;
     assert!(enroll(&bound)?.contains("the token is for another device"));
     assert!(enroll("serin-1-2")?.contains("a claim token is written as"));
@@ -200,8 +203,12 @@ fn a_device_becomes_one_of_the_fleet_by_a_token_and_is_cut_off_by_a_word() -> Re
     assert!(enroll(&made_up)?.contains("the token is not valid here"));
     let known = lab.server.json("/api/v1/devices")?;
     assert_eq!(known["devices"].as_array().map(Vec::len), Some(1), "{known}");
+    assert!(doctor()?.contains("warn  fleet     not enrolled"), "{}", doctor()?);
+    assert!(doctor()?.contains("next: `serin-agent enroll`"), "{}", doctor()?);
+    assert_eq!(stranger.status()?["not_enrolled"], true);
     let token = invite(&[])?;
     assert!(enroll(&token)?.contains("\"reply\":\"enrolled\""));
+    assert_eq!(stranger.status()?["not_enrolled"], false);
     serin_tests::until("the server knows the stranger", PATIENCE, || {
         (lab.server.json("/api/v1/devices/stranger").ok()?["online"] == true).then_some(())
     })?;
@@ -212,6 +219,11 @@ fn a_device_becomes_one_of_the_fleet_by_a_token_and_is_cut_off_by_a_word() -> Re
         let out = status["link"]["connected"] == false && status["link"]["last_error"] != Value::Null;
         out.then_some(())
     })?;
+    serin_tests::until("the engineer is told whom to ask", PATIENCE, || {
+        let said = doctor().ok()?;
+        (said.contains("does not let this device in") && said.contains("device show stranger")).then_some(())
+    })?;
+    assert!(!doctor()?.contains("not enrolled"), "{}", doctor()?);
     let shown = lab.server.json("/api/v1/devices/stranger")?;
     assert_eq!((&shown["revoked"], &shown["online"]), (&true.into(), &false.into()));
     // The others are still there.

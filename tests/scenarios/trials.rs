@@ -54,7 +54,7 @@ fn a_rollout_by_shadow_asks_devices_before_it_changes_what_they_answer() -> Resu
     let rollout = lab.server.roll_out("digits@2.0.0", BY_SHADOW)?;
     until("one is shadowing", PATIENCE, || {
         let told =
-            |name: &str| Some(lab.server.events(name).ok()?.iter().any(|event| event.contains("shadowing")));
+            |name: &str| Some(lab.server.events(name).ok()?.iter().any(|event| event.contains("on trial")));
         lab.devices.iter().any(|device| told(&device.name) == Some(true)).then_some(())
     })?;
     assert_eq!(lab.running("1.0.0"), 5, "nothing changes for apps meanwhile");
@@ -76,7 +76,7 @@ fn operator_tries_a_release_as_a_shadow_and_as_an_arm_before_anybody_depends_on_
 
     // Everything it is asked is answered by version 1; version 2 computes the same.
     lab.server.operator(&["trial", "start", "kiosk", "digits@2.0.0", "--for", "1h"])?;
-    lab.until_told("kiosk", &["digits@2.0.0", "warming", "shadowing"])?;
+    lab.until_told("kiosk", &["digits@2.0.0", "warming", "on trial"])?;
     let comparison = until("the shadow is compared", PATIENCE, || {
         let shadow = lab.server.operator(&["trial", "show", "digits@2.0.0"]).ok()?;
         let comparison = shadow["comparisons"][0].clone();
@@ -122,7 +122,7 @@ fn operator_tries_a_release_as_a_shadow_and_as_an_arm_before_anybody_depends_on_
     let rollout = lab.server.roll_out("digits@2.0.0", ALL_AT_ONCE)?;
     lab.server.until_rollout_is(rollout, "completed", PATIENCE)?;
     assert!(lab.devices[0].runs("2.0.0"));
-    lab.until_told("kiosk", &["digits@2.0.0", "shadowing", "probation"])?;
+    lab.until_told("kiosk", &["digits@2.0.0", "on trial", "probation"])?;
     assert_eq!(fetched(&lab)?, before, "nothing was fetched again");
     assert_eq!(traffic.failed.load(Ordering::Relaxed), 0);
     Ok(())

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use serin_protocol::frame::Sandbox;
-use serin_protocol::ids::{ByteCount, Millis, ReleaseId, UnixMillis};
+use serin_protocol::ids::{ByteCount, DeviceId, Millis, ReleaseId, UnixMillis};
+use serin_protocol::message::Reason;
 
 use super::class;
 use super::held_up::{self, Outlook};
 use super::print::{date, size};
 use super::protections::{Kernel, sandbox};
 use crate::link::certificates::LinkFile;
+use crate::link::mqtt::Problem;
 
 /// Trust that ends sooner than this is worth a word: the server renews it daily.
 const SOON: Millis = Millis::from_secs(12 * 3600);
@@ -91,13 +93,15 @@ pub struct Facts {
     /// Whether the broker is there.
     pub connected: bool,
     /// Why it is not.
-    pub link_problem: Option<String>,
+    pub link_problem: Option<Problem>,
     /// Whether the link is encrypted.
     pub tls: bool,
     /// The files of the link's encryption; none without it.
     pub certificates: Vec<LinkFile>,
-    /// Events that the fleet has not acknowledged.
-    pub waiting: u64,
+    /// This device.
+    pub device: DeviceId,
+    /// Events that the fleet has not acknowledged; none where it never acknowledged anything that this device said.
+    pub waiting: Option<u64>,
     /// Until when trusted metadata holds.
     pub trusted_until: Option<UnixMillis>,
     /// Why the last refresh failed.
@@ -109,7 +113,7 @@ pub struct Facts {
     /// The release that should answer, and whether it does.
     pub active: Option<(ReleaseId, bool)>,
     /// The release to go back to.
-    pub previous: Option<ReleaseId>,
+    pub previous: Option<WayBack>,
     /// Starts shortly before this run without a stop.
     pub restarts: u32,
     /// Why the disk takes no events, if it does not.
@@ -118,6 +122,29 @@ pub struct Facts {
     pub safe_mode: bool,
     /// What the device lacks of its class.
     pub class_lacks: Vec<String>,
+}
+
+/// The release that a rollback leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WayBack {
+    /// Model and version.
+    pub release: ReleaseId,
+    /// Whether it was taken back here, so that it comes back by name only.
+    pub condemned: bool,
+    /// Why, where that is known.
+    pub why: Option<Reason>,
+}
+
+impl WayBack {
+    /// What brings it back.
+    fn command(&self) -> String {
+        let Self { release, condemned, .. } = self;
+        if *condemned {
+            format!("`serin-agent rollback --to {}`", release.version)
+        } else {
+            "`serin-agent rollback`".into()
+        }
+    }
 }
 
 /// Looks at everything.
@@ -147,11 +174,9 @@ fn model(facts: &Facts) -> CheckLine {
         Some((release, true)) => CheckLine::ok("model", format!("{release} answers")),
         Some((release, false)) => {
             let finding = format!("{release} does not answer; the agent keeps trying");
-            CheckLine::fail(
-                "model",
-                finding,
-                "see `serin-agent history`, or go back with `serin-agent rollback`",
-            )
+            let back = facts.previous.as_ref().map(|back| format!(", or go back with {}", back.command()));
+            let remedy = format!("see `serin-agent history`{}", back.unwrap_or_default());
+            CheckLine::fail("model", finding, &remedy)
         }
         None => CheckLine::warn("model", "no release was installed yet", "have the fleet roll one out"),
     }
@@ -159,7 +184,18 @@ fn model(facts: &Facts) -> CheckLine {
 
 fn previous(facts: &Facts) -> CheckLine {
     match &facts.previous {
-        Some(release) => CheckLine::ok("rollback", format!("possible, to {release}")),
+        Some(back) if back.condemned => {
+            let WayBack { release, why, .. } = back;
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let finding =
+                format!("{release} was taken back on this device{why}; there is nothing else to go back to");
+            let remedy = format!(
+                "have the fleet roll out one that holds; {} brings it back all the same",
+                back.command()
+            );
+            CheckLine::warn("rollback", finding, &remedy)
+        }
+        Some(back) => CheckLine::ok("rollback", format!("possible, to {}", back.release)),
         None => CheckLine::ok("rollback", "nothing to go back to yet"),
     }
 }
@@ -168,8 +204,17 @@ fn broker(facts: &Facts) -> CheckLine {
     let how = if facts.tls { "with TLS" } else { "without TLS" };
     match (&facts.link_problem, facts.connected) {
         (_, true) => CheckLine::ok("broker", format!("connected {how}")),
+        (Some(Problem { text, refused: true }), false) => {
+            let remedy = format!(
+                "the network is well: have an operator look whether the device was revoked (`serin-fleet device show {}`), \
+                 and with TLS whether the certificate in broker.tls is this device's and holds; one that was revoked becomes \
+                 one of the fleet again with another key only",
+                facts.device
+            );
+            CheckLine::fail("broker", format!("not connected {how}: {text}"), &remedy)
+        }
         (problem, false) => {
-            let why = problem.as_deref().unwrap_or("no try has ended yet");
+            let why = problem.as_ref().map_or("no try has ended yet", |problem| problem.text.as_str());
             let remedy = "check the network, broker.host and broker.port, and the files in broker.tls";
             CheckLine::fail("broker", format!("not connected {how}: {why}"), remedy)
         }
@@ -198,12 +243,24 @@ fn certificates(facts: &Facts) -> CheckLine {
 }
 
 fn fleet(facts: &Facts) -> CheckLine {
-    if facts.waiting == 0 {
-        return CheckLine::ok("fleet", "every event was acknowledged");
+    let device = &facts.device;
+    match facts.waiting {
+        None => {
+            let finding = "not enrolled: the fleet has confirmed nothing that this device said";
+            let remedy = format!(
+                "`serin-agent enroll`, with a token that an operator makes by `serin-fleet device invite {device}`"
+            );
+            CheckLine::warn("fleet", finding, &remedy)
+        }
+        Some(0) => CheckLine::ok("fleet", "every event was acknowledged"),
+        Some(waiting) => {
+            let finding = format!("{waiting} events wait to be acknowledged");
+            let remedy = format!(
+                "if it stays so: have an operator look at the server, and at `serin-fleet device show {device}`"
+            );
+            CheckLine::warn("fleet", finding, &remedy)
+        }
     }
-    let finding = format!("{} events wait to be acknowledged", facts.waiting);
-    let remedy = "if it stays so: enrol with `serin-agent enroll`, or have an operator look at the server";
-    CheckLine::warn("fleet", finding, remedy)
 }
 
 fn trust(facts: &Facts) -> CheckLine {
@@ -262,9 +319,12 @@ fn memory(facts: &Facts) -> CheckLine {
 
 fn agent(facts: &Facts) -> CheckLine {
     if facts.safe_mode {
-        let remedy = "run another release: `serin-agent rollback`, or have the fleet assign one; \
-                      `serin-agent unpin` tries the same again";
-        return CheckLine::fail("agent", "safe mode: it kept crashing, and no release runs", remedy);
+        let back = facts.previous.as_ref().map(|back| format!("{}, or ", back.command()));
+        let remedy = format!(
+            "run another release: {}have the fleet assign one; `serin-agent unpin` tries the same again",
+            back.unwrap_or_default()
+        );
+        return CheckLine::fail("agent", "safe mode: it kept crashing, and no release runs", &remedy);
     }
     if facts.restarts > 0 {
         let finding = format!("started {} times in a short time without having been stopped", facts.restarts);
@@ -274,115 +334,5 @@ fn agent(facts: &Facts) -> CheckLine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::field::protections;
-
-    fn well() -> Facts {
-        Facts {
-            clock: UnixMillis(1_795_000_000_000),
-            clock_floor: UnixMillis(1_794_000_000_000),
-            free: ByteCount::from_mib(1000),
-            reserve: ByteCount::from_mib(64),
-            policy: Outlook::default(),
-            memory: Some(ByteCount::from_mib(512)),
-            models: ByteCount::from_mib(256),
-            connected: true,
-            link_problem: None,
-            tls: true,
-            certificates: vec![
-                LinkFile { what: "ca", good: Ok(Some(UnixMillis(1_895_000_000_000))) },
-                LinkFile { what: "key", good: Ok(None) },
-            ],
-            waiting: 0,
-            trusted_until: Some(UnixMillis(1_795_100_000_000)),
-            trust_problem: None,
-            sandbox: Some(protections::WHOLE),
-            kernel: Kernel { landlock: true, seccomp: true, memory_groups: true },
-            active: Some(("m@2".parse().expect("id"), true)),
-            previous: Some("m@1".parse().expect("id")),
-            restarts: 0,
-            sheltered: None,
-            safe_mode: false,
-            class_lacks: Vec::new(),
-        }
-    }
-
-    fn found(change: impl FnOnce(&mut Facts), what: &str) -> CheckLine {
-        let mut facts = well();
-        change(&mut facts);
-        let checkup = doctor(&facts);
-        let line = checkup.lines.iter().find(|line| line.what == what).expect("is looked at").clone();
-        assert_eq!(checkup.worst(), line.level, "nothing else is wrong: {checkup:?}");
-        assert_eq!(line.remedy.is_some(), line.level != Level::Ok, "{line:?}");
-        line
-    }
-
-    #[test]
-    fn a_device_that_is_well_needs_nothing() {
-        let checkup = doctor(&well());
-        assert_eq!(checkup.worst(), Level::Ok, "{checkup:?}");
-        assert_eq!(checkup.lines.len(), 13);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_remedy() {
-        let level = |line: CheckLine| line.level;
-        let dead_clock = found(|facts| facts.clock_floor = facts.clock.plus(Millis(1)), "clock");
-        assert_eq!(level(dead_clock), Level::Fail);
-        assert_eq!(level(found(|facts| facts.free = ByteCount::from_mib(63), "disk")), Level::Fail);
-        assert_eq!(level(found(|facts| facts.free = ByteCount::from_mib(100), "disk")), Level::Warn);
-        let sheltered = found(|facts| facts.sheltered = Some("Read-only file system".into()), "disk");
-        assert!(sheltered.finding.contains("Read-only"), "{sheltered:?}");
-        assert_eq!(level(sheltered), Level::Fail);
-        assert_eq!(level(found(|facts| facts.memory = Some(ByteCount(1)), "memory")), Level::Warn);
-        let open = Sandbox { files_closed: false, ..protections::WHOLE };
-        assert_eq!(level(found(|facts| facts.sandbox = Some(open), "sandbox")), Level::Warn);
-        assert_eq!(level(found(|facts| facts.waiting = 3, "fleet")), Level::Warn);
-        assert_eq!(level(found(|facts| facts.active = None, "model")), Level::Warn);
-        assert_eq!(level(found(|facts| facts.restarts = 2, "agent")), Level::Warn);
-        let safe = found(
-            |facts| (facts.safe_mode, facts.active) = (true, Some(("m@2".parse().expect("id"), false))),
-            "agent",
-        );
-        assert_eq!(safe.level, Level::Fail);
-        let silent = found(|facts| facts.active = Some(("m@2".parse().expect("id"), false)), "model");
-        assert_eq!(level(silent), Level::Fail);
-        let alone =
-            found(|facts| (facts.connected, facts.link_problem) = (false, Some("refused".into())), "broker");
-        assert!(alone.level == Level::Fail && alone.finding.contains("refused"), "{alone:?}");
-    }
-
-    #[test]
-    fn certificates_are_watched_before_they_end() {
-        let until = |days: u64| {
-            move |facts: &mut Facts| {
-                let until = facts.clock.plus(Millis::from_secs(days * 24 * 3600));
-                facts.certificates.push(LinkFile { what: "certificate", good: Ok(Some(until)) });
-            }
-        };
-        assert_eq!(found(until(31), "certificates").level, Level::Ok);
-        let soon = found(until(30), "certificates");
-        assert!(soon.level == Level::Warn && soon.finding.contains("broker.tls.certificate"), "{soon:?}");
-        assert_eq!(found(until(0), "certificates").level, Level::Fail);
-        let missing = LinkFile { what: "key", good: Err("No such file".into()) };
-        let missing = found(|facts| facts.certificates.push(missing), "certificates");
-        assert!(missing.level == Level::Fail && missing.finding.contains("broker.tls.key"), "{missing:?}");
-        assert_eq!(found(|facts| facts.certificates.clear(), "certificates").level, Level::Ok);
-    }
-
-    #[test]
-    fn trust_is_watched_before_it_ends() {
-        let until = |seconds: u64| {
-            move |facts: &mut Facts| {
-                facts.trusted_until = Some(facts.clock.plus(Millis::from_secs(seconds)));
-            }
-        };
-        assert_eq!(found(until(13 * 3600), "trust").level, Level::Ok);
-        assert_eq!(found(until(11 * 3600), "trust").level, Level::Warn);
-        assert_eq!(found(until(0), "trust").level, Level::Fail);
-        assert_eq!(found(|facts| facts.trusted_until = None, "trust").level, Level::Fail);
-        let failing = found(|facts| facts.trust_problem = Some("freeze".into()), "trust");
-        assert!(failing.level == Level::Warn && failing.finding.contains("freeze"), "{failing:?}");
-    }
-}
+#[path = "checkup_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@
 //! | [`cli`] | what the engineer types |
 //! | `carry`, [`label`], `logs` | what the commands of these names do |
 //! | `sideload` | a release that is brought, as it is read |
+//! | [`trial`] | how a release is tried, in words |
 //! | `support` | the file for the office |
 //! | `print` | what people read (pure) |
 
@@ -33,6 +34,7 @@ pub mod reply;
 pub(crate) mod routes;
 mod sideload;
 mod support;
+pub mod trial;
 
 pub use command::{FieldCommand, FieldOutcome, FieldRequest};
 pub use reply::{FieldCode, FieldError, FieldReply, Status};

@@ -10,6 +10,7 @@ use serin_protocol::message::{Phase, Reason};
 
 use super::checkup::Checkup;
 use super::held_up::WaitingStatus;
+use super::trial::TrialStatus;
 use crate::logs::LogLine;
 use crate::telemetry::Snapshot;
 use crate::update::effect::FieldRefusal;
@@ -122,6 +123,12 @@ pub struct Status {
     /// The server asked to hold transfers, repetitions and reconnections back until then.
     #[serde(default)]
     pub paused_until: Option<UnixMillis>,
+    /// How the candidate is tried, where it is not to answer in the place of the active release.
+    #[serde(default)]
+    pub trial: Option<TrialStatus>,
+    /// The fleet has never confirmed anything that this device said.
+    #[serde(default)]
+    pub not_enrolled: bool,
 }
 
 /// Whether the fleet can be reached.

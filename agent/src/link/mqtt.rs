@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 pub use rumqttc::Transport;
-use rumqttc::{AsyncClient, Event, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, Incoming, LastWill, MqttOptions,
+    Outgoing, QoS,
+};
 use serin_protocol::ids::{DeviceId, FleetId, Millis};
 use serin_protocol::topic::{Topic, TopicError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, Jitter};
+use super::tls;
 
 /// Largest packet either way: a metadata file of 256 KiB with its topic.
 const MAX_PACKET_BYTES: usize = 260 * 1024;
@@ -58,13 +62,38 @@ pub enum LinkEvent {
     /// Connected; everything is to be subscribed anew through this session.
     Connected(Session),
     /// No longer connected, or still not; the link tries again by itself.
-    Disconnected(String),
+    Disconnected(Problem),
     /// A message on one of our topics.
     Message(Topic, Bytes),
     /// A message on something that is not our topic.
     Strange(String, TopicError),
     /// The broker has taken the publication with this token.
     Delivered(u64),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In words.
+    pub text: String,
+    /// The broker is there, and does not let this device in.
+    pub refused: bool,
+}
+
+impl Problem {
+    fn of(error: &ConnectionError) -> Self {
+        let code = match error {
+            ConnectionError::ConnectionRefused(code) => Some(*code),
+            // All else may be the network's fault.
+            _ => None,
+        };
+        match code {
+            Some(code @ (ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword)) => {
+                Self { text: format!("the broker does not let this device in ({code:?})"), refused: true }
+            }
+            Some(_) | None => Self { text: error.to_string(), refused: tls::told_off(error) },
+        }
+    }
 }
 
 /// One connection, for requests. Requests never wait: what does not fit is refused and tried again later.
@@ -174,7 +203,7 @@ async fn run_session(
         let event = match eventloop.poll().await {
             Ok(event) => event,
             Err(error) => {
-                events.send(LinkEvent::Disconnected(error.to_string())).await.ok()?;
+                events.send(LinkEvent::Disconnected(Problem::of(&error))).await.ok()?;
                 return Some(connected);
             }
         };
@@ -196,7 +225,9 @@ async fn run_session(
             }
             // Written, and with it all before it: the broker leaves it to us to close the connection.
             Event::Outgoing(Outgoing::Disconnect) => {
-                let _ = events.send(LinkEvent::Disconnected("goodbye".into())).await;
+                let _ = events
+                    .send(LinkEvent::Disconnected(Problem { text: "goodbye".into(), refused: false }))
+                    .await;
                 return None;
             }
             Event::Incoming(Incoming::PubAck(ack)) => {
@@ -230,6 +261,18 @@ fn open(options: &LinkOptions, connection: u32) -> (Session, EventLoop) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_refuses_the_device_is_told_from_a_network_that_fails() {
+        let refused = |error: &ConnectionError| Problem::of(error).refused;
+        for code in [ConnectReturnCode::NotAuthorized, ConnectReturnCode::BadUserNamePassword] {
+            let problem = Problem::of(&ConnectionError::ConnectionRefused(code));
+            assert!(problem.refused && problem.text.contains("does not let this device in"), "{problem:?}");
+        }
+        assert!(!refused(&ConnectionError::ConnectionRefused(ConnectReturnCode::ServiceUnavailable)));
+        assert!(!refused(&ConnectionError::NetworkTimeout));
+        assert!(!refused(&ConnectionError::Io(std::io::ErrorKind::ConnectionRefused.into())));
+    }
 
     #[tokio::test]
     async fn a_link_that_is_held_back_waits_for_a_word_and_ends_with_its_listener() {

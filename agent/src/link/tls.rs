@@ -6,7 +6,7 @@
 //! device would never learn the time. What runs is not decided here.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,10 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    AlertDescription as Alert, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
+};
 use serde::Deserialize;
 use serin_protocol::ids::UnixMillis;
 
@@ -92,6 +95,31 @@ impl ServerCertVerifier for ClockMayBeBehind {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+/// Whether the broker has ended the handshake because of the certificate that it was shown, or missed.
+pub(super) fn told_off(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // What an `io::Error` holds is not its source.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let held = held.and_then(|held| held.downcast_ref::<Error>());
+        if let Some(Error::AlertReceived(alert)) = held.or_else(|| error.downcast_ref()) {
+            return matches!(
+                alert,
+                Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::CertificateRequired
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The files, PEM each.
@@ -173,4 +201,18 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 fn file(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.into(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumqttc::ConnectionError;
+
+    #[test]
+    fn a_certificate_that_the_broker_refuses_is_told_from_a_network_that_fails() {
+        let told = |alert| told_off(&ConnectionError::Io(io::Error::other(Error::AlertReceived(alert))));
+        assert!(told(Alert::CertificateRevoked) && told(Alert::CertificateRequired));
+        assert!(!told(Alert::InternalError));
+        assert!(!told_off(&ConnectionError::Io(io::ErrorKind::ConnectionReset.into())));
+    }
 }

@@ -5,12 +5,12 @@ use tokio::sync::oneshot;
 
 use super::Supervisor;
 use crate::field;
-use crate::field::checkup::{CheckLine, Checkup, Facts, doctor};
+use crate::field::checkup::{CheckLine, Checkup, Facts, WayBack, doctor};
 use crate::field::protections::Kernel;
 use crate::field::reply::FieldReply;
 use crate::link::certificates::examine;
 use crate::telemetry::resources::available;
-use crate::update::record::Slot;
+use crate::update::record::{Slot, Standing};
 
 impl Supervisor {
     /// How the device is.
@@ -30,18 +30,25 @@ impl Supervisor {
             link_problem: self.link_problem.clone(),
             tls: self.config.broker.tls.is_some(),
             certificates: self.config.broker.tls.as_ref().map(examine).unwrap_or_default(),
-            waiting: self.outbox.pending(),
+            device: self.config.device.clone(),
+            waiting: self.taken_in.then(|| self.outbox.pending()),
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
             sandbox: running.map(|running| running.worker.sandbox()),
             kernel: Kernel::of(&self.hardware.kernel_features),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
-            previous: record.previous.as_ref().map(|slot| slot.release.clone()),
+            previous: record.previous.as_ref().map(|slot| self.way_back(slot)),
             restarts: self.restarts,
             sheltered: self.sheltered.clone(),
             safe_mode: self.machine.safe_mode(),
             class_lacks: self.class_lacks.clone(),
         })
+    }
+
+    fn way_back(&self, slot: &Slot) -> WayBack {
+        let condemned = slot.standing == Standing::Condemned;
+        let why = if condemned { self.taken_back(&slot.release) } else { None };
+        WayBack { release: slot.release.clone(), condemned, why }
     }
 
     /// Reads every file of the slots again, where reading may wait, then answers.

@@ -77,6 +77,7 @@ impl Supervisor {
         };
         tracing::info!(uid = by, ?outcome, "enrolment");
         if outcome.is_ok() {
+            self.taken_in = true;
             self.report_now(EventKind::Enrolled { uid: by });
         }
         let _ = reply.send(outcome);

@@ -141,7 +141,7 @@ impl Supervisor {
                 connected,
                 since: Some(self.link_since),
                 broker: format!("{}:{}", self.config.broker.host, self.config.broker.port),
-                last_error: self.link_problem.clone(),
+                last_error: self.link_problem.as_ref().map(|problem| problem.text.clone()),
             },
             active: record.active.as_ref().map(|slot| self.slot_status(slot)),
             previous: record.previous.as_ref().map(|slot| self.slot_status(slot)),
@@ -162,6 +162,8 @@ impl Supervisor {
             safe_mode: self.machine.safe_mode(),
             restarts: self.restarts,
             paused_until: self.paused_until(),
+            trial: record.trial().map(Into::into),
+            not_enrolled: !self.taken_in,
         }
     }
 

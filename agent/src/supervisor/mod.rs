@@ -53,7 +53,7 @@ use crate::field::FieldRequest;
 use crate::gateway::Router;
 use crate::gateway::remember::Remembered;
 use crate::link::backoff::Jitter;
-use crate::link::mqtt::{LinkEvent, Session};
+use crate::link::mqtt::{LinkEvent, Problem, Session};
 use crate::link::outbox::{self, Outbox};
 use crate::link::pause::Pausing;
 use crate::link::tls::TimeFloor;
@@ -139,7 +139,7 @@ struct Supervisor {
     hello_due: Cell<bool>,
     assignment_due: Cell<bool>,
     link_since: UnixMillis,
-    link_problem: Option<String>,
+    link_problem: Option<Problem>,
     /// The statement that is waited for.
     awaited: Option<Awaited>,
     jitter: Jitter,
@@ -161,6 +161,9 @@ struct Supervisor {
     /// The release that the gateway tries beside the one that answers.
     trial: Option<Digest>,
     inbox: mpsc::Sender<Inbox>,
+    /// Whether the fleet has ever confirmed something that this device said under its key. What it tells a name may be
+    /// meant for a device before it.
+    taken_in: bool,
     /// The engineer who waits for the fleet to take the device in.
     enrolling: Option<Enrolling>,
     refusals: Refusals,

@@ -136,7 +136,10 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     let clock = Clock::start();
     let trusted = TrustStore::open(files.clone(), &config.data, &config.trust.root, record.root_floor)?;
     let trust = Trust::new(Client::new(trusted, Jitter::new(boot.0)));
-    let outbox = Outbox::new(journal.stored()?, Jitter::new(boot.0));
+    let stored = journal.stored()?;
+    // Numbers begin at 1, and what is acknowledged is dropped.
+    let taken_in = stored.first_event.0 > 1;
+    let outbox = Outbox::new(stored, Jitter::new(boot.0));
 
     let (stop_sender, stop) = watch::channel(false);
     let (inbox, inbox_receiver) = mpsc::channel(INBOX);
@@ -227,6 +230,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         guard: None,
         trial: None,
         inbox,
+        taken_in,
         enrolling: None,
         refusals: Refusals::new(),
         service: Service::new(),

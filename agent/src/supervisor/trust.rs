@@ -183,6 +183,7 @@ impl Supervisor {
         };
         match open::<Ack, _>(payload, keys) {
             Ok(ack) if ack.device == self.config.device => {
+                self.taken_in = true;
                 self.trust.tagging.heard_from(named_key::<Ack>(payload).ok());
                 self.outbox(outbox::Input::Acknowledged(ack.stored));
             }

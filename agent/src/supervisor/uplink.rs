@@ -11,7 +11,7 @@ use crate::disk::journal_home;
 use crate::disk::losses::{Losses, Lost};
 use crate::disk::seam::FileError;
 use crate::link::backoff::Jitter;
-use crate::link::mqtt::Session;
+use crate::link::mqtt::{Problem, Session};
 use crate::link::outbox::{Effect, Input, Outbox};
 use crate::update::record::Telling;
 
@@ -59,10 +59,10 @@ impl Supervisor {
         self.outbox(Input::Connected);
     }
 
-    pub(super) fn on_disconnected(&mut self, problem: String) {
+    pub(super) fn on_disconnected(&mut self, problem: Problem) {
         let now = self.now();
         if self.session.take().is_some() {
-            tracing::warn!(problem, "disconnected");
+            tracing::warn!(problem = problem.text, "disconnected");
             self.link_since = now.wall;
         }
         self.link_problem = Some(problem);

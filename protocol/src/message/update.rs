@@ -48,7 +48,7 @@ impl fmt::Display for Phase {
             Self::Verified => "verified",
             Self::Staged => "staged",
             Self::Warming => "warming",
-            Self::Shadowing => "shadowing",
+            Self::Shadowing => "on trial",
             Self::Probation => "probation",
             Self::Committed => "committed",
             Self::Rejected => "rejected",
