@@ -17,12 +17,14 @@
 //! | [`logs`] | the last lines the agent logged | |
 //! | [`config`], [`identity`] | what is known before anything runs | |
 //! | `resident` | memory that is not needed now, given back | |
+//! | `folder` | folders that others may pass through, and nothing else for others | |
 //! | [`shelter`] | a folder in memory for when the disk fails | |
 
 pub mod conditions;
 pub mod config;
 pub mod disk;
 pub mod field;
+mod folder;
 pub mod gateway;
 pub mod identity;
 pub mod link;

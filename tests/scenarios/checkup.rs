@@ -1,5 +1,7 @@
 //! What an engineer on site learns about a device that is well, cut off, or damaged.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use serin_tests::device::Device;
@@ -56,5 +58,34 @@ fn an_engineer_is_told_what_is_wrong_and_what_to_do() -> Result<()> {
         said.contains("fail  active") && said.contains("next: have the fleet roll it out again"),
         "{said}"
     );
+    Ok(())
+}
+
+/// What the agent has made is for its user alone, but for the way to the socket.
+#[test]
+fn only_the_socket_is_for_others() -> Result<()> {
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_devices(1)?;
+    lab.first_release()?;
+    let ours = ["agent.toml", "agent.log", "agent.sock"];
+    let mut folders = vec![lab.devices[0].folder.clone()];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (path, found) = (entry.path(), entry.metadata()?);
+            if ours.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            assert_eq!(found.permissions().mode() & 0o077, 0, "{}", path.display());
+            seen += 1;
+            if found.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+    let socket = std::fs::metadata(lab.devices[0].folder.join("agent.sock"))?;
+    assert_eq!(socket.permissions().mode() & 0o777, 0o660);
     Ok(())
 }

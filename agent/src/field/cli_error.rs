@@ -3,7 +3,7 @@
 use std::io;
 
 use super::cli::Exit;
-use super::client::ClientError;
+use super::client::{ClientError, way_in};
 use crate::scoring::rows::RowsError;
 
 /// Why a command failed.
@@ -53,12 +53,7 @@ impl CliError {
 
     pub(super) fn next(&self) -> String {
         match self {
-            Self::Client(ClientError::Unreachable { source, .. }) => match source.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    "run this as root or as a member of the socket's group".into()
-                }
-                _ => "start the agent with `serin-agent run --config FILE`, or name its socket".into(),
-            },
+            Self::Client(ClientError::Unreachable { socket, source }) => way_in(socket, source.kind()),
             Self::Client(ClientError::Broken(_)) => "look at the agent's log, then try again".into(),
             Self::Client(ClientError::Refused(error)) => error.next.clone(),
             Self::Client(ClientError::Failed { status: 429 | 503, .. }) => {

@@ -1,7 +1,8 @@
 //! HTTP over the agent's Unix socket, from the field engineer's side.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -82,6 +83,27 @@ pub enum ClientError {
     /// The answer is not understood.
     #[error("the agent's answer is not understood: {0}")]
     Malformed(String),
+}
+
+/// What helps whoever could not reach the agent at `socket`.
+pub(super) fn way_in(socket: &Path, why: io::ErrorKind) -> String {
+    if why != io::ErrorKind::PermissionDenied {
+        return "start the agent with `serin-agent run --config FILE`, or name its socket".into();
+    }
+    let closed = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let parent = socket.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Some(folder) = parent.filter(|_| fs::symlink_metadata(socket).is_err_and(closed)) else {
+        let socket = socket.display();
+        return format!("run this as root or as a member of the socket's group (`stat -c %G {socket}`)");
+    };
+    let passable = fs::metadata(folder).map_or(true, |folder| folder.mode() & 0o010 != 0);
+    let folder = folder.display();
+    if passable {
+        format!("run this as root or as a member of the group of {folder} (`stat -c %G {folder}`)")
+    } else {
+        // The agent leaves one that is there as somebody made it.
+        format!("run this as root; `chmod g+x {folder}` lets the members of its group in, too")
+    }
 }
 
 impl Client {

@@ -1,14 +1,14 @@
 //! The agent's Unix socket: for its owner and group only, and never taken from an agent that lives.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::shelter;
+use crate::{folder, shelter};
 
 /// Whoever may write to the socket may roll back: its owner and group.
 const SOCKET_MODE: u32 = 0o660;
@@ -55,8 +55,8 @@ impl LocalSocket {
     /// their data folder.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Io { path: path.into(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            folder::make(parent, FOLDER_MODE).map_err(failed)?;
         }
         check_unused(path)?;
         // Under its final name only when its mode is right.

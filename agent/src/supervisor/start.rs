@@ -1,9 +1,8 @@
 //! From a configuration to a running supervisor.
 
 use std::cell::Cell;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +34,7 @@ use crate::disk::releases::ReleaseStore;
 use crate::disk::seam::{FileError, Files};
 use crate::disk::spent::SpentFile;
 use crate::disk::starts::StartLog;
+use crate::folder;
 use crate::gateway::listen::{Listener, serve};
 use crate::gateway::socket::{LocalSocket, SocketError};
 use crate::gateway::{Gateway, Limits, Router};
@@ -53,6 +53,10 @@ use crate::update::crash_loop::{CrashPolicy, counted};
 use crate::update::machine::{Identity, Machine};
 use crate::update::record::{Record, RecordError};
 use crate::worker::{self, group::Delegated};
+
+/// A data folder that the agent makes: the socket's group may pass through to the socket. All else in it is for the
+/// agent's user alone.
+const DATA_MODE: u32 = 0o710;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,7 @@ pub enum StartError {
 
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT. `logs` has what it logs.
 pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
+    folder::keep_private();
     let _lock = lock(&config)?;
     let time_floor = TimeFloor::default();
     let tls_files = config.broker.tls.as_ref();
@@ -316,10 +321,7 @@ fn count_start(log: &StartLog, policy: CrashPolicy, now: UnixMillis) -> u32 {
 fn lock(config: &Config) -> Result<File, StartError> {
     let failed = |path: &PathBuf, source| StartError::Folder { path: path.clone(), source };
     let data = &config.data;
-    if !data.exists() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
-        made.map_err(|source| failed(data, source))?;
-    }
+    folder::make(data, DATA_MODE).map_err(|source| failed(data, source))?;
     let path = data.join("lock");
     let opened = File::create(&path).or_else(|error| match error.kind() {
         // As good for a lock.
