@@ -115,7 +115,7 @@ pub struct LogsArgs {
     /// Lines to show.
     #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=MAX_LINES as i64))]
     pub lines: u16,
-    /// Go on with each line that is logged, until Ctrl-C.
+    /// Go on with each line that is logged, also by an agent that is started anew, until Ctrl-C.
     #[arg(short, long)]
     pub follow: bool,
     /// Print one JSON object a line.
@@ -299,7 +299,9 @@ async fn attempt(command: FieldCli, socket: &Path, console: &mut Console) -> Res
         FieldCli::SupportBundle(args) => {
             return support::run(&mut client, args, console).await.map(|()| Exit::Done);
         }
-        FieldCli::Logs(args) => return logs::run(&mut client, *args, console).await.map(|()| Exit::Done),
+        FieldCli::Logs(args) => {
+            return logs::run(&mut client, socket, *args, console).await.map(|()| Exit::Done);
+        }
         FieldCli::Sideload(args) => carry::run(&mut client, &args.file, console).await?,
         FieldCli::Hold(args) => {
             let body = json!({ "seconds": args.seconds }).to_string();

@@ -1,7 +1,9 @@
 //! The commands as typed, against a real socket with a gateway behind it; only the supervisor and the
 //! worker are doubles.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use clap::Parser;
 use serde_json::Value;
@@ -101,7 +103,7 @@ pub(crate) fn supervise(command: &FieldCommand) -> FieldOutcome {
                 crate::logs::Wanted::Last(count) => (1..=*count as u64).map(line).collect(),
                 crate::logs::Wanted::After(_) => Vec::new(),
             };
-            Ok(FieldReply::Logs { lines })
+            Ok(FieldReply::Logs { lines, run: None })
         }
         FieldCommand::Configuration => Ok(FieldReply::Configuration(json!({ "device": "d" }))),
         FieldCommand::Sideload(sideload) => Ok(FieldReply::Sideloaded {
@@ -260,6 +262,25 @@ async fn an_agent_that_is_not_there_is_told_apart() {
     assert_eq!(type_in(&path, &["status"]).await.exit, Exit::Unreachable);
 }
 
+#[test]
+fn whoever_may_not_reach_the_socket_is_told_what_opens_it() {
+    let folder = tempfile::tempdir().expect("folder");
+    let socket = folder.path().join("agent.sock");
+    std::fs::write(&socket, "").expect("written");
+    let advice = || way_in(&socket, io::ErrorKind::PermissionDenied);
+    let set =
+        |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).expect("set");
+    assert!(advice().contains("the socket's group"), "{}", advice());
+    set(0o000);
+    // Root passes everywhere, and is never told so.
+    let stopped = std::fs::symlink_metadata(&socket).is_err();
+    assert!(!stopped || advice().contains("chmod g+x"), "{}", advice());
+    set(0o010);
+    assert!(!stopped || advice().contains("a member of the group of"), "{}", advice());
+    set(0o700);
+    assert!(way_in(&socket, io::ErrorKind::NotFound).starts_with("start the agent"));
+}
+
 #[tokio::test]
 async fn an_agent_that_stops_meanwhile_says_so() {
     let folder = tempfile::tempdir().expect("folder");
@@ -305,7 +326,11 @@ async fn a_hold_is_bounded_and_says_its_end() {
         "{ended:?}"
     );
     let ended = scene.type_in(&["hold", "--for", "31d"]).await;
-    assert!(ended.exit == Exit::Refused && ended.err.contains("2592000 seconds"), "{ended:?}");
+    assert!(
+        ended.exit == Exit::Refused
+            && ended.err.contains("30 days at most\nnext: see `serin-agent hold --help`"),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
@@ -369,4 +394,103 @@ async fn logs_are_lines_for_people_and_objects_for_programs() {
     assert_eq!((plain.exit, plain.out.as_str()), (Exit::Done, "line 1\nline 2\n"));
     let objects = scene.type_in(&["logs", "-n", "1", "--json"]).await;
     assert_eq!(objects.out, "{\"number\":1,\"text\":\"line 1\"}\n");
+}
+
+#[tokio::test]
+async fn labels_in_a_file_count_for_themselves_and_what_does_not_is_named_with_its_line() {
+    let (scene, _) = Scene::open(Mood::Answer).await;
+    let request =
+        r#"{"id":"r","inputs":[{"name":"x","datatype":"FP32","shape":[3,2],"data":[1,2,3,4,5,6]}]}"#;
+    let request = scene.file("request.json", request);
+    assert_eq!(scene.type_in(&["infer", &request]).await.exit, Exit::Done);
+    let good = |row: u8| format!("{{\"id\":\"r\",\"row\":{row},\"value\":1}}\n");
+    let odd = "{\"id\":\"r\",\"row\":1,\"value\":true}\n\n";
+    let file = scene.file("labels.ndjson", &[good(0).as_str(), odd, &good(2)].concat());
+    let ended = scene.type_in(&["label", "--file", &file]).await;
+    assert_eq!((ended.exit, ended.out.as_str()), (Exit::Refused, "2 labels count, 1 not\n"), "{ended:?}");
+    let why = "note: line 2: r, row 1, does not count: true is none of the release's classes";
+    assert!(ended.err.starts_with(why), "{ended:?}");
+    // What is no label at all ends it, after those before it.
+    let file = scene.file("labels.ndjson", &[good(1).as_str(), "{\"id\":\"r\"}\n", &good(2)].concat());
+    let ended = scene.type_in(&["label", "--json", "--file", &file]).await;
+    assert_eq!(
+        (ended.exit, ended.out.as_str()),
+        (Exit::Usage, "{\"taken\":1,\"refused\":[]}\n"),
+        "{ended:?}"
+    );
+    assert!(ended.err.contains("line 2: missing field"), "{ended:?}");
+}
+
+/// An agent's socket and its log, until it is dropped.
+struct Logging {
+    stage: Stage,
+    logs: crate::logs::Logs,
+}
+
+impl Logging {
+    async fn start(socket: &Path, run: u64) -> Self {
+        let mut stage = Stage::open(quick()).await;
+        stage.listen_at(socket);
+        let logs = crate::logs::Logs::default();
+        let (_closed, empty) = mpsc::channel(1);
+        let mut requests = std::mem::replace(&mut stage.field, empty);
+        let kept = logs.clone();
+        tokio::spawn(async move {
+            while let Some(FieldRequest { command, reply, .. }) = requests.recv().await {
+                let FieldCommand::Logs(wanted) = command else { continue };
+                let run = Some(serin_protocol::ids::BootId(run));
+                let _ = reply.send(Ok(FieldReply::Logs { lines: kept.lines(wanted), run }));
+            }
+        });
+        Self { stage, logs }
+    }
+
+    fn log(&self, text: &str) {
+        use tracing_subscriber::fmt::MakeWriter as _;
+        self.logs.make_writer().write_all(text.as_bytes()).expect("memory");
+    }
+
+    async fn stop(self) {
+        let _ = self.stage.stop.send(true);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn until_printed(shared: &Shared, text: &str) {
+    for _ in 0..200 {
+        if shared.text().contains(text) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{text:?} is not in {:?}", shared.text());
+}
+
+#[tokio::test]
+async fn whoever_follows_goes_on_with_an_agent_that_is_started_anew() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("agent.sock");
+    let first = Logging::start(&path, 1).await;
+    ["one", "two", "three"].iter().for_each(|text| first.log(text));
+    let (out, err) = (Shared::default(), Shared::default());
+    let mut console = Console::new(Box::new(out.clone()), Box::new(err.clone()), false);
+    let typed = Typed::try_parse_from(["serin-agent", "logs", "--follow"]).expect("parses");
+    let follows = run(typed.command, &path, &mut console);
+    let happens = async {
+        until_printed(&out, "three\n").await;
+        first.stop().await;
+        until_printed(&err, "note: the agent has ended").await;
+        // Not as many as the one before had: its numbers say nothing about these.
+        let second = Logging::start(&path, 2).await;
+        second.log("four");
+        until_printed(&out, "four\n").await;
+        second.log("five");
+        until_printed(&out, "five\n").await;
+    };
+    tokio::select! {
+        exit = follows => panic!("{exit:?}: {}", err.text()),
+        () = happens => {}
+    }
+    assert_eq!(out.text(), "one\ntwo\nthree\nfour\nfive\n");
+    assert_eq!(err.text().matches("the agent has ended").count(), 1, "{}", err.text());
 }

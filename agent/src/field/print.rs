@@ -64,7 +64,7 @@ pub(super) fn reply(reply: &FieldReply, paint: Paint) -> String {
             paint.good("sideloaded"),
             span(*millis)
         ),
-        FieldReply::Logs { lines } => lines.iter().map(|line| line.text.clone() + "\n").collect(),
+        FieldReply::Logs { lines, run: _ } => lines.iter().map(|line| line.text.clone() + "\n").collect(),
         FieldReply::Configuration(configuration) => format!("{configuration:#}\n"),
         FieldReply::Enrolled { device, fleet } => {
             format!("{}: {device} is one of the fleet {fleet}\n", paint.good("enrolled"))

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{
-    ByteCount, DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, SequenceNumber, UnixMillis,
+    BootId, ByteCount, DeviceId, EventNumber, FleetId, Millis, ReleaseId, RolloutId, SequenceNumber,
+    UnixMillis,
 };
 use serin_protocol::message::{Phase, Reason};
 
@@ -42,6 +43,9 @@ pub enum FieldReply {
     Logs {
         /// The oldest first.
         lines: Vec<LogLine>,
+        /// The run of the agent that numbered them.
+        #[serde(default)]
+        run: Option<BootId>,
     },
     /// To `configuration`: without anything secret.
     Configuration(Value),

@@ -95,22 +95,22 @@ impl Verb {
     }
 }
 
-/// Hands the command `verb` of user `uid` to the supervisor and waits for his answer.
+/// Hands the command `name` of user `uid` to the supervisor and waits for his answer.
 pub(crate) async fn answer(
     supervisor: &mpsc::Sender<FieldRequest>,
     uid: u32,
     head: &Parts,
-    verb: &str,
+    name: &str,
     body: Incoming,
 ) -> Result<Answer, Refusal> {
-    let Some(verb) = Verb::parse(verb) else {
-        let message = format!("there is no command {verb}");
+    let Some(verb) = Verb::parse(name) else {
+        let message = format!("there is no command {name}");
         let next = "agent and command line are of different versions; update the older one";
         return Ok(error(&FieldError::new(FieldCode::UnknownCommand, message, next)));
     };
-    let (method, name) = verb.method();
+    let (method, allowed) = verb.method();
     if head.method != method {
-        return Err(Refusal::wrong_method(name));
+        return Err(Refusal::wrong_method(allowed));
     }
     if verb == Verb::Sideload {
         let outcome = sideload::answer(supervisor, uid, body).await;
@@ -121,7 +121,7 @@ pub(crate) async fn answer(
     let command = match parse(verb, head.uri.query(), &body.bytes) {
         Ok(command) => command,
         Err(message) => {
-            let next = "see `serin-agent help`";
+            let next = format!("see `serin-agent {name} --help`");
             return Ok(error(&FieldError::new(FieldCode::BadRequest, message, next)));
         }
     };
@@ -152,7 +152,10 @@ fn parse(verb: Verb, query: Option<&str>, body: &[u8]) -> Result<FieldCommand, S
                 serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
             let longest = MAX_HOLD.0 / 1000;
             if seconds == 0 || seconds > longest {
-                return Err(format!("a hold lasts 1 to {longest} seconds"));
+                return Err(format!(
+                    "a hold lasts a second at least and {} days at most",
+                    longest / (24 * 3600)
+                ));
             }
             Ok(FieldCommand::Hold { span: Millis::from_secs(seconds) })
         }

@@ -45,7 +45,8 @@ impl Supervisor {
                 return;
             }
             FieldCommand::Logs(wanted) => {
-                let _ = reply.send(Ok(FieldReply::Logs { lines: self.logs.lines(wanted) }));
+                let lines = self.logs.lines(wanted);
+                let _ = reply.send(Ok(FieldReply::Logs { lines, run: Some(self.boot) }));
                 return;
             }
             FieldCommand::Configuration => {
