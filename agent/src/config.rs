@@ -207,6 +207,21 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What to do about it.
+    pub fn next(&self) -> String {
+        match self {
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "name the file: `serin-agent run --config FILE`; what is in it says README.md, \"For devices\"".into()
+            }
+            Self::Read { path, .. } => {
+                format!("run the agent as a user who may read {}", path.display())
+            }
+            Self::Invalid { path, .. } => format!("correct {}, then start the agent again", path.display()),
+        }
+    }
+}
+
 impl Config {
     /// Reads and checks the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {

@@ -6,7 +6,12 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::{self, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Most lines kept: some hours of a quiet agent, all of a busy update.
 pub const MAX_LINES: usize = 2000;
@@ -45,7 +50,23 @@ pub enum Wanted {
     After(u64),
 }
 
+/// Fields of spans as they are kept: a type of its own, because layers that format them with the same type share the
+/// text, and one of them may be for a terminal.
+#[derive(Debug, Default)]
+struct KeptFields(DefaultFields);
+
+impl<'writer> FormatFields<'writer> for KeptFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        self.0.format_fields(writer, fields)
+    }
+}
+
 impl Logs {
+    /// Keeps what is logged, whatever other layers make of it.
+    pub fn layer<S: Subscriber + for<'span> LookupSpan<'span>>(&self) -> impl Layer<S> + use<S> {
+        fmt::layer().fmt_fields(KeptFields::default()).with_ansi(false).with_writer(self.clone())
+    }
+
     /// The wanted lines that are still here, the oldest first.
     pub fn lines(&self, wanted: Wanted) -> Vec<LogLine> {
         let ring = self.lock();
@@ -153,11 +174,28 @@ mod tests {
     #[test]
     fn what_is_logged_is_kept_as_one_line() {
         let logs = Logs::default();
-        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(logs.clone());
-        let subscriber = tracing_subscriber::registry().with(layer);
+        let subscriber = tracing_subscriber::registry().with(logs.layer());
         tracing::subscriber::with_default(subscriber, || tracing::warn!(number = 7, "something"));
         let lines = logs.lines(Wanted::Last(9));
         assert_eq!(lines.len(), 1);
         assert!(lines[0].text.contains("WARN") && lines[0].text.contains("something number=7"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_a_terminal_is_shown_of_a_span_is_not_kept() {
+        let (logs, terminal) = (Logs::default(), Logs::default());
+        let shown = fmt::layer().with_ansi(true).with_writer(terminal.clone());
+        let subscriber = tracing_subscriber::registry().with(shown).with(logs.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("inference", request = "r1", release = tracing::field::Empty);
+            span.record("release", "m@1");
+            span.in_scope(|| tracing::info!("answered"));
+        });
+        let text = |logs: &Logs| logs.lines(Wanted::Last(9)).first().map(|line| line.text.clone());
+        let kept = text(&logs).expect("kept");
+        assert!(kept.contains("inference{request=\"r1\" release=\"m@1\"}: "), "{kept:?}");
+        assert!(!kept.contains('\x1b'), "{kept:?}");
+        let shown = text(&terminal).expect("shown");
+        assert!(shown.contains('\x1b') && shown.matches("m@1").count() == 1, "{shown:?}");
     }
 }

@@ -5,17 +5,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use serin_agent::config::Config;
+use serin_agent::config::{Config, ConfigError};
 use serin_agent::field::cli::{Console, Exit};
 use serin_agent::logs::Logs;
+use serin_agent::supervisor::StartError;
 use serin_agent::worker::{panics_are_caught, prepare, qualify, serve};
 use serin_agent::{field, scoring, supervisor};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// Serin on this device: runs the models that its fleet releases, and lets whoever is on site look, ask and go back.
+///
+/// Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no agent answers.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Cli {
     /// The running agent's Unix socket.
     #[arg(long, global = true, default_value = "/var/lib/serin/agent.sock", env = "SERIN_SOCKET")]
@@ -83,15 +87,31 @@ fn run(args: &RunArgs) -> ExitCode {
         std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs = Logs::default();
     let shown = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr);
-    let kept = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(logs.clone());
-    tracing_subscriber::registry().with(args.log).with(shown).with(kept).init();
+    tracing_subscriber::registry().with(args.log).with(shown).with(logs.layer()).init();
     match start(args, logs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", in_words(&error));
+            if let Some(next) = next(&error) {
+                eprintln!("next: {next}");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes, each said once: most say theirs themselves.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
+}
+
+/// What to do about it.
+fn next(error: &anyhow::Error) -> Option<String> {
+    let configured = error.downcast_ref::<ConfigError>().map(ConfigError::next);
+    configured.or_else(|| error.downcast_ref::<StartError>()?.next())
 }
 
 fn start(args: &RunArgs, logs: Logs) -> anyhow::Result<()> {

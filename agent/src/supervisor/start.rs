@@ -115,6 +115,43 @@ pub enum StartError {
     Random,
 }
 
+impl StartError {
+    /// What to do about it, where the error itself does not say.
+    pub fn next(&self) -> Option<String> {
+        Some(match self {
+            Self::Folder { path, source } => match source.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    let path = path.display();
+                    format!("run the agent as a user who may write {path}, or have `data` in its configuration name another folder")
+                }
+                _ => "check `data` in the configuration, and the disk that it is on".into(),
+            },
+            Self::InUse(_) => "stop the other agent first, or have `data` in this one's configuration name another folder".into(),
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "stop what listens there (`ss -ltnp`), or have gateway.listen in the configuration name another port".into()
+            }
+            Self::Listen { .. } => "have gateway.listen in the configuration name an address of this device".into(),
+            Self::Socket(SocketError::Io { .. }) => {
+                "have `socket` in the configuration name a place where the agent may write".into()
+            }
+            Self::Tls(_) => "check the files that broker.tls in the configuration names".into(),
+            Self::Boot(_) | Self::File(_) | Self::Journal(_) | Self::Trust(TrustStoreError::File(_)) => {
+                "check the disk that `data` in the configuration is on, and that the agent may write there".into()
+            }
+            Self::Trust(TrustStoreError::Root { .. }) => {
+                "put the first root.json that your publisher made where trust.root says".into()
+            }
+            Self::Record(_) => "run the version of the agent that wrote it, or a later one".into(),
+            Self::Identity(_)
+            | Self::Policy(_)
+            | Self::Trust(_)
+            | Self::Socket(SocketError::Taken { .. } | SocketError::NotASocket { .. })
+            | Self::Signals(_)
+            | Self::Random => return None,
+        })
+    }
+}
+
 /// Runs the agent until it is told to stop by SIGTERM or SIGINT. `logs` has what it logs.
 pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
     folder::keep_private();

@@ -32,7 +32,7 @@ use failure::Failure;
 ///
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 #[derive(Parser)]
-#[command(name = "serin-fleet", version, about)]
+#[command(name = "serin-fleet", version)]
 struct Cli {
     /// Print results and errors as JSON on standard output.
     #[arg(long, global = true)]
