@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::field::checkup::{CheckLine, Checkup};
+use crate::field::client::way_in;
 use crate::field::reply::{FieldCode, FieldReply, History, HistoryEntry, RolledBack};
 use crate::field::{FieldCommand, FieldError, FieldOutcome, FieldRequest};
 use crate::gateway::tests::{Mood, Stage, counted, counters, quick, served};
