@@ -30,8 +30,12 @@ impl<T: Real> Layout<T> {
     }
 
     /// Makes the next node the one that follows at `slots`.
-    pub(crate) fn point(&mut self, slots: &[(usize, usize)]) {
-        let number = self.number();
+    fn point(&mut self, slots: &[(usize, usize)]) {
+        self.point_to(self.number(), slots);
+    }
+
+    /// Makes the node `number` the one that follows at `slots`.
+    pub(crate) fn point_to(&mut self, number: u32, slots: &[(usize, usize)]) {
         for (at, way) in slots {
             if let Some(next) = self.nodes.get_mut(*at).and_then(|node| node.next.get_mut(*way)) {
                 *next = number;

@@ -67,6 +67,17 @@ impl<'a, T: Real> LeafWeights<'a, T> {
         self.targets = vec![0; self.len()].into();
     }
 
+    /// Keeps of each node the first one only.
+    pub(crate) fn keep_first(&mut self) {
+        let key = |at: usize| self.get(at).map(|weight| (weight.tree, weight.node));
+        let is_first = |at: &usize| at.checked_sub(1).is_none_or(|before| key(before) != key(*at));
+        if !(0..self.len()).all(|at| is_first(&at)) {
+            let kept: LeafWeights<'_, T> =
+                (0..self.len()).filter(is_first).filter_map(|at| self.get(at)).collect();
+            *self = kept;
+        }
+    }
+
     fn get(&self, at: usize) -> Option<RawWeight<T>> {
         let at = match &self.order {
             Some(order) => *order.get(at)? as usize,
@@ -145,11 +156,15 @@ mod tests {
                 .collect();
             let weights: LeafWeights<'_, f32> = given.iter().copied().collect();
             prop_assert_eq!(weights.iter().count(), given.len());
+            let mut first = weights.clone();
+            first.keep_first();
             for tree in -3..4 {
                 for node in -1..5 {
                     let own = weights.of(tree, node);
                     let expected = given.iter().filter(|weight| (weight.tree, weight.node) == (tree, node));
                     prop_assert_eq!(own.len(), expected.clone().count());
+                    let kept = first.of(tree, node).map(|weight| weight.target);
+                    prop_assert!(kept.eq(expected.clone().map(|weight| weight.target).take(1)));
                     prop_assert!(own.map(|weight| weight.target).eq(expected.map(|weight| weight.target)));
                 }
             }

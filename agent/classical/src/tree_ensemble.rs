@@ -146,7 +146,11 @@ struct Regressor<T> {
 impl<T: Real> Regressor<T> {
     fn parse(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Self> {
         let targets = targets(node, "n_targets")?;
-        let (nodes, weights) = trees::raw::<T>(context, node, "target")?;
+        let (nodes, mut weights) = trees::raw::<T>(context, node, "target")?;
+        if targets == 1 {
+            // skl2onnx lists the number of a leaf once for each class; onnxruntime takes it once.
+            weights.keep_first();
+        }
         let base = reals::<T>(context, node, "base_values")?;
         ensure!(base.is_empty() || base.len() == targets, "{} base values for {targets} targets", base.len());
         let aggregate = match node.get_attr_opt::<&str>("aggregate_function")?.unwrap_or("SUM") {

@@ -174,7 +174,7 @@ fn end(id: i64) -> RawNode<f32> {
 
 #[test]
 fn what_is_no_tree_is_named() {
-    assert!(refused(&[branch(0, 0, 0)]).contains("follows twice"));
+    assert!(refused(&[branch(0, 0, 0)]).contains("tree 7 has no root"));
     assert!(refused(&[branch(0, 1, 2), branch(1, 0, 3), end(2), end(3)]).contains("tree 7 has no root"));
     let aside = [end(0), branch(1, 2, 3), branch(2, 1, 4), end(3), end(4)];
     assert!(refused(&aside).contains("4 nodes follow each other in a circle"));
@@ -187,4 +187,33 @@ fn what_is_no_tree_is_named() {
     let fault =
         Forest::build(&[end(0)], &std::iter::once(weight).collect(), 1).expect_err("one target").to_string();
     assert!(fault.contains("target 1 of 1"), "{fault}");
+}
+
+#[test]
+fn a_node_that_follows_several_is_laid_out_once_and_a_circle_is_refused() {
+    // As a set of categories is written: node 0 asks for one, node 1 for the other, and both lead to node 2.
+    let equals = |id, number, no| RawNode { mode: Mode::Eq, threshold: number, ..branch(id, 2, no) };
+    let nodes = [equals(0, 3.0, 1), equals(1, 5.0, 3), branch(2, 4, 5), end(3), end(4), end(5)];
+    let weight = |node: i64| RawWeight { tree: 7, node, target: 0, weight: node as f32 };
+    let forest = Forest::build(&nodes, &[3, 4, 5].into_iter().map(weight).collect(), 1).expect("a tree");
+    let mut scores = Scores::new(1);
+    for (value, leaf) in [(3.0, 5.0), (5.0, 5.0), (4.0, 3.0), (f32::NAN, 3.0)] {
+        forest.score(&[value], Aggregate::Sum, &mut scores);
+        assert_eq!(scores.values, [leaf], "{value}");
+    }
+    let circle = [branch(0, 1, 2), branch(1, 2, 3), branch(2, 1, 3), end(3)];
+    assert!(refused(&circle).contains("3 nodes follow each other in a circle"), "{}", refused(&circle));
+}
+
+#[test]
+fn many_ways_through_few_nodes_take_no_time_to_lay_out() {
+    // Each node leads to the next one by both ways: more ways than any computer counts.
+    let mut nodes: Vec<RawNode<f32>> = (0..10_000).map(|id| branch(id, id + 1, id + 1)).collect();
+    nodes.push(end(10_000));
+    let weight = RawWeight { tree: 7, node: 10_000, target: 0, weight: 2.5 };
+    let forest = Forest::build(&nodes, &std::iter::once(weight).collect(), 1).expect("a tree");
+    assert_eq!(forest.nodes.len(), nodes.len());
+    let mut scores = Scores::new(1);
+    forest.score(&[0.0], Aggregate::Sum, &mut scores);
+    assert_eq!(scores.values, [2.5]);
 }

@@ -132,8 +132,9 @@ fn weights<'a, T: Real>(
 }
 
 impl<T: Real> Forest<T> {
-    /// Checks that the nodes are trees, each with one root from which all its nodes are reached on one
-    /// path, and lays them out tree by tree, each node before what follows it.
+    /// Checks that the nodes are trees, each with one root from which all its nodes are reached, and lays them out tree by
+    /// tree. A node may follow several others, as exporters of `LightGBM` and `XGBoost` write a set of categories; it is laid
+    /// out once. None may follow itself, so every descent ends.
     ///
     /// # Errors
     /// What is wrong, with the numbers of tree and node.
@@ -156,7 +157,12 @@ impl<T: Real> Forest<T> {
         targets: usize,
     ) -> TractResult<Self> {
         let index = Index::new(nodes)?;
-        let roots = index.roots(nodes)?;
+        let followings = index.followings(nodes)?;
+        let roots = roots(nodes, &followings)?;
+        // Where no node follows two others, whatever is reached from a root is a tree.
+        if followings.iter().any(|count| *count > 1) {
+            index.check_ends(nodes, &roots, followings)?;
+        }
         check_weights(weights, nodes, &index, targets)?;
         let own = |node: &RawNode<T>| weights.of(node.tree, node.id);
         let mut layout = Layout {
@@ -168,6 +174,8 @@ impl<T: Real> Forest<T> {
             width: 0,
         };
         let mut starts = Vec::with_capacity(roots.len());
+        // The number that each node was laid out as.
+        let mut numbers: Vec<Option<u32>> = vec![None; nodes.len()];
         let mut laid = 0_usize;
         // Where the number of a node is to be written once it is known.
         let mut waiting: Vec<(usize, Slots)> = Vec::new();
@@ -175,9 +183,13 @@ impl<T: Real> Forest<T> {
             starts.push(layout.number());
             waiting.push((root, Vec::new()));
             while let Some((at, slots)) = waiting.pop() {
-                let Some(node) = nodes.get(at) else { continue };
+                let (Some(node), Some(number)) = (nodes.get(at), numbers.get_mut(at)) else { continue };
+                let number = *number.get_or_insert(layout.number());
+                layout.point_to(number, &slots);
+                if number != layout.number() {
+                    continue;
+                }
                 laid += 1;
-                layout.point(&slots);
                 if node.mode == Mode::Leaf {
                     layout.leaf(own(node));
                     continue;
@@ -228,31 +240,54 @@ impl Index {
         }
     }
 
-    /// The one node of each tree that follows no other, in the order of the list.
-    fn roots<T>(&self, nodes: &[RawNode<T>]) -> TractResult<Vec<usize>> {
-        let mut follows = vec![false; nodes.len()];
+    /// For each node how often it follows another.
+    fn followings<T>(&self, nodes: &[RawNode<T>]) -> TractResult<Vec<u32>> {
+        let mut followings = vec![0_u32; nodes.len()];
         for node in nodes.iter().filter(|node| node.mode != Mode::Leaf) {
             for id in [node.yes, node.no] {
-                if let Some(follows) = follows.get_mut(self.child(node, id)?) {
-                    ensure!(!*follows, "tree {}: node {id} follows twice, it is no tree", node.tree);
-                    *follows = true;
+                if let Some(count) = followings.get_mut(self.child(node, id)?) {
+                    *count += 1;
                 }
             }
         }
-        let is_root = |at: &usize| follows.get(*at).is_some_and(|follows| !*follows);
-        let roots: Vec<usize> = (0..nodes.len()).filter(is_root).collect();
-        let mut rooted: Vec<i64> =
-            roots.iter().filter_map(|at| nodes.get(*at)).map(|node| node.tree).collect();
-        rooted.sort_unstable();
-        if let Some((tree, _)) = rooted.iter().zip(rooted.iter().skip(1)).find(|(one, other)| one == other) {
-            bail!("tree {tree} has more than one root");
-        }
-        let rootless = |tree: &i64| rooted.binary_search(tree).is_err();
-        if let Some(tree) = nodes.iter().map(|node| node.tree).find(rootless) {
-            bail!("tree {tree} has no root: its nodes follow each other in a circle");
-        }
-        Ok(roots)
+        Ok(followings)
     }
+
+    /// That no node follows itself, over however many others: each is taken once all that it follows are.
+    fn check_ends<T>(&self, nodes: &[RawNode<T>], roots: &[usize], mut open: Vec<u32>) -> TractResult<()> {
+        let (mut ready, mut taken) = (roots.to_vec(), 0_usize);
+        while let Some(at) = ready.pop() {
+            taken += 1;
+            let Some(node) = nodes.get(at).filter(|node| node.mode != Mode::Leaf) else { continue };
+            for id in [node.yes, node.no] {
+                let next = self.child(node, id)?;
+                if let Some(open) = open.get_mut(next) {
+                    *open -= 1;
+                    if *open == 0 {
+                        ready.push(next);
+                    }
+                }
+            }
+        }
+        ensure!(taken == nodes.len(), "{} nodes follow each other in a circle", nodes.len() - taken);
+        Ok(())
+    }
+}
+
+/// The one node of each tree that follows no other, in the order of the list.
+fn roots<T>(nodes: &[RawNode<T>], followings: &[u32]) -> TractResult<Vec<usize>> {
+    let is_root = |at: &usize| followings.get(*at).is_some_and(|count| *count == 0);
+    let roots: Vec<usize> = (0..nodes.len()).filter(is_root).collect();
+    let mut rooted: Vec<i64> = roots.iter().filter_map(|at| nodes.get(*at)).map(|node| node.tree).collect();
+    rooted.sort_unstable();
+    if let Some((tree, _)) = rooted.iter().zip(rooted.iter().skip(1)).find(|(one, other)| one == other) {
+        bail!("tree {tree} has more than one root");
+    }
+    let rootless = |tree: &i64| rooted.binary_search(tree).is_err();
+    if let Some(tree) = nodes.iter().map(|node| node.tree).find(rootless) {
+        bail!("tree {tree} has no root: its nodes follow each other in a circle");
+    }
+    Ok(roots)
 }
 
 /// Every weight belongs to a node that there is and to one of the targets. Weights of nodes that are no
