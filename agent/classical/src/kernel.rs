@@ -169,10 +169,9 @@ pub(crate) fn rows_and_width(
         shape => bail!("its input must have rows of features, the shape is {shape:?}"),
     };
     if let Ok(columns) = columns.to_usize() {
-        ensure!(
-            width.is_none_or(|width| width == columns),
-            "it takes {width:?} features, {columns} are given"
-        );
+        if let Some(width) = width {
+            ensure!(width == columns, "it takes {width} features, {columns} are given");
+        }
         ensure!(columns >= least, "it reads feature {}, {columns} are given", least.saturating_sub(1));
     }
     Ok((rows, columns))

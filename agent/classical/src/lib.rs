@@ -1,6 +1,6 @@
 //! The operators of `ai.onnx.ml`, which classical models are exported with: trees, linear models, support
 //! vector machines, encoders. tract lacks most of them and is slow or wrong in some. A crate of its own, so that they
-//! are compiled for speed in a program compiled for size.
+//! are compiled for speed in a program compiled for size. With them those of ONNX itself that tract gets wrong.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -11,12 +11,16 @@
 //! | `tree_ensemble`, `tree_lists` | the operators of trees; the lists of version 5 |
 //! | `linear`, `svm` | linear models; support vector machines |
 //! | `scaling`, `encode`, `label_encoder`, `gather` | features scaled, encoded as columns and as others, picked and joined |
+//! | `mended` | how an operator of ONNX itself that tract gets wrong is made of others of tract's |
+//! | `reductions`, `activations`, `conversions`, `recurrent` | those operators: sums, functions, types, recurrent layers |
 //!
 //! What the specification leaves open is done as onnxruntime does it, because that is what exporters are
 //! tested with, and what golden outputs come from. Specification: `ai.onnx.ml` versions 1 to 5,
 //! <https://onnx.ai/onnx/operators/#ai-onnx-ml>.
 
+mod activations;
 mod attributes;
+mod conversions;
 mod encode;
 mod forest;
 mod gather;
@@ -25,7 +29,10 @@ mod label_encoder;
 mod layout;
 mod leaf_weights;
 mod linear;
+mod mended;
 mod precision;
+mod recurrent;
+mod reductions;
 mod scaling;
 mod scores;
 mod svm;
@@ -35,6 +42,8 @@ mod trees;
 
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod mended_tests;
 
 use tract_onnx::Onnx;
 
@@ -58,5 +67,20 @@ pub fn framework() -> Onnx {
     register.insert("CategoryMapper", label_encoder::mapper);
     register.insert("ArrayFeatureExtractor", gather::extractor);
     register.insert("FeatureVectorizer", gather::vectorizer);
+    for name in ["ReduceLogSumExp", "ReduceSum", "ReduceMean", "ReduceL1", "ReduceSumSquare"] {
+        register.insert(name, reductions::reduce);
+    }
+    for name in
+        ["Sigmoid", "LeakyRelu", "HardSwish", "Swish", "Round", "Softplus", "Celu", "LogSoftmax", "Mul"]
+    {
+        register.insert(name, activations::function);
+    }
+    register.insert("Cast", conversions::cast);
+    register.insert("IsNaN", conversions::is_no_number);
+    register.insert("IsInf", conversions::is_no_number);
+    register.insert("ConstantOfShape", conversions::constant_of_shape);
+    for name in ["LSTM", "GRU", "RNN"] {
+        register.insert(name, recurrent::recurrent);
+    }
     onnx
 }
