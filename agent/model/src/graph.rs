@@ -16,6 +16,8 @@ pub(crate) struct GraphInput {
     pub(crate) name: String,
     /// What it takes, where that is something a pipeline can make.
     pub(crate) element: Option<Element>,
+    /// The same by its name in ONNX.
+    pub(crate) type_name: &'static str,
     /// Its lengths, `None` where left open; `None` altogether when not declared.
     pub(crate) shape: Option<Vec<Option<usize>>>,
 }
@@ -59,6 +61,13 @@ impl Element {
             _ => return None,
         })
     }
+}
+
+/// Lengths as they are read: `any` where one is left open.
+pub(crate) fn lengths(lengths: &[Option<usize>]) -> String {
+    let length =
+        |length: &Option<usize>| length.map_or_else(|| "any".to_owned(), |length| length.to_string());
+    format!("[{}]", lengths.iter().map(length).collect::<Vec<_>>().join(", "))
 }
 
 /// Turns every `ZipMap` into an identity. It makes a map from labels to scores of each row of scores;
@@ -171,7 +180,7 @@ pub(crate) fn inputs(proto: &ModelProto) -> Vec<GraphInput> {
 
 fn input_of(info: &ValueInfoProto) -> GraphInput {
     let Some(Type::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
-        return GraphInput { name: info.name.clone(), element: None, shape: None };
+        return GraphInput { name: info.name.clone(), element: None, type_name: "no tensor", shape: None };
     };
     let length = |value: &Option<Length>| match value {
         Some(Length::DimValue(length)) => usize::try_from(*length).ok().filter(|length| *length > 0),
@@ -181,6 +190,8 @@ fn input_of(info: &ValueInfoProto) -> GraphInput {
     GraphInput {
         name: info.name.clone(),
         element: Element::of(tensor.elem_type),
+        type_name: DataType::try_from(tensor.elem_type)
+            .map_or("an unknown type", |known| known.as_str_name()),
         shape: shape.map(|shape| shape.dim.iter().map(|dim| length(&dim.value)).collect()),
     }
 }

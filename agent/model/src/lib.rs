@@ -6,7 +6,7 @@
 //! | `model` | loading and running |
 //! | `typed` | the graph once types and shapes are known |
 //! | `graph` | what the file says of itself, and what of it is kept |
-//! | `operators` | what of a model cannot be run, or runs slowly |
+//! | `operators`, `misread` | what of a model cannot be run, runs slowly, or would be read as something else |
 //! | `branches`, `softmax` | what is rewritten to run well |
 //! | `steps` | simplifying and optimising, with a call between any two steps |
 //! | `nnef` | the second form of a model |
@@ -17,6 +17,7 @@
 mod branches;
 mod exhaustion;
 mod graph;
+mod misread;
 mod model;
 pub mod nnef;
 mod operators;

@@ -323,8 +323,10 @@ fn rows_are_open(input: &graph::GraphInput, feeds: &[Feed]) -> Result<bool, Load
         && row.iter().zip(&feed.row_shape).all(|(length, fed)| length.is_none_or(|length| length == *fed));
     if !same {
         return Err(LoadFault::Invalid(format!(
-            "one row of the model's input {name:?} has shape {row:?}, the manifest declares {:?} for {}",
-            feed.row_shape, feed.name
+            "one row of the model's input {name:?} has shape {}, the manifest declares {:?} for {}",
+            graph::lengths(row),
+            feed.row_shape,
+            feed.name
         )));
     }
     match rows {

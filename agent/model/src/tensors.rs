@@ -30,9 +30,17 @@ pub(crate) fn elements(inputs: &[graph::GraphInput], feeds: &[Feed]) -> Result<V
         };
         let fits = |element: &Element| feed.is_text == (*element == Element::Text);
         input.element.filter(fits).ok_or_else(|| {
-            let (name, made) =
-                (&input.name, if feed.is_text { "texts" } else { "numbers that a step can make" });
-            LoadFault::Invalid(format!("the model's input {name:?} does not take {made}"))
+            let (name, takes) = (&input.name, input.type_name);
+            LoadFault::Invalid(match input.element {
+                Some(_) if feed.is_text => {
+                    format!("the model's input {name:?} takes {takes}, and {} holds texts", feed.name)
+                }
+                Some(_) => format!("the model's input {name:?} takes texts, and {} holds numbers", feed.name),
+                None => format!(
+                    "the model's input {name:?} takes {takes}; steps make FLOAT, DOUBLE, INT64, INT32, UINT8 and BOOL: export \
+                     the model with an input of one of these, and a Cast to {takes} behind it"
+                ),
+            })
         })
     };
     feeds.iter().map(element).collect()
