@@ -18,6 +18,7 @@ pub use self::watch::{Source, Watch, WatchedFeature};
 use crate::bundle::{BundleError, BundleFile};
 use crate::class_needs::{ClassNeeds, in_manifest};
 use crate::ids::{ByteCount, Digest, FieldName, ModelName, ReleaseId, Version};
+use crate::pipeline::MAX_ROW_VALUES;
 use crate::release::MAX_TARGETS;
 use crate::review::ReviewPolicy;
 use crate::tensor::{DataType, MAX_DIMENSIONS};
@@ -174,7 +175,7 @@ impl TensorSpec {
     pub fn row_elements(&self) -> Option<usize> {
         self.shape.iter().skip(1).try_fold(1_usize, |product, length| {
             let length = usize::try_from(*length).ok().filter(|length| *length > 0)?;
-            product.checked_mul(length).filter(|product| *product <= 1 << 26)
+            product.checked_mul(length).filter(|product| *product <= MAX_ROW_VALUES)
         })
     }
 }
@@ -299,14 +300,25 @@ impl Lineage {
 }
 
 impl TensorSpec {
-    fn check(&self) -> Result<(), String> {
+    /// Checks the shape, and that there are as many features as values in a row, where any are named.
+    ///
+    /// # Errors
+    /// What is wrong, and how it is to be.
+    pub fn check(&self) -> Result<(), String> {
         if self.shape.first() != Some(&-1) || self.shape.len() > MAX_DIMENSIONS {
             return Err(format!(
                 "the shape must start with -1 (rows) and have at most {MAX_DIMENSIONS} lengths"
             ));
         }
+        let lengths = || self.shape.iter().skip(1);
+        if let Some(length) = lengths().find(|length| **length <= 0) {
+            return Err(format!(
+                "all lengths after the first must be positive and fixed, one is {length}: a row has as many values as any \
+                 other"
+            ));
+        }
         let Some(row) = self.row_elements() else {
-            return Err("all lengths after the first must be positive and fixed".into());
+            return Err(format!("a row of shape {:?} has more than {MAX_ROW_VALUES} values", self.shape));
         };
         if !self.features.is_empty() && self.features.len() != row {
             return Err(format!("{} features are named for {row} values", self.features.len()));

@@ -1,7 +1,13 @@
 //! What golden vectors do not prove although they are in order: said at packing, where it can still be changed.
 
+use std::collections::BTreeMap;
+
 use serin_protocol::golden::{Golden, GoldenCase};
+use serin_protocol::ids::FieldName;
 use serin_protocol::pipeline::{Flow, PreStep};
+
+/// Most that outputs differ by, as a share, where only rounding differs.
+const MOST_ROUNDING: f32 = 0.1;
 
 /// What is wrong with where the golden outputs come from, if anything is: only the training side's runtime can
 /// show that the device's computes something else.
@@ -55,6 +61,33 @@ pub(super) fn about_steps(golden: &Golden, flow: &Flow) -> Option<String> {
     ))
 }
 
+/// What tolerances let pass that is no rounding, a sentence each.
+pub(super) fn about_tolerances(golden: &Golden) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if golden.relative > MOST_ROUNDING {
+        doubts.push(format!(
+            "serin.toml, [golden]: relative = {:e} lets pass what is wrong by more than a tenth; rounding differs by 1e-3 at \
+             most",
+            golden.relative
+        ));
+    }
+    let mut largest: BTreeMap<&FieldName, f32> = BTreeMap::new();
+    for output in golden.cases.iter().flat_map(|case| &case.outputs) {
+        let own = largest.entry(&output.name).or_default();
+        *own = output.values.iter().fold(*own, |most, value| most.max(value.abs()));
+    }
+    // Outputs that are 0 in all cases have nothing to be compared with.
+    if let Some((name, most)) = largest.into_iter().find(|(_, most)| *most > 0.0 && *most <= golden.absolute)
+    {
+        doubts.push(format!(
+            "serin.toml, [golden]: absolute = {:e} is as much as any expected value of {name} ({most:e} at most): one that is \
+             always 0 would pass",
+            golden.absolute
+        ));
+    }
+    doubts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +110,25 @@ mod tests {
         let flow = Pipeline::read(steps.as_bytes()).expect("steps").flow(&[input]).expect("sound");
         let cases = vec![GoldenCase { tensors, ..GoldenCase::default() }];
         about_steps(&Golden { relative: 0.0, absolute: 0.0, fed: vec![], cases }, &flow)
+    }
+
+    #[test]
+    fn tolerances_that_let_everything_pass_are_doubted() {
+        let doubts = |relative, absolute| {
+            let name = |name: &str| name.parse().expect("name");
+            let outputs = vec![
+                GoldenTensor { name: name("share"), values: vec![0.25, -0.5] },
+                GoldenTensor { name: name("class"), values: vec![0.0] },
+            ];
+            let cases = vec![GoldenCase { outputs, ..GoldenCase::default() }];
+            about_tolerances(&Golden { relative, absolute, fed: vec![], cases })
+        };
+        assert!(doubts(1e-3, 0.1).is_empty());
+        let said = doubts(1e30, 0.5);
+        assert!(
+            said.len() == 2 && said[0].contains("relative = 1e30") && said[1].contains("share"),
+            "{said:?}"
+        );
     }
 
     #[test]

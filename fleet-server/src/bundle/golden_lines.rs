@@ -96,7 +96,7 @@ fn fed(flow: &Flow) -> Vec<GoldenFed> {
 }
 
 fn case(line: &str, subject: Subject<'_>) -> Result<GoldenCase, String> {
-    let mut line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let mut line: Line = serde_json::from_str(line).map_err(|error| malformed(line, &error))?;
     let Subject { inputs, flow, outputs, folder } = subject;
     if let Some(missing) = inputs.iter().find(|spec| !line.inputs.contains_key(&spec.name)) {
         return Err(format!("input {} is missing", missing.name));
@@ -108,6 +108,20 @@ fn case(line: &str, subject: Subject<'_>) -> Result<GoldenCase, String> {
         return Err("no output is given, so that nothing would be checked".into());
     }
     Ok(GoldenCase { inputs, tensors, outputs, fed_texts, text_outputs })
+}
+
+/// What is wrong with a line that is no JSON, and what to write instead of what Python writes of numbers that are none.
+fn malformed(line: &str, error: &serde_json::Error) -> String {
+    // The column counts bytes, from 1, and may be that of the sign.
+    let from = error.column().saturating_sub(2);
+    let around = line.as_bytes().get(from..).unwrap_or_default();
+    let is_there = |name: &&str| around.windows(name.len()).take(3).any(|found| found == name.as_bytes());
+    let written = ["NaN", "Infinity"].into_iter().find(|name| error.is_syntax() && is_there(name));
+    match written {
+        Some("NaN") => format!("{error}: JSON has no NaN; write null for a missing value"),
+        Some(name) => format!("{error}: JSON has no {name}, and devices are sent none"),
+        None => error.to_string(),
+    }
 }
 
 /// The given raw inputs in the order of `specs`, which makes equal cases equal bytes.
@@ -355,6 +369,8 @@ mod tests {
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{}}", "no output"),
             ("{\"inputs\":{\"a\":[1],\"x\":[1,2]},\"outputs\":{\"y\":[3]},\"note\":1}", "note"),
             ("nonsense", "expected"),
+            ("{\"inputs\":{\"a\":[NaN],\"x\":[1,2]},\"outputs\":{\"y\":[3]}}", "write null"),
+            ("{\"inputs\":{\"a\":[1],\"x\":[-Infinity,2]},\"outputs\":{\"y\":[3]}}", "no Infinity"),
         ] {
             let error = read(&format!("{good}{bad}\n")).expect_err(bad).to_string();
             assert!(error.contains("golden.ndjson, line 2") && error.contains(says), "{error}");

@@ -5,6 +5,7 @@ pub mod container;
 mod golden_doubts;
 pub mod golden_lines;
 pub mod key_file;
+mod labels;
 pub mod local_rollback;
 pub mod measurements;
 pub mod model_folder;

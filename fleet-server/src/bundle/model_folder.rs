@@ -18,6 +18,7 @@ use serin_protocol::pipeline::{Pipeline, PipelineError};
 use super::RUNTIME;
 use super::golden_doubts;
 use super::golden_lines::{self, GoldenLineError, Subject, Tolerances};
+use super::labels;
 use super::local_rollback::DeclaredRollback;
 use super::measurements::UNMEASURED;
 use super::reference::{self, MAX_REFERENCE_BYTES, ReferenceError, ReferenceRows, Watched};
@@ -60,8 +61,8 @@ pub struct ModelFolder {
     pub pipeline: Vec<u8>,
     /// `golden.bin`.
     pub golden: Vec<u8>,
-    /// What the golden vectors do not prove, if anything.
-    unproven: Option<String>,
+    /// What the golden vectors do not prove, a sentence each.
+    unproven: Vec<String>,
     /// The reference data.
     pub reference: ReferenceRows,
     /// What of the reference data is watched.
@@ -210,6 +211,7 @@ impl ModelFolder {
             return Err(ModelFolderError::Missing { folder: path.into(), names: missing });
         }
         let declaration = read_declaration(&path.join(DECLARATION))?;
+        check_shapes(&declaration)?;
         let model = store(&path.join(BundleFile::Model.name()), BundleFile::Model.max_bytes())?;
         let data = read_bytes(&data, MAX_REFERENCE_BYTES)?;
         let digest = Digest::of(&data);
@@ -220,9 +222,11 @@ impl ModelFolder {
         let columns = reference::columns(inputs, watch, prediction.is_some());
         let reference = ReferenceRows::read(format, data, columns)?;
         let (golden, unproven) = read_golden(path, &declaration, &pipeline)?;
+        let labels = bundled(BundleFile::Labels)?;
+        labels::check(&labels, &Pipeline::read(&pipeline)?, prediction.as_ref(), &golden)?;
         let folder = Self {
             path: path.into(),
-            labels: bundled(BundleFile::Labels)?,
+            labels,
             card: bundled(BundleFile::Card)?,
             golden: golden.encode()?,
             unproven,
@@ -343,8 +347,7 @@ impl ModelFolder {
                 return Err(ModelFolderError::Invalid(format!("{key} must be one line of text")));
             }
         }
-        let draft = self.manifest(UNMEASURED, &[], None)?;
-        Pipeline::parse(&self.pipeline, &draft)?;
+        Pipeline::parse(&self.pipeline, &self.manifest(UNMEASURED, &[], None)?)?;
         Ok(())
     }
 }
@@ -357,24 +360,37 @@ fn read_declaration(path: &Path) -> Result<Declaration, ModelFolderError> {
     })
 }
 
-/// The golden vectors, and what they do not prove, if anything.
+/// Checks shapes before anything is read that has them.
+fn check_shapes(declaration: &Declaration) -> Result<(), ModelFolderError> {
+    let inputs = declaration.inputs.iter().map(|spec| ("input", spec));
+    for (kind, spec) in inputs.chain(declaration.outputs.iter().map(|spec| ("output", spec))) {
+        let invalid = |error| ModelFolderError::Invalid(format!("{kind} {}: {error}", spec.name));
+        spec.check().map_err(invalid)?;
+    }
+    Ok(())
+}
+
+/// The golden vectors, and what they do not prove.
 fn read_golden(
     folder: &Path,
     declaration: &Declaration,
     pipeline: &[u8],
-) -> Result<(Golden, Option<String>), ModelFolderError> {
+) -> Result<(Golden, Vec<String>), ModelFolderError> {
     let text = read_text(&folder.join(GOLDEN), MAX_GOLDEN_TEXT_BYTES)?;
     let Declaration { inputs, outputs, golden, .. } = declaration;
-    let DeclaredGolden { relative, absolute, .. } = golden;
-    let tolerances = Tolerances { relative: *relative, absolute: *absolute };
+    let tolerances = Tolerances { relative: golden.relative, absolute: golden.absolute };
     let flow = Pipeline::read(pipeline)?.flow(inputs)?;
     let golden = golden_lines::parse(&text, Subject { inputs, flow: &flow, outputs, folder }, tolerances)?;
-    let unproven = golden_doubts::about_steps(&golden, &flow);
+    let mut unproven = golden_doubts::about_tolerances(&golden);
+    unproven.extend(golden_doubts::about_steps(&golden, &flow));
     Ok((golden, unproven))
 }
 
+/// A text without the mark that some editors begin UTF-8 with: it would be part of the first label.
 fn read_text(path: &Path, limit: u64) -> Result<String, ModelFolderError> {
-    String::from_utf8(read_bytes(path, limit)?).map_err(|_| ModelFolderError::NotText { path: path.into() })
+    let text = String::from_utf8(read_bytes(path, limit)?)
+        .map_err(|_| ModelFolderError::NotText { path: path.into() })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, ModelFolderError> {

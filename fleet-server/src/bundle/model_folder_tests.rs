@@ -95,7 +95,12 @@ fn what_contradicts_itself_is_said() {
         ("serin.toml", "classes = 2", "classes = 0", "prediction.classes"),
         ("serin.toml", "7786e8ac", "main", "lineage.git_commit"),
         ("serin.toml", "\"us\"", "\"\"", "owner must be"),
-        ("serin.toml", "features = [\"a\", \"b\"]", "features = [\"a\"]", "\"b\" is not a feature"),
+        (
+            "serin.toml",
+            "features = [\"a\", \"b\"]",
+            "features = [\"a\"]",
+            "1 features are named for 2 values",
+        ),
         ("serin.toml", "absolute = 1e-5", "absolute = nan", "finite"),
         ("serin.toml", "description = \"A model.\"", "", "description"),
         ("pipeline.json", "\"input\": \"x\"", "\"input\": \"z\"", "no input z"),
@@ -185,4 +190,51 @@ fn an_input_without_names_has_its_rows_in_another_form_than_csv() {
         .expect("written");
     let read = ModelFolder::read(folder.path()).expect("in order");
     assert_eq!((read.reference.len(), read.watched.profile.features.len()), (2, 0));
+}
+
+#[test]
+fn a_shape_that_is_none_is_named_before_what_has_it() {
+    let said = refusal("serin.toml", "shape = [-1, 2]", "shape = [-1, -1]");
+    assert!(said.contains("input x") && said.contains("positive and fixed, one is -1"), "{said}");
+    let said = refusal("serin.toml", "shape = [-1, 2]", "shape = [2]");
+    assert!(said.contains("must start with -1 (rows)"), "{said}");
+    let said = refusal("serin.toml", "shape = [-1, 2]", "shape = [-1, 100000000]");
+    assert!(said.contains("has more than 67108864 values"), "{said}");
+}
+
+#[test]
+fn labels_without_a_line_for_every_class_are_refused() {
+    let named = |labels: &str, classes: &str, class: &str| {
+        let folder = folder();
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
+        let outputs = "[[outputs]]\nname = \"label\"\ndatatype = \"BYTES\"\nshape = [-1]\n[prediction]";
+        write("serin.toml", TOML.replace("[prediction]", outputs).replace("classes = 2", classes));
+        let labelled = r#""output": "class"}, {"op": "labels", "from": "class", "output": "label"}]"#;
+        write("pipeline.json", PIPELINE.replace(r#""output": "class"}]"#, labelled));
+        write("golden.ndjson", format!("{{\"inputs\":{{\"x\":[1,2]}},\"outputs\":{{\"class\":[{class}]}}}}"));
+        write("labels.txt", labels.into());
+        ModelFolder::read(folder.path())
+    };
+    named("no\nyes\n", "classes = 2", "1").expect("fits");
+    let said = named("no\n", "classes = 2", "0").expect_err("one line").to_string();
+    assert!(said.contains("1 lines") && said.contains("2 classes of class"), "{said}");
+    let said = named("no\n", "classes = 1", "1").expect_err("class 1").to_string();
+    assert!(said.contains("has class 1 in class, which is the one of line 2"), "{said}");
+    // Nobody looks them up.
+    let folder = folder();
+    std::fs::write(folder.path().join("labels.txt"), "").expect("written");
+    ModelFolder::read(folder.path()).expect("fits");
+}
+
+#[test]
+fn a_mark_at_the_beginning_of_a_text_is_no_part_of_it() {
+    let folder = folder();
+    for name in ["labels.txt", "pipeline.json", "golden.ndjson", "serin.toml"] {
+        let path = folder.path().join(name);
+        let text = std::fs::read_to_string(&path).expect("there");
+        std::fs::write(path, format!("\u{feff}{text}")).expect("written");
+    }
+    let read = ModelFolder::read(folder.path()).expect("read");
+    assert_eq!(read.labels, b"no\nyes\n");
 }

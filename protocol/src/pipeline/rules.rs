@@ -259,8 +259,8 @@ fn categorical(
     }
     let mut sorted: Vec<String> = categories.iter().map(ToString::to_string).collect();
     sorted.sort_unstable();
-    if let Some(twice) = sorted.windows(2).find(|pair| pair.first() == pair.last()) {
-        return Err(format!("the category {:?} is listed twice", twice.first()));
+    if let Some((twice, _)) = sorted.iter().zip(sorted.iter().skip(1)).find(|(one, other)| one == other) {
+        return Err(format!("the category {twice:?} is listed twice"));
     }
     match kind {
         Kind::Numbers { row, names, .. } => {
