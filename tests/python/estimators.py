@@ -13,7 +13,7 @@ from onnx import TensorProto
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType as MltoolsFloat
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from sklearn import (
     calibration, cluster, compose, datasets, decomposition, discriminant_analysis, ensemble, feature_selection,
     gaussian_process, impute, linear_model, mixture, multiclass, multioutput, naive_bayes, neighbors,
@@ -21,6 +21,7 @@ from sklearn import (
 )
 
 import operators
+import plain_operators
 import rewrites
 from onnx_cases import write
 
@@ -123,6 +124,10 @@ def grid():
     yield "multinomial_naive_bayes", naive_bayes.MultinomialNB(), IRIS
     yield "bernoulli_naive_bayes", naive_bayes.BernoulliNB(binarize=2.0), IRIS
     yield "complement_naive_bayes", naive_bayes.ComplementNB(), IRIS
+    # Likelihoods of 64 pixels, whose exponentials no float holds.
+    yield "gaussian_naive_bayes_10", naive_bayes.GaussianNB(var_smoothing=0.1), DIGITS, 1e-3, 1e-3
+    yield "multinomial_naive_bayes_10", naive_bayes.MultinomialNB(), DIGITS, 1e-3, 1e-3
+    yield "complement_naive_bayes_10", naive_bayes.ComplementNB(), DIGITS, 1e-3, 1e-3
     yield "categorical_naive_bayes", naive_bayes.CategoricalNB(), CATEGORIES
     yield "neighbours", neighbors.KNeighborsClassifier(), IRIS
     yield "neighbours_regressor", neighbors.KNeighborsRegressor(), DIABETES
@@ -133,6 +138,7 @@ def grid():
     yield "k_means", cluster.KMeans(3, n_init=1, random_state=0), IRIS, 1e-4, 1e-3
     yield "mini_batch_k_means", cluster.MiniBatchKMeans(3, n_init=1, random_state=0), IRIS, 1e-4, 1e-3
     yield "gaussian_mixture", mixture.GaussianMixture(3, random_state=0), IRIS, 1e-3, 1e-3
+    yield "gaussian_mixture_10", mixture.GaussianMixture(10, covariance_type="diag", reg_covar=1.0, random_state=0), DIGITS, 1e-3, 1e-3
     yield "one_vs_rest", multiclass.OneVsRestClassifier(BASE()), IRIS
     yield "one_vs_one", multiclass.OneVsOneClassifier(BASE()), IRIS
     yield "calibrated", calibration.CalibratedClassifierCV(BASE()), IRIS
@@ -189,6 +195,13 @@ def scikit(folder, report):
     # As exported unless told otherwise: probabilities as maps.
     zipped = BASE().fit(*IRIS)
     write(folder, "zipped", to_onnx(zipped, IRIS[0][:1], target_opset=OPSETS), {"X": IRIS[0][-ROWS:]})
+    leafy = tree.DecisionTreeClassifier(max_depth=3, random_state=0).fit(*IRIS)
+    for option in ("decision_leaf", "decision_path"):
+        try:
+            model = to_onnx(leafy, IRIS[0][:1], options={id(leafy): {"zipmap": False, option: True}}, target_opset=OPSETS)
+            write(folder, f"tree_{option}", model, {"X": IRIS[0][-ROWS:]})
+        except Exception as error:
+            report(f"tree_{option}", error)
     several = pipeline.make_pipeline(
         compose.ColumnTransformer([("a", preprocessing.StandardScaler(), [0]), ("b", preprocessing.MinMaxScaler(), [1, 2])]),
         linear_model.LinearRegression()).fit(DIABETES[0][:, :3], DIABETES[1])
@@ -215,6 +228,14 @@ def doubles(folder, report):
         ("double_logistic_3", BASE(), IRIS),
         ("double_linear", linear_model.LinearRegression(), DIABETES),
         ("double_svc_3", svm.SVC(), IRIS),
+        ("double_logistic_2", BASE(), SCALED),
+        ("double_one_vs_rest", multiclass.OneVsRestClassifier(BASE()), SCALED),
+        ("double_perceptrons_2", neural_network.MLPClassifier((8,), max_iter=60, random_state=0), SCALED),
+        ("double_perceptrons_3", neural_network.MLPClassifier((8,), max_iter=60, random_state=0), IRIS),
+        ("double_stacking", ensemble.StackingClassifier([("a", BASE()), ("b", tree.DecisionTreeClassifier(max_depth=3))]), SCALED),
+        ("double_bagging", ensemble.BaggingClassifier(BASE(), n_estimators=3, random_state=0), SCALED),
+        ("double_sgd_log_loss", linear_model.SGDClassifier(loss="log_loss", random_state=0), SCALED),
+        ("double_quantile", preprocessing.QuantileTransformer(n_quantiles=20), IRIS),
     ]
     for name, estimator, (features, target) in cases:
         try:
@@ -266,6 +287,43 @@ def boosters(folder, report):
             report(name, error)
 
 
+def categories(folder, report):
+    """Splits by sets of categories, which are exported as chains of comparisons that share what follows."""
+    draw = numpy.random.default_rng(0)
+    features = numpy.stack([draw.integers(0, 12, 400), draw.normal(size=400), draw.integers(0, 70, 400)], 1).astype(numpy.float32)
+    target = ((features[:, 0] % 3 == 1) ^ (features[:, 2] % 5 < 2)).astype(int)
+    rows = numpy.vstack([features[-ROWS:], [[99, 0, 99], [-1, 0, -1], [numpy.nan, 0, numpy.nan], [1.5, 0, 2.5]]]).astype(numpy.float32)
+    types = [("X", MltoolsFloat([None, 3]))]
+    try:
+        model = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1, random_state=0, n_jobs=1)
+        model.fit(features, target, categorical_feature=[0, 2])
+        write(folder, "lightgbm_categories", convert_lightgbm(model, initial_types=types, target_opset=15, zipmap=False), {"X": rows})
+        model = lightgbm.LGBMRegressor(n_estimators=20, verbose=-1, random_state=0, n_jobs=1)
+        model.fit(features, target + features[:, 1], categorical_feature=[0, 2])
+        write(folder, "lightgbm_categories_regressor", convert_lightgbm(model, initial_types=types, target_opset=15), {"X": rows})
+    except Exception as error:
+        report("lightgbm_categories", error)
+    try:
+        few = numpy.stack([features[:, 0] % 6, features[:, 1], features[:, 2] % 4], 1)
+        model = xgboost.XGBClassifier(n_estimators=10, enable_categorical=True, feature_types=["c", "q", "c"], tree_method="hist", random_state=0, n_jobs=1)
+        model.fit(few, target)
+        write(folder, "xgboost_categories", convert_xgboost(model, initial_types=types, target_opset=15), {"X": few[-ROWS:]})
+    except Exception as error:
+        report("xgboost_categories", error)
+
+
+def whole_numbers(folder, report):
+    """Categories of 64 bits, of which one is another in 32."""
+    known = numpy.array([[1, 7], [2, 8], [3, 9], [2**40 + 1, 2**33 + 7]])
+    rows = numpy.vstack([known, [[2**32 + 1, 7], [1, 2**32 + 8], [2**40 + 2, 9]]])
+    try:
+        encoder = preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(known)
+        types = [("X", Int64TensorType([None, 2]))]
+        write(folder, "one_hot_int64", to_onnx(encoder, initial_types=types, target_opset=OPSETS), {"X": rows})
+    except Exception as error:
+        report("one_hot_int64", error)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     unexported = []
@@ -276,8 +334,11 @@ def main():
     scikit(folder, report)
     doubles(folder, report)
     boosters(folder, report)
+    categories(folder, report)
+    whole_numbers(folder, report)
     operators.write_all(folder)
     rewrites.write_all(folder)
+    plain_operators.write_all(folder)
     # What cannot be exported, or what onnxruntime itself cannot run, is the caller's to know.
     (folder / "unexported.txt").write_text("\n".join(unexported))
 

@@ -5,7 +5,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cast::cast as converted;
-use tract_onnx::tract_core::ops::logic::{comp_eq, comp_ne};
+use tract_onnx::tract_core::ops::logic::comp_eq;
 use tract_onnx::tract_core::ops::math;
 use tract_onnx::tract_hir::infer::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{
@@ -135,10 +135,13 @@ impl Expansion for Is {
         if model.outlet_fact(input)?.datum_type != DatumType::F64 {
             return self.own.wire(prefix, model, inputs);
         }
-        let mut wires = Wires { prefix, model };
+        let mut wires = Wires { prefix, model: &mut *model };
         let made = match self.what {
-            // Only what is no number differs from itself.
-            What::Missing => wires.put("differs", TypedBinOp(comp_ne(), None), &[input, input])?,
+            // Of single precision the same are no numbers.
+            What::Missing => {
+                let singles = wires.put("singles", converted(DatumType::F32), &[input])?;
+                return self.own.wire(prefix, model, &[singles]);
+            }
             What::Infinite { positive, negative } => {
                 let value = match (positive, negative) {
                     (true, true) => wires.put("abs", math::abs(), &[input])?,
