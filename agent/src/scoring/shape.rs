@@ -99,10 +99,8 @@ impl RowShape {
         for (at, (value, column)) in values.iter().zip(&self.columns).enumerate() {
             let mut raw = RawValues::new(column.datatype);
             let pushed = raw.push(column.datatype, value);
-            let checked = pushed.and_then(|()| match column.is_image {
-                true => images::check(&raw, &mut left),
-                false => Ok(()),
-            });
+            let checked =
+                pushed.and_then(|()| if column.is_image { images::check(&raw, &mut left) } else { Ok(()) });
             checked.map_err(|what| format!("{}: {what}", column.called(at)))?;
         }
         Ok(values)

@@ -141,7 +141,7 @@ fn altered(case: &GoldenCase, by: f32) -> Vec<GoldenInput> {
     for input in &mut inputs {
         match &mut input.values {
             RawValues::Singles(values) => {
-                values.iter_mut().for_each(|value| *value += by + *value * by / 4.0)
+                values.iter_mut().for_each(|value| *value += by + *value * by / 4.0);
             }
             RawValues::Doubles(values) => {
                 let by = f64::from(by);
