@@ -315,7 +315,9 @@ async fn weights_in_a_file_beside_the_model_are_not_reached() {
         fs::write(dir.join("weights"), vec![0; 1 << 16]).expect("written");
     });
     match Worker::start(spec(dir.path())).await {
-        Err(StartFault::Load(LoadFault::Invalid(text))) => assert!(text.contains("external"), "{text}"),
+        Err(StartFault::Load(LoadFault::Invalid(text))) => {
+            assert!(text.contains("a file of their own"), "{text}");
+        }
         other => panic!("{other:?}"),
     }
 }
