@@ -69,7 +69,7 @@ def describe(client: InferenceServerClient, version: str, warm: str) -> None:
     assert outputs == {"probabilities": "FP32", "class": "INT64", "confidence": "FP32", "label": "BYTES"}, outputs
     assert [entry["version"] for entry in client.get_model_repository_index()] == [version]
     refused("another model", "there is no such model", client.get_model_metadata, "other")
-    refused("another version", f"in version {version} only", client.get_model_metadata, MODEL, "9.9.9")
+    refused("another version", f"in version {version}, not in the one asked for", client.get_model_metadata, MODEL, "9.9.9")
     if warm != "-":
         refused("the warm version", f"version {warm} is kept ready", client.get_model_metadata, MODEL, warm)
 
@@ -137,7 +137,7 @@ def mistakes(client: InferenceServerClient, rows: np.ndarray, version: str, warm
         refused(what, text, client.infer, MODEL, inputs)
     good = pixels(rows[:1], True)
     refused("another model", "there is no such model", client.infer, "other", good)
-    refused("another version", f"in version {version} only", client.infer, MODEL, good, "9.9.9")
+    refused("another version", f"in version {version}, not in the one asked for", client.infer, MODEL, good, "9.9.9")
     if warm != "-":
         refused("the warm version", f"version {warm} is kept ready", client.infer, MODEL, good, warm)
     unknown = [InferRequestedOutput("other")]
