@@ -71,7 +71,7 @@ def describe(client: InferenceServerClient, version: str, warm: str) -> None:
     refused("another model", "there is no such model", client.get_model_metadata, "other")
     refused("another version", f"in version {version}, not in the one asked for", client.get_model_metadata, MODEL, "9.9.9")
     if warm != "-":
-        refused("the warm version", f"version {warm} is kept ready", client.get_model_metadata, MODEL, warm)
+        refused("the warm version", f"version {warm} is only kept ready", client.get_model_metadata, MODEL, warm)
 
 
 def infer(client: InferenceServerClient, rows: np.ndarray, version: str) -> None:
@@ -139,7 +139,7 @@ def mistakes(client: InferenceServerClient, rows: np.ndarray, version: str, warm
     refused("another model", "there is no such model", client.infer, "other", good)
     refused("another version", f"in version {version}, not in the one asked for", client.infer, MODEL, good, "9.9.9")
     if warm != "-":
-        refused("the warm version", f"version {warm} is kept ready", client.infer, MODEL, good, warm)
+        refused("the warm version", f"version {warm} is only kept ready", client.infer, MODEL, good, warm)
     unknown = [InferRequestedOutput("other")]
     refused("an unknown output", "no output other", client.infer, MODEL, good, outputs=unknown)
     ranked = [InferRequestedOutput("probabilities", class_count=3)]
