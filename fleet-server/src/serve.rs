@@ -1,6 +1,7 @@
 //! `serin-fleet serve`: opens what is stored, starts broker, link, publisher, clerk and HTTP, and stops them
 //! in order.
 
+mod clearing;
 mod clerk;
 mod failure;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
+use self::clearing::{Clearing, MAX_CLEARINGS};
 use self::clerk::Clerk;
 pub use self::failure::ServeError;
 use crate::api;
@@ -68,6 +70,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let read_back = embedded.is_none();
     let (link, arrivals) = link::start(options).map_err(ServeError::Link)?;
     let (jobs, waiting) = mpsc::channel(MAX_JOBS);
+    let (clearings, clearing) = mpsc::channel(MAX_CLEARINGS);
     let metrics = Arc::new(Metrics::default());
     let fleet = Arc::new(Fleet::open(FleetParts {
         id: config.fleet.clone(),
@@ -79,7 +82,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         store: Arc::clone(&store),
         objects: Arc::clone(&objects),
         metrics: Arc::clone(&metrics),
-        outlet: outlet(link.clone(), jobs, metrics),
+        outlet: outlet(link.clone(), jobs, clearings, metrics),
         alerts: config.alerts.parts.clone(),
         raw_reports: config.raw_reports,
         review: ReviewParts { key: secrets.review.clone(), keep: config.keep_samples },
@@ -87,6 +90,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let poster = Arc::new(Poster::new(config.fleet.clone(), Arc::clone(fleet.alert_routes()))?);
     let publisher = publisher(&fleet, link.clone(), objects, Arc::clone(&store), read_back);
     let publishing = tokio::spawn(publisher.run(waiting));
+    let cleared = tokio::spawn(clearing::note(Arc::clone(&fleet), clearing));
     fleet.resume_publishing();
     fleet.sign_anew(now())?;
     if embedded.is_some() {
@@ -131,6 +135,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         let _ = task.await;
     }
     publishing.abort();
+    cleared.abort();
     keeping.abort();
     if let Some(broker) = embedded {
         broker.stop().await?;
@@ -214,11 +219,18 @@ fn reachable(listen: IpAddr) -> IpAddr {
     }
 }
 
-fn outlet(link: Link, jobs: mpsc::Sender<Job>, metrics: Arc<Metrics>) -> Outlet {
+fn outlet(
+    link: Link,
+    jobs: mpsc::Sender<Job>,
+    clearings: mpsc::Sender<Clearing>,
+    metrics: Arc<Metrics>,
+) -> Outlet {
     Box::new(move |outgoing| {
         let sent = match outgoing {
             Outgoing::Message { topic, payload, retain } => link.send(topic, payload, retain).is_ok(),
             Outgoing::Publish(job) => jobs.try_send(job).is_ok(),
+            Outgoing::Clear { device, since, topics } => Clearing::begin(&link, device, since, topics)
+                .is_ok_and(|clearing| clearings.try_send(clearing).is_ok()),
         };
         if !sent {
             metrics.dropped();

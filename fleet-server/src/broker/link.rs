@@ -105,6 +105,15 @@ impl Link {
         confirmed.await.map_err(|_| LinkDown)
     }
 
+    /// Publishes a retained message behind all that was sent before, without waiting. What is returned ends when the
+    /// broker has it, or with an error when that cannot be known any more.
+    pub fn retain_soon(&self, topic: Topic, payload: Bytes) -> Result<oneshot::Receiver<()>, LinkDown> {
+        let (confirm, confirmed) = oneshot::channel();
+        let request = Request::Publish { topic, payload, retain: true, confirm: Some(confirm) };
+        self.requests.try_send(request).map_err(|_| LinkDown)?;
+        Ok(confirmed)
+    }
+
     /// Asks the broker for the retained message on a topic; `None` when it has none within `patience`.
     pub async fn fetch(&self, topic: &Topic, patience: Duration) -> Result<Option<Bytes>, LinkDown> {
         let (found, answer) = oneshot::channel();

@@ -72,6 +72,8 @@ impl Fleet {
     pub fn reconnected(&self, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
             draft.outgoing.push(Outgoing::Publish(Job::Statements));
+            // Before what the same names are to be told now.
+            Self::clear_again(state, draft);
             for record in state.devices.admitted() {
                 self.say_again(state, draft, &record)?;
                 self.say_pause_again(draft, &record, now)?;
@@ -103,6 +105,7 @@ impl Fleet {
         batch.next(&message.topic);
         let sender = known.map(|member| batch.sender(member));
         let taken = match hear(&message.topic, &message.payload, &self.id, sender, now) {
+            Ok(Heard::Hello(hello)) if state.is_cleared(&hello, message.delivery) => Ok(()),
             Ok(Heard::Hello(mut hello)) => {
                 if message.delivery == Delivery::Earlier {
                     hello.presence = Presence::Offline;

@@ -7,6 +7,7 @@
 
 pub mod alerts;
 mod assignments;
+mod clearing;
 mod deciding;
 pub mod devices;
 pub mod drift;
@@ -51,6 +52,7 @@ use crate::registry::releases::Listed;
 use crate::rollout::event::{Refusal, StartError};
 use crate::store::{Store, StoreError, TokenRecord};
 use alerts::{AlertParts, Alerts};
+use clearing::Clearings;
 use enrolment::Policy;
 use feed::Happening;
 use metrics::Metrics;
@@ -110,6 +112,15 @@ pub enum Outgoing {
     },
     /// Something for the publisher.
     Publish(Job),
+    /// What the broker keeps on these topics is to go; [`Fleet::cleared`] is to be told when it has.
+    Clear {
+        /// Of whom.
+        device: DeviceId,
+        /// Since when.
+        since: UnixMillis,
+        /// Where.
+        topics: Vec<Topic>,
+    },
 }
 
 /// A fleet could not do what was asked.
@@ -192,6 +203,7 @@ struct State {
     tokens: BTreeMap<TokenId, TokenRecord>,
     /// Of devices that were cut off, forgotten since or not.
     revoked_keys: BTreeSet<PublicKey>,
+    clearings: Clearings,
 }
 
 /// A message of a device.
@@ -267,7 +279,8 @@ impl Fleet {
         let samples = Samples::open(review, &*store)?;
         let triggers = Triggers::open(alerts.triggers.clone(), &*store)?;
         let alerts = Alerts::open(alerts, &*store)?;
-        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys };
+        let clearings = Clearings::open(&*store)?;
+        let state = State { devices, assigned, gaps, releases, rollouts, tokens, revoked_keys, clearings };
         Ok(Self {
             id,
             signers,

@@ -7,7 +7,6 @@ use serin_protocol::enrolment::TokenId;
 use serin_protocol::envelope::PublicKey;
 use serin_protocol::ids::{DeviceId, UnixMillis};
 use serin_protocol::message::Presence;
-use serin_protocol::topic::Topic;
 use tracing::{info, warn};
 
 use super::feed::Happening;
@@ -35,15 +34,14 @@ impl Fleet {
             state.revoked_keys.insert(record.key);
             state.devices.put(&record)?;
             state.assigned.remove(id);
-            draft.say(Topic::Assign(id.clone()), Vec::new(), true);
-            draft.say(Topic::Pause(id.clone()), Vec::new(), true);
+            self.clear(state, draft, &record, now)?;
             self.revoked.insert(id.clone());
             self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))
         })
     }
 
     /// Forgets a device with its key, its events, its assignment and the tokens it used, so that one with a
-    /// new key may take its name. Where whoever comes first is believed, it is known again at its next hello;
+    /// new key may take its name. What the broker keeps of it goes as soon as that can be reached. Where whoever comes first is believed, it is known again at its next hello;
     /// unless it was revoked, as a revoked key stays out.
     pub fn forget_device(&self, id: &DeviceId, now: UnixMillis) -> Result<(), FleetError> {
         self.change(now, |state, draft| {
@@ -52,15 +50,13 @@ impl Fleet {
             self.keep_out(&record, state.revoked_keys.len())?;
             info!(device = %id, key = %record.key, "device forgotten");
             self.forget_tokens_of(state, id)?;
-            self.store.forget_device(id)?;
             state.devices.remove(id);
+            // First: a cut in between leaves a known device, which is told again what it needs.
+            self.clear(state, draft, &record, now)?;
+            self.store.forget_device(id)?;
             self.revoked.remove(id);
             state.assigned.remove(id);
             state.gaps.remove(id);
-            // An empty retained message takes the kept one away.
-            for topic in [Topic::Hello(id.clone()), Topic::Assign(id.clone()), Topic::Pause(id.clone())] {
-                draft.say(topic, Vec::new(), true);
-            }
             let mut gone = Sighting::from(&record);
             gone.presence = Presence::Offline;
             self.tell_rollouts(state, draft, now, &RolloutEvent::DeviceSeen(gone))

@@ -22,6 +22,8 @@ pub enum Shelf {
     SampleContents,
     /// Who looked at them.
     SampleViews,
+    /// Devices that the broker still keeps something of and should not.
+    Clearings,
 }
 
 impl Shelf {
@@ -35,6 +37,7 @@ impl Shelf {
             Self::Samples => 5,
             Self::SampleContents => 6,
             Self::SampleViews => 7,
+            Self::Clearings => 8,
         }
     }
 }
