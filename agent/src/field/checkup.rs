@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use serin_protocol::frame::Sandbox;
 use serin_protocol::ids::{ByteCount, DeviceId, Millis, ReleaseId, UnixMillis};
 use serin_protocol::message::Reason;
+use serin_protocol::target::KernelFeature;
 
 use super::class;
 use super::held_up::{self, Outlook};
 use super::print::{date, size};
-use super::protections::{Kernel, sandbox};
+use super::protections::sandbox;
 use crate::link::certificates::LinkFile;
 use crate::link::mqtt::Problem;
 
@@ -109,7 +110,7 @@ pub struct Facts {
     /// Which protections hold around the active release's worker; none while there is none.
     pub sandbox: Option<Sandbox>,
     /// What the kernel has for the next worker.
-    pub kernel: Kernel,
+    pub kernel: Vec<KernelFeature>,
     /// The release that should answer, and whether it does.
     pub active: Option<(ReleaseId, bool)>,
     /// The release to go back to.
@@ -160,7 +161,7 @@ pub fn doctor(facts: &Facts) -> Checkup {
         disk(facts),
         held_up::check(&facts.policy),
         memory(facts),
-        sandbox(facts.sandbox, facts.kernel),
+        sandbox(facts.sandbox, &facts.kernel),
         class::check(&facts.class_lacks),
         agent(facts),
     ];

@@ -24,7 +24,7 @@ fn well() -> Facts {
         trusted_until: Some(UnixMillis(1_795_100_000_000)),
         trust_problem: None,
         sandbox: Some(protections::WHOLE),
-        kernel: Kernel { landlock: true, seccomp: true, memory_groups: true },
+        kernel: KernelFeature::ALL.to_vec(),
         active: Some(("m@2".parse().expect("id"), true)),
         previous: Some(WayBack { release: "m@1".parse().expect("id"), condemned: false, why: None }),
         restarts: 0,

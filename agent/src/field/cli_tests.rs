@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::Parser;
 use serde_json::Value;
 use serin_protocol::ids::{EventNumber, Millis, ReleaseId, UnixMillis};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::field::checkup::{CheckLine, Checkup};
@@ -25,11 +26,16 @@ struct Typed {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Shared(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Shared {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    grown: Arc<Notify>,
+}
 
 impl Write for Shared {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("whole").write(bytes)
+        let written = self.bytes.lock().expect("whole").write(bytes);
+        self.grown.notify_waiters();
+        written
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -38,7 +44,7 @@ impl Write for Shared {
 
 impl Shared {
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
+        String::from_utf8(self.bytes.lock().expect("whole").clone()).expect("text")
     }
 }
 
@@ -424,6 +430,7 @@ async fn labels_in_a_file_count_for_themselves_and_what_does_not_is_named_with_i
 
 /// An agent's socket and its log, until it is dropped.
 struct Logging {
+    serving: JoinHandle<()>,
     stage: Stage,
     logs: crate::logs::Logs,
 }
@@ -431,7 +438,7 @@ struct Logging {
 impl Logging {
     async fn start(socket: &Path, run: u64) -> Self {
         let mut stage = Stage::open(quick()).await;
-        stage.listen_at(socket);
+        let serving = stage.listen_at(socket);
         let logs = crate::logs::Logs::default();
         let (_closed, empty) = mpsc::channel(1);
         let mut requests = std::mem::replace(&mut stage.field, empty);
@@ -443,7 +450,7 @@ impl Logging {
                 let _ = reply.send(Ok(FieldReply::Logs { lines: kept.lines(wanted), run }));
             }
         });
-        Self { stage, logs }
+        Self { serving, stage, logs }
     }
 
     fn log(&self, text: &str) {
@@ -453,18 +460,23 @@ impl Logging {
 
     async fn stop(self) {
         let _ = self.stage.stop.send(true);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.serving.await.expect("ended");
     }
 }
 
 async fn until_printed(shared: &Shared, text: &str) {
-    for _ in 0..200 {
-        if shared.text().contains(text) {
-            return;
+    let printed = async {
+        loop {
+            let grown = shared.grown.notified();
+            if shared.text().contains(text) {
+                return;
+            }
+            grown.await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{text:?} is not in {:?}", shared.text());
+    };
+    let patience = Duration::from_secs(20);
+    let in_time = tokio::time::timeout(patience, printed).await;
+    assert!(in_time.is_ok(), "{text:?} is not in {:?}", shared.text());
 }
 
 #[tokio::test]

@@ -5,42 +5,23 @@ use serin_protocol::target::KernelFeature;
 
 use super::checkup::CheckLine;
 
-/// What a kernel has to confine programs with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel {
-    /// Files and network can be closed to a worker, which workers need.
-    pub landlock: bool,
-    /// System calls can be filtered.
-    pub seccomp: bool,
-    /// Groups with memory limits were delegated to the agent. Without them workers limit themselves.
-    pub memory_groups: bool,
-}
-
-impl Kernel {
-    /// One that has these `features`.
-    pub fn of(features: &[KernelFeature]) -> Self {
-        let has = |feature| features.contains(&feature);
-        Self {
-            landlock: has(KernelFeature::Landlock),
-            seccomp: has(KernelFeature::Seccomp),
-            memory_groups: has(KernelFeature::CgroupV2),
-        }
-    }
-}
-
-/// Of what the active release's worker has around it, if there is one, on such a `kernel`.
-pub(super) fn sandbox(sandbox: Option<Sandbox>, kernel: Kernel) -> CheckLine {
-    let Kernel { landlock, seccomp, memory_groups } = kernel;
-    let has = |has: bool| if has { "yes" } else { "no" };
-    let kernel = format!("seccomp: {}, memory groups delegated: {}", has(seccomp), has(memory_groups));
-    if !sandbox.map_or(landlock, |sandbox| sandbox.files_closed) {
+/// Of what the active release's worker has around it, if there is one, on a kernel that has these `features`.
+pub(super) fn sandbox(sandbox: Option<Sandbox>, features: &[KernelFeature]) -> CheckLine {
+    let has = |feature| features.contains(&feature);
+    let says = |feature| if has(feature) { "yes" } else { "no" };
+    let kernel = format!(
+        "seccomp: {}, memory groups delegated: {}",
+        says(KernelFeature::Seccomp),
+        says(KernelFeature::CgroupV2)
+    );
+    if !sandbox.map_or(has(KernelFeature::Landlock), |sandbox| sandbox.files_closed) {
         let remedy = "use a kernel of 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, lsm=landlock)";
         let finding = format!("the kernel has no Landlock: workers have limits only ({kernel})");
         return CheckLine::warn("sandbox", finding, remedy);
     }
     let lacks: Vec<&str> = match &sandbox {
         Some(sandbox) => sandbox.lacks().collect(),
-        None if seccomp => Vec::new(),
+        None if has(KernelFeature::Seccomp) => Vec::new(),
         None => vec!["seccomp"],
     };
     if !lacks.is_empty() {
@@ -68,14 +49,12 @@ mod tests {
     use super::*;
     use crate::field::checkup::Level;
 
-    const ABLE: Kernel = Kernel { landlock: true, seccomp: true, memory_groups: true };
-
     #[test]
     fn whatever_a_worker_lacks_is_said() {
-        assert_eq!(sandbox(Some(WHOLE), ABLE).level, Level::Ok);
-        let open = sandbox(Some(Sandbox { files_closed: false, ..WHOLE }), ABLE);
+        assert_eq!(sandbox(Some(WHOLE), &KernelFeature::ALL).level, Level::Ok);
+        let open = sandbox(Some(Sandbox { files_closed: false, ..WHOLE }), &KernelFeature::ALL);
         assert_eq!(open.level, Level::Warn);
-        let unfiltered = sandbox(Some(Sandbox { calls_filtered: false, ..WHOLE }), ABLE);
+        let unfiltered = sandbox(Some(Sandbox { calls_filtered: false, ..WHOLE }), &KernelFeature::ALL);
         assert!(
             unfiltered.level == Level::Warn && unfiltered.finding.contains("lack seccomp"),
             "{unfiltered:?}"
@@ -84,8 +63,9 @@ mod tests {
 
     #[test]
     fn the_kernel_is_asked_even_when_no_worker_runs() {
-        assert_eq!(sandbox(None, ABLE).level, Level::Ok);
-        assert_eq!(sandbox(None, Kernel { landlock: false, ..ABLE }).level, Level::Warn);
-        assert_eq!(sandbox(None, Kernel { seccomp: false, ..ABLE }).level, Level::Warn);
+        use KernelFeature::{CgroupV2, Landlock, Seccomp};
+        assert_eq!(sandbox(None, &[Landlock, Seccomp]).level, Level::Ok);
+        assert_eq!(sandbox(None, &[Seccomp, CgroupV2]).level, Level::Warn);
+        assert_eq!(sandbox(None, &[Landlock, CgroupV2]).level, Level::Warn);
     }
 }

@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 use super::Supervisor;
 use crate::field;
 use crate::field::checkup::{CheckLine, Checkup, Facts, WayBack, doctor};
-use crate::field::protections::Kernel;
 use crate::field::reply::FieldReply;
 use crate::link::certificates::examine;
 use crate::telemetry::resources::available;
@@ -35,7 +34,7 @@ impl Supervisor {
             trusted_until: self.trust.client.trusted_until(),
             trust_problem: self.trust.client.problem().map(ToOwned::to_owned),
             sandbox: running.map(|running| running.worker.sandbox()),
-            kernel: Kernel::of(&self.hardware.kernel_features),
+            kernel: self.hardware.kernel_features.clone(),
             active: active.map(|slot| (slot.release.clone(), self.machine.serving() == Some(slot.statement))),
             previous: record.previous.as_ref().map(|slot| self.way_back(slot)),
             restarts: self.restarts,

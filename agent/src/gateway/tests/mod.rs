@@ -184,9 +184,10 @@ impl Stage {
     }
 
     /// The same on a Unix socket.
-    pub(crate) fn listen_at(&self, path: &Path) {
+    /// Ends with the stage.
+    pub(crate) fn listen_at(&self, path: &Path) -> JoinHandle<()> {
         let socket = LocalSocket::bind(path).expect("bound");
-        tokio::spawn(serve(Arc::clone(&self.gateway), Listener::Local(socket), self.stop.subscribe()));
+        tokio::spawn(serve(Arc::clone(&self.gateway), Listener::Local(socket), self.stop.subscribe()))
     }
 
     /// A gateway with `sums@1` answering.

@@ -2,7 +2,7 @@
 
 use crate::scoring::shape::{Column, RowShape};
 use bytes::BytesMut;
-use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck};
+use rumqttc::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, Subscribe};
 use serin_protocol::tensor::DataType;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,11 +49,29 @@ impl Connection {
     }
 }
 
-async fn answers_survive_a_broker_that_forgets() {
+async fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let broker = listener.local_addr().expect("bound").to_string();
-    let ends = Ends { broker: &broker, from: "rows", to: "answers", client_id: "test" };
-    let (client, eventloop) = connect(&ends, "test-out", true).expect("an address");
+    let address = listener.local_addr().expect("bound").to_string();
+    (listener, address)
+}
+
+fn ends(broker: &str) -> Ends<'_> {
+    Ends { broker, from: "rows", to: "answers", client_id: "test" }
+}
+
+/// Takes in the rows of `ends`, up to the question for them, which is not answered yet.
+async fn subscriber(listener: &TcpListener, ends: &Ends<'_>) -> (Connection, Subscribe, Arc<Inbox>) {
+    let (client, eventloop) = connect(ends, "test", true).expect("an address");
+    let inbox = Arc::new(Inbox::default());
+    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox), String::new()));
+    let mut broker = Connection::accept(listener).await;
+    let Packet::Subscribe(subscribe) = broker.next().await else { panic!("it does not subscribe") };
+    (broker, subscribe, inbox)
+}
+
+async fn answers_survive_a_broker_that_forgets() {
+    let (listener, address) = listen().await;
+    let (client, eventloop) = connect(&ends(&address), "test-out", true).expect("an address");
     let (outgoing, to_deliver) = mpsc::channel(AT_ONCE);
     let (told, mut delivered) = mpsc::channel(AT_ONCE);
     tokio::spawn(deliver(client, eventloop, "answers".into(), to_deliver, told));
@@ -87,14 +105,8 @@ async fn what_a_broker_did_not_acknowledge_it_is_told_again_though_it_has_forgot
 }
 
 async fn what_no_row_is_as_large_as_is_received() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    let ends = Ends { broker: &address, from: "rows", to: "answers", client_id: "test" };
-    let (client, eventloop) = connect(&ends, "test", true).expect("an address");
-    let inbox = Arc::new(Inbox::default());
-    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox), String::new()));
-    let mut broker = Connection::accept(&listener).await;
-    let Packet::Subscribe(_) = broker.next().await else { panic!("it does not subscribe") };
+    let (listener, address) = listen().await;
+    let (mut broker, _, inbox) = subscriber(&listener, &ends(&address)).await;
     let large = format!("[{}0]", "0,".repeat(1 << 20));
     for (pkid, text) in [(1, large.as_str()), (2, "[1]")] {
         let publish = Publish::new("rows", QoS::AtLeastOnce, text);
@@ -109,14 +121,9 @@ async fn what_no_row_is_as_large_as_is_received() {
 }
 
 async fn a_topic_that_is_not_granted_ends_it() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    let ends = Ends { broker: &address, from: "rows", to: "answers", client_id: "test" };
-    let (client, eventloop) = connect(&ends, "test", true).expect("an address");
-    let inbox = Arc::new(Inbox::default());
-    tokio::spawn(take_in(client, eventloop, "rows".into(), Arc::clone(&inbox), String::new()));
-    let mut broker = Connection::accept(&listener).await;
-    let Packet::Subscribe(subscribe) = broker.next().await else { panic!("it does not subscribe") };
+    let (listener, address) = listen().await;
+    let ends = ends(&address);
+    let (mut broker, subscribe, inbox) = subscriber(&listener, &ends).await;
     // What an older session asked for is acknowledged, and not answered.
     let publish = Publish::new("old/row", QoS::AtLeastOnce, "[1]");
     broker.say(&Packet::Publish(Publish { pkid: 7, ..publish })).await;
