@@ -153,9 +153,24 @@ impl<W> Router<W> {
     /// learn of it.
     pub fn flip(&self, next: Option<Arc<Served<W>>>) -> Option<Arc<Served<W>>> {
         let entering = next.clone();
-        self.say_between(false);
         let left = self.pointer.send_replace(next);
-        match (&left, &entering) {
+        // After it: whoever is told that nothing is on its way finds what has come.
+        self.say_between(false);
+        Self::tell(left.as_ref(), entering.as_ref());
+        left
+    }
+
+    /// Lets nothing answer until the next flip, which is on its way.
+    pub fn suspend(&self) {
+        // Before: whoever finds nothing is told that something is on its way.
+        self.say_between(true);
+        let left = self.pointer.send_replace(None);
+        Self::tell(left.as_ref(), None);
+    }
+
+    /// Tells the recorders who answers no longer, and who does now.
+    fn tell(left: Option<&Arc<Served<W>>>, entering: Option<&Arc<Served<W>>>) {
+        match (left, entering) {
             // Only its worker is another.
             (Some(left), Some(entering)) if left.recording.is(&entering.recording) => {}
             _ => {
@@ -163,13 +178,6 @@ impl<W> Router<W> {
                 entering.iter().for_each(|entering| entering.recording.lock().enter());
             }
         }
-        left
-    }
-
-    /// Lets nothing answer until the next flip, which is on its way.
-    pub fn suspend(&self) {
-        self.flip(None);
-        self.say_between(true);
     }
 
     /// Lets a release be tried beside the one that answers, or none.
@@ -234,8 +242,10 @@ impl<W> Router<W> {
         if let Some(current) = self.current() {
             return Some(current);
         }
-        if *lock(&self.absence) != Absence::Between {
-            return None;
+        let between = *lock(&self.absence) == Absence::Between;
+        if !between {
+            // It may have come since it was looked for.
+            return self.current();
         }
         self.takeover(patience, |_| true).await
     }

@@ -113,7 +113,7 @@ impl fmt::Display for Report {
                 writeln!(f, "{previous}, {load}: apps made {answered} requests")?;
             }
             if let Some(failure) = failure {
-                writeln!(f, "{previous}, {load}: the last failure was {failure}")?;
+                writeln!(f, "{previous}, {load}: what a rollback failed last: {failure}")?;
             }
         }
         for PeerLine { load, reloads, failed } in &self.peers {

@@ -29,8 +29,8 @@ pub(crate) fn measure(rig: &mut Rig, load: Load, rounds: u32) -> Result<Line> {
         line.replies.push(replied.duration_since(started));
         line.rollbacks.push(answered.duration_since(started));
         apps.settle()?;
-        line.failed_rollbacks += apps.failed() - failed;
-        if line.failed_rollbacks > 0 {
+        if apps.failed() > failed {
+            line.failed_rollbacks += apps.failed() - failed;
             line.failure = apps.last_failure();
         }
 
@@ -76,9 +76,11 @@ pub(crate) fn measure_processes(rig: &mut Rig, load: Load, count: u32, line: &mu
         rig.device().engineer(&["rollback"])?;
         line.processes.push(started.elapsed());
         apps.settle()?;
-        line.failed_rollbacks += apps.failed() - failed;
+        if apps.failed() > failed {
+            line.failed_rollbacks += apps.failed() - failed;
+            line.failure = apps.last_failure();
+        }
     }
-    line.failure = line.failure.take().or_else(|| apps.last_failure());
     Ok(())
 }
 

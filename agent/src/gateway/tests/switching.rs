@@ -1,5 +1,7 @@
 //! One release taking over from another while apps ask.
 
+use std::sync::atomic::AtomicBool;
+
 use serin_protocol::ids::BootId;
 use serin_protocol::message::Coverage;
 
@@ -181,6 +183,33 @@ async fn a_request_is_asked_again_once_only() {
 
 fn at(millis: u64) -> Now {
     Now { wall: UnixMillis(millis), elapsed: Millis(millis) }
+}
+
+#[test]
+fn who_asks_while_one_version_gives_way_to_another_is_never_told_that_there_is_none() {
+    const TURNS: usize = 20_000;
+    let router = Router::default();
+    let releases = [served(1, Mood::Answer, None), served(2, Mood::Answer, None)];
+    router.flip(Some(Arc::clone(&releases[0])));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ask = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("built");
+            let mut told_none = 0;
+            while !over.load(Ordering::SeqCst) {
+                let found = runtime.block_on(router.current_or_coming(Duration::from_secs(20)));
+                told_none += usize::from(found.is_none());
+            }
+            told_none
+        };
+        let askers = [scope.spawn(ask), scope.spawn(ask)];
+        for turn in 0..TURNS {
+            router.suspend();
+            router.flip(Some(Arc::clone(&releases[turn % 2])));
+        }
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(askers.map(|asker| asker.join().expect("ended")), [0, 0]);
+    });
 }
 
 fn stamp() -> Stamp {
