@@ -84,3 +84,42 @@ fn the_watchdog_is_not_pinged_while_a_job_on_the_disk_does_not_end() -> Result<(
     hanging.wait()?;
     Ok(())
 }
+
+/// How often its threads went to sleep so far, but for those of the database, which look for work each second.
+fn sleeps(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        if std::fs::read_to_string(thread.join("comm"))?.starts_with("sled-io") {
+            continue;
+        }
+        let status = std::fs::read_to_string(thread.join("status"))?;
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sum += count.context("Linux tells")?.trim().parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+#[test]
+fn a_device_at_rest_is_left_alone() -> Result<()> {
+    // A release that answers and nothing else going on: what is due comes once a minute, and the broker's pings as often.
+    const SPAN: Duration = Duration::from_secs(5);
+    const MOST: u64 = 4;
+    let mut lab = Lab::new(Broker::Embedded)?;
+    lab.add_device("device-01", "")?;
+    lab.first_release()?;
+    let device = &mut lab.devices[0];
+    device.stop();
+    device.report_seldom()?;
+    device.power_on()?;
+    let pid = device.id().context("it runs")?;
+    let mut counts = Vec::new();
+    let rests = || {
+        let before = sleeps(pid).ok()?;
+        std::thread::sleep(SPAN);
+        counts.push(sleeps(pid).ok()?.saturating_sub(before));
+        counts.last().is_some_and(|count| *count <= MOST).then_some(())
+    };
+    let rested = serin_tests::until("it rests", Duration::from_secs(60), rests);
+    rested.with_context(|| format!("it woke {counts:?} times in {SPAN:?} each"))
+}

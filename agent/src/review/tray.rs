@@ -61,6 +61,11 @@ impl Tray {
         self.lock().waiting.pop_front()
     }
 
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
     /// Puts one back that could not be sent.
     pub fn put_back(&self, sample: Sample) {
         self.lock().waiting.push_front(sample);

@@ -16,6 +16,17 @@ pub(super) struct Watching {
 }
 
 impl Supervisor {
+    /// Whether it is to be looked at again soon: it has such a policy, or is not the one looked at last.
+    pub(super) fn guards(&self) -> bool {
+        match (self.machine.serving(), &self.guard) {
+            (None, watching) => watching.is_some(),
+            // Not before it has a worker.
+            (Some(serving), _) if !self.workers.contains_key(&serving) => false,
+            (Some(_), None) => true,
+            (Some(serving), Some(watching)) => watching.statement != serving || watching.guard.is_some(),
+        }
+    }
+
     /// Looks at the active release, and has it taken back if it breaks its policy.
     pub(super) fn attend_guard(&mut self) {
         let Some(statement) = self.machine.serving() else {

@@ -62,6 +62,11 @@ impl Jobs {
         Ok(number)
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).jobs.is_empty()
+    }
+
     /// A job that should have ended by now.
     pub(super) fn overdue(&self, now: Millis) -> Option<&'static str> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@
 //! `effects` carries out, `uplink` speaks to the fleet, `reports` keeps what is reported, `answers` what waits for its truth,
 //! `workers` starts and watches workers, `statement` waits for a release's,
 //! `settling` gives back memory, `field` answers the engineer, `sideload` takes in what he brings, `download` fetches, `policy` looks at local
-//! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `jobs` counts what blocks, `clock` reads clocks.
+//! conditions, `guard` watches by the release's own policy, `trust` asks who may order what, `pause` holds back, `pulse` does what is due, `jobs` counts what blocks, `clock` reads clocks.
 
 mod answers;
 mod checkup;
@@ -17,6 +17,7 @@ mod guard;
 mod jobs;
 mod pause;
 mod policy;
+mod pulse;
 mod refusals;
 mod reports;
 mod service;
@@ -58,7 +59,6 @@ use crate::link::outbox::{self, Outbox};
 use crate::link::pause::Pausing;
 use crate::link::tls::TimeFloor;
 use crate::logs::Logs;
-use crate::resident;
 use crate::review::Tray;
 use crate::telemetry::{Counters, Recording, Stamp};
 use crate::update::effect::{Event, Now};
@@ -87,8 +87,6 @@ pub use self::start::{StartError, run};
 const INBOX: usize = 64;
 /// Field engineers' orders waiting: there is one engineer.
 const FIELD_QUEUE: usize = 8;
-/// How often a release on probation is looked at, and windows are rolled.
-const PULSE: Millis = Millis(500);
 
 /// What background work has to say.
 enum Inbox {
@@ -169,8 +167,8 @@ struct Supervisor {
     refusals: Refusals,
     service: Service,
     settling: Settling,
-    /// The next pulse: at a fixed moment, for whoever asks again and again must not put it off.
-    pulse_at: Millis,
+    /// The last pulse: what follows is counted from it, for whoever asks again and again must not put the next off.
+    pulsed_at: Millis,
     /// What local conditions allow.
     watch: Watch,
     jobs: Jobs,
@@ -202,12 +200,15 @@ impl Supervisor {
         loop {
             let stands_still = self.stands_still();
             self.service.alive(self.now().elapsed, stands_still);
-            let deadline = self.clock.instant(self.next_deadline());
+            let deadline = self.clock.instant(self.next_pulse());
+            let ping = self.clock.instant(self.service.next_ping(self.now().elapsed));
             tokio::select! {
                 Some(event) = link.recv() => self.on_link(event),
                 Some(done) = inbox.recv() => self.on_inbox(done),
                 Some(request) = field.recv() => self.on_field(request),
-                () = tokio::time::sleep_until(deadline) => self.on_deadline(),
+                () = tokio::time::sleep_until(deadline) => self.pulse(),
+                // Said at the top: nothing else need be woken for it.
+                () = tokio::time::sleep_until(ping) => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
             self.attend_trust();
@@ -236,49 +237,6 @@ impl Supervisor {
         let previous = self.machine.record().previous.as_ref();
         let warm = previous.filter(|slot| self.workers.contains_key(&slot.statement));
         self.router.say_warm(warm.map(|slot| &slot.release));
-    }
-
-    fn next_deadline(&self) -> Millis {
-        let now = self.now();
-        let download = self.download.as_ref().and_then(|download| download.next_deadline(now.elapsed));
-        let trust = self.trust.client.next_deadline();
-        let deadlines = [
-            self.machine.next_deadline(now),
-            download,
-            self.outbox.next_deadline(),
-            trust,
-            self.enrolment_deadline(),
-            self.pausing.deadline(),
-        ];
-        let windows = self.recordings.values().map(|recording| now.elapsed.plus(recording.lock().due(now)));
-        deadlines.into_iter().flatten().chain(windows).fold(self.pulse_at, Millis::min)
-    }
-
-    fn on_deadline(&mut self) {
-        let now = self.now();
-        self.pulse_at = now.elapsed.plus(PULSE);
-        if let Some(download) = &mut self.download {
-            let notices = download.tick(now.elapsed);
-            self.on_notices(notices);
-        }
-        if let Some((requests, errors)) = self.health() {
-            self.feed(Event::Health { requests, errors });
-        }
-        if self.settling.due(now.elapsed) {
-            resident::give_back();
-        }
-        self.attend_guard();
-        self.feed(Event::Tick);
-        self.attend_policy();
-        self.tick_pause();
-        self.say_what_is_due();
-        self.tick_trust();
-        self.tick_enrolment();
-        self.roll_windows();
-        self.tick_answers();
-        self.ask_statement_again();
-        self.outbox(outbox::Input::Tick);
-        self.send_sample();
     }
 
     fn on_inbox(&mut self, done: Inbox) {

@@ -71,6 +71,12 @@ impl Watch {
         !self.policy.is_empty() && (self.look_at <= now.elapsed || changed)
     }
 
+    /// When to look around next, if ever.
+    fn deadline(&self, now: Now) -> Option<Millis> {
+        let changes = self.changes_at.map(|at| now.elapsed.plus(at.since(now.wall)));
+        (!self.policy.is_empty()).then(|| changes.map_or(self.look_at, |at| at.min(self.look_at)))
+    }
+
     /// Looks around; the verdicts if they are other than before.
     fn look(&mut self, now: Now, free: Option<ByteCount>) -> Option<Verdicts> {
         let spent = self.budget.spent(local_day(now.wall, &self.zone));
@@ -108,6 +114,11 @@ impl Watch {
 }
 
 impl Supervisor {
+    /// When that is next, if ever.
+    pub(super) fn policy_deadline(&self) -> Option<Millis> {
+        self.watch.deadline(self.now())
+    }
+
     /// Looks around if it is time to.
     pub(super) fn attend_policy(&mut self) {
         if self.watch.is_due(self.now()) {

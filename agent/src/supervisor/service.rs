@@ -4,6 +4,9 @@
 use sd_notify::NotifyState;
 use serin_protocol::ids::Millis;
 
+/// How often the loop goes round where no watchdog wants to hear of it.
+const UNWATCHED: Millis = Millis::from_secs(60);
+
 /// The agent as a service of systemd.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -21,6 +24,12 @@ struct Watchdog {
 }
 
 impl Watchdog {
+    /// When to ask next, later than `now`.
+    fn next(&self, now: Millis) -> Millis {
+        let every = self.every.unwrap_or(UNWATCHED);
+        if self.due > now { self.due.min(now.plus(every)) } else { now.plus(every) }
+    }
+
     /// Whether to ping now. Who does not get on must not: to be ended and started again is the way out.
     fn ping(&mut self, now: Millis, gets_on: bool) -> bool {
         let Some(every) = self.every.filter(|_| gets_on && self.due <= now) else { return false };
@@ -58,6 +67,11 @@ impl Service {
         }
     }
 
+    /// When that is to be said next, if nothing else happens. Who does not get on is looked at as often.
+    pub(super) fn next_ping(&self, now: Millis) -> Millis {
+        self.watchdog.next(now)
+    }
+
     /// It ends because it was told to.
     #[expect(clippy::unused_self, reason = "the service is spoken to through this")]
     pub(super) fn stopping(&self) {
@@ -86,5 +100,15 @@ mod tests {
         assert_eq!(pings(&mut watchdog, &[61], true), 1, "at once when it gets on again");
         let mut nobody = Watchdog { every: None, due: Millis(0) };
         assert_eq!(pings(&mut nobody, &[0, 100], true), 0);
+        assert_eq!(nobody.next(Millis(100)), Millis(100).plus(UNWATCHED));
+    }
+
+    #[test]
+    fn the_loop_goes_round_when_a_ping_is_due_and_not_at_once_while_something_stands_still() {
+        let mut watchdog = Watchdog { every: Some(Millis(10)), due: Millis(0) };
+        assert!(watchdog.ping(Millis(3), true));
+        assert_eq!(watchdog.next(Millis(4)), Millis(13));
+        assert!(!watchdog.ping(Millis(13), false));
+        assert_eq!(watchdog.next(Millis(13)), Millis(23));
     }
 }

@@ -23,6 +23,11 @@ impl Settling {
         self.at.get_or_insert(now.plus(AFTER));
     }
 
+    /// When to give back, if there is anything.
+    pub(super) const fn deadline(&self) -> Option<Millis> {
+        self.at
+    }
+
     /// Whether to give back now: once after all that was done.
     pub(super) fn due(&mut self, now: Millis) -> bool {
         self.at.take_if(|at| *at <= now).is_some()

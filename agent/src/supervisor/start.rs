@@ -277,7 +277,7 @@ pub async fn run(config: Config, logs: Logs) -> Result<(), StartError> {
         refusals: Refusals::new(),
         service: Service::new(),
         settling: Settling::new(now.elapsed),
-        pulse_at: Millis(0),
+        pulsed_at: Millis(0),
         watch,
         jobs: Jobs::new(config.job_deadline()),
         doors: vec![apps.abort_handle(), site.abort_handle()],

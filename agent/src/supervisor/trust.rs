@@ -20,7 +20,7 @@ pub(super) struct Trust {
     pub(super) client: Client,
     effects: VecDeque<Effect>,
     /// Subscriptions the session had no place for; at most one for each file of a refresh.
-    postponed: Effects,
+    pub(super) postponed: Effects,
     /// The last assignment, acknowledgement, answer to an enrolment and pause that came before the keys were
     /// known.
     assignment: Option<Bytes>,

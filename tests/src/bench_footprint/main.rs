@@ -6,7 +6,6 @@
 mod registered;
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ fn measure() -> Result<Vec<String>> {
         eprintln!("run {run} of {RUNS}: {SAMPLES} s idle, as long with a request every {PAUSE:?}");
         let device = lab.devices.first_mut().context("no device")?;
         device.stop();
-        report_seldom(&device.folder.join("agent.toml"))?;
+        device.report_seldom()?;
         device.power_on()?;
         let rows = rows()?;
         for row in rows.iter().cycle().take(WARM_UP) {
@@ -107,13 +106,6 @@ fn measure() -> Result<Vec<String>> {
         missed.push(format!("program: {:.1} MB", megabytes(agent)));
     }
     Ok(missed)
-}
-
-/// Has a device report as often as devices do; those of the tests report every two seconds.
-fn report_seldom(config: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(config)?;
-    let lines = text.lines().filter(|line| !line.starts_with("telemetry.window"));
-    Ok(std::fs::write(config, lines.collect::<Vec<_>>().join("\n"))?)
 }
 
 /// Samples of all runs.
