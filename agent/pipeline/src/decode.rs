@@ -5,9 +5,8 @@ use serin_protocol::release::{Decoder, Decoders};
 
 use super::image::Image;
 
-/// Bytes that decoding takes for every pixel at most: 6 for the coefficients of a progressive JPEG, 3 or 4 for
-/// what is decoded, and as many for a copy in other channels.
-const BYTES_PER_PIXEL: usize = 14;
+/// How base64 of a JPEG and of a PNG begins.
+const BASE64: [&[u8]; 2] = [b"/9j/", b"iVBORw0KGgo"];
 
 /// The decoders that this agent was built with.
 pub fn decoders() -> Decoders {
@@ -18,23 +17,17 @@ pub fn decoders() -> Decoders {
     Decoder::ALL.into_iter().filter(built).collect()
 }
 
-/// Takes as much memory as decoding an image of `pixels` takes, and gives it back. Done while a model is
-/// loaded, so that a limit under which it loads is one under which it decodes.
-pub(crate) fn try_memory(pixels: u32) -> Result<(), String> {
-    let mut bytes: Vec<u8> = Vec::new();
-    let wanted = (pixels as usize).saturating_mul(BYTES_PER_PIXEL);
-    bytes.try_reserve_exact(wanted).map_err(|_| format!("memory allocation of {wanted} bytes failed"))?;
-    // Written to, so that it counts where only what is touched counts.
-    bytes.resize(wanted, 1);
-    std::hint::black_box(&bytes);
-    Ok(())
-}
-
 /// Decodes `file`, which must be of one of `formats` and have at most `most` pixels.
 pub(crate) fn decode(file: &[u8], formats: &[Decoder], most: u32) -> Result<Image, String> {
     let decoder = match Decoder::of(file) {
         Some(decoder) => decoder,
         None if file.is_empty() => return Err("the image is missing".into()),
+        None if BASE64.iter().any(|head| file.starts_with(head)) => {
+            return Err(
+                "it is base64 of a file, whose bytes are wanted as they are: send them as binary tensor data"
+                    .into(),
+            );
+        }
         None => return Err("it is neither a JPEG nor a PNG file".into()),
     };
     if !formats.contains(&decoder) {
@@ -91,7 +84,7 @@ fn png(file: &[u8], most: u32) -> Result<Image, String> {
     use png::{ColorType, Decoder, Limits, Transformations};
 
     let broken = |error: &dyn std::fmt::Display| format!("the PNG file is broken: {error}");
-    let limit = (most as usize).saturating_mul(BYTES_PER_PIXEL);
+    let limit = (most as usize).saturating_mul(super::room::DECODING);
     let mut decoder = Decoder::new_with_limits(std::io::Cursor::new(file), Limits { bytes: limit });
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(|error| broken(&error))?;

@@ -121,7 +121,7 @@ fn run<'a>(
             }
             let above = |(place, value): (usize, &f32)| {
                 let threshold = at.at(place % width.max(1));
-                if value.is_nan() { NO_CLASS } else { i64::from(f64::from(*value) >= threshold) }
+                if value.is_nan() { NO_CLASS } else { i64::from(*value >= threshold as f32) }
             };
             let data = Data::Integers(values.iter().enumerate().map(above).collect());
             (output, Column { shape: column.shape.clone(), data })

@@ -45,6 +45,25 @@ fn a_class_that_cannot_be_told_is_no_class() {
 }
 
 #[test]
+fn a_score_that_is_exactly_the_threshold_is_above_it() {
+    for at in [0.1_f64, 0.7, 0.9, 1.0 / 3.0] {
+        let at_it = at as f32;
+        let step = PostStep::Threshold {
+            from: name("scores"),
+            at: serde_json::from_value(at.into()).expect("one"),
+            output: name("yes"),
+        };
+        let scores = scores_of(3, vec![at_it, at_it.next_down(), f32::NAN]);
+        let made = finish(&[take(), step], &scores, &[]).expect("runs");
+        assert_eq!(
+            find(&made, &name("yes")).expect("made").data,
+            Data::Integers(vec![1, 0, NO_CLASS]),
+            "{at}"
+        );
+    }
+}
+
+#[test]
 fn a_class_without_a_label_is_an_error_that_names_it() {
     let error = finish(&[take(), argmax_step(), labels_step()], &scores_of(1, vec![0.0, 1.0]), &[]);
     assert_eq!(error, Err("post step 2 (labels): class 1 has no line in labels.txt, which has 0".into()));

@@ -1,5 +1,7 @@
 //! Images of 8 bits a channel: resized and cropped as PIL and torchvision do it, and made into numbers.
 
+use std::collections::VecDeque;
+
 use serin_protocol::pipeline::{ChannelOrder, Channels, Layout, PerValue, Resampling};
 
 /// An image, row by row from the top, channels of a pixel side by side.
@@ -36,13 +38,21 @@ impl Image {
         }
     }
 
-    /// The same of another size.
+    /// The same of another size. Takes memory for both and some rows, however long and narrow it is.
     pub(crate) fn resized(self, width: usize, height: usize, filter: Resampling) -> Self {
         match filter {
             Resampling::Nearest => self.nearest(width, height),
+            Resampling::Bilinear if (width, height) == (self.width, self.height) => self,
             Resampling::Bilinear => {
-                let across = if width == self.width { self } else { self.across(width) };
-                if height == across.height { across } else { across.along(height) }
+                let wide = Wide { of: &self, width, columns: weights(self.width, width) };
+                let pixels = if height == self.height {
+                    (0..height).flat_map(|row| wide.row(row)).collect()
+                } else if height > self.height {
+                    wide.heightened(height)
+                } else {
+                    wide.flattened(height)
+                };
+                Self { width, height, channels: self.channels, pixels }
             }
         }
     }
@@ -74,39 +84,6 @@ impl Image {
     fn line(&self, row: usize) -> &[u8] {
         let length = self.width * self.channels;
         self.pixels.get(row * length..(row + 1) * length).unwrap_or_default()
-    }
-
-    /// Another width.
-    fn across(&self, width: usize) -> Self {
-        let weights = weights(self.width, width);
-        let mut pixels = Vec::with_capacity(width * self.height * self.channels);
-        for row in 0..self.height {
-            let line = self.line(row);
-            for Weights { first, weights } in &weights {
-                for channel in 0..self.channels {
-                    let from = line.iter().skip(first * self.channels + channel).step_by(self.channels);
-                    pixels.push(weighted(from, weights));
-                }
-            }
-        }
-        Self { width, height: self.height, channels: self.channels, pixels }
-    }
-
-    /// Another height.
-    fn along(&self, height: usize) -> Self {
-        let length = self.width * self.channels;
-        let mut pixels = Vec::with_capacity(length * height);
-        let mut sums = vec![0_i32; length];
-        for Weights { first, weights } in weights(self.height, height) {
-            sums.fill(1 << (PRECISION_BITS - 1));
-            for (row, weight) in weights.iter().enumerate() {
-                for (sum, pixel) in sums.iter_mut().zip(self.line(first + row)) {
-                    *sum += i32::from(*pixel) * weight;
-                }
-            }
-            pixels.extend(sums.iter().map(|sum| clip(*sum)));
-        }
-        Self { width: self.width, height, channels: self.channels, pixels }
     }
 
     /// The middle of it; `None` if it is smaller.
@@ -167,6 +144,82 @@ pub(crate) struct Normalise<'s> {
     pub(crate) std: &'s PerValue,
 }
 
+/// An image whose rows are made as wide as wanted when they are asked for, rounded to bytes as between Pillow's two passes.
+struct Wide<'i> {
+    of: &'i Image,
+    width: usize,
+    columns: Vec<Weights>,
+}
+
+impl Wide<'_> {
+    fn row(&self, row: usize) -> Vec<u8> {
+        let (line, channels) = (self.of.line(row), self.of.channels);
+        if self.width == self.of.width {
+            return line.to_vec();
+        }
+        let mut pixels = Vec::with_capacity(self.width * channels);
+        for Weights { first, weights } in &self.columns {
+            for channel in 0..channels {
+                let from = line.iter().skip(first * channels + channel).step_by(channels);
+                pixels.push(weighted(from, weights));
+            }
+        }
+        pixels
+    }
+
+    /// Pixels with more rows: each is made of two or three old ones, which are kept until no other needs them.
+    fn heightened(&self, height: usize) -> Vec<u8> {
+        let mut pixels = Vec::with_capacity(self.width * self.of.channels * height);
+        let (mut kept, mut begin) = (VecDeque::new(), 0);
+        for Weights { first, weights } in weights(self.of.height, height) {
+            while begin < first {
+                kept.pop_front();
+                begin += 1;
+            }
+            while kept.len() < weights.len() {
+                kept.push_back(self.row(begin + kept.len()));
+            }
+            let mut sums = self.sums();
+            kept.iter().zip(&weights).for_each(|(row, weight)| add(&mut sums, row, *weight));
+            pixels.extend(sums.iter().map(|sum| clip(*sum)));
+        }
+        pixels
+    }
+
+    /// Pixels with fewer rows: each old one is part of two or three new ones, whose sums are kept until they are whole.
+    fn flattened(&self, height: usize) -> Vec<u8> {
+        let mut pixels = Vec::with_capacity(self.width * self.of.channels * height);
+        let mut coming = weights(self.of.height, height).into_iter().peekable();
+        let mut begun: VecDeque<(Weights, Vec<i32>)> = VecDeque::new();
+        for number in 0..self.of.height {
+            while let Some(next) = coming.next_if(|next| next.first <= number) {
+                begun.push_back((next, self.sums()));
+            }
+            let row = self.row(number);
+            for (Weights { first, weights }, sums) in &mut begun {
+                weights.get(number - *first).iter().for_each(|weight| add(sums, &row, **weight));
+            }
+            while let Some((_, sums)) =
+                begun.pop_front_if(|(of, _)| of.first + of.weights.len() <= number + 1)
+            {
+                pixels.extend(sums.iter().map(|sum| clip(*sum)));
+            }
+        }
+        pixels
+    }
+
+    /// Of a new row: nothing but what rounds it.
+    fn sums(&self) -> Vec<i32> {
+        vec![1 << (PRECISION_BITS - 1); self.width * self.of.channels]
+    }
+}
+
+fn add(sums: &mut [i32], row: &[u8], weight: i32) {
+    for (sum, pixel) in sums.iter_mut().zip(row) {
+        *sum += i32::from(*pixel) * weight;
+    }
+}
+
 /// What a new pixel is made of: old ones from `first` on, with their weights.
 struct Weights {
     first: usize,
@@ -207,4 +260,39 @@ fn weighted<'p>(pixels: impl Iterator<Item = &'p u8>, weights: &[i32]) -> u8 {
 
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pillow's second pass over a whole image, straight from its definition.
+    fn along(image: &Image, height: usize) -> Vec<u8> {
+        let mut pixels = Vec::new();
+        for Weights { first, weights } in weights(image.height, height) {
+            for place in 0..image.width * image.channels {
+                let column = (first..image.height).map(|row| &image.line(row)[place]);
+                pixels.push(weighted(column, &weights));
+            }
+        }
+        pixels
+    }
+
+    proptest! {
+        #[test]
+        fn resizing_row_by_row_is_resizing_in_two_passes(
+            (width, height, pixels) in (1_usize..24, 1_usize..24).prop_flat_map(|(width, height)| {
+                (Just(width), Just(height), prop::collection::vec(any::<u8>(), width * height * 3))
+            }),
+            wide in 1_usize..40,
+            high in 1_usize..60,
+        ) {
+            let image = Image { width, height, channels: 3, pixels };
+            let resized = image.clone().resized(wide, high, Resampling::Bilinear);
+            let across = image.resized(wide, height, Resampling::Bilinear);
+            prop_assert_eq!(across.pixels.len(), wide * height * 3);
+            prop_assert_eq!(resized.pixels, if high == height { across.pixels.clone() } else { along(&across, high) });
+        }
+    }
 }

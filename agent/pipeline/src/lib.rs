@@ -11,6 +11,7 @@ mod image;
 mod numbers;
 mod prepare;
 mod raw;
+mod room;
 
 pub use decode::decoders;
 pub use finish::{Column, Data, check, find, finish, taken};

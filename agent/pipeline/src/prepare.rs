@@ -10,6 +10,7 @@ use super::decode;
 use super::image::{Image, Normalise};
 use super::numbers::{Numbers, Operation, picked};
 use super::raw::{Raw, Value};
+use super::room;
 
 /// Prepared rows of one tensor handed to the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,8 @@ pub struct Feed {
     pub model_input: String,
     /// Whether it holds texts.
     pub is_text: bool,
+    /// A name for each value of a row, where they have names.
+    pub names: Vec<String>,
 }
 
 /// All steps before the model, ready to run.
@@ -52,6 +55,8 @@ pub struct Preparation {
     flow: Flow,
     /// For each stage, where its categories are.
     positions: Vec<Option<Positions>>,
+    /// For each stage, how many pixels a picture has at most behind it.
+    most_pixels: Vec<u32>,
     /// Images are large and of any size: with them rows are prepared one by one.
     one_by_one: bool,
     /// What is watched of pictures.
@@ -72,12 +77,12 @@ impl Preparation {
                 }
                 _ => None,
             });
-            if let PreStep::DecodeImage { max_pixels, .. } = &stage.step {
-                decode::try_memory(*max_pixels)?;
-            }
         }
+        let most_pixels = room::most_pixels(&flow);
+        room::try_memory(&flow, &most_pixels)?;
         let is_image = |stage: &Stage| matches!(stage.after, Kind::Image { .. });
-        Ok(Self { one_by_one: flow.stages.iter().any(is_image), flow, positions, pictured: Vec::new() })
+        let one_by_one = flow.stages.iter().any(is_image);
+        Ok(Self { one_by_one, flow, positions, most_pixels, pictured: Vec::new() })
     }
 
     /// The same, watching pictures.
@@ -99,8 +104,14 @@ impl Preparation {
             row_elements: kind.elements().unwrap_or(0),
             model_input: model_input.to_owned(),
             is_text: matches!(kind, Kind::Texts { .. }),
+            names: kind.names().to_vec(),
         };
         self.flow.fed().map(feed).collect()
+    }
+
+    /// Bytes that the files of pictures of one row have at most, and a little for its other values.
+    pub fn largest_files(&self) -> usize {
+        room::largest_files(&self.flow)
     }
 
     /// `count` rows from row `first` on, in the order of [`Self::feeds`]. What is watched of their pictures goes behind
@@ -137,7 +148,8 @@ impl Preparation {
             raw.iter().map(|raw| raw.rows(first, count)).collect::<Result<_, _>>()?;
         values.resize_with(self.flow.places, || Value::None);
         let mut fed = Vec::new();
-        for (stage, positions) in self.flow.stages.iter().zip(&self.positions) {
+        let facts = self.positions.iter().zip(&self.most_pixels);
+        for (stage, (positions, most)) in self.flow.stages.iter().zip(facts) {
             let made = match &stage.step {
                 PreStep::Feed { .. } => {
                     match take(&mut values, stage.writes) {
@@ -153,6 +165,12 @@ impl Preparation {
                 PreStep::Concat { .. } => Ok(concat(stage, &values, count)),
                 PreStep::Indicator { .. } => Ok(indicator(get(&values, stage))),
                 PreStep::Pick { features, .. } => Ok(pick(get(&values, stage), &stage.before, features)),
+                PreStep::DecodeImage { .. }
+                | PreStep::Frame { .. }
+                | PreStep::Resize { .. }
+                | PreStep::ResizeShorter { .. }
+                | PreStep::CenterCrop { .. }
+                | PreStep::ImageTensor { .. } => picture(stage, *most, take(&mut values, stage.writes)),
                 _ => apply(stage, positions.as_ref(), take(&mut values, stage.writes)),
             };
             let made = made.map_err(|refused| told(stage, first, refused))?;
@@ -241,7 +259,7 @@ fn apply<'r>(stage: &Stage, positions: Option<&Positions>, value: Value<'r>) -> 
                 other => Ok(other),
             };
         }
-        image => return picture(stage, image, value),
+        _ => return Ok(value),
     };
     Ok(match value {
         Value::Numbers(numbers) => Value::Numbers(numbers.compute(row, &operation)),
@@ -249,9 +267,9 @@ fn apply<'r>(stage: &Stage, positions: Option<&Positions>, value: Value<'r>) -> 
     })
 }
 
-/// Steps on images, and to and from them.
-fn picture<'r>(stage: &Stage, step: &PreStep, value: Value<'r>) -> Result<Value<'r>, Refused> {
-    match (step, value) {
+/// Steps on images, and to and from them. An image has `most` pixels behind it at most.
+fn picture<'r>(stage: &Stage, most: u32, value: Value<'r>) -> Result<Value<'r>, Refused> {
+    match (&stage.step, value) {
         (PreStep::DecodeImage { formats, channels, max_pixels, .. }, Value::Texts(files)) => {
             let decoded = files.iter().enumerate().map(|(at, file)| {
                 let image = decode::decode(file, formats, *max_pixels).map_err(|why| (at, why))?;
@@ -272,8 +290,8 @@ fn picture<'r>(stage: &Stage, step: &PreStep, value: Value<'r>) -> Result<Value<
         (PreStep::ResizeShorter { length, filter, .. }, Value::Images(images)) => {
             let resized = images.into_iter().enumerate().map(|(at, image)| {
                 // Within 65,535 a side.
-                let (width, height) =
-                    shorter(image.width as u32, image.height as u32, *length).map_err(|why| (at, why))?;
+                let (width, height) = shorter(image.width as u32, image.height as u32, *length, most)
+                    .map_err(|why| (at, why))?;
                 Ok(image.resized(width as usize, height as usize, *filter))
             });
             resized.collect::<Result<_, _>>().map(Value::Images)

@@ -271,6 +271,8 @@ fn broken_and_foreign_images_are_refused_and_large_ones_before_they_are_decoded(
     let head = "89504e470d0a1a0a0000000d494844520000ffff0000ffff08020000005f2c9a2e";
     let error = refused(head);
     assert!(error.starts_with("pre step 0 (decode_image), row 0, feature x: "), "{error}");
+    let as_text: String = "iVBORw0KGgoAAAAN".bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(refused(&as_text).contains("base64"), "{}", refused(&as_text));
 }
 
 proptest! {
@@ -298,6 +300,28 @@ proptest! {
             prop_assert_eq!(&resized.pixels, &vec![grey; new * new]);
         }
     }
+}
+
+#[cfg(feature = "png")]
+#[test]
+fn a_picture_that_would_grow_beyond_what_was_tried_is_refused_by_its_step() {
+    let steps = json!([
+        {"op": "decode_image", "input": "x", "formats": ["png"], "channels": "grey", "max_pixels": 1000},
+        {"op": "resize_shorter", "input": "x", "length": 10, "filter": "bilinear"},
+        {"op": "center_crop", "input": "x", "width": 8, "height": 8},
+        {"op": "image_tensor", "input": "x", "layout": "nchw", "scale": 1, "mean": 0, "std": 1},
+        feed(),
+    ]);
+    let inputs = json!([{"name": "x", "datatype": "BYTES", "shape": [-1]}]);
+    let prepared = |width: u32, height: u32| {
+        let file = png(width, height, true, &vec![7; (width * height) as usize]);
+        let hex: String = file.iter().map(|byte| format!("{byte:02x}")).collect();
+        run(&inputs, &steps, 1, &[json!([{ "hex": hex }])])
+    };
+    // 10 x 300 is three times what is decoded at most.
+    assert_eq!(prepared(1, 30), Ok(vec![vec![7.0; 64]]));
+    let error = prepared(1, 31).expect_err("too long");
+    assert!(error.contains("(resize_shorter)") && error.contains("10 x 310 pixels, at most 3000"), "{error}");
 }
 
 /// A PNG file of `pixels`.

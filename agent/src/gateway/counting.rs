@@ -29,6 +29,8 @@ impl<W: Infer> Desk<W> {
         let mut recorder = served.recording().lock();
         let rows = call.inputs.first().and_then(|input| input.shape.first()).copied();
         recorder.cost(Effort {
+            answered: 1,
+            failed: 0,
             rows: rows.unwrap_or(0).into(),
             runs: inferred.company.leads().into(),
             waited_micros: inferred.waited_micros,
@@ -57,7 +59,7 @@ pub(super) fn count_failed<W>(served: &Served<W>, call: &Call, error: &InferErro
         InferError::Model(_) | InferError::Died(_) => {
             recorder.failed(call.asked());
             let failed_micros = micros(took);
-            recorder.cost(Effort { failed_micros, last: Some(wall_clock()), ..Effort::default() });
+            recorder.cost(Effort { failed: 1, failed_micros, last: Some(wall_clock()), ..Effort::default() });
         }
         InferError::Input(_) => recorder.refused(),
         // Stopped by the supervisor, or dead before it came to this request: that says nothing of the

@@ -48,8 +48,8 @@ fn tensor(spec: &TensorSpec, formats: Option<&[Decoder]>) -> Value {
 /// The statistics extension, of one release since the agent started: what is counted here, and nothing else. Pre- and
 /// postprocessing happen in the worker and are in `compute_infer`; counts by size of batch are not kept.
 pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
-    let Snapshot { counters, effort, latency: _ } = snapshot;
-    let answered = counters.requests.saturating_sub(counters.errors);
+    // Counters have what a release computed as a shadow too.
+    let Snapshot { effort, counters: _, latency: _ } = snapshot;
     let sum = |count: u64, micros: u64| json!({ "count": count, "ns": micros.saturating_mul(1000) });
     json!({
         "name": release.model,
@@ -58,10 +58,10 @@ pub(super) fn statistics(release: &ReleaseId, snapshot: &Snapshot) -> Value {
         "inference_count": effort.rows,
         "execution_count": effort.runs,
         "inference_stats": {
-            "success": sum(answered, effort.answered_micros),
-            "fail": sum(counters.errors, effort.failed_micros),
-            "queue": sum(answered, effort.waited_micros),
-            "compute_infer": sum(answered, effort.computed_micros),
+            "success": sum(effort.answered, effort.answered_micros),
+            "fail": sum(effort.failed, effort.failed_micros),
+            "queue": sum(effort.answered, effort.waited_micros),
+            "compute_infer": sum(effort.answered, effort.computed_micros),
         },
         "batch_stats": [],
     })

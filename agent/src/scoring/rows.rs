@@ -231,21 +231,22 @@ impl<R: BufRead> RowReader<R> {
         let columns = &self.shape.columns;
         // Where there is no column for a cell, its row is too long.
         let takes = |at: usize| columns.get(at).is_some_and(|column| column.datatype == DataType::Bytes);
-        let is_row = cells.iter().enumerate().all(|(at, cell)| takes(at) || is_number(cell));
+        let is_row = cells.iter().enumerate().all(|(at, cell)| takes(at) || is_number(cell.trim()));
         if !self.shape.is_named() {
             if is_row || cells.len() == columns.len() {
                 return Ok(if is_row { Header::Absent } else { Header::InOrder });
             }
             return Err(self.wrong(format!("{} columns, the model wants {}", cells.len(), columns.len())));
         }
-        let find = |name: &str| cells.iter().position(|cell| cell == name);
+        let find = |name: &str| cells.iter().position(|cell| cell.trim() == name);
         let missing =
             columns.iter().filter_map(|column| column.name.as_deref()).find(|name| find(name).is_none());
         match missing {
             Some(_) if is_row => Ok(Header::Absent),
             Some(name) => Err(self.wrong(format!("the column {name} is missing"))),
             None => {
-                self.ignored = cells.iter().filter(|cell| !self.shape.has(cell)).cloned().collect();
+                let others = cells.iter().map(|cell| cell.trim()).filter(|cell| !self.shape.has(cell));
+                self.ignored = others.map(str::to_owned).collect();
                 let names = columns.iter().filter_map(|column| column.name.as_deref());
                 Ok(Header::Named(Choice { width: cells.len(), columns: names.filter_map(find).collect() }))
             }
@@ -307,7 +308,7 @@ enum Header {
 /// A CSV from here on, no record of which may have more than `most` bytes.
 fn table_of<R: Read>(input: R, most: u64) -> csv::Reader<Bounded<R>> {
     let mut builder = csv::ReaderBuilder::new();
-    let builder = builder.has_headers(false).flexible(true).trim(csv::Trim::All);
+    let builder = builder.has_headers(false).flexible(true);
     builder.from_reader(Bounded { input, left: most, overrun: false })
 }
 
@@ -357,13 +358,14 @@ fn is_number(cell: &str) -> bool {
     is_blank(cell) || truth || cell.parse::<f64>().is_ok()
 }
 
-/// A cell as a value of its column's type.
+/// A cell as a value of its column's type. Blanks around a text are part of it, as they are in JSON and for the training side.
 fn value(cell: &str, Column { datatype, is_image, .. }: &Column) -> Result<Value, String> {
+    if *datatype == DataType::Bytes && !is_image {
+        return Ok(Value::String(cell.into()));
+    }
+    let cell = cell.trim();
     if *is_image {
         return Ok(images::of_text(cell));
-    }
-    if *datatype == DataType::Bytes {
-        return Ok(Value::String(cell.into()));
     }
     if is_blank(cell) {
         return Ok(Value::Null);

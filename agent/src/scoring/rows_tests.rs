@@ -45,6 +45,20 @@ fn csv_and_json_lines_hold_the_same_rows() {
 }
 
 #[test]
+fn blanks_around_a_text_are_part_of_it_and_around_a_number_they_are_not() {
+    let column = |name: &str, datatype| Column { name: Some(name.into()), datatype, is_image: false };
+    let shape = RowShape { columns: vec![column("work", DataType::Bytes), column("age", DataType::Fp32)] };
+    for text in [
+        "work, age\n Private, 39\n",
+        " age , work\n39 , Private\n",
+        "{\"work\": \" Private\", \"age\": 39}\n",
+    ] {
+        let mut reader = RowReader::new(text.as_bytes(), shape.clone());
+        assert_eq!(reader.next_row().expect("a row"), Some(vec![json!(" Private"), json!(39)]), "{text}");
+    }
+}
+
+#[test]
 fn objects_hold_values_under_their_names() {
     let text = "{\"b\": 2.5, \"a\": 1}\n{\"b\": -3, \"a\": null}\n{}";
     assert_eq!(read(text, 2, &["a", "b"]), Ok(texts(&["1", "2.5", "null", "-3", "null", "null"])));

@@ -6,6 +6,10 @@ use serin_protocol::ids::UnixMillis;
 /// Sums over inferences; times in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effort {
+    /// Inferences answered.
+    pub answered: u64,
+    /// Inferences that failed.
+    pub failed: u64,
     /// Rows answered.
     pub rows: u64,
     /// Runs of the worker. Fewer than inferences where those that waited were run together.
@@ -27,6 +31,8 @@ impl Effort {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
+            answered: self.answered.saturating_add(other.answered),
+            failed: self.failed.saturating_add(other.failed),
             rows: self.rows.saturating_add(other.rows),
             runs: self.runs.saturating_add(other.runs),
             waited_micros: self.waited_micros.saturating_add(other.waited_micros),

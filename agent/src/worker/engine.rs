@@ -76,7 +76,8 @@ impl Engine {
         let answered = answered_row_bytes(&manifest, &labels);
         Ok(Self {
             unsettled: SETTLED_AFTER,
-            most_body_bytes: most_bytes(row_bytes(&manifest.inputs, MEAN_TEXT_BYTES), memory.0 / 8),
+            most_body_bytes: most_bytes(row_bytes(&manifest.inputs, MEAN_TEXT_BYTES), memory.0 / 8)
+                .max(preparation.largest_files().min(MAX_BODY_BYTES as usize)),
             most_rows: (most_bytes(answered, memory.0 / 16) / answered.max(1)).max(1),
             patience,
             manifest,
@@ -143,12 +144,16 @@ impl Engine {
             let input = self.manifest.inputs.iter().find(|spec| spec.name == feed.name);
             let what = match input.and_then(|spec| spec.features.get(place)) {
                 Some(feature) => format!("feature {feature} of row {row} is missing"),
-                None => format!("value {place} of row {row} is missing"),
+                None => match feed.names.get(place) {
+                    Some(feature) => format!("value {place} ({feature}) of row {row} is missing"),
+                    None => format!("value {place} of row {row} is missing"),
+                },
             };
             return Err(about(
                 &feed.name,
                 &format!(
-                    "{what} (null or NaN), and neither the model nor a step in pipeline.json says what stands for it"
+                    "{what} (null, NaN, or made NaN by a step), and neither the model nor a step in pipeline.json says what \
+                     stands for it"
                 ),
             ));
         }

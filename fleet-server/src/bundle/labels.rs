@@ -18,13 +18,21 @@ pub(super) fn check(
     prediction: Option<&PredictionSpec>,
     golden: &Golden,
 ) -> Result<(), ModelFolderError> {
-    let lines = String::from_utf8_lossy(labels).lines().count();
+    // A device counts empty lines at the end too, and no class is theirs.
+    let lines = String::from_utf8_lossy(labels).trim_end().lines().count();
     let class = prediction.and_then(PredictionSpec::class);
     for step in &pipeline.post {
         let PostStep::Labels { from, .. } = step else { continue };
         if let Some(class) = class.filter(|class| class.class == *from && class.classes > lines) {
             return Err(ModelFolderError::Invalid(format!(
                 "labels.txt has {lines} lines, and serin.toml declares {} classes of {from}: it names one class a line",
+                class.classes
+            )));
+        }
+        if let Some(class) = class.filter(|class| class.class == *from && class.classes < lines) {
+            return Err(ModelFolderError::Invalid(format!(
+                "labels.txt has {lines} lines, and serin.toml declares {} classes of {from}: with more lines than classes every label may be \
+                 another's; it names one class a line, the first one class 0",
                 class.classes
             )));
         }

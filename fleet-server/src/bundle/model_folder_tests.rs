@@ -221,6 +221,9 @@ fn labels_without_a_line_for_every_class_are_refused() {
     assert!(said.contains("1 lines") && said.contains("2 classes of class"), "{said}");
     let said = named("no\n", "classes = 1", "1").expect_err("class 1").to_string();
     assert!(said.contains("has class 1 in class, which is the one of line 2"), "{said}");
+    named("no\nyes\n\n", "classes = 2", "1").expect("an empty line at the end is no class");
+    let said = named("background\nno\nyes\n", "classes = 2", "1").expect_err("one line too many").to_string();
+    assert!(said.contains("3 lines") && said.contains("2 classes of class"), "{said}");
     // Nobody looks them up.
     let folder = folder();
     std::fs::write(folder.path().join("labels.txt"), "").expect("written");

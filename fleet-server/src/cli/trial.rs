@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use serin_protocol::ids::{BasisPoints, ReleaseId};
+use serin_protocol::message::ratio_bins;
 
 use super::client::{Client, ClientArgs};
 use super::device::seconds;
@@ -96,13 +97,19 @@ fn show(release: &ReleaseId, shadowed: &Shadowed) -> String {
         return format!("no device has reported on {release} as a shadow in the last hour");
     }
     let at_most = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("≤ {value:.3}"));
+    // Where both were timed, what has no value lies beyond the scale.
+    let slower = ratio_bins().edges().last().map_or_else(|| "-".into(), |edge| format!("> {edge:.3}"));
+    let time = |comparison: &Comparison| match comparison.time_ratio_p50 {
+        None if comparison.requests > 0 => slower.clone(),
+        ratio => at_most(ratio),
+    };
     let row = |comparison: &Comparison| {
         vec![
             comparison.with.clone(),
             comparison.requests.to_string(),
             comparison.agreement.map_or_else(|| "-".into(), |share| format!("{:.2}%", share * 100.0)),
             at_most(comparison.distance_p99),
-            at_most(comparison.time_ratio_p50),
+            time(comparison),
             comparison.failed.to_string(),
             comparison.dropped.to_string(),
         ]

@@ -64,7 +64,7 @@ pub enum PostStep {
         /// The values, output made.
         scores: FieldName,
     },
-    /// 1 where a value is at least the threshold, else 0; where it is no number, −1.
+    /// 1 where a value is at least the threshold, in single precision as scores are, else 0; where it is no number, −1.
     Threshold {
         /// Output read.
         from: FieldName,
@@ -82,7 +82,7 @@ pub enum PostStep {
     },
     /// Non-maximum suppression. Every box counts for the class with its best score; of boxes of one class that
     /// overlap more than `overlap`, the one with the best score is kept. What is kept comes best first, padded
-    /// to `most` with boxes of zeros, class −1 and score 0.
+    /// to `most` with boxes of zeros, class −1 and score 0. The 10,000 best boxes are looked at.
     Nms {
         /// Boxes, `[rows, boxes, 4]`.
         boxes: FieldName,

@@ -279,7 +279,8 @@ pub enum Resampling {
     /// The pixel under the middle of the new one: PIL's `NEAREST`.
     Nearest,
     /// Weighted by a triangle that widens when an image shrinks, in fixed point, rows first: PIL's
-    /// `BILINEAR`. `OpenCV`'s does not widen it and gives other numbers.
+    /// `BILINEAR`. `OpenCV`'s does not widen it and gives other numbers. Pillow 13 takes columns first where that is less work,
+    /// as for most upright photos, which rounds some values to a neighbour.
     Bilinear,
 }
 

@@ -92,7 +92,9 @@ pub(super) fn after(step: &PreStep, kinds: &[Kind]) -> Result<Kind, String> {
         PreStep::Resize { width, height, .. } => resized(kind, input, Some((*width, *height))),
         PreStep::ResizeShorter { length, .. } => {
             let size = match kind {
-                Kind::Image { size: Some((width, height)), .. } => Some(shorter(*width, *height, *length)?),
+                Kind::Image { size: Some((width, height)), .. } => {
+                    Some(shorter(*width, *height, *length, MAX_PIXELS)?)
+                }
                 _ => None,
             };
             if *length == 0 || *length > MAX_SIDE {
@@ -274,8 +276,11 @@ fn categorical(
     }
 }
 
-/// The size of an image of `width` by `height` whose shorter side gets `length` pixels.
-pub fn shorter(width: u32, height: u32, length: u32) -> Result<(u32, u32), String> {
+/// The size of an image of `width` by `height` whose shorter side gets `length` pixels, of which there may be `most`.
+///
+/// # Errors
+/// It would have more, or be longer than [`MAX_SIDE`].
+pub fn shorter(width: u32, height: u32, length: u32, most: u32) -> Result<(u32, u32), String> {
     let scaled = |long: u32, short: u32| u64::from(long) * u64::from(length) / u64::from(short.max(1));
     let (wide, high) = if width <= height {
         (u64::from(length), scaled(height, width))
@@ -283,10 +288,10 @@ pub fn shorter(width: u32, height: u32, length: u32) -> Result<(u32, u32), Strin
         (scaled(width, height), u64::from(length))
     };
     match (u32::try_from(wide), u32::try_from(high)) {
-        (Ok(wide), Ok(high)) if wide.saturating_mul(high) <= MAX_PIXELS && wide.max(high) <= MAX_SIDE => {
+        (Ok(wide), Ok(high)) if wide.saturating_mul(high) <= most && wide.max(high) <= MAX_SIDE => {
             Ok((wide, high))
         }
-        _ => Err(format!("resized it would have {wide} x {high} pixels, at most {MAX_PIXELS} are allowed")),
+        _ => Err(format!("resized it would have {wide} x {high} pixels, at most {most} are allowed")),
     }
 }
 

@@ -18,11 +18,11 @@ pub(super) fn read(bytes: Vec<u8>, columns: Vec<Column>) -> Result<ReferenceRows
     let text = String::from_utf8(bytes).map_err(|_| whole("is not UTF-8".into()))?;
     let text = if columns.len() == 1 { quoted_blanks(&text) } else { Cow::Borrowed(text.as_str()) };
     let mut reader = csv::ReaderBuilder::new();
-    let reader = reader.has_headers(false).flexible(true).trim(csv::Trim::All);
+    let reader = reader.has_headers(false).flexible(true);
     let mut records = reader.from_reader(text.as_bytes()).into_records();
     // Text was read as UTF-8 and lies in memory: no record can fail.
     let header = records.next().and_then(Result::ok).unwrap_or_default();
-    check_header(&header.iter().collect::<Vec<_>>(), &columns)?;
+    check_header(&header.iter().map(str::trim).collect::<Vec<_>>(), &columns)?;
     let mut rows = ReferenceRows::empty(columns);
     for record in records.filter_map(Result::ok) {
         rows.begin_row(FILE)?;
@@ -44,6 +44,8 @@ fn push(rows: &mut ReferenceRows, record: &csv::StringRecord) -> Result<(), Refe
             rows.push_text(at, cell.to_owned());
             continue;
         }
+        // Blanks around a text are part of it, as in requests; around a number they say nothing.
+        let cell = cell.trim();
         let number = match cell.parse::<f64>() {
             _ if cell.is_empty() => f64::NAN,
             Ok(value) if sound(value) => value,
