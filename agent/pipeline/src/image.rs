@@ -1,5 +1,6 @@
 //! Images of 8 bits a channel: resized and cropped as PIL and torchvision do it, and made into numbers.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use serin_protocol::pipeline::{ChannelOrder, Channels, Layout, PerValue, Resampling};
@@ -45,12 +46,10 @@ impl Image {
             Resampling::Bilinear if (width, height) == (self.width, self.height) => self,
             Resampling::Bilinear => {
                 let wide = Wide { of: &self, width, columns: weights(self.width, width) };
-                let pixels = if height == self.height {
-                    (0..height).flat_map(|row| wide.row(row)).collect()
-                } else if height > self.height {
-                    wide.heightened(height)
-                } else {
-                    wide.flattened(height)
+                let pixels = match height.cmp(&self.height) {
+                    Ordering::Equal => (0..height).flat_map(|row| wide.row(row)).collect(),
+                    Ordering::Greater => wide.heightened(height),
+                    Ordering::Less => wide.flattened(height),
                 };
                 Self { width, height, channels: self.channels, pixels }
             }
