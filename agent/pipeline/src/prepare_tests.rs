@@ -56,6 +56,10 @@ fn prepared(inputs: &Json, steps: &Json, rows: usize, values: &[Json]) -> Result
     preparation.prepare(&raw.collect::<Result<Vec<_>, _>>()?, 0, rows, &mut Vec::new())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
 fn x(features: &[&str]) -> Json {
     json!([{"name": "x", "datatype": "FP32", "shape": [-1, features.len()], "features": features}])
 }
@@ -271,8 +275,8 @@ fn broken_and_foreign_images_are_refused_and_large_ones_before_they_are_decoded(
     let head = "89504e470d0a1a0a0000000d494844520000ffff0000ffff08020000005f2c9a2e";
     let error = refused(head);
     assert!(error.starts_with("pre step 0 (decode_image), row 0, feature x: "), "{error}");
-    let as_text: String = "iVBORw0KGgoAAAAN".bytes().map(|byte| format!("{byte:02x}")).collect();
-    assert!(refused(&as_text).contains("base64"), "{}", refused(&as_text));
+    let error = refused(&hex(b"iVBORw0KGgoAAAAN"));
+    assert!(error.contains("base64"), "{error}");
 }
 
 proptest! {
@@ -315,8 +319,7 @@ fn a_picture_that_would_grow_beyond_what_was_tried_is_refused_by_its_step() {
     let inputs = json!([{"name": "x", "datatype": "BYTES", "shape": [-1]}]);
     let prepared = |width: u32, height: u32| {
         let file = png(width, height, true, &vec![7; (width * height) as usize]);
-        let hex: String = file.iter().map(|byte| format!("{byte:02x}")).collect();
-        run(&inputs, &steps, 1, &[json!([{ "hex": hex }])])
+        run(&inputs, &steps, 1, &[json!([{ "hex": hex(&file) }])])
     };
     // 10 x 300 is three times what is decoded at most.
     assert_eq!(prepared(1, 30), Ok(vec![vec![7.0; 64]]));
