@@ -152,8 +152,7 @@ impl Engine {
             return Err(about(
                 &feed.name,
                 &format!(
-                    "{what} (null, NaN, or made NaN by a step), and neither the model nor a step in pipeline.json says what \
-                     stands for it"
+                    "{what} (null or NaN), and neither the model nor a step in pipeline.json says what stands for it"
                 ),
             ));
         }
