@@ -153,18 +153,14 @@ impl<W> Router<W> {
     /// learn of it.
     pub fn flip(&self, next: Option<Arc<Served<W>>>) -> Option<Arc<Served<W>>> {
         let entering = next.clone();
-        let left = self.pointer.send_replace(next);
-        // After it: whoever is told that nothing is on its way finds what has come.
-        self.say_between(false);
+        let left = self.point(next, false);
         Self::tell(left.as_ref(), entering.as_ref());
         left
     }
 
     /// Lets nothing answer until the next flip, which is on its way.
     pub fn suspend(&self) {
-        // Before: whoever finds nothing is told that something is on its way.
-        self.say_between(true);
-        let left = self.pointer.send_replace(None);
+        let left = self.point(None, true);
         Self::tell(left.as_ref(), None);
     }
 
@@ -190,12 +186,14 @@ impl<W> Router<W> {
         lock(&self.beside).clone()
     }
 
-    fn say_between(&self, between: bool) {
+    /// Points to `next`, and says whether another is on its way: both at once for whoever holds the lock.
+    fn point(&self, next: Option<Arc<Served<W>>>, between: bool) -> Option<Arc<Served<W>>> {
         let mut absence = lock(&self.absence);
         // Safe mode ends when it is said.
         if *absence != Absence::SafeMode {
             *absence = if between { Absence::Between } else { Absence::NothingActive };
         }
+        self.pointer.send_replace(next)
     }
 
     /// Tells callers whether it is a crash loop that keeps every release from answering.
@@ -242,10 +240,13 @@ impl<W> Router<W> {
         if let Some(current) = self.current() {
             return Some(current);
         }
-        let between = *lock(&self.absence) == Absence::Between;
-        if !between {
+        {
             // It may have come since it was looked for.
-            return self.current();
+            let absence = lock(&self.absence);
+            let current = self.current();
+            if current.is_some() || *absence != Absence::Between {
+                return current;
+            }
         }
         self.takeover(patience, |_| true).await
     }
